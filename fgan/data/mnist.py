@@ -1,0 +1,100 @@
+"""MNIST, from the copy inside the package or from a folder in torchvision's layout.
+
+The four files are LeCun, Cortes and Burges's, compressed with xz, distributed under
+CC BY-SA 3.0 (see NOTICE in the data folder). Their published checksums are verified at
+every reading.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgan.data.source import Source
+from fgan.errors import DataError
+
+Split = Literal["train", "test"]
+
+# file name, MD5 of the uncompressed content (the published one), shape
+_FILES = {
+    ("train", "images"): (
+        "train-images-idx3-ubyte",
+        "6bbc9ace898e44ae57da46a324031adb",
+        (60000, 28, 28),
+    ),
+    ("train", "labels"): ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624", (60000,)),
+    ("test", "images"): (
+        "t10k-images-idx3-ubyte",
+        "2646ac647ad5339dbf082846283269ea",
+        (10000, 28, 28),
+    ),
+    ("test", "labels"): ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637", (10000,)),
+}
+
+
+def load_mnist(split: Split = "train", root: str | Path | None = None) -> Source:
+    """The images of MNIST: uint8 [60000, 1, 28, 28], or [10000, 1, 28, 28] for "test".
+
+    Args:
+        root: a folder that holds ``MNIST/raw/``, as torchvision leaves it; by default
+            the copy inside the package.
+    Raises:
+        DataError: for a missing or damaged file.
+    """
+    return Source("mnist", _read((split, "images"), root).unsqueeze(1))  # [N, 1, H, W]
+
+
+def load_mnist_labels(split: Split = "train", root: str | Path | None = None) -> Tensor:
+    """The digits of MNIST, uint8 [60000] or [10000]; arguments and errors as `load_mnist`."""
+    return _read((split, "labels"), root)
+
+
+def _read(which: tuple[Split, str], root: str | Path | None) -> Tensor:
+    name, md5, shape = _FILES[which]
+    content, where = _packaged(name) if root is None else _in_folder(Path(root), name)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise DataError(
+            f"{where} is not the published MNIST file: its checksum differs.",
+            "Install fgan again."
+            if root is None
+            else "Download it again, or leave out --data-root.",
+        )
+    header = 4 + 4 * len(shape)  # magic number, then one int32 for each dimension
+    array = np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+    return torch.from_numpy(array.copy())
+
+
+def _packaged(name: str) -> tuple[bytes, str]:
+    file = resources.files("fgan.data") / "mnist" / f"{name}.xz"
+    try:
+        return lzma.decompress(file.read_bytes()), str(file)
+    except (OSError, lzma.LZMAError) as error:
+        raise DataError(
+            f"The packaged file {file} cannot be read: {error}.", "Install fgan again."
+        ) from error
+
+
+def _in_folder(root: Path, name: str) -> tuple[bytes, str]:
+    folder = root / "MNIST" / "raw"
+    for path, open_file in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
+        if path.is_file():
+            try:
+                with open_file(path, "rb") as stream:
+                    return stream.read(), str(path)
+            except (OSError, EOFError) as error:
+                raise DataError(
+                    f"{path} cannot be read: {error}.",
+                    "Download it again, or leave out --data-root.",
+                ) from error
+    raise DataError(
+        f"There is no {folder / name} (nor {name}.gz).",
+        "Point --data-root at the folder that holds MNIST/raw, or leave it out.",
+    )

@@ -1,0 +1,102 @@
+"""A data set in memory, and minibatches of it as a function of the step.
+
+Which examples step t sees depends on the key and on t alone: an epoch is a permutation
+keyed by its number, cut into whole batches. What is left over at the end of an epoch
+(fewer than ``batch_size`` examples, others each time) is dropped, so that every batch has
+one shape and a compiled step never meets another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fgan import rng
+from fgan.types import Key
+
+
+@dataclass(frozen=True)
+class Source:
+    """Examples in memory.
+
+    Attributes:
+        name: of the data set.
+        examples: uint8 [N, C, H, W] for images, float32 [N, D] for points.
+    """
+
+    name: str
+    examples: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.examples.shape[1:])
+
+    @property
+    def is_images(self) -> bool:
+        return self.examples.dtype == torch.uint8
+
+    def __len__(self) -> int:
+        return self.examples.shape[0]
+
+    def to(self, device: torch.device | str) -> Source:
+        """The same examples on another device."""
+        return Source(self.name, self.examples.to(device))
+
+
+def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 images as floats in [low, 1], for low -1 or 0; points as they are.
+
+    Args:
+        examples: uint8 [..., C, H, W], or float [..., D].
+    """
+    if examples.dtype != torch.uint8:
+        return examples.to(dtype)
+    return examples.to(dtype) * ((1.0 - low) / 255.0) + low
+
+
+class Batches:
+    """Minibatches by number of the step.
+
+    Args:
+        source: on the device where the batches are wanted.
+        key: of the run, on the same device.
+        batch_size: B, at most ``len(source)``.
+        num_disc_steps: k; a step takes k batches.
+    Raises:
+        ValueError: when there are fewer examples than one batch.
+    """
+
+    def __init__(self, source: Source, key: Key, batch_size: int, num_disc_steps: int = 1) -> None:
+        if not 1 <= batch_size <= len(source):
+            raise ValueError(f"a batch holds 1 to {len(source)} examples, not {batch_size}")
+        self.source = source
+        self.key = key
+        self.batch_size = batch_size
+        self.num_disc_steps = num_disc_steps
+        self.per_epoch = len(source) // batch_size  # whole batches
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def epoch(self, step: int) -> float:
+        """How many times the data have been seen before step ``step``."""
+        return step * self.num_disc_steps / self.per_epoch
+
+    def num_steps(self, epochs: float) -> int:
+        """Steps that make up ``epochs``, at least one."""
+        return max(1, round(epochs * self.per_epoch / self.num_disc_steps))
+
+    def indices(self, step: int) -> Tensor:
+        """Which examples step ``step`` sees: int64 [B], or [k, B] for k > 1."""
+        first = step * self.num_disc_steps
+        rows = [self._batch(n) for n in range(first, first + self.num_disc_steps)]
+        return rows[0] if len(rows) == 1 else torch.stack(rows)
+
+    def _batch(self, number: int) -> Tensor:
+        epoch, place = divmod(number, self.per_epoch)
+        if epoch != self._epoch:
+            epoch_key = rng.fold_in(self.key, epoch, rng.Stream.EPOCH)
+            self._order, self._epoch = rng.permutation(epoch_key, len(self.source)), epoch
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]

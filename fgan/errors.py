@@ -1,0 +1,65 @@
+"""Errors a user can act on: what is wrong in one sentence, how to mend it in another.
+
+Every class carries the exit code that ``fgan`` ends with when it reaches the command
+line. Library code raises these for bad files, options and machines; a plain
+``ValueError`` or ``TypeError`` is kept for wrong calls from Python.
+
+This room is ground: it imports nothing of the project and never imports torch.
+"""
+
+from __future__ import annotations
+
+
+class FganError(Exception):
+    """Base of all errors with a remedy.
+
+    Args:
+        problem: one sentence naming the file or option at fault.
+        fix: one sentence saying how to mend it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.fix}".strip()
+
+
+class ConfigError(FganError):
+    """An option, a configuration key or a combination of them is wrong (exit 2)."""
+
+    exit_code = 2
+
+
+class DataError(FganError):
+    """The training data are missing, damaged or of the wrong form (exit 3)."""
+
+    exit_code = 3
+
+
+class RunError(FganError):
+    """A run directory or a saved state cannot be used (exit 4)."""
+
+    exit_code = 4
+
+
+class DeviceError(FganError):
+    """A device, memory, the compiler or an optional package is missing (exit 5)."""
+
+    exit_code = 5
+
+
+class DivergedError(FganError):
+    """Training produced numbers that are not finite (exit 6)."""
+
+    exit_code = 6
+
+
+class DiskError(FganError):
+    """A file could not be written or read (exit 7)."""
+
+    exit_code = 7

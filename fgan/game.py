@@ -1,0 +1,156 @@
+"""The static parts of a game: networks, rules, loss, order of play.
+
+May import the ground and the parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from fgan import ema, pytree, rng
+from fgan.losses import GanLoss, non_saturating
+from fgan.model import Model
+from fgan.optim import Optimizer
+from fgan.state import PlayerState, TrainState
+from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
+
+Order = Literal["alternating", "simultaneous"]
+ORDERS: tuple[str, ...] = get_args(Order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """Two players and the rules between them.
+
+    Attributes:
+        gen, disc: the networks; the generator's output is the discriminator's input.
+        gen_opt, disc_opt: the players' optimizers.
+        loss: the pair of losses.
+        num_disc_steps: discriminator steps per generator step, each on fresh reals and
+            fresh latents (k in Goodfellow et al. 2014, Algorithm 1; n_critic or n_dis
+            elsewhere).
+        order: "alternating", the generator meets the updated discriminator; or
+            "simultaneous", both gradients are taken at the old point.
+        share_fakes: the generator step and the last discriminator step use the same
+            fakes, which saves a pass of the generator.
+        ema_decay: of the moving average of the generator, in (0, 1); 0 turns it off.
+
+    Raises:
+        ValueError: for a value out of range, networks that do not fit together, or
+            several discriminator steps in simultaneous order.
+    """
+
+    gen: Model
+    disc: Model
+    gen_opt: Optimizer
+    disc_opt: Optimizer
+    loss: GanLoss = non_saturating
+    num_disc_steps: int = 1
+    order: Order = "alternating"
+    share_fakes: bool = False
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.gen.shape.output != self.disc.shape.input:
+            raise ValueError(
+                f"the generator makes {self.gen.shape.output}, "
+                f"the discriminator takes {self.disc.shape.input}"
+            )
+        if self.disc.shape.output != ():
+            raise ValueError(
+                f"the discriminator returns one logit per example, not {self.disc.shape.output}"
+            )
+        if self.num_disc_steps < 1:
+            raise ValueError(f"num_disc_steps is at least 1, not {self.num_disc_steps}")
+        if self.order not in ORDERS:
+            raise ValueError(f"the order is one of {ORDERS}, not {self.order!r}")
+        if self.order == "simultaneous" and self.num_disc_steps != 1:
+            raise ValueError("simultaneous play takes one discriminator step, not several")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay lies in [0, 1), not {self.ema_decay}")
+
+
+# Streams under the key of a step: what is drawn for one use never depends on the others.
+_Z, _GEN_NOISE, _DISC_NOISE = 0, 1, 2
+_LAYERS = 1024  # streams reserved for the layers of one network
+
+
+def init_state(
+    game: Game,
+    key: Key,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        key: int64 [2]; the networks' values and every later draw follow from it.
+        device: where the state lives; the key's by default.
+        dtype: of all floating values; float32 by default.
+    """
+    device = key.device if device is None else torch.device(device)
+
+    def player(model: Model, rule: Optimizer, stream: int) -> PlayerState:
+        params, buffers = pytree.to(model.init(rng.fold_in(key, 0, stream)), device, dtype)
+        return PlayerState(params, buffers, rule.init(params))
+
+    gen = player(game.gen, game.gen_opt, rng.Stream.INIT_GEN)
+    return TrainState(
+        gen=gen,
+        disc=player(game.disc, game.disc_opt, rng.Stream.INIT_DISC),
+        ema=ema.init(gen.params, gen.buffers) if game.ema_decay else (),
+        key=key.to(device, copy=True),
+        step=torch.zeros((), dtype=torch.int64, device=device),
+    )
+
+
+def make_draws(
+    game: Game,
+    key: Key,
+    step: int | torch.Tensor,
+    batch_size: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Draws:
+    """The randomness of step ``step``: a function of (key, step) and nothing else.
+
+    Args:
+        key: int64 [2], the run's key; the draws are made on its device.
+        step: the number of the step, from 0; or an int64 tensor [n] of numbers, which
+            gives every leaf a first dimension n at about the cost of one step.
+        batch_size: B.
+    """
+    step = torch.as_tensor(step, dtype=torch.int64, device=key.device)
+    num_passes = game.num_disc_steps + 1  # pass 0 is the generator's, then the discriminator's
+
+    def keys(role: int, passes: range, layer: int = 0) -> Key:
+        streams = [(p * 3 + role) * _LAYERS + layer for p in passes]
+        step_key = rng.fold_in(key, step, rng.Stream.DRAWS)[..., None, :]
+        return rng.fold_in(
+            step_key, 0, torch.tensor(streams, device=key.device)
+        )  # [..., passes, 2]
+
+    def noise(model: Model, role: int, passes: range, rows: int) -> list[Noise]:
+        by_layer = {
+            name: rng.uniform(keys(role, passes, i), (rows, *shape)).unbind(step.ndim)
+            for i, (name, shape) in enumerate(model.noise_shapes.items())
+        }
+        return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
+
+    all_passes, disc_passes = range(num_passes), range(1, num_passes)
+    z = rng.normal(keys(_Z, all_passes), (batch_size, *game.gen.shape.input), dtype).unbind(
+        step.ndim
+    )
+    gen_noise = noise(game.gen, _GEN_NOISE, all_passes, batch_size)
+    disc_noise = noise(game.disc, _DISC_NOISE, disc_passes, 2 * batch_size)
+    gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
+    judge_noise = noise(game.disc, _DISC_NOISE, range(1), gen_rows)[0]
+
+    disc = [DiscDraws(z[p], gen_noise[p], disc_noise[p - 1]) for p in disc_passes]
+    if game.share_fakes:
+        disc[-1] = DiscDraws((), (), disc[-1].disc_noise)
+    return Draws(disc=tuple(disc), gen=GenDraws(z[0], gen_noise[0], judge_noise))

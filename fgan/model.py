@@ -1,0 +1,238 @@
+"""A player's network as a pair of pure functions.
+
+``init`` makes parameters and buffers from a key; ``apply`` computes the output from
+them. Any pair of functions of that shape is a model; `from_module` makes one of any
+``torch.nn.Module`` by keeping its structure on the meta device and handing the values in
+through ``torch.func.functional_call``.
+
+What a module does by side effect becomes a value here: running statistics are returned
+as new buffers, and dropout takes its uniform noise as an argument.
+
+May import the ground (types, rng). Must not touch files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fgan import rng
+from fgan.types import Buffers, Key, Noise, Params
+
+NO_NOISE: Noise = {}
+
+
+class Apply(Protocol):
+    """``(params, buffers, x, *, noise, train) -> (out, buffers)``, pure."""
+
+    def __call__(
+        self,
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]: ...
+
+
+class Shape(NamedTuple):
+    """What a model maps to what, without the batch dimension."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as pure functions.
+
+    Attributes:
+        init: key -> (params, buffers), float32 on the CPU.
+        apply: (params, buffers, x [B, *shape.input], *, noise, train) ->
+            (out [B, *shape.output], new buffers). In training every layer behaves as in
+            ``nn.Module.train()``; otherwise as in ``eval()``, buffers returned unchanged.
+        shape: of one input and one output.
+        noise_shapes: for each stochastic layer, by name, the shape of its noise for one
+            example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
+        batch_stats: whether the output for one example depends on the others of its
+            batch in training (batch normalisation). A discriminator with batch
+            statistics sees real and fake batches apart.
+    """
+
+    init: Callable[[Key], tuple[Params, Buffers]]
+    apply: Apply
+    shape: Shape
+    noise_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    batch_stats: bool = False
+
+
+class Dropout(nn.Module):
+    """Dropout whose noise is an input: ``x * [noise >= p] / (1 - p)`` in training.
+
+    Args:
+        p: probability of zero, in [0, 1).
+        noise_dims: how many dimensions of an example have noise of their own; the rest
+            share it (1 for channel-wise dropout). ``None`` means all.
+
+    References:
+        Srivastava et al. 2014, JMLR 15, section 4 (here scaled in training).
+    """
+
+    noise: Tensor
+
+    def __init__(self, p: float = 0.5, noise_dims: int | None = None) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"a dropout probability lies in [0, 1), not {p}")
+        self.p = p
+        self.noise_dims = noise_dims
+        self.register_buffer("noise", torch.empty(0), persistent=False)
+
+    def noise_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the noise for one example of the given shape."""
+        if self.noise_dims is None:
+            return example_shape
+        return example_shape[: self.noise_dims] + (1,) * (len(example_shape) - self.noise_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * (self.noise >= self.p).to(x.dtype) * (1 / (1 - self.p))
+
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+
+
+def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[int, ...]) -> Model:
+    """A model of a ``torch.nn.Module``.
+
+    Args:
+        build: makes the module; called under a seed taken from the key, it initialises
+            the parameters as PyTorch or its own code does. A module itself stands for
+            its present values, whatever the key.
+        input_shape: of one example, without the batch dimension. The module must map
+            [B, *input_shape] to one tensor [B, ...].
+    Raises:
+        ValueError: for a layer that draws random numbers other than ``nn.Dropout*``, or
+            a dropout layer used twice in one pass.
+
+    >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
+    >>> params, buffers = linear.init(rng.key(0))
+    >>> {name: tuple(p.shape) for name, p in params.items()}
+    {'weight': (2, 3), 'bias': (2,)}
+    >>> out, _ = linear.apply(params, buffers, torch.ones(5, 3))
+    >>> out.shape
+    torch.Size([5, 2])
+    """
+    if isinstance(build, nn.Module):
+        module = build
+        build = lambda: copy.deepcopy(module)  # noqa: E731
+    skeleton = _skeleton(build)
+    layers = {name: m for name, m in skeleton.named_modules() if isinstance(m, Dropout)}
+    noise_shapes, output_shape = _trace_shapes(skeleton, layers, input_shape)
+    modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
+
+    def init(key: Key) -> tuple[Params, Buffers]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.as_seed(key))
+            made = build()
+        params = {name: p.detach().clone() for name, p in made.named_parameters()}
+        buffers = {name: b.detach().clone() for name, b in made.named_buffers()}
+        return params, buffers
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]:
+        if train:
+            # Layers write running statistics into the buffers they are given.
+            buffers = {name: b.clone() for name, b in buffers.items()}
+        values = {
+            **params,
+            **buffers,
+            **{f"{name}.noise": noise[name] for name in noise_shapes if train},
+        }
+        return functional_call(modes[train], values, (x,)), buffers
+
+    return Model(
+        init=init,
+        apply=apply,
+        shape=Shape(tuple(input_shape), output_shape),
+        noise_shapes=noise_shapes,
+        batch_stats=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in skeleton.modules()),
+    )
+
+
+def _skeleton(build: Callable[[], nn.Module]) -> nn.Module:
+    """The module without values, its dropout layers taking their noise as input."""
+    with torch.device("meta"):
+        module = build().to("meta")
+        for parent in list(module.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, _UNSUPPORTED):
+                    raise ValueError(
+                        f"{type(child).__name__} draws random numbers of its own; "
+                        "a model takes its noise as input: use nn.Dropout or fgan.model.Dropout"
+                    )
+                if isinstance(child, _DROPOUTS):
+                    channels = not isinstance(child, nn.Dropout)
+                    setattr(parent, name, Dropout(child.p, noise_dims=1 if channels else None))
+    return module.requires_grad_(False)
+
+
+def _trace_shapes(
+    skeleton: nn.Module, layers: dict[str, Dropout], input_shape: tuple[int, ...]
+) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
+    """Run the skeleton on the meta device: the noise shape of each layer, the output shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    hooks = []
+    for name, layer in layers.items():
+
+        def record(layer: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+            assert isinstance(layer, Dropout)
+            if name in shapes:
+                raise ValueError(
+                    f"the dropout layer {name!r} is used twice in one pass: make two layers"
+                )
+            shapes[name] = layer.noise_shape(tuple(args[0].shape[1:]))
+            layer.noise = torch.empty(2, *shapes[name], device="meta")
+
+        hooks.append(layer.register_forward_pre_hook(record))
+    output = skeleton.train()(torch.empty(2, *input_shape, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return {name: shapes[name] for name in layers if name in shapes}, tuple(output.shape[1:])
+
+
+def autocast(model: Model, dtype: torch.dtype) -> Model:
+    """The same model computing its matrix products in ``dtype``; everything kept stays as it is.
+
+    Parameters, buffers, inputs and outputs keep their types; the output is cast back to
+    the type of the input, so that losses are computed in it.
+    """
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]:
+        with torch.autocast(x.device.type, dtype=dtype):
+            out, buffers = model.apply(params, buffers, x, noise=noise, train=train)
+        return out.to(x.dtype), buffers
+
+    return Model(model.init, apply, model.shape, model.noise_shapes, model.batch_stats)

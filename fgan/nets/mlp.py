@@ -1,0 +1,115 @@
+"""Multi-layer perceptrons for both players.
+
+May import the ground and `fgan.model`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from fgan.model import Model, from_module
+
+Activation = Literal["leaky_relu", "relu", "tanh"]
+Output = Literal["tanh", "sigmoid", "linear"]
+
+
+def mlp_generator(
+    z_dim: int = 64,
+    image_shape: Sequence[int] = (1, 28, 28),
+    *,
+    hidden: Sequence[int] = (256, 512),
+    activation: Activation = "leaky_relu",
+    slope: float = 0.2,
+    batch_norm: bool | Sequence[bool] = False,
+    output: Output = "tanh",
+) -> Model:
+    """A generator z [B, z_dim] -> images [B, *image_shape].
+
+    Linear, batch norm where asked, activation for each hidden layer; then linear and
+    the output activation.
+
+    Args:
+        hidden: widths of the hidden layers.
+        slope: of the leaky ReLU below zero.
+        batch_norm: for all hidden layers, or for each one.
+        output: "tanh" for images in [-1, 1], "sigmoid" for [0, 1], "linear" for points.
+    Raises:
+        ValueError: for a width below 1, or ``batch_norm`` of another length than ``hidden``.
+
+    >>> mlp_generator(z_dim=8, image_shape=(1, 4, 4), hidden=(16,)).shape
+    Shape(input=(8,), output=(1, 4, 4))
+    """
+    image_shape = tuple(image_shape)
+    norms = [batch_norm] * len(hidden) if isinstance(batch_norm, bool) else list(batch_norm)
+    if len(norms) != len(hidden):
+        raise ValueError(f"batch_norm has {len(norms)} entries for {len(hidden)} hidden layers")
+    widths = _widths(z_dim, hidden, math.prod(image_shape))
+
+    def build() -> nn.Module:
+        layers: list[nn.Module] = []
+        for i, norm in enumerate(norms):
+            layers.append(nn.Linear(widths[i], widths[i + 1]))
+            if norm:
+                layers.append(nn.BatchNorm1d(widths[i + 1]))
+            layers.append(_activation(activation, slope))
+        layers.append(nn.Linear(widths[-2], widths[-1]))
+        if output != "linear":
+            layers.append(nn.Tanh() if output == "tanh" else nn.Sigmoid())
+        layers.append(nn.Unflatten(1, image_shape))
+        return nn.Sequential(*layers)
+
+    return from_module(build, input_shape=(z_dim,))
+
+
+def mlp_discriminator(
+    image_shape: Sequence[int] = (1, 28, 28),
+    *,
+    hidden: Sequence[int] = (512, 256),
+    activation: Activation = "leaky_relu",
+    slope: float = 0.2,
+    dropout: float = 0.0,
+) -> Model:
+    """A discriminator images [B, *image_shape] -> logits [B].
+
+    Linear, activation, dropout where asked for each hidden layer; then one linear unit.
+
+    Args:
+        hidden: widths of the hidden layers.
+        slope: of the leaky ReLU below zero.
+        dropout: probability of zero after each hidden layer, in [0, 1).
+    Raises:
+        ValueError: for a width below 1 or a probability out of range.
+
+    >>> mlp_discriminator((1, 4, 4), hidden=(16,), dropout=0.3).noise_shapes
+    {'3': (16,)}
+    """
+    image_shape = tuple(image_shape)
+    widths = _widths(math.prod(image_shape), hidden, 1)
+
+    def build() -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten(1)]
+        for i in range(len(hidden)):
+            layers += [nn.Linear(widths[i], widths[i + 1]), _activation(activation, slope)]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        layers += [nn.Linear(widths[-2], widths[-1]), nn.Flatten(0)]
+        return nn.Sequential(*layers)
+
+    return from_module(build, input_shape=image_shape)
+
+
+def _widths(first: int, hidden: Sequence[int], last: int) -> list[int]:
+    widths = [first, *hidden, last]
+    if min(widths) < 1:
+        raise ValueError(f"layer widths are at least 1, not {widths}")
+    return widths
+
+
+def _activation(name: Activation, slope: float) -> nn.Module:
+    if name == "leaky_relu":
+        return nn.LeakyReLU(slope)
+    return nn.ReLU() if name == "relu" else nn.Tanh()

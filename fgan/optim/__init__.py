@@ -1,0 +1,42 @@
+"""Optimizers as pairs of pure functions, made of parts.
+
+``adam`` is ``chain(scale_by_adam(...), scale_by_learning_rate(...))`` and no more; a new
+optimizer is another chain. Hyperparameters are 0-d tensors in the optimizer's state:
+changing them recompiles nothing, and ``vmap`` gives each member of a population its own.
+
+May import the ground.
+"""
+
+from fgan.optim.base import (
+    Optimizer,
+    apply_updates,
+    chain,
+    hyperparameters,
+    with_hyperparameters,
+)
+from fgan.optim.named import ALL, adam, adamw, rmsprop, sgd
+from fgan.optim.parts import (
+    add_decayed_weights,
+    scale_by_adam,
+    scale_by_learning_rate,
+    scale_by_momentum,
+    scale_by_rms,
+)
+
+__all__ = [
+    "ALL",
+    "Optimizer",
+    "adam",
+    "adamw",
+    "add_decayed_weights",
+    "apply_updates",
+    "chain",
+    "hyperparameters",
+    "rmsprop",
+    "scale_by_adam",
+    "scale_by_learning_rate",
+    "scale_by_momentum",
+    "scale_by_rms",
+    "sgd",
+    "with_hyperparameters",
+]

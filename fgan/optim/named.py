@@ -1,0 +1,98 @@
+"""Optimizers by their common names, each one chain of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fgan.optim.base import Optimizer, chain
+from fgan.optim.parts import (
+    add_decayed_weights,
+    scale_by_adam,
+    scale_by_learning_rate,
+    scale_by_momentum,
+    scale_by_rms,
+)
+
+
+def sgd(learning_rate: float, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
+    """Gradient descent, with momentum when it is not zero.
+
+    Args:
+        learning_rate: at least 0; momentum: in (-1, 1).
+    Raises:
+        ValueError: for a number out of range, or Nesterov's form without momentum.
+
+    >>> import torch
+    >>> from fgan import optim
+    >>> rule = optim.sgd(0.1)
+    >>> params = {"w": torch.tensor([1.0, -2.0])}
+    >>> updates, _ = rule.update({"w": torch.tensor([1.0, 1.0])}, rule.init(params), params)
+    >>> optim.apply_updates(params, updates)
+    {'w': tensor([ 0.9000, -2.1000])}
+    """
+    if nesterov and not momentum:
+        raise ValueError("Nesterov's form needs a momentum")
+    step = scale_by_learning_rate(learning_rate)
+    return chain(scale_by_momentum(momentum, nesterov), step) if momentum else chain(step)
+
+
+def adam(
+    learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015, Algorithm 1).
+
+    Args:
+        learning_rate: at least 0; betas: each in [0, 1); eps: at least 0.
+    Raises:
+        ValueError: for a number out of range.
+    """
+    return chain(scale_by_adam(*betas, eps), scale_by_learning_rate(learning_rate))
+
+
+def adamw(
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2).
+
+    Args:
+        learning_rate, eps, weight_decay: at least 0; betas: each in [0, 1).
+    Raises:
+        ValueError: for a number out of range.
+    """
+    return chain(
+        scale_by_adam(*betas, eps),
+        add_decayed_weights(weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def rmsprop(
+    learning_rate: float,
+    decay: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+) -> Optimizer:
+    """RMSprop (Tieleman and Hinton 2012), as in ``torch.optim`` (there ``alpha`` is our decay).
+
+    Args:
+        learning_rate, eps: at least 0; decay: in [0, 1); momentum: in (-1, 1).
+    Raises:
+        ValueError: for a number out of range.
+    """
+    parts = [scale_by_rms(decay, eps, centered)]
+    if momentum:
+        parts.append(scale_by_momentum(momentum))
+    return chain(*parts, scale_by_learning_rate(learning_rate))
+
+
+ALL: dict[str, Callable[..., Optimizer]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+}
+"""Every optimizer by its name; tests and the command line read this table."""

@@ -1,0 +1,182 @@
+"""The parts optimizers are made of: each scales or corrects the updates it is given."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgan import pytree
+from fgan.optim.base import Hyper, Optimizer, hyper
+from fgan.types import OptState, Params
+
+
+def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """A hyperparameter lies in [low, high); NaN lies nowhere."""
+    if not low <= value < high:
+        raise ValueError(f"{name} lies in [{low:g}, {high:g}), not {value}")
+
+
+def _zeros(params: Params) -> Params:
+    return pytree.map(torch.zeros_like, params)
+
+
+class LearningRateState(NamedTuple):
+    hyper: Hyper  # learning_rate
+
+
+def scale_by_learning_rate(learning_rate: float) -> Optimizer:
+    """``u <- -learning_rate * u``: the step downhill."""
+    _check("learning_rate", learning_rate, 0)
+
+    def init(params: Params) -> OptState:
+        return LearningRateState(hyper(params, learning_rate=learning_rate))
+
+    def update(
+        grads: Params, state: LearningRateState, params: Params
+    ) -> tuple[Params, LearningRateState]:
+        return pytree.map(lambda u: u * -state.hyper["learning_rate"], grads), state
+
+    return Optimizer(init, update)
+
+
+class AdamState(NamedTuple):
+    mu: Params  # first moment, like the parameters
+    nu: Params  # second moment, like the parameters
+    b1_power: Tensor  # [], b1**t after t updates
+    b2_power: Tensor  # [], b2**t
+    hyper: Hyper  # b1, b2, eps
+
+
+def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
+    """Adam's direction: bias-corrected moments m and v of the gradient, m / (sqrt(v) + eps).
+
+    Args:
+        b1, b2: decay of the first and second moment, in [0, 1).
+        eps: at least 0, added outside the square root.
+    References:
+        Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1.
+    """
+    _check("b1", b1, 0, 1)
+    _check("b2", b2, 0, 1)
+    _check("eps", eps, 0)
+
+    def init(params: Params) -> OptState:
+        powers = hyper(params, b1=1.0, b2=1.0)
+        return AdamState(
+            mu=_zeros(params),
+            nu=_zeros(params),
+            b1_power=powers["b1"],
+            b2_power=powers["b2"],
+            hyper=hyper(params, b1=b1, b2=b2, eps=eps),
+        )
+
+    def update(grads: Params, state: AdamState, params: Params) -> tuple[Params, AdamState]:
+        b1, b2, eps = (state.hyper[name] for name in ("b1", "b2", "eps"))
+        mu = pytree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = pytree.map(lambda v, g: b2 * v + (1 - b2) * (g * g), state.nu, grads)
+        b1_power, b2_power = state.b1_power * b1, state.b2_power * b2
+        # Two scalars, computed once: dividing every element by them would cost two
+        # divisions more per parameter.
+        scale1, scale2 = 1 / (1 - b1_power), (1 - b2_power).rsqrt()
+        updates = pytree.map(lambda m, v: (m * scale1) / (v.sqrt() * scale2 + eps), mu, nu)
+        return updates, state._replace(mu=mu, nu=nu, b1_power=b1_power, b2_power=b2_power)
+
+    return Optimizer(init, update)
+
+
+class RmsState(NamedTuple):
+    mean: Params | tuple[()]  # of the gradient, like the parameters; () unless centred
+    mean_square: Params  # of the gradient, like the parameters
+    hyper: Hyper  # decay, eps
+
+
+def scale_by_rms(decay: float = 0.99, eps: float = 1e-8, centered: bool = False) -> Optimizer:
+    """RMSprop's direction: g / (sqrt(E[g^2]) + eps), or with the variance when ``centered``.
+
+    Args:
+        decay: of the moving averages, in [0, 1).
+        eps: at least 0, added outside the square root.
+    References:
+        Tieleman and Hinton 2012, Coursera lecture 6.5; centred: Graves 2013,
+        arXiv:1308.0850, equations 38-45 (there with eps inside the root).
+    """
+    _check("decay", decay, 0, 1)
+    _check("eps", eps, 0)
+
+    def init(params: Params) -> OptState:
+        return RmsState(
+            mean=_zeros(params) if centered else (),
+            mean_square=_zeros(params),
+            hyper=hyper(params, decay=decay, eps=eps),
+        )
+
+    def update(grads: Params, state: RmsState, params: Params) -> tuple[Params, RmsState]:
+        rho, eps = state.hyper["decay"], state.hyper["eps"]
+        square = pytree.map(lambda s, g: rho * s + (1 - rho) * (g * g), state.mean_square, grads)
+        mean: Params | tuple[()] = ()
+        variance = square
+        if centered:
+            mean = pytree.map(lambda m, g: rho * m + (1 - rho) * g, state.mean, grads)
+            variance = pytree.map(lambda s, m: s - m * m, square, mean)
+        updates = pytree.map(lambda g, v: g / (v.sqrt() + eps), grads, variance)
+        return updates, state._replace(mean=mean, mean_square=square)
+
+    return Optimizer(init, update)
+
+
+class MomentumState(NamedTuple):
+    velocity: Params  # like the parameters
+    hyper: Hyper  # momentum
+
+
+def scale_by_momentum(momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
+    """``v <- momentum * v + u``; the update is v, or u + momentum * v for Nesterov's.
+
+    Args:
+        momentum: in (-1, 1); negative momentum steadies some games.
+    References:
+        Sutskever et al. 2013, ICML, equations 1-4 (in PyTorch's form, where the learning
+        rate multiplies the velocity); Gidel et al. 2019, arXiv:1807.04740 for momentum
+        below zero.
+    """
+    _check("momentum", abs(momentum), 0, 1)
+
+    def init(params: Params) -> OptState:
+        return MomentumState(_zeros(params), hyper(params, momentum=momentum))
+
+    def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
+        beta = state.hyper["momentum"]
+        velocity = pytree.map(lambda v, u: beta * v + u, state.velocity, grads)
+        updates = velocity
+        if nesterov:
+            updates = pytree.map(lambda v, u: u + beta * v, velocity, grads)
+        return updates, state._replace(velocity=velocity)
+
+    return Optimizer(init, update)
+
+
+class DecayedWeightsState(NamedTuple):
+    hyper: Hyper  # weight_decay
+
+
+def add_decayed_weights(weight_decay: float) -> Optimizer:
+    """``u <- u + weight_decay * p``: decay apart from the gradient's scaling.
+
+    References:
+        Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2.
+    """
+    _check("weight_decay", weight_decay, 0)
+
+    def init(params: Params) -> OptState:
+        return DecayedWeightsState(hyper(params, weight_decay=weight_decay))
+
+    def update(
+        grads: Params, state: DecayedWeightsState, params: Params
+    ) -> tuple[Params, DecayedWeightsState]:
+        decay = state.hyper["weight_decay"]
+        return pytree.map(lambda u, p: u + decay * p, grads, params), state
+
+    return Optimizer(init, update)

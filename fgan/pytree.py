@@ -1,0 +1,126 @@
+"""Trees of tensors: dictionaries, tuples and named tuples with tensors as leaves.
+
+The only door to ``torch.utils._pytree``. An absent branch is ``()``, never ``None``:
+``None`` counts as a leaf in torch's trees. (The module is not called ``tree.py``
+because Dynamo skips files of that name.)
+
+This room is ground: torch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as _torch_tree
+
+Tree = Any
+T = TypeVar("T")
+
+
+def map(fn: Callable[..., Any], tree: T, *rest: Tree) -> T:
+    """Apply ``fn`` to every leaf of ``tree`` (and the leaves of ``rest`` beside it).
+
+    Raises:
+        ValueError: when a tree in ``rest`` has another structure.
+    """
+    mapped: T = _torch_tree.tree_map(fn, tree, *rest)
+    return mapped
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """The leaves of ``tree``, in the order of its structure."""
+    return _torch_tree.tree_leaves(tree)
+
+
+def structure(tree: Tree) -> Any:
+    """What is left of ``tree`` without its leaves; compares equal for equal structures."""
+    return _torch_tree.tree_structure(tree)
+
+
+def unflatten(structure: Any, leaves: Sequence[Any]) -> Tree:
+    """The inverse of ``(structure, leaves)``."""
+    return _torch_tree.tree_unflatten(list(leaves), structure)
+
+
+def paths(tree: Tree) -> list[str]:
+    """A name like ``gen/params/layers.0.weight`` for every leaf, in the order of `leaves`.
+
+    Keys of dictionaries and fields of named tuples appear as they are, positions of
+    tuples as numbers.
+
+    >>> paths({"a": torch.zeros(1), "b": (torch.zeros(1), torch.zeros(2))})
+    ['a', 'b/0', 'b/1']
+    """
+    return ["/".join(_segment(k) for k in path) for path, _ in _with_paths(tree)]
+
+
+def _with_paths(tree: Tree) -> list[tuple[tuple[Any, ...], Any]]:
+    pairs, _ = _torch_tree.tree_flatten_with_path(tree)
+    return pairs
+
+
+def _segment(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    raise TypeError(f"no name for the tree key {key!r}")
+
+
+def stack(trees: Sequence[T]) -> T:
+    """One tree whose leaves have a new first dimension over ``trees``.
+
+    Args:
+        trees: at least one tree; all of one structure and of the same leaf shapes.
+    Raises:
+        ValueError: for no tree at all, or for different structures.
+    """
+    if not trees:
+        raise ValueError("stack needs at least one tree")
+    return map(lambda *xs: torch.stack(xs), trees[0], *trees[1:])
+
+
+def unstack(tree: T) -> list[T]:
+    """The inverse of `stack`: one tree for each index of the first dimension."""
+    count = leaves(tree)[0].shape[0]
+    return [index(tree, i) for i in range(count)]
+
+
+def index(tree: T, i: int) -> T:
+    """Entry ``i`` of the first dimension of every leaf (a view)."""
+    return map(lambda x: x[i], tree)
+
+
+def norm(tree: Tree) -> Tensor:
+    """The Euclidean norm of all the leaves together, a 0-d tensor.
+
+    ``sqrt(sum_i ||leaf_i||^2)``; zero, float32, for a tree without leaves.
+    """
+    parts = leaves(tree)
+    if not parts:
+        return torch.zeros(())
+    total = parts[0].square().sum()
+    for part in parts[1:]:
+        total = total + part.square().sum()
+    return total.sqrt()
+
+
+def where(condition: Tensor, chosen: T, other: T) -> T:
+    """Leaf by leaf ``torch.where(condition, chosen, other)``, for a 0-d bool condition."""
+    return map(lambda a, b: torch.where(condition, a, b), chosen, other)
+
+
+def size(tree: Tree) -> int:
+    """The number of elements in all leaves."""
+    return sum(leaf.numel() for leaf in leaves(tree))
+
+
+def to(tree: T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> T:
+    """Move every leaf to ``device``; cast the floating ones to ``dtype``."""
+
+    def move(leaf: Tensor) -> Tensor:
+        return leaf.to(device=device, dtype=dtype if leaf.is_floating_point() else None)
+
+    return map(move, tree)

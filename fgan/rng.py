@@ -1,0 +1,168 @@
+"""Random numbers as functions of a key: no state, no order of calls, no global seed.
+
+The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random
+numbers: as easy as 1, 2, 3", section 3.4), written in int64 tensor arithmetic, so that
+one key gives the same numbers on every device, eager or compiled, alone or inside
+``vmap``. Words and permutations are exact; `normal` is computed in float64 and rounded,
+so that another device's logarithm can change the last bit of about one float32 in 10^8.
+
+A key is an int64 tensor [2] holding two 32-bit words; functions that take a key also
+take a batch of keys [..., 2] and then return a batch of results. Element i of a result
+depends on the key and on i alone.
+
+This room is ground: torch only.
+
+References:
+    Salmon et al. 2011, SC '11, doi:10.1145/2063384.2063405; the test vectors are those
+    of the authors' Random123 library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fgan.types import Key
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+# The fourth counter word separates what a key is used for: numbers drawn from a key
+# never coincide with keys derived from it.
+_DRAW, _FOLD = 0, 1
+
+
+class Stream:
+    """What a run's key is folded with, so that no two uses share numbers."""
+
+    INIT_GEN = 0
+    INIT_DISC = 1
+    DRAWS = 2  # with the number of the step
+    EPOCH = 3  # with the number of the epoch
+    SAMPLES = 4
+    DATA = 5  # synthetic data sets
+
+
+def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Ten rounds of Philox4x32 on broadcast int64 tensors holding 32-bit words.
+
+    Args:
+        counter: four tensors; key: two tensors; all values in [0, 2^32).
+    Returns:
+        Four tensors of 32-bit words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The product of two words fills 64 bits; int64 wraps, and the masked shift
+        # recovers its upper half.
+        low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((high >> 32) & _WORD) ^ c1 ^ k0,
+            high & _WORD,
+            ((low >> 32) & _WORD) ^ c3 ^ k1,
+            low & _WORD,
+        )
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
+    return c0, c1, c2, c3
+
+
+def key(seed: int, device: torch.device | str | None = None) -> Key:
+    """The key of a seed.
+
+    Args:
+        seed: an integer in [0, 2^64).
+    Returns:
+        int64 [2].
+    Raises:
+        ValueError: for a seed out of range.
+
+    >>> key(7)
+    tensor([7, 0])
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"a seed lies in [0, 2**64), not {seed}")
+    return torch.tensor([seed & _WORD, seed >> 32], dtype=torch.int64, device=device)
+
+
+def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
+    """A new key, made of a key and a number: the key of step 7, of member 3.
+
+    Args:
+        key: [..., 2].
+        data: an integer in [0, 2^63), or an int64 tensor of them.
+        stream: a second number in [0, 2^32), for what is needed side by side.
+    Returns:
+        Keys of the broadcast shape [..., 2].
+    """
+    data = torch.as_tensor(data, dtype=torch.int64, device=key.device)
+    stream = torch.as_tensor(stream, dtype=torch.int64, device=key.device)
+    counter = (data & _WORD, data >> 32, stream, torch.full_like(stream, _FOLD))
+    words = philox4x32(counter, (key[..., 0], key[..., 1]))
+    return torch.stack(words[:2], dim=-1)
+
+
+def split(key: Key, num: int = 2) -> Key:
+    """``num`` new keys: [..., 2] to [..., num, 2]."""
+    return fold_in(key[..., None, :], torch.arange(num, device=key.device))
+
+
+def _words(key: Key, count: int) -> tuple[Tensor, ...]:
+    """At least ``count`` random words, as four tensors [..., ceil(count / 4)]."""
+    block = torch.arange((count + 3) // 4, device=key.device)
+    zero = torch.zeros_like(block)
+    counter = (block, zero, zero, torch.full_like(block, _DRAW))
+    return philox4x32(counter, (key[..., 0:1], key[..., 1:2]))
+
+
+def _arrange(parts: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Four interleaved tensors [..., n / 4] as one of [..., *shape]."""
+    flat = torch.stack(tuple(parts), dim=-1).flatten(-2)
+    return flat[..., : math.prod(shape)].reshape(*flat.shape[:-1], *shape)
+
+
+def bits(key: Key, shape: Sequence[int] = ()) -> Tensor:
+    """Random 32-bit words, int64 [..., *shape] with values in [0, 2^32)."""
+    return _arrange(_words(key, math.prod(shape)), shape)
+
+
+def uniform(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uniform numbers in [0, 1), [..., *shape]: the upper 24 bits of a word, exact in float32."""
+    words = _words(key, math.prod(shape))
+    return _arrange([(word >> 8).to(dtype) * 2.0**-24 for word in words], shape)
+
+
+def normal(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers, [..., *shape], by Box and Muller's transform.
+
+    From words a, b: u = (a + 1/2) / 2^32 in (0, 1), v = b / 2^32, and the pair is
+    sqrt(-2 log u) (cos 2 pi v, sin 2 pi v). Computed in float64, then rounded to ``dtype``.
+
+    References:
+        Box and Muller 1958, "A note on the generation of random normal deviates".
+    """
+    a, b, c, d = _words(key, math.prod(shape))
+    return _arrange([n.to(dtype) for n in (*_box_muller(a, b), *_box_muller(c, d))], shape)
+
+
+def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    radius = torch.sqrt(-2.0 * torch.log((a.double() + 0.5) * 2.0**-32))
+    angle = b.double() * (2.0 * math.pi * 2.0**-32)
+    return radius * torch.cos(angle), radius * torch.sin(angle)
+
+
+def permutation(key: Key, n: int) -> Tensor:
+    """A uniformly random order of 0 ... n - 1, int64 [..., n]."""
+    words = bits(key, (n, 2))
+    return torch.argsort((words[..., 0] << 31) | (words[..., 1] >> 1), dim=-1, stable=True)
+
+
+def as_seed(key: Key) -> int:
+    """One key as a seed for ``torch.manual_seed`` (waits for the device)."""
+    low, high = key.tolist()
+    return int(low | (high & 0x7FFFFFFF) << 32)

@@ -1,0 +1,71 @@
+"""The values that flow through a training step.
+
+This room is ground: torch only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+Params: TypeAlias = dict[str, Tensor]  # trainable, keyed as in nn.Module.state_dict
+Buffers: TypeAlias = dict[str, Tensor]  # carried, not trained: running statistics
+Noise: TypeAlias = dict[str, Tensor]  # uniform [B, ...] for each stochastic layer, by name
+Key: TypeAlias = Tensor  # int64 [2], see fgan.rng
+Batch: TypeAlias = Tensor  # real data [B, ...], or [k, B, ...] for k discriminator steps
+OptState: TypeAlias = Any  # a tree of tensors
+
+
+class DiscDraws(NamedTuple):
+    """The randomness of one discriminator step of batch size B.
+
+    z: [B, *latent] latents; ``()`` when the fakes are shared with the generator step.
+    gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` with shared fakes.
+    disc_noise: noise of the discriminator's, [2B, ...]: reals first, then fakes.
+    """
+
+    z: Tensor | tuple[()]
+    gen_noise: Noise | tuple[()]
+    disc_noise: Noise
+
+
+class GenDraws(NamedTuple):
+    """The randomness of the generator step of batch size B.
+
+    z: [B, *latent] latents.
+    gen_noise: noise of the generator's stochastic layers, [B, ...].
+    disc_noise: noise of the discriminator's, [B, ...]; [2B, ...], reals first, for a loss
+        whose generator form looks at real logits.
+    """
+
+    z: Tensor
+    gen_noise: Noise
+    disc_noise: Noise
+
+
+class Draws(NamedTuple):
+    """All the randomness of one training step."""
+
+    disc: tuple[DiscDraws, ...]  # one for each discriminator step
+    gen: GenDraws
+
+
+class Metrics(NamedTuple):
+    """What a step reports; all 0-d, on the device of the state.
+
+    disc_loss and gen_loss are the losses that were optimised; value is
+    V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))] in nats; d_real and d_fake are the means of
+    D(x) and D(G(z)) in [0, 1]. value, d_real, d_fake and disc_loss belong to the last
+    discriminator step and are taken before its update. ``finite`` is False when a loss or
+    a gradient norm is not finite: then the step left the state as it was.
+    """
+
+    gen_loss: Tensor
+    disc_loss: Tensor
+    value: Tensor
+    d_real: Tensor
+    d_fake: Tensor
+    gen_grad_norm: Tensor
+    disc_grad_norm: Tensor
+    finite: Tensor  # bool
