@@ -1,0 +1,108 @@
+"""Samples from a run, without its data.
+
+May import every lower room. Must not touch argv or the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgan import assemble, checkpoint, config as configs, images, rng, rundir
+from fgan.checkpoint import Checkpoint
+from fgan.config import TrainConfig
+from fgan.errors import ConfigError, DiskError, FganError, RunError
+from fgan.game import init_state
+
+_CHUNK = 256  # samples made at once; the numbers behind a sample do not depend on N
+
+
+def sample(
+    run: Path, num: int, seed: int = 0, *, device: str = "auto", out: Path | None = None
+) -> Tensor:
+    """Samples of the averaged generator of a run (of the plain one where there is no average).
+
+    Args:
+        run: a run directory (its newest checkpoint is used) or a checkpoint file.
+        num: N, at least 1.
+        seed: of the latents. Sample i depends on the seed and i alone.
+        out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
+            [N, H, W, C], else a folder of numbered PNGs. Must not exist.
+    Returns:
+        uint8 [N, C, H, W] for images, float32 [N, D] for points; on the CPU.
+    Raises:
+        ConfigError, DiskError, RunError, DeviceError: for what the user can mend.
+    """
+    if num < 1:
+        raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
+    if seed < 0:
+        raise ConfigError(f"--seed must be at least 0, not {seed}.", "Use another seed.")
+    if out is not None:
+        _check_out(out)
+    _, file = rundir.find(run)
+    samples = torch.cat(list(_chunks(checkpoint.load(file), file, num, seed, device)))
+    if out is not None:
+        _write(samples, out)
+    return samples
+
+
+def _chunks(
+    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str
+) -> Iterator[Tensor]:
+    config, data_shape = _facts(saved.about, file)
+    device = assemble.find_device(device_name)
+    game = assemble.make_game(config, data_shape)
+    dtype = assemble.state_dtype(config)
+    like = init_state(game, rng.key(0), device=device, dtype=dtype)
+    weights = checkpoint.restore(saved, like, file).sampler
+    key = rng.fold_in(rng.key(seed, device), 0, rng.Stream.SAMPLES)
+    for first in range(0, num, _CHUNK):
+        z = rng.normal(rng.fold_in(key, first // _CHUNK), (_CHUNK, *game.gen.shape.input), dtype)
+        z = z[: num - first]
+        fake, _ = game.gen.apply(weights.params, weights.buffers, z, train=False)
+        if len(data_shape) == 3:
+            yield images.to_uint8(fake, assemble.IMAGE_LOW)
+        else:
+            yield fake.float().cpu()
+
+
+def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...]]:
+    try:
+        return configs.resolve(about["config"]), tuple(int(n) for n in about["data_shape"])
+    except (KeyError, TypeError, ValueError, FganError) as error:
+        raise RunError(
+            f"{file} holds a configuration this version cannot use: {error}",
+            "Use the version that wrote it.",
+        ) from error
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise DiskError(f"{out} exists and is not replaced.", "Give another --out, or remove it.")
+    if not out.parent.is_dir():
+        raise DiskError(f"There is no folder {out.parent}.", "Make it first, or give another --out.")
+
+
+def _write(samples: Tensor, out: Path) -> None:
+    if out.suffix == ".npz":
+        images.save_npz(samples, out)
+    elif out.suffix == ".png":
+        columns = max(1, round(len(samples) ** 0.5))
+        extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
+        whole = samples.ndim == 4
+        picture = images.grid(samples, columns) if whole else images.scatter(samples, extent)
+        images.save_png(picture, out)
+    elif samples.ndim == 2:
+        raise ConfigError("Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz.")
+    else:
+        try:
+            out.mkdir()
+        except OSError as error:
+            raise DiskError(f"{out} cannot be made: {error.strerror}.", "Give another --out.") from error
+        digits = max(6, len(str(len(samples) - 1)))
+        for i, image in enumerate(samples):
+            images.save_png(images.to_pil(image), out / f"{i:0{digits}d}.png")

@@ -1,0 +1,308 @@
+"""The training loop: from a configuration to a run directory.
+
+    cli -> fgan.train.run(config, observer) -> step
+
+The loop feeds the pure step with data and draws, keeps the last state, and writes what a
+run leaves behind. It never prints: an `Observer` hears what happens.
+
+May import every lower room. Must not touch argv or the terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+import fgan
+from fgan import assemble, checkpoint, config as configs, images, pytree, rng, rundir
+from fgan.compile import compile_function, compile_step
+from fgan.config import TrainConfig
+from fgan.data import Batches, Source, normalise
+from fgan.errors import DeviceError, DivergedError
+from fgan.game import Game, init_state, make_draws
+from fgan.rundir import RunDir
+from fgan.state import TrainState
+from fgan.step import Step, make_step
+from fgan.types import Draws, Key, Metrics
+
+_BLOCK_NUMBERS = 2**18  # random numbers drawn at once: small enough for a cache
+_BLOCK_STEPS = 64
+_GRID = images.GRID_SIDE**2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, known before it starts."""
+
+    config: TrainConfig  # device, threads and length resolved
+    source: Source
+    game: Game
+    device: torch.device
+    steps: int
+    gen_size: int  # parameters
+    disc_size: int
+
+
+class Observer(Protocol):
+    """What hears of a run. All methods return quickly; none may raise."""
+
+    def started(self, plan: Plan, run: RunDir) -> None:
+        """The run directory exists; the first step, and compilation, come next."""
+
+    def advanced(self, step: int) -> None:
+        """``step`` steps are done."""
+
+    def logged(self, row: dict[str, Any]) -> None:
+        """A line was added to ``metrics.jsonl``."""
+
+    def wrote(self, path: Path) -> None:
+        """A grid or a checkpoint was written."""
+
+    def stop_requested(self) -> bool:
+        """Whether the run should save and stop after the present step."""
+        return False
+
+
+class Silent(Observer):
+    """Hears everything and says nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with."""
+
+    run: RunDir
+    state: TrainState
+    steps: int  # done
+    stopped: bool  # before its end, because the observer asked
+
+
+def plan(config: TrainConfig) -> Plan:
+    """Check everything about a run that can be checked before it starts.
+
+    Raises:
+        FganError: for a device, data or combination of options that cannot work.
+    """
+    device = assemble.check_device(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    source = assemble.load_source(config)
+    game = assemble.make_game(config, source.shape)
+    steps = config.steps or _batches(config, source).num_steps(config.epochs)
+    shapes = [model.init(rng.key(config.seed))[0] for model in (game.gen, game.disc)]
+    return Plan(
+        config=replace(config, device=str(device), threads=torch.get_num_threads()),
+        source=source,
+        game=game,
+        device=device,
+        steps=steps,
+        gen_size=pytree.size(shapes[0]),
+        disc_size=pytree.size(shapes[1]),
+    )
+
+
+def run(
+    config: TrainConfig, observer: Observer | None = None, *, run_dir: Path | None = None
+) -> Result:
+    """Train.
+
+    Args:
+        config: from `fgan.config.resolve`.
+        observer: hears of progress and may ask to stop.
+        run_dir: where to write; by default the next ``runs/NNNN-data-arch``.
+    Raises:
+        FganError: with the remedy, for everything a user can mend. `DivergedError` when a
+            step is not finite: the last finite state is then saved and named.
+    """
+    return train(plan(config), observer or Silent(), run_dir)
+
+
+def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result:
+    """Carry out a plan; arguments and errors as `run`."""
+    config, game = plan.config, plan.game
+    key = rng.key(config.seed, plan.device)
+    dtype = assemble.state_dtype(config)
+    try:
+        source = plan.source.to(plan.device)
+        state = init_state(game, key, dtype=dtype)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(config) from error
+    batches = _batches(config, source, key)
+    draw = DrawAhead(game, key, config.batch_size, dtype, config.compile)
+    step = _make_train_step(game, dtype, config.compile)
+
+    out = rundir.create(run_dir, f"{config.data}-{config.arch}")
+    rundir.write_config(out, configs.to_toml(config))
+    about = {
+        "fgan": fgan.__version__,
+        "config": configs.as_dict(config),
+        "data_shape": list(source.shape),
+    }
+    pictures = Pictures(plan, key, out)
+    log = MetricsLog(out, batches, observer)
+    observer.started(plan, out)
+    pictures.reals(source)
+
+    def save(state: TrainState, step: int) -> Path:
+        path = out.checkpoint_path(step)
+        checkpoint.save(path, state, about)
+        out.forget_old()
+        observer.wrote(path)
+        return path
+
+    done, stopped = 0, False
+    while done < plan.steps and not stopped:
+        raw = source.examples[batches.indices(done)]
+        try:
+            state, metrics = step(state, raw, draw(done))
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(config) from error
+        done += 1
+        log.add(metrics)
+        observer.advanced(done)
+        stopped = observer.stop_requested()
+        last = stopped or done == plan.steps
+        # Reading the flag waits for the device: at every step only where that is free.
+        if (plan.device.type == "cpu" or last or _due(done, config.log_every)) and not log.finite():
+            path = save(state, done)
+            raise DivergedError(
+                f"Training diverged by step {done}: a loss or gradient is not finite. "
+                f"The last finite state is {path}.",
+                "Try a lower --lr, another --loss or --optimizer.",
+            )
+        if last or _due(done, config.log_every):
+            log.write(done)
+        if last or _due(done, config.sample_every):
+            observer.wrote(pictures.fakes(state, done))
+        if last or _due(done, config.save_every):
+            save(state, done)
+    return Result(out, state, done, stopped)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _batches(config: TrainConfig, source: Source, key: Key | None = None) -> Batches:
+    key = rng.key(config.seed) if key is None else key
+    return Batches(source, key, config.batch_size, config.disc_steps)
+
+
+def _make_train_step(game: Game, dtype: torch.dtype, compiled: bool) -> Step:
+    """The game's step over examples as they are stored: normalising is part of the graph."""
+    step = make_step(game)
+
+    def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+        return step(state, normalise(raw, assemble.IMAGE_LOW, dtype), draws)
+
+    return compile_step(train_step, donate=True) if compiled else train_step
+
+
+class DrawAhead:
+    """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
+
+    Blocks are aligned to multiples of their length, so that a step's numbers do not
+    depend on where a run began.
+    """
+
+    def __init__(
+        self, game: Game, key: Key, batch_size: int, dtype: torch.dtype, compiled: bool
+    ) -> None:
+        self._key = key
+        numbers = pytree.size(make_draws(game, key, 0, batch_size))
+        self._length = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // numbers))
+
+        def block(key: Key, steps: Tensor) -> Draws:
+            return make_draws(game, key, steps, batch_size, dtype=dtype)
+
+        self._block: Callable[[Key, Tensor], Draws] = compile_function(block) if compiled else block
+        self._number = -1
+        self._draws: list[Draws] = []
+
+    def __call__(self, step: int) -> Draws:
+        number, place = divmod(step, self._length)
+        if number != self._number:
+            first = number * self._length
+            steps = torch.arange(first, first + self._length, device=self._key.device)
+            self._draws = pytree.unstack(self._block(self._key, steps))
+            self._number = number
+        return self._draws[place]
+
+
+class MetricsLog:
+    """Collects the metrics of steps on the device; a line is their mean since the last one."""
+
+    def __init__(self, out: RunDir, batches: Batches, observer: Observer) -> None:
+        self._out, self._batches, self._observer = out, batches, observer
+        self._window: list[Metrics] = []
+        self._begun = self._window_begun = time.perf_counter()
+        self._window_steps = 0
+
+    def add(self, metrics: Metrics) -> None:
+        first = not self._window and self._window_steps == 0
+        self._window.append(metrics)
+        self._window_steps += 1
+        if first:  # compilation, or the first touch of the device, is not speed
+            metrics.finite.item()
+            self._window_begun, self._window_steps = time.perf_counter(), 0
+
+    def finite(self) -> bool:
+        """Whether the last step was finite."""
+        return bool(self._window[-1].finite)
+
+    def write(self, step: int) -> None:
+        means = [torch.stack(column).double().mean().item() for column in zip(*self._window, strict=True)]
+        now = time.perf_counter()
+        per_step = self._batches.batch_size * self._batches.num_disc_steps
+        row: dict[str, Any] = {
+            "step": step,
+            "epoch": round(self._batches.epoch(step), 4),
+            "images_seen": step * per_step,
+        }
+        row.update(zip(Metrics._fields[:-1], means[:-1], strict=True))
+        elapsed = now - self._window_begun
+        row["images_per_second"] = round(self._window_steps * per_step / elapsed, 1)
+        row["seconds"] = round(now - self._begun, 3)
+        self._window, self._window_steps, self._window_begun = [], 0, now
+        self._out.append_metrics(row)
+        self._observer.logged(row)
+
+
+class Pictures:
+    """Grids of the same latents through training, and of reals beside them."""
+
+    def __init__(self, plan: Plan, key: Key, out: RunDir) -> None:
+        self._out = out
+        self._gen = plan.game.gen
+        self._extent = assemble.points_extent(plan.source)
+        count = 2048 if self._extent else _GRID
+        shape = (count, *self._gen.shape.input)
+        latents = rng.normal(rng.fold_in(key, 0, rng.Stream.SAMPLES), shape)
+        self._z = latents.to(assemble.state_dtype(plan.config))
+
+    def reals(self, source: Source) -> Path:
+        path = self._out.samples / "real.png"
+        images.save_png(self._picture(source.examples[: len(self._z)]), path)
+        return path
+
+    def fakes(self, state: TrainState, step: int) -> Path:
+        path = self._out.sample_path(step)
+        weights = state.sampler
+        fake, _ = self._gen.apply(weights.params, weights.buffers, self._z, train=False)
+        images.save_png(self._picture(fake), path)
+        return path
+
+    def _picture(self, samples: Tensor) -> Any:
+        return images.picture(samples, assemble.IMAGE_LOW, self._extent)
+
+
+def _out_of_memory(config: TrainConfig) -> DeviceError:
+    return DeviceError(
+        f"Device {config.device} ran out of memory.", "Use a smaller --batch-size or network."
+    )

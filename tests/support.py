@@ -1,0 +1,115 @@
+"""What several test files share: comparisons of trees, signed data, small games."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fgan
+from fgan import nets, optim, pytree
+from fgan.model import from_module
+
+BATCH = 6
+IMAGE = (1, 2, 2)
+Z_DIM = 3
+
+
+def signed(shape: Any, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Distinct numbers of both signs, from a generator of their own."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def copy_tree(tree: Any) -> Any:
+    return pytree.map(torch.clone, tree)
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Equal structures, types and bits (NaN equals NaN)."""
+    assert pytree.structure(actual) == pytree.structure(expected)
+    names = pytree.paths(expected)
+    for name, a, b in zip(names, pytree.leaves(actual), pytree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype, name
+        torch.testing.assert_close(
+            a, b, rtol=0, atol=0, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def assert_near(actual: Any, expected: Any, atol: float, rtol: float = 0.0) -> None:
+    """Equal structures and types, and numbers within the tolerance."""
+    assert pytree.structure(actual) == pytree.structure(expected)
+    names = pytree.paths(expected)
+    for name, a, b in zip(names, pytree.leaves(actual), pytree.leaves(expected), strict=True):
+        torch.testing.assert_close(
+            a, b, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def distance(a: Any, b: Any) -> float:
+    """The largest difference between two trees of one structure."""
+    pairs = zip(pytree.leaves(a), pytree.leaves(b), strict=True)
+    return max((x.double() - y.double()).abs().max().item() for x, y in pairs)
+
+
+def small_gen(**options: Any) -> fgan.Model:
+    return nets.mlp_generator(Z_DIM, IMAGE, **{"hidden": (5,), **options})
+
+
+def small_disc(**options: Any) -> fgan.Model:
+    return nets.mlp_discriminator(IMAGE, **{"hidden": (5,), **options})
+
+
+def dropout_gen() -> fgan.Model:
+    """A generator with two stochastic layers."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(Z_DIM, 5),
+            nn.Dropout(0.3),
+            nn.LeakyReLU(0.2),
+            nn.Linear(5, 5),
+            nn.Dropout(0.4),
+            nn.Linear(5, 4),
+            nn.Unflatten(1, IMAGE),
+        )
+
+    return from_module(build, input_shape=(Z_DIM,))
+
+
+def small_game(**options: Any) -> fgan.Game:
+    parts: dict[str, Any] = {
+        "gen": small_gen(),
+        "disc": small_disc(),
+        "gen_opt": optim.adam(0.01, betas=(0.5, 0.999)),
+        "disc_opt": optim.adam(0.02, betas=(0.5, 0.999)),
+    }
+    return fgan.Game(**{**parts, **options})
+
+
+def real_batch(
+    game: fgan.Game, seed: int = 0, batch: int = BATCH, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Reals for one step: [B, *image], or [k, B, *image] for several discriminator steps."""
+    k = game.num_disc_steps
+    shape = (batch, *IMAGE) if k == 1 else (k, batch, *IMAGE)
+    return signed(shape, seed).to(dtype)
+
+
+def run_steps(
+    game: fgan.Game,
+    state: fgan.TrainState,
+    num_steps: int,
+    *,
+    step: Any = None,
+    first: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[fgan.TrainState, list[fgan.Metrics]]:
+    """Play from ``state``; step t sees the reals of seed t."""
+    step = step or fgan.make_step(game)
+    history = []
+    for t in range(first, first + num_steps):
+        draws = fgan.make_draws(game, state.key, t, BATCH, dtype=dtype)
+        state, metrics = step(state, real_batch(game, t, dtype=dtype), draws)
+        history.append(metrics)
+    return state, history

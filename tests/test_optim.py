@@ -1,0 +1,251 @@
+"""Every optimizer against torch.optim, and hyperparameters as part of the state."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support import assert_near, assert_same, copy_tree, signed
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from fgan import optim, pytree
+
+SHAPES = {"weight": (3, 4), "bias": (4,), "scale": ()}
+STEPS = 30
+
+# ours and torch's, name by name; a name begins with its entry of optim.ALL
+CASES = {
+    "sgd": (optim.sgd(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    "sgd momentum": (optim.sgd(0.1, 0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
+    "sgd nesterov": (
+        optim.sgd(0.05, 0.8, nesterov=True),
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.8, nesterov=True),
+    ),
+    "adam": (optim.adam(0.02), lambda p: torch.optim.Adam(p, lr=0.02)),
+    "adam dcgan": (
+        optim.adam(2e-2, betas=(0.5, 0.999)),
+        lambda p: torch.optim.Adam(p, lr=2e-2, betas=(0.5, 0.999)),
+    ),
+    "adam no momentum": (
+        optim.adam(2e-2, betas=(0.0, 0.9)),
+        lambda p: torch.optim.Adam(p, lr=2e-2, betas=(0.0, 0.9)),
+    ),
+    "adam large eps": (
+        optim.adam(2e-2, betas=(0.9, 0.95), eps=0.1),
+        lambda p: torch.optim.Adam(p, lr=2e-2, betas=(0.9, 0.95), eps=0.1),
+    ),
+    "adamw": (
+        optim.adamw(0.02, weight_decay=0.3),
+        lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.3),
+    ),
+    "adamw betas": (
+        optim.adamw(0.02, betas=(0.5, 0.9), eps=1e-3),
+        lambda p: torch.optim.AdamW(p, lr=0.02, betas=(0.5, 0.9), eps=1e-3),
+    ),
+    "rmsprop": (optim.rmsprop(0.01), lambda p: torch.optim.RMSprop(p, lr=0.01)),
+    "rmsprop momentum": (
+        optim.rmsprop(0.01, decay=0.9, eps=1e-2, momentum=0.7),
+        lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, eps=1e-2, momentum=0.7),
+    ),
+    "rmsprop centered": (
+        optim.rmsprop(0.01, decay=0.8, centered=True),
+        lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.8, centered=True),
+    ),
+    "rmsprop centered momentum": (
+        optim.rmsprop(0.01, decay=0.8, momentum=0.5, centered=True),
+        lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.8, momentum=0.5, centered=True),
+    ),
+}  # fmt: skip
+
+DEFAULTS = {name: make(0.01) for name, make in optim.ALL.items()}
+
+
+def some_tree(seed: int) -> dict[str, torch.Tensor]:
+    return {name: signed(shape, seed * 10 + i) for i, (name, shape) in enumerate(SHAPES.items())}
+
+
+def play(rule, params, num_steps=STEPS, state=None, first=1):
+    state = rule.init(params) if state is None else state
+    for t in range(first, first + num_steps):
+        updates, state = rule.update(some_tree(t), state, params)
+        params = optim.apply_updates(params, updates)
+    return params, state
+
+
+def test_every_optimizer_is_compared():
+    assert {name.split()[0] for name in CASES} >= set(optim.ALL)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_torch(name):
+    rule, make_theirs = CASES[name]
+    start = some_tree(0)
+    theirs = {k: torch.nn.Parameter(v.clone()) for k, v in start.items()}
+    torch_rule = make_theirs(list(theirs.values()))
+    params, state = copy_tree(start), rule.init(start)
+    for t in range(1, STEPS + 1):
+        grads = some_tree(t)
+        updates, state = rule.update(grads, state, params)
+        params = optim.apply_updates(params, updates)
+        for k, g in grads.items():
+            theirs[k].grad = g.clone()
+        torch_rule.step()
+        ours_moved = pytree.map(torch.sub, params, start)
+        theirs_moved = {k: v.detach() - start[k] for k, v in theirs.items()}
+        # Both round thirty steps of order 0.1 in float64, in different orders.
+        assert_near(ours_moved, theirs_moved, atol=1e-10)
+    assert all(v.abs().min() > 1e-3 for v in ours_moved.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_are_untouched(name):
+    rule = CASES[name][0]
+    params, grads = some_tree(0), some_tree(1)
+    _, state = play(rule, params, 2)
+    before = copy_tree((grads, state, params))
+    first = rule.update(grads, state, params)
+    assert_same((grads, state, params), before)
+    assert_same(rule.update(grads, state, params), first)
+    assert pytree.structure(first[0]) == pytree.structure(params)
+    for old, new in zip(pytree.leaves(state), pytree.leaves(first[1]), strict=True):
+        assert (old.shape, old.dtype, old.stride()) == (new.shape, new.dtype, new.stride())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_keep_their_type(name, dtype):
+    rule = CASES[name][0]
+    params = pytree.to(some_tree(0), dtype=dtype)
+    state = rule.init(params)
+    updates, state = rule.update(pytree.to(some_tree(1), dtype=dtype), state, params)
+    assert {leaf.dtype for leaf in updates.values()} == {dtype}
+    hyper = optim.hyperparameters(state)
+    assert all(value.shape == () for value in hyper.values())
+
+
+def test_hyperparameters_are_read_and_set():
+    rule = optim.adamw(0.01, betas=(0.5, 0.9), eps=1e-6, weight_decay=0.1)
+    state = rule.init(some_tree(0))
+    expected = {"learning_rate": 0.01, "b1": 0.5, "b2": 0.9, "eps": 1e-6, "weight_decay": 0.1}
+    assert {k: v.item() for k, v in optim.hyperparameters(state).items()} == expected
+    new = optim.with_hyperparameters(state, learning_rate=0.5, b1=torch.tensor(0.25))
+    expected |= {"learning_rate": 0.5, "b1": 0.25}
+    assert {k: v.item() for k, v in optim.hyperparameters(new).items()} == expected
+    assert optim.hyperparameters(state)["learning_rate"] == 0.01
+    back = optim.with_hyperparameters(new, learning_rate=0.01, b1=0.5)
+    assert_same(back, state)
+
+
+@pytest.mark.parametrize("name", optim.ALL)
+def test_a_learning_rate_set_is_a_learning_rate_given(name):
+    make, params = optim.ALL[name], some_tree(0)
+    state = optim.with_hyperparameters(make(0.3).init(params), learning_rate=0.01)
+    assert_same(play(make(0.3), params, 5, state)[0], play(make(0.01), params, 5)[0])
+
+
+def test_unknown_hyperparameters():
+    state = optim.sgd(0.1).init(some_tree(0))
+    with pytest.raises(ValueError, match="momentum"):
+        optim.with_hyperparameters(state, momentum=0.5)
+    with pytest.raises(ValueError, match="learning_rate"):
+        optim.with_hyperparameters(state, lr=0.5)
+
+
+@pytest.mark.parametrize("name", optim.ALL)
+def test_changing_hyperparameters_compiles_once(name, fresh_dynamo):
+    counter = CompileCounterWithBackend("eager")
+    rule, params = DEFAULTS[name], some_tree(0)
+    update = torch.compile(rule.update, backend=counter, fullgraph=True)
+    state, expected = rule.init(params), rule.init(params)
+    for t in range(1, 8):
+        state = optim.with_hyperparameters(state, learning_rate=0.1 / t)
+        expected = optim.with_hyperparameters(expected, learning_rate=0.1 / t)
+        updates, state = update(some_tree(t), state, params)
+        wanted, expected = rule.update(some_tree(t), expected, params)
+        assert_near(updates, wanted, atol=1e-14)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("name", optim.ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_population_with_its_own_learning_rates(name, dtype):
+    rule, rates = DEFAULTS[name], torch.tensor([0.3, 0.01, 0.0], dtype=torch.float64)
+    members = [pytree.to(some_tree(10 + i), dtype=dtype) for i in range(3)]
+    params = pytree.stack(members)
+    state = pytree.stack([rule.init(p) for p in members])
+    state = optim.with_hyperparameters(state, learning_rate=rates)
+    solo = [
+        optim.with_hyperparameters(rule.init(p), learning_rate=rate)
+        for p, rate in zip(members, rates, strict=True)
+    ]
+    for t in range(5):
+        grads = [pytree.to(some_tree(20 + 3 * t + i), dtype=dtype) for i in range(3)]
+        updates, state = torch.func.vmap(rule.update)(pytree.stack(grads), state, params)
+        params = optim.apply_updates(params, updates)
+        for i in range(3):
+            moved, solo[i] = rule.update(grads[i], solo[i], members[i])
+            members[i] = optim.apply_updates(members[i], moved)
+    # The same arithmetic, vectorised otherwise: a few last bits.
+    assert_near(params, pytree.stack(members), atol=1e-6 if dtype == torch.float32 else 1e-14)
+    assert_near(state, pytree.stack(solo), atol=1e-6 if dtype == torch.float32 else 1e-14)
+
+
+BAD = [math.nan, math.inf, -math.inf, -0.1]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_numbers(bad):
+    for make in optim.ALL.values():
+        with pytest.raises(ValueError, match="learning_rate"):
+            make(bad)
+    for make in (optim.adam, optim.adamw, optim.rmsprop):
+        with pytest.raises(ValueError, match="eps"):
+            make(0.1, eps=bad)
+    for betas, name in (((bad, 0.9), "b1"), ((0.9, bad), "b2")):
+        for make in (optim.adam, optim.adamw):
+            with pytest.raises(ValueError, match=name):
+                make(0.1, betas=betas)
+    with pytest.raises(ValueError, match="weight_decay"):
+        optim.adamw(0.1, weight_decay=bad)
+    with pytest.raises(ValueError, match="decay"):
+        optim.rmsprop(0.1, decay=bad)
+
+
+def test_numbers_at_the_edge():
+    for betas in ((1.0, 0.9), (0.9, 1.0)):
+        for make in (optim.adam, optim.adamw):
+            with pytest.raises(ValueError, match="b[12]"):
+                make(0.1, betas=betas)
+    for momentum in (1.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="momentum"):
+            optim.sgd(0.1, momentum)
+    with pytest.raises(ValueError, match="momentum"):
+        optim.sgd(0.1, nesterov=True)
+    with pytest.raises(ValueError, match="decay"):
+        optim.rmsprop(0.1, decay=1.0)
+    with pytest.raises(ValueError, match="part"):
+        optim.chain()
+    optim.sgd(0.0)
+    optim.sgd(0.1, -0.5)
+    optim.adam(0.1, betas=(0.0, 0.0), eps=0.0)
+
+
+def test_negative_momentum_by_hand():
+    rule = optim.sgd(1.0, -0.5)
+    params = {"w": torch.tensor(0.0, dtype=torch.float64)}
+    state = rule.init(params)
+    for g in (1.0, 2.0, -4.0):  # velocities 1, 1.5, -4.75
+        grads = {"w": torch.tensor(g, dtype=torch.float64)}
+        updates, state = rule.update(grads, state, params)
+        params = optim.apply_updates(params, updates)
+    assert params["w"] == -(1.0 + 1.5 - 4.75)
+
+
+def test_a_constant_gradient_leaves_centred_rmsprop_finite():
+    rule, params = optim.rmsprop(0.01, decay=0.5, centered=True), {"w": torch.zeros(3)}
+    grads, state = {"w": torch.tensor([0.1, -0.7, 1.3])}, rule.init({"w": torch.zeros(3)})
+    for _ in range(100):
+        updates, state = rule.update(grads, state, params)
+        params = optim.apply_updates(params, updates)
+    assert params["w"].isfinite().all()

@@ -1,0 +1,152 @@
+"""Trees of tensors: stacking, names, norms, selection and moves, on arbitrary trees."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import assert_same, copy_tree, signed
+
+from fgan import pytree
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool]
+
+
+def tensor(shape: list[int], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    return (signed(shape, seed) * 10).to(dtype)
+
+
+LEAVES = st.builds(
+    tensor,
+    st.lists(st.integers(1, 3), max_size=3),
+    st.sampled_from(DTYPES),
+    st.integers(0, 2**31),
+)
+NAMES = st.text("abz._0", min_size=1, max_size=4)
+
+
+def trees(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.dictionaries(NAMES, inner, max_size=3),
+            st.lists(inner, max_size=3).map(tuple),
+            st.builds(Pair, inner, inner),
+        ),
+        max_leaves=8,
+    )
+
+
+ANY_TREE = trees(LEAVES)
+TREE = ANY_TREE.filter(pytree.leaves)  # with at least one leaf
+FLOATS = trees(LEAVES.map(torch.Tensor.double)).filter(pytree.leaves)
+
+
+@given(TREE, st.integers(1, 4))
+def test_stack_and_unstack(tree, count):
+    members = [pytree.map(lambda x, i=i: (x * (i + 2)).to(x.dtype), tree) for i in range(count)]
+    stacked = pytree.stack(members)
+    assert pytree.structure(stacked) == pytree.structure(tree)
+    for leaf, first in zip(pytree.leaves(stacked), pytree.leaves(tree), strict=True):
+        assert leaf.shape == (count, *first.shape)
+        assert leaf.dtype == first.dtype
+    back = pytree.unstack(stacked)
+    assert len(back) == count
+    for i, member in enumerate(members):
+        assert_same(back[i], member)
+        assert_same(pytree.index(stacked, i), member)
+
+
+def test_stack_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="at least one"):
+        pytree.stack([])
+    with pytest.raises(ValueError):  # noqa: PT011  torch's own words
+        pytree.stack([{"a": torch.zeros(1)}, {"b": torch.zeros(1)}])
+    with pytest.raises(ValueError):  # noqa: PT011
+        pytree.map(torch.add, (torch.zeros(1),), (torch.zeros(1), torch.zeros(1)))
+
+
+@given(ANY_TREE)
+def test_flatten_and_unflatten(tree):
+    leaves, structure = pytree.leaves(tree), pytree.structure(tree)
+    assert_same(pytree.unflatten(structure, leaves), tree)
+    assert all(
+        a is b for a, b in zip(pytree.leaves(pytree.map(lambda x: x, tree)), leaves, strict=True)
+    )
+    assert pytree.size(tree) == sum(x.numel() for x in leaves)
+
+
+@given(ANY_TREE)
+def test_paths_lead_to_the_leaves(tree):
+    names = pytree.paths(tree)
+    leaves = pytree.leaves(tree)
+    assert len(names) == len(leaves)
+
+    def walk(node, prefix):
+        if isinstance(node, torch.Tensor):
+            return {"/".join(prefix): node}
+        if isinstance(node, dict):
+            items = node.items()
+        elif isinstance(node, Pair):
+            items = node._asdict().items()
+        else:
+            items = enumerate(node)
+        return {k: v for name, n in items for k, v in walk(n, (*prefix, str(name))).items()}
+
+    found = walk(tree, ())
+    assert sorted(names) == sorted(found)
+    assert all(found[name] is leaf for name, leaf in zip(names, leaves, strict=True))
+
+
+def test_absent_is_an_empty_tuple():
+    assert pytree.leaves(((), {"a": ()})) == []
+    assert pytree.paths(Pair(torch.zeros(1), ())) == ["first"]
+
+
+@given(FLOATS)
+def test_norm(tree):
+    flat = torch.cat([x.flatten() for x in pytree.leaves(tree)])
+    # Both are sums of at most some hundred squares: the order changes a few last bits.
+    torch.testing.assert_close(
+        pytree.norm(tree), torch.linalg.vector_norm(flat), rtol=1e-13, atol=0
+    )
+
+
+def test_norm_of_known_trees():
+    assert pytree.norm(()) == 0
+    assert pytree.norm({"a": torch.tensor([3.0, 0.0]), "b": (torch.tensor(-4.0),)}) == 5
+    assert pytree.norm({"a": torch.tensor([float("nan")])}).isnan()
+
+
+@given(TREE)
+def test_where(tree):
+    other = pytree.map(lambda x: (x * 3 + 1).to(x.dtype), tree)
+    assert_same(pytree.where(torch.tensor(True), tree, other), tree)
+    assert_same(pytree.where(torch.tensor(False), tree, other), other)
+
+
+def test_where_lets_no_nan_through():
+    bad = {"a": torch.tensor([float("nan"), float("inf")])}
+    good = {"a": torch.tensor([1.0, -2.0])}
+    assert_same(pytree.where(torch.tensor(False), bad, good), good)
+
+
+@given(TREE, st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_to_casts_floats_only(tree, dtype):
+    before = copy_tree(tree)
+    moved = pytree.to(tree, "cpu", dtype)
+    assert_same(tree, before)
+    for new, old in zip(pytree.leaves(moved), pytree.leaves(tree), strict=True):
+        expected = old.to(dtype) if old.is_floating_point() else old
+        assert_same(new, expected)
+    assert_same(pytree.to(tree), tree)
+    assert all(x.device.type == "meta" for x in pytree.leaves(pytree.to(tree, "meta")))
