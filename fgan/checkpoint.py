@@ -41,8 +41,10 @@ def save(path: Path, state: TrainState, about: dict[str, Any]) -> None:
         DiskError: when the file cannot be written.
     """
     # Leaves may share storage or be channels_last; a file holds each by itself.
-    leaves = [leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
-              for leaf in pytree.leaves(state)]
+    leaves = [
+        leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for leaf in pytree.leaves(state)
+    ]
     tensors = dict(zip(pytree.paths(state), leaves, strict=True))
     facts = {"schema": SCHEMA, "torch": torch.__version__, **about}
     metadata = {_KEY: json.dumps(facts, sort_keys=True)}

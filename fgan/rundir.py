@@ -50,7 +50,9 @@ class RunDir:
             RunError: when there is none.
         """
         if not (saved := self.saved()):
-            raise RunError(f"{self.path} holds no checkpoint.", "Train for at least one step first.")
+            raise RunError(
+                f"{self.path} holds no checkpoint.", "Train for at least one step first."
+            )
         return saved[-1]
 
     def forget_old(self) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgan import assemble, checkpoint, config as configs, images, rng, rundir
+from fgan import assemble, checkpoint, images, rng, rundir
+from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, DiskError, FganError, RunError
@@ -41,9 +42,9 @@ def sample(
         raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
     if seed < 0:
         raise ConfigError(f"--seed must be at least 0, not {seed}.", "Use another seed.")
+    _, file = rundir.find(run)
     if out is not None:
         _check_out(out)
-    _, file = rundir.find(run)
     samples = torch.cat(list(_chunks(checkpoint.load(file), file, num, seed, device)))
     if out is not None:
         _write(samples, out)
@@ -84,7 +85,9 @@ def _check_out(out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise DiskError(f"{out} exists and is not replaced.", "Give another --out, or remove it.")
     if not out.parent.is_dir():
-        raise DiskError(f"There is no folder {out.parent}.", "Make it first, or give another --out.")
+        raise DiskError(
+            f"There is no folder {out.parent}.", "Make it first, or give another --out."
+        )
 
 
 def _write(samples: Tensor, out: Path) -> None:
@@ -97,12 +100,16 @@ def _write(samples: Tensor, out: Path) -> None:
         picture = images.grid(samples, columns) if whole else images.scatter(samples, extent)
         images.save_png(picture, out)
     elif samples.ndim == 2:
-        raise ConfigError("Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz.")
+        raise ConfigError(
+            "Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz."
+        )
     else:
         try:
             out.mkdir()
         except OSError as error:
-            raise DiskError(f"{out} cannot be made: {error.strerror}.", "Give another --out.") from error
+            raise DiskError(
+                f"{out} cannot be made: {error.strerror}.", "Give another --out."
+            ) from error
         digits = max(6, len(str(len(samples) - 1)))
         for i, image in enumerate(samples):
             images.save_png(images.to_pil(image), out / f"{i:0{digits}d}.png")

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import fgan
-from fgan import assemble, checkpoint, config as configs, images, pytree, rng, rundir
+from fgan import assemble, checkpoint, images, pytree, rng, rundir
+from fgan import config as configs
 from fgan.compile import compile_function, compile_step
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, normalise
@@ -49,8 +50,8 @@ class Plan:
     disc_size: int
 
 
-class Observer(Protocol):
-    """What hears of a run. All methods return quickly; none may raise."""
+class Observer:
+    """What hears of a run; this one says nothing. Methods return quickly and never raise."""
 
     def started(self, plan: Plan, run: RunDir) -> None:
         """The run directory exists; the first step, and compilation, come next."""
@@ -67,10 +68,6 @@ class Observer(Protocol):
     def stop_requested(self) -> bool:
         """Whether the run should save and stop after the present step."""
         return False
-
-
-class Silent(Observer):
-    """Hears everything and says nothing."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def run(
         FganError: with the remedy, for everything a user can mend. `DivergedError` when a
             step is not finite: the last finite state is then saved and named.
     """
-    return train(plan(config), observer or Silent(), run_dir)
+    return train(plan(config), observer or Observer(), run_dir)
 
 
 def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result:
@@ -257,7 +254,9 @@ class MetricsLog:
         return bool(self._window[-1].finite)
 
     def write(self, step: int) -> None:
-        means = [torch.stack(column).double().mean().item() for column in zip(*self._window, strict=True)]
+        means = [
+            torch.stack(column).double().mean().item() for column in zip(*self._window, strict=True)
+        ]
         now = time.perf_counter()
         per_step = self._batches.batch_size * self._batches.num_disc_steps
         row: dict[str, Any] = {

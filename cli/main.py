@@ -1,0 +1,82 @@
+"""The ``fgan`` command: its subcommands, and how every failure ends.
+
+Exit codes: 0 done; 2 usage or configuration; 3 data; 4 checkpoint or run; 5 device,
+memory, missing compiler or extra; 6 diverged; 7 files and disk; 130 and 143 after SIGINT
+and SIGTERM; 1 only for a bug in fgan. Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import fgan
+from fgan.errors import FganError
+
+from .sample import sample
+from .train import train
+
+app = typer.Typer(
+    name="fgan",
+    help="Train GANs with one pure, compiled minimax step.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with:  fgan train mnist --arch mlp --compile",
+)
+app.command()(train)
+app.command()(sample)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"fgan {fgan.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    try:
+        code = app(prog_name="fgan", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (Exception, typer.Abort) as error:
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    """Print what is wrong and how to mend it; the exit code."""
+    if os.environ.get("FGAN_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, FganError):
+        problem, fix, code = error.problem, error.fix, error.exit_code
+    elif hasattr(error, "format_message"):  # typer's own: an unknown or malformed option
+        command = getattr(getattr(error, "ctx", None), "command_path", "fgan")
+        problem, fix, code = error.format_message(), f"See `{command} --help`.", 2
+        if not problem:  # no arguments at all: the help was shown
+            return 2
+    else:
+        problem = f"fgan failed unexpectedly: {type(error).__name__}: {error}"
+        fix = "Run again with FGAN_DEBUG=1 and report what it prints."
+        code = 1
+    print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
+    return code

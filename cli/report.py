@@ -1,0 +1,143 @@
+"""What a person sees of a run: a header, a live bar, and the next command to type.
+
+Everything goes to stderr. Without a terminal, plain lines take the place of the bar.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+import fgan
+from fgan.rundir import RunDir
+from fgan.train import Observer, Plan, Result
+
+_console = Console(stderr=True, highlight=False)
+
+
+def header(plan: Plan, run: RunDir | None) -> None:
+    """Say what will run."""
+    config, source = plan.config, plan.source
+    kind = "images" if source.is_images else "points"
+    size = "×".join(str(n) for n in source.shape)
+    where = str(plan.device)
+    if plan.device.type == "cuda":
+        where += f" ({torch.cuda.get_device_name(plan.device)})"
+    elif plan.device.type == "cpu":
+        where += f", {config.threads} threads"
+    epochs = plan.steps * config.batch_size * config.disc_steps / len(source)
+    mode = "compiled" if config.compile else "eager"
+    play = f"{config.loss}, {config.optimizer} lr {config.lr:g}"
+    if config.disc_lr != config.lr:
+        play += f" and {config.disc_lr:g}"
+    if config.disc_steps > 1:
+        play += f", {config.disc_steps} discriminator steps"
+    lines = {
+        "data": f"{source.name}, {len(source):,} {kind} of {size}",
+        "nets": f"{config.arch}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
+        "game": f"{play}, {config.order}, ema {config.ema:g}",
+        "run": f"{plan.steps:,} steps of {config.batch_size} ({epochs:.3g} epochs), {config.dtype}",
+        "device": f"{where}, torch {torch.__version__}, {mode}",
+    }
+    if run is not None:
+        lines["to"] = str(run.path)
+    _console.print(f"[bold]fgan {fgan.__version__}[/]")
+    for name, text in lines.items():
+        _console.print(f"  {name:<7} {text}", markup=False, soft_wrap=True)
+
+
+class Report(Observer):
+    """Shows a run as it goes; a context manager."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.signal = 0  # set by the signal handler
+        self._quiet = quiet
+        self._total = 0
+        self._begun = time.perf_counter()
+        self._first_step = False
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=_console,
+            transient=True,
+            expand=True,
+            disable=quiet or not _console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._bar.console.print(text, markup=False, soft_wrap=True)
+
+    def started(self, plan: Plan, run: RunDir) -> None:
+        if self._quiet:
+            return
+        header(plan, run)
+        if plan.config.compile:
+            self._say("Compiling the step (slow the first time, then kept in a cache) ...")
+        self._total = plan.steps
+        self._task = self._bar.add_task("training", total=plan.steps, numbers="")
+        self._bar.start()
+
+    def advanced(self, step: int) -> None:
+        if not self._first_step:
+            self._first_step = True
+            self._say(f"First step after {time.perf_counter() - self._begun:.1f} s.")
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=step)
+
+    def logged(self, row: dict[str, Any]) -> None:
+        numbers = (
+            f"{row['images_per_second']:,.0f} img/s  G {row['gen_loss']:.3f}"
+            f"  D {row['disc_loss']:.3f}  D(x) {row['d_real']:.2f}  D(G(z)) {row['d_fake']:.2f}"
+        )
+        if not self._bar.disable:
+            self._bar.update(self._task, numbers=numbers)
+        else:
+            where = f"step {row['step']}/{self._total}  epoch {row['epoch']:.2f}"
+            self._say(f"{where}  {numbers}  {self._remaining(row)}")
+
+    def _remaining(self, row: dict[str, Any]) -> str:
+        per_step = row["images_seen"] / row["step"]
+        seconds = int((self._total - row["step"]) * per_step / row["images_per_second"])
+        return f"ETA {seconds // 60}:{seconds % 60:02d}"
+
+    def wrote(self, path: Path) -> None:
+        if not self._bar.disable:
+            self._bar.update(self._task, description=path.name)
+
+    def stop_requested(self) -> bool:
+        return self.signal != 0
+
+    def ended(self, result: Result) -> None:
+        """The last word: what there is, and what to type next."""
+        verb = "Stopped" if result.stopped else "Finished"
+        took = time.perf_counter() - self._begun
+        self._say(f"{verb} after {result.steps:,} steps, {took:.0f} s.")
+        self._say(f"  last grid: {result.run.sample_path(result.steps)}")
+        self._say(f"  next: fgan sample {result.run.path} -n 64 --out samples.png")

@@ -1,0 +1,36 @@
+"""``fgan sample``: pictures from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sample(
+    run: Annotated[
+        Path, typer.Argument(help="A run directory, or a checkpoint file.", show_default=False)
+    ],
+    num: Annotated[int, typer.Option("-n", "--num", help="How many samples.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Of the latents.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="X.png: a grid. X.npz: arr_0, uint8 [N, H, W, C]. Else: a folder of PNGs.",
+        ),
+    ] = Path("samples.png"),
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
+) -> None:
+    """Sample from a trained generator; needs no data set.
+
+    Prints the path of what was written.
+    """
+    from fgan import sample as sampling
+
+    sampling.sample(run, num, seed, device=device, out=out)
+    print(out)

@@ -1,0 +1,226 @@
+"""``fgan train``: options to configuration, and the run itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fgan import config as configs
+from fgan.errors import ConfigError
+
+_NETS, _GAME, _RUN, _OUT = "Networks", "Game", "Run", "Output"
+
+
+_DEFAULTS = configs.resolve()
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _option(name: str, help: str, panel: str, *, default: str = "", flags: str = "") -> Any:
+    default = default or _shown(getattr(_DEFAULTS, name))
+    spelled = flags or configs.option(name)
+    text = f"{help} \\[default: {default}]"  # the backslash keeps rich from reading a tag
+    return typer.Option(spelled, help=text, rich_help_panel=panel, show_default=False)
+
+
+def train(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help=f"What to train on: {', '.join(configs.DATASETS)}.", show_default=False
+        ),
+    ] = "",
+    arch: Annotated[str | None, _option("arch", "Networks: mlp.", _NETS)] = None,
+    z_dim: Annotated[int | None, _option("z_dim", "Length of a latent vector.", _NETS)] = None,
+    gen_hidden: Annotated[
+        str | None, _option("gen_hidden", "Widths of the generator's hidden layers.", _NETS)
+    ] = None,
+    disc_hidden: Annotated[
+        str | None, _option("disc_hidden", "Widths of the discriminator's.", _NETS)
+    ] = None,
+    batch_norm: Annotated[
+        bool | None,
+        _option(
+            "batch_norm",
+            "Batch normalisation in the generator.",
+            _NETS,
+            flags="--batch-norm/--no-batch-norm",
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None, _option("dropout", "Probability of dropout in the discriminator.", _NETS)
+    ] = None,
+    loss: Annotated[
+        str | None, _option("loss", f"One of {', '.join(configs.LOSSES)}.", _GAME)
+    ] = None,
+    optimizer: Annotated[
+        str | None, _option("optimizer", f"One of {', '.join(configs.OPTIMIZERS)}.", _GAME)
+    ] = None,
+    lr: Annotated[float | None, _option("lr", "Learning rate.", _GAME)] = None,
+    disc_lr: Annotated[
+        float | None,
+        _option("disc_lr", "The discriminator's learning rate.", _GAME, default="--lr"),
+    ] = None,
+    betas: Annotated[str | None, _option("betas", "Adam's decay rates, as B1,B2.", _GAME)] = None,
+    batch_size: Annotated[int | None, _option("batch_size", "Examples in a batch.", _GAME)] = None,
+    disc_steps: Annotated[
+        int | None, _option("disc_steps", "Discriminator steps per generator step.", _GAME)
+    ] = None,
+    order: Annotated[
+        str | None, _option("order", f"Of the updates: {' or '.join(configs.ORDERS)}.", _GAME)
+    ] = None,
+    share_fakes: Annotated[
+        bool | None,
+        _option(
+            "share_fakes",
+            "Use the same fakes for both players' updates.",
+            _GAME,
+            flags="--share-fakes/--fresh-fakes",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None, _option("ema", "Decay of the generator's moving average; 0: none.", _GAME)
+    ] = None,
+    epochs: Annotated[float | None, _option("epochs", "Passes over the data.", _RUN)] = None,
+    steps: Annotated[
+        int | None,
+        _option("steps", "Generator updates, instead of --epochs.", _RUN, default="--epochs"),
+    ] = None,
+    seed: Annotated[int | None, _option("seed", "All randomness follows from it.", _RUN)] = None,
+    compile: Annotated[
+        bool | None,
+        _option(
+            "compile", "Compile the step into one graph.", _RUN, flags="--compile/--no-compile"
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, _option("device", "auto, cpu, cuda, cuda:N or mps.", _RUN)
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        _option("dtype", f"Of the matrix products: {', '.join(configs.DTYPES)}.", _RUN),
+    ] = None,
+    threads: Annotated[
+        int | None, _option("threads", "CPU threads; 0: as PyTorch chooses.", _RUN)
+    ] = None,
+    data_root: Annotated[
+        str | None,
+        _option(
+            "data_root",
+            "Folder that holds MNIST/raw.",
+            _RUN,
+            default="the packaged copy",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of options; the command line goes before it.", rich_help_panel=_RUN
+        ),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write. \\[default: runs/NNNN-DATA-ARCH]",
+            rich_help_panel=_OUT,
+            show_default=False,
+        ),
+    ] = None,
+    log_every: Annotated[
+        int | None, _option("log_every", "Steps between lines of metrics.", _OUT)
+    ] = None,
+    sample_every: Annotated[
+        int | None, _option("sample_every", "Steps between grids; 0: at the end.", _OUT)
+    ] = None,
+    save_every: Annotated[
+        int | None, _option("save_every", "Steps between checkpoints; 0: at the end.", _OUT)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything, print the configuration, stop.",
+            rich_help_panel=_OUT,
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print errors and the run directory only.", rich_help_panel=_OUT
+        ),
+    ] = False,
+) -> None:
+    """Train a GAN.
+
+    Writes a run directory with the configuration, metrics.jsonl, grids of samples and
+    checkpoints, and prints its path.
+    """
+    given: dict[str, Any] = {k: v for k, v in locals().items() if k in configs.NAMES}
+    given["data"] = data or None
+    given["gen_hidden"] = _numbers("--gen-hidden", gen_hidden, int)
+    given["disc_hidden"] = _numbers("--disc-hidden", disc_hidden, int)
+    given["betas"] = _numbers("--betas", betas, float)
+    if not data and config is None:
+        raise ConfigError(
+            "There is nothing to train on: DATA is missing.",
+            "Try `fgan train mnist --arch mlp --compile`.",
+        )
+    resolved = configs.resolve(given, file=config)
+
+    _quiet_torch()
+    from fgan import train as training
+
+    from .report import Report, header
+
+    plan = training.plan(resolved)
+    if dry_run:
+        if not quiet:
+            header(plan, None)
+        print(configs.to_toml(plan.config), end="")
+        return
+    with Report(quiet) as report:
+        _finish_on_signals(report)
+        result = training.train(plan, report, run_dir)
+    report.ended(result)
+    print(result.run.path)
+    if result.stopped:
+        raise typer.Exit(128 + report.signal)
+
+
+def _numbers(name: str, text: str | None, kind: type) -> tuple[Any, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigError(
+            f"{name} must be numbers with commas between them, not {text!r}.",
+            "Write them as in 256,512.",
+        ) from error
+
+
+def _quiet_torch() -> None:
+    """Keep a note of torch's about CUDA toolkits without a GPU out of the report."""
+    import logging
+
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+def _finish_on_signals(report: Any) -> None:
+    """The first SIGINT or SIGTERM ends the run after the present step, a second one at once."""
+
+    def stop(number: int, frame: object) -> None:
+        if report.signal:
+            os._exit(128 + number)
+        report.signal = number
+        print("\nStopping after this step; once more to stop at once.", file=sys.stderr)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
