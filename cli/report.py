@@ -6,7 +6,6 @@ Everything goes to stderr. Without a terminal, plain lines take the place of the
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,14 +67,12 @@ class Report(Observer):
         self._begun = time.perf_counter()
         self._first_step = False
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
             MofNCompleteColumn(),
+            BarColumn(bar_width=10),
             TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=_console,
             transient=True,
-            expand=True,
             disable=quiet or not _console.is_terminal,
         )
 
@@ -113,23 +110,19 @@ class Report(Observer):
 
     def logged(self, row: dict[str, Any]) -> None:
         numbers = (
-            f"{row['images_per_second']:,.0f} img/s  G {row['gen_loss']:.3f}"
-            f"  D {row['disc_loss']:.3f}  D(x) {row['d_real']:.2f}  D(G(z)) {row['d_fake']:.2f}"
+            f"{row['images_per_second']:,.0f} img/s G {row['gen_loss']:.2f}"
+            f" D {row['disc_loss']:.2f} D(x) {row['d_real']:.2f} D(G(z)) {row['d_fake']:.2f}"
         )
         if not self._bar.disable:
             self._bar.update(self._task, numbers=numbers)
         else:
             where = f"step {row['step']}/{self._total}  epoch {row['epoch']:.2f}"
-            self._say(f"{where}  {numbers}  {self._remaining(row)}")
+            self._say(f"{where} {numbers} {self._remaining(row)}")
 
     def _remaining(self, row: dict[str, Any]) -> str:
         per_step = row["images_seen"] / row["step"]
         seconds = int((self._total - row["step"]) * per_step / row["images_per_second"])
         return f"ETA {seconds // 60}:{seconds % 60:02d}"
-
-    def wrote(self, path: Path) -> None:
-        if not self._bar.disable:
-            self._bar.update(self._task, description=path.name)
 
     def stop_requested(self) -> bool:
         return self.signal != 0

@@ -56,17 +56,18 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
     Returns:
         Four tensors of 32-bit words.
     """
-    c0, c1, c2, c3 = counter
     k0, k1 = key
+    zero = (counter[0] ^ counter[1] ^ counter[2] ^ counter[3] ^ k0 ^ k1) & 0
+    c0, c1, c2, c3 = (word + zero for word in counter)  # all of the broadcast shape
     for _ in range(_ROUNDS):
         # The product of two words fills 64 bits; int64 wraps, and the masked shift
-        # recovers its upper half.
-        low, high = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        # recovers its upper half. In place, because temporaries cost more than arithmetic.
+        a, b = c0.mul_(_MULTIPLIERS[0]), c2.mul_(_MULTIPLIERS[1])
         c0, c1, c2, c3 = (
-            ((high >> 32) & _WORD) ^ c1 ^ k0,
-            high & _WORD,
-            ((low >> 32) & _WORD) ^ c3 ^ k1,
-            low & _WORD,
+            (b >> 32).bitwise_and_(_WORD).bitwise_xor_(c1).bitwise_xor_(k0),
+            b & _WORD,
+            (a >> 32).bitwise_and_(_WORD).bitwise_xor_(c3).bitwise_xor_(k1),
+            a & _WORD,
         )
         k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
     return c0, c1, c2, c3
@@ -123,7 +124,7 @@ def _words(key: Key, count: int) -> tuple[Tensor, ...]:
 def _arrange(parts: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
     """Four interleaved tensors [..., n / 4] as one of [..., *shape]."""
     flat = torch.stack(tuple(parts), dim=-1).flatten(-2)
-    return flat[..., : math.prod(shape)].reshape(*flat.shape[:-1], *shape)
+    return flat[..., : math.prod(shape)].reshape((*flat.shape[:-1], *shape))
 
 
 def bits(key: Key, shape: Sequence[int] = ()) -> Tensor:

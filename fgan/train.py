@@ -11,7 +11,6 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 import fgan
 from fgan import assemble, checkpoint, images, pytree, rng, rundir
 from fgan import config as configs
-from fgan.compile import compile_function, compile_step
+from fgan.compile import compile_step
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, normalise
 from fgan.errors import DeviceError, DivergedError
@@ -131,7 +130,7 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(config) from error
     batches = _batches(config, source, key)
-    draw = DrawAhead(game, key, config.batch_size, dtype, config.compile)
+    draw = DrawAhead(game, key, config.batch_size, dtype)
     step = _make_train_step(game, dtype, config.compile)
 
     out = rundir.create(run_dir, f"{config.data}-{config.arch}")
@@ -204,21 +203,15 @@ def _make_train_step(game: Game, dtype: torch.dtype, compiled: bool) -> Step:
 class DrawAhead:
     """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
 
-    Blocks are aligned to multiples of their length, so that a step's numbers do not
+    Drawn eagerly: compiling the generator costs more seconds than it saves in a run of
+    minutes, and the draws then do not depend on the compiler. Blocks are aligned to multiples of their length, so that a step's numbers do not
     depend on where a run began.
     """
 
-    def __init__(
-        self, game: Game, key: Key, batch_size: int, dtype: torch.dtype, compiled: bool
-    ) -> None:
-        self._key = key
+    def __init__(self, game: Game, key: Key, batch_size: int, dtype: torch.dtype) -> None:
+        self._game, self._key, self._batch_size, self._dtype = game, key, batch_size, dtype
         numbers = pytree.size(make_draws(game, key, 0, batch_size))
         self._length = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // numbers))
-
-        def block(key: Key, steps: Tensor) -> Draws:
-            return make_draws(game, key, steps, batch_size, dtype=dtype)
-
-        self._block: Callable[[Key, Tensor], Draws] = compile_function(block) if compiled else block
         self._number = -1
         self._draws: list[Draws] = []
 
@@ -227,7 +220,8 @@ class DrawAhead:
         if number != self._number:
             first = number * self._length
             steps = torch.arange(first, first + self._length, device=self._key.device)
-            self._draws = pytree.unstack(self._block(self._key, steps))
+            block = make_draws(self._game, self._key, steps, self._batch_size, dtype=self._dtype)
+            self._draws = pytree.unstack(block)
             self._number = number
         return self._draws[place]
 
@@ -239,15 +233,15 @@ class MetricsLog:
         self._out, self._batches, self._observer = out, batches, observer
         self._window: list[Metrics] = []
         self._begun = self._window_begun = time.perf_counter()
-        self._window_steps = 0
+        self._timed_steps = -1  # since the window began; the first step ever is not timed
 
     def add(self, metrics: Metrics) -> None:
-        first = not self._window and self._window_steps == 0
         self._window.append(metrics)
-        self._window_steps += 1
-        if first:  # compilation, or the first touch of the device, is not speed
+        self._timed_steps += 1
+        if not self._timed_steps and len(self._window) == 1:
+            # Compilation, or the first touch of the device, is not speed.
             metrics.finite.item()
-            self._window_begun, self._window_steps = time.perf_counter(), 0
+            self._window_begun = time.perf_counter()
 
     def finite(self) -> bool:
         """Whether the last step was finite."""
@@ -265,10 +259,10 @@ class MetricsLog:
             "images_seen": step * per_step,
         }
         row.update(zip(Metrics._fields[:-1], means[:-1], strict=True))
-        elapsed = now - self._window_begun
-        row["images_per_second"] = round(self._window_steps * per_step / elapsed, 1)
+        begun = self._window_begun if self._timed_steps else self._begun
+        row["images_per_second"] = round(max(1, self._timed_steps) * per_step / (now - begun), 1)
         row["seconds"] = round(now - self._begun, 3)
-        self._window, self._window_steps, self._window_begun = [], 0, now
+        self._window, self._timed_steps, self._window_begun = [], 0, now
         self._out.append_metrics(row)
         self._observer.logged(row)
 

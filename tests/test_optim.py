@@ -215,7 +215,7 @@ def test_bad_numbers(bad):
 def test_numbers_at_the_edge():
     for betas in ((1.0, 0.9), (0.9, 1.0)):
         for make in (optim.adam, optim.adamw):
-            with pytest.raises(ValueError, match="b[12]"):
+            with pytest.raises(ValueError, match=r"b[12]"):
                 make(0.1, betas=betas)
     for momentum in (1.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="momentum"):

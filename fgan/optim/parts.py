@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,14 @@ def _zeros(params: Params) -> Params:
     return pytree.map(torch.zeros_like, params)
 
 
+def _leafwise(rule: Callable[..., Tensor], first: Params, *rest: Params) -> Params:
+    """``rule`` for every leaf, in the type of the first tree's leaf.
+
+    Beside a 0-d parameter, a 0-d float64 hyperparameter would widen the result.
+    """
+    return pytree.map(lambda leaf, *others: rule(leaf, *others).to(leaf.dtype), first, *rest)
+
+
 class LearningRateState(NamedTuple):
     hyper: Hyper  # learning_rate
 
@@ -37,7 +46,7 @@ def scale_by_learning_rate(learning_rate: float) -> Optimizer:
     def update(
         grads: Params, state: LearningRateState, params: Params
     ) -> tuple[Params, LearningRateState]:
-        return pytree.map(lambda u: u * -state.hyper["learning_rate"], grads), state
+        return _leafwise(lambda u: u * -state.hyper["learning_rate"], grads), state
 
     return Optimizer(init, update)
 
@@ -75,13 +84,13 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Opti
 
     def update(grads: Params, state: AdamState, params: Params) -> tuple[Params, AdamState]:
         b1, b2, eps = (state.hyper[name] for name in ("b1", "b2", "eps"))
-        mu = pytree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        nu = pytree.map(lambda v, g: b2 * v + (1 - b2) * (g * g), state.nu, grads)
+        mu = _leafwise(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = _leafwise(lambda v, g: b2 * v + (1 - b2) * (g * g), state.nu, grads)
         b1_power, b2_power = state.b1_power * b1, state.b2_power * b2
         # Two scalars, computed once: dividing every element by them would cost two
         # divisions more per parameter.
         scale1, scale2 = 1 / (1 - b1_power), (1 - b2_power).rsqrt()
-        updates = pytree.map(lambda m, v: (m * scale1) / (v.sqrt() * scale2 + eps), mu, nu)
+        updates = _leafwise(lambda m, v: (m * scale1) / (v.sqrt() * scale2 + eps), mu, nu)
         return updates, state._replace(mu=mu, nu=nu, b1_power=b1_power, b2_power=b2_power)
 
     return Optimizer(init, update)
@@ -115,13 +124,14 @@ def scale_by_rms(decay: float = 0.99, eps: float = 1e-8, centered: bool = False)
 
     def update(grads: Params, state: RmsState, params: Params) -> tuple[Params, RmsState]:
         rho, eps = state.hyper["decay"], state.hyper["eps"]
-        square = pytree.map(lambda s, g: rho * s + (1 - rho) * (g * g), state.mean_square, grads)
+        square = _leafwise(lambda s, g: rho * s + (1 - rho) * (g * g), state.mean_square, grads)
         mean: Params | tuple[()] = ()
         variance = square
-        if centered:
-            mean = pytree.map(lambda m, g: rho * m + (1 - rho) * g, state.mean, grads)
-            variance = pytree.map(lambda s, m: s - m * m, square, mean)
-        updates = pytree.map(lambda g, v: g / (v.sqrt() + eps), grads, variance)
+        if isinstance(state.mean, dict):
+            mean = _leafwise(lambda m, g: rho * m + (1 - rho) * g, state.mean, grads)
+            # Rounding can leave a constant gradient's variance a little below zero.
+            variance = _leafwise(lambda s, m: (s - m * m).clamp(min=0), square, mean)
+        updates = _leafwise(lambda g, v: g / (v.sqrt() + eps), grads, variance)
         return updates, state._replace(mean=mean, mean_square=square)
 
     return Optimizer(init, update)
@@ -149,10 +159,10 @@ def scale_by_momentum(momentum: float = 0.9, nesterov: bool = False) -> Optimize
 
     def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
         beta = state.hyper["momentum"]
-        velocity = pytree.map(lambda v, u: beta * v + u, state.velocity, grads)
+        velocity = _leafwise(lambda v, u: beta * v + u, state.velocity, grads)
         updates = velocity
         if nesterov:
-            updates = pytree.map(lambda v, u: u + beta * v, velocity, grads)
+            updates = _leafwise(lambda v, u: u + beta * v, velocity, grads)
         return updates, state._replace(velocity=velocity)
 
     return Optimizer(init, update)
@@ -177,6 +187,6 @@ def add_decayed_weights(weight_decay: float) -> Optimizer:
         grads: Params, state: DecayedWeightsState, params: Params
     ) -> tuple[Params, DecayedWeightsState]:
         decay = state.hyper["weight_decay"]
-        return pytree.map(lambda u, p: u + decay * p, grads, params), state
+        return _leafwise(lambda u, p: u + decay * p, grads, params), state
 
     return Optimizer(init, update)

@@ -1,0 +1,112 @@
+"""The game as an imperative PyTorch loop: nn.Module, backward() and torch.optim.
+
+Written from Goodfellow et al. 2014, Algorithm 1, and from the usual PyTorch tutorials,
+without a line of `fgan`: only the draws and the first values are handed over, so that
+the two can be compared step by step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Masked(nn.Module):
+    """Dropout with uniform numbers from outside: those below p become zero."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.uniform: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.uniform is not None
+        kept = torch.where(self.uniform < self.p, 0.0, 1.0).to(x.dtype)
+        return x * kept / (1 - self.p)
+
+
+def call(net: nn.Module, x: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    """One pass of ``net`` with the given uniform numbers for its dropout layers."""
+    layers = {name: m for name, m in net.named_modules() if isinstance(m, Masked)}
+    assert layers.keys() == noise.keys()
+    for name, layer in layers.items():
+        assert noise[name].shape[0] == x.shape[0]
+        layer.uniform = noise[name]
+    return net(x)
+
+
+def mean_log(p: Tensor) -> Tensor:
+    return torch.log(p).mean()
+
+
+def grad_norm(net: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
+
+
+@dataclass
+class Oracle:
+    """Two modules and their optimizers, and the rules of the game."""
+
+    gen: nn.Module
+    disc: nn.Module
+    gen_opt: torch.optim.Optimizer
+    disc_opt: torch.optim.Optimizer
+    saturating: bool = False
+    simultaneous: bool = False
+    share_fakes: bool = False
+
+    def step(self, reals: list[Tensor], draws: Any) -> dict[str, Tensor]:
+        """Discriminator steps on each of ``reals``, then one generator step."""
+        metrics = {}
+        for i, real in enumerate(reals):
+            last = i + 1 == len(reals)
+            source = draws.gen if last and self.share_fakes else draws.disc[i]
+            fake = call(self.gen, source.z, source.gen_noise)
+
+            noise = draws.disc[i].disc_noise
+            size = len(real)
+            d_real = call(self.disc, real, {k: u[:size] for k, u in noise.items()}).sigmoid()
+            d_fake = call(
+                self.disc, fake.detach(), {k: u[size:] for k, u in noise.items()}
+            ).sigmoid()
+            value = mean_log(d_real) + mean_log(1 - d_fake)
+            self.disc_opt.zero_grad()
+            (-value).backward()
+            metrics = {
+                "disc_loss": -value.detach(),
+                "value": value.detach(),
+                "d_real": d_real.detach().mean(),
+                "d_fake": d_fake.detach().mean(),
+                "disc_grad_norm": grad_norm(self.disc),
+            }
+            if not self.simultaneous:
+                self.disc_opt.step()
+        disc_grads = [p.grad.clone() for p in self.disc.parameters()]
+
+        if not self.share_fakes:
+            fake = call(self.gen, draws.gen.z, draws.gen.gen_noise)
+        judged = call(self.disc, fake, draws.gen.disc_noise).sigmoid()
+        gen_loss = mean_log(1 - judged) if self.saturating else -mean_log(judged)
+        self.gen_opt.zero_grad()
+        gen_loss.backward()
+        metrics |= {"gen_loss": gen_loss.detach(), "gen_grad_norm": grad_norm(self.gen)}
+        self.gen_opt.step()
+        if self.simultaneous:
+            for p, g in zip(self.disc.parameters(), disc_grads, strict=True):
+                p.grad = g
+            self.disc_opt.step()
+        return metrics
+
+
+def values(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Copies of the parameters and of the buffers, by name."""
+    params = {name: p.detach().clone() for name, p in net.named_parameters()}
+    return params, {name: b.clone() for name, b in net.named_buffers()}
+
+
+def moments(net: nn.Module, rule: torch.optim.Optimizer, name: str) -> dict[str, Tensor]:
+    """One tensor of the optimizer's state for each parameter, such as "exp_avg"."""
+    return {k: rule.state[p][name].clone() for k, p in net.named_parameters()}

@@ -1,0 +1,227 @@
+"""The command line: its surface, its exit codes, and what it says."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = ["--steps", "6", "--batch-size", "16", "--gen-hidden", "8", "--disc-hidden", "8"]
+
+
+@pytest.fixture
+def fgan(monkeypatch, capfd, tmp_path):
+    """Run the command in a folder of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*args):
+        from fgan_cli.main import main
+
+        monkeypatch.setattr(sys, "argv", ["fgan", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_train_then_sample(fgan, tmp_path):
+    code, out, err = fgan("train", "mnist", *SMALL)
+    assert (code, out) == (0, "runs/0001-mnist-mlp\n")
+    assert "60,000 images of 1×28×28" in err
+    assert "step 6/6" in err
+    assert "next: fgan sample runs/0001-mnist-mlp" in err
+
+    assert fgan("sample", out.strip(), "-n", 9, "--out", "g.png")[:2] == (0, "g.png\n")
+    assert Image.open("g.png").size == (92, 92)
+    assert fgan("sample", out.strip(), "-n", 5, "--seed", 1, "--out", "s.npz")[0] == 0
+    assert np.load("s.npz")["arr_0"].shape == (5, 28, 28, 1)
+    assert fgan("sample", out.strip(), "-n", 3, "--out", "many")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+    ]
+
+
+def test_a_run_is_repeated_from_its_configuration(fgan, tmp_path):
+    fgan("train", "ring", *SMALL, "--run-dir", "a", "--seed", "7")
+    code, out, _ = fgan("train", "--config", "a/config.toml", "--run-dir", "b")
+    assert (code, out) == (0, "b\n")
+    for name in ("config.toml", "checkpoints/step-0000006.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_dry_run_writes_nothing(fgan, tmp_path):
+    code, out, err = fgan("train", "grid", "--lr", "0.25", "--dry-run")
+    assert code == 0
+    assert "lr = 0.25" in out
+    assert "100,000 points" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quiet_prints_the_run_alone(fgan):
+    assert fgan("train", "ring", *SMALL, "-q") == (0, "runs/0001-ring-mlp\n", "")
+
+
+BAD = {
+    ("train",): (2, "DATA"),
+    ("train", "cifar"): (2, "DATA"),
+    ("train", "mnist", "--lr", "nan"): (2, "--lr"),
+    ("train", "mnist", "--lr", "inf"): (2, "--lr"),
+    ("train", "mnist", "--lr", "-1"): (2, "--lr"),
+    ("train", "mnist", "--lr", "fast"): (2, "--lr"),
+    ("train", "mnist", "--batch-size", "0"): (2, "--batch-size"),
+    ("train", "mnist", "--batch-size", "60001"): (2, "--batch-size"),
+    ("train", "mnist", "--steps", "0"): (2, "--steps"),
+    ("train", "mnist", "--steps", "3", "--epochs", "1"): (2, "--epochs"),
+    ("train", "mnist", "--betas", "0.5"): (2, "--betas"),
+    ("train", "mnist", "--betas", "a,b"): (2, "--betas"),
+    ("train", "mnist", "--gen-hidden", "1,x"): (2, "--gen-hidden"),
+    ("train", "mnist", "--arch", "vit"): (2, "--arch"),
+    ("train", "mnist", "--order", "simultaneous", "--disc-steps", "2"): (2, "--order"),
+    ("train", "mnist", "--nonsense"): (2, "--nonsense"),
+    ("train", "--config", "absent.toml"): (7, "absent.toml"),
+    ("train", "mnist", "--data-root", "absent"): (3, "absent"),
+    ("train", "mnist", "--device", "cuda:99"): (5, "cuda"),
+    ("train", "mnist", "--device", "tpu"): (2, "--device"),
+    ("train", "mnist", "--run-dir", "/proc/none", *SMALL): (7, "/proc/none"),
+    ("sample", "absent"): (4, "absent"),
+    ("sample",): (2, "RUN"),
+    ("explode",): (2, "explode"),
+}
+
+
+@pytest.mark.parametrize("args", BAD, ids=" ".join)
+def test_bad_input_ends_in_one_error_and_one_fix(fgan, tmp_path, args):
+    code, out, err = fgan(*args)
+    expected, word = BAD[args]
+    assert code == expected, err
+    assert out == ""
+    assert word.lower() in err.lower()
+    assert re.fullmatch(r"error: [^\n]+\nfix: [^\n]+\n", err), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_files_are_never_replaced(fgan, tmp_path):
+    fgan("train", "ring", *SMALL, "--run-dir", "r")
+    (tmp_path / "x.png").write_text("mine")
+    assert fgan("sample", "r", "--out", "x.png")[0] == 7
+    assert fgan("train", "ring", *SMALL, "--run-dir", "r")[0] == 7
+    assert (tmp_path / "x.png").read_text() == "mine"
+
+
+def test_divergence_exits_with_six(fgan):
+    code, out, err = fgan("train", "ring", "--steps", 40, "--optimizer", "sgd", "--lr", "1e30")
+    assert (code, out) == (6, "")
+    assert re.search(r"error: .*checkpoints/step-\d+\.safetensors", err)
+
+
+def test_compile_without_a_compiler(fgan, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    code, _, err = fgan("train", "ring", "--compile", *SMALL)
+    assert code == 5
+    assert "C++ compiler" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(fgan, monkeypatch):
+    monkeypatch.setenv("FGAN_DEBUG", "1")
+    assert "Traceback" in fgan("sample", "absent")[2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_exit(tmp_path, number, code):
+    command = [sys.executable, "-m", "fgan", "train", "ring", "--run-dir", "r", "--log-every", "10"]
+    process = subprocess.Popen(
+        [*command, "--steps", "1000000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert out == b"r\n"
+    assert len(list((tmp_path / "r" / "checkpoints").iterdir())) == 1
+
+
+def test_help_version_and_usage_errors_stay_free_of_torch():
+    code = """
+import sys
+from fgan_cli.main import main
+for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"],
+             ["train", "mnist", "--lr", "nan"], ["train", "--nonsense"]):
+    sys.argv = ["fgan", *args]
+    try:
+        main()
+    except SystemExit:
+        pass
+    assert "torch" not in sys.modules, args
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+SURFACE = {
+    "train": """--arch --z-dim --gen-hidden --disc-hidden --batch-norm --no-batch-norm --dropout
+        --loss --optimizer --lr --disc-lr --betas --batch-size --disc-steps --order --share-fakes
+        --fresh-fakes --ema --epochs --steps --seed --compile --no-compile --device --dtype
+        --threads --data-root --config --run-dir --log-every --sample-every --save-every
+        --dry-run --quiet --help""",
+    "sample": "--num --seed --out --device --help",
+}
+
+
+@pytest.mark.parametrize("command", SURFACE)
+def test_the_options_of_each_command(fgan, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = fgan(command, "--help")
+    assert code == 0
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", out))
+    assert shown == set(SURFACE[command].split())
+
+
+README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_readme(fgan):
+    commands = re.findall(r"^(?:.*&& )?fgan (train|sample) (.*)$", README, re.MULTILINE)
+    assert len(commands) >= 4
+    fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")
+    for verb, rest in commands:
+        args = rest.split("#")[0].split()
+        code, _, err = fgan(verb, *args, *(["--dry-run"] if verb == "train" else []))
+        assert code == 0, (verb, rest, err)
+
+
+def test_the_code_of_the_readme():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block.replace("range(1000)", "range(3)"), names)  # noqa: S102
+    assert names["state"].step == 3
+    assert names["metrics"].value.shape == (8,)
+
+
+def test_the_module_is_the_command():
+    out = subprocess.run(
+        [sys.executable, "-m", "fgan", "--version"], capture_output=True, check=True, text=True
+    )
+    assert re.fullmatch(r"fgan \d+\.\d+\.\d+\n", out.stdout)

@@ -1,0 +1,184 @@
+"""The compiled step: the same numbers, one graph, one trace, and donated storage."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from support import (
+    BATCH,
+    assert_near,
+    assert_same,
+    copy_tree,
+    distance,
+    full_options,
+    real_batch,
+    run_steps,
+    small_game,
+)
+
+import fgan
+from fgan import optim, pytree, rng
+from fgan.compile import check_compiler, compile_function, compile_step, count_graphs, find_cxx
+from fgan.errors import DeviceError
+
+GAMES = {
+    "simultaneous": {"order": "simultaneous"},
+    "shared": {"share_fakes": True},
+    "sgd": {"gen_opt": optim.sgd(0.1, 0.5), "disc_opt": optim.rmsprop(0.01)},
+    "everything": full_options(),
+}
+STEPS = 5
+# Fusion changes the order of float32 sums; the steps carry it on.
+NEAR = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def _fresh(fresh_dynamo):
+    return
+
+
+def start(options):
+    game = small_game(**options)
+    return game, fgan.init_state(game, rng.key(1))
+
+
+def traces():
+    """Graphs that Dynamo has finished; it may begin one again before it is finished."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize("name", ["simultaneous", "shared", "sgd"])
+def test_compiled_equals_eager(name):
+    game, state = start(GAMES[name])
+    before = copy_tree(state)
+    compiled = compile_step(fgan.make_step(game), backend="aot_eager")
+    actual, history = run_steps(game, state, STEPS, step=compiled)
+    expected, wanted = run_steps(game, state, STEPS)
+    assert_same(state, before)
+    assert_near(actual, expected, **NEAR)
+    assert_near(history, wanted, **NEAR)
+    assert traces() == 1
+    assert distance(actual.gen.params, state.gen.params) > 1e-2
+
+
+def test_inductor_equals_eager():
+    game, state = start(GAMES["everything"])
+    before = count_graphs()
+    compiled = compile_step(fgan.make_step(game))
+    actual, history = run_steps(game, state, STEPS, step=compiled)
+    expected, wanted = run_steps(game, state, STEPS)
+    assert_near(actual, expected, **NEAR)
+    assert_near(history, wanted, **NEAR)
+    assert count_graphs() == before + 1
+    broken = real_batch(game).mul(float("nan"))
+    draws = fgan.make_draws(game, state.key, 0, BATCH)
+    kept, metrics = compiled(state, broken, draws)
+    assert not metrics.finite
+    assert_same(kept, state)
+    assert count_graphs() == before + 1
+
+
+@pytest.mark.parametrize("name", ["simultaneous", "everything"])
+def test_no_graph_break(name):
+    game, state = start(GAMES[name])
+    draws = fgan.make_draws(game, state.key, 0, BATCH)
+    report = torch._dynamo.explain(fgan.make_step(game))(state, real_batch(game), draws)
+    assert report.graph_count == 1
+    assert report.graph_break_count == 0
+
+
+def test_a_graph_break_is_an_error():
+    def broken(x):
+        torch._dynamo.graph_break()
+        return x + 1
+
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        compile_function(broken, backend="eager")(torch.zeros(1))
+
+
+def scheduled(state, t):
+    """Other hyperparameters for step t."""
+    gen, disc = state.gen, state.disc
+    return state._replace(
+        gen=gen._replace(opt_state=optim.with_hyperparameters(gen.opt_state, b1=0.1 + t / 40)),
+        disc=disc._replace(
+            opt_state=optim.with_hyperparameters(disc.opt_state, learning_rate=0.01 / (1 + t))
+        ),
+    )
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_one_trace_while_hyperparameters_change(donate):
+    game, state = start(GAMES["everything"])
+    compiled = compile_step(fgan.make_step(game), donate=donate, backend="aot_eager")
+    eager, expected = fgan.make_step(game), copy_tree(state)
+    for t in range(20):
+        draws = fgan.make_draws(game, state.key, t, BATCH)
+        given, expected = scheduled(state, t), scheduled(expected, t)
+        storage = [leaf.data_ptr() for leaf in pytree.leaves(given)]
+        state, metrics = compiled(given, real_batch(game, t), draws)
+        expected, wanted = eager(expected, real_batch(game, t), draws)
+        assert_near((state, metrics), (expected, wanted), **NEAR)
+        if donate:
+            assert state is given
+            assert [leaf.data_ptr() for leaf in pytree.leaves(state)] == storage
+    before = copy_tree(state)
+    kept, metrics = compiled(state, real_batch(game) * float("inf"), draws)
+    assert not metrics.finite
+    assert_same(kept, before)
+    assert traces() == 1
+
+
+def test_donated_equals_pure_under_inductor():
+    game, state = start(GAMES["everything"])
+    expected, _ = run_steps(game, copy_tree(state), STEPS)
+    compiled = compile_step(fgan.make_step(game), donate=True)
+    actual, _ = run_steps(game, state, STEPS, step=compiled)
+    assert actual is state
+    assert_near(actual, expected, **NEAR)
+
+
+def test_a_compiled_population():
+    game = small_game(**GAMES["everything"])
+    keys = rng.split(rng.key(0), 3)
+    members = [fgan.init_state(game, key) for key in keys]
+    states = pytree.stack(members)
+    draws = [fgan.make_draws(game, key, 0, BATCH) for key in keys]
+    real, step = real_batch(game), fgan.make_step(game)
+    many = compile_function(torch.func.vmap(step, in_dims=(0, None, 0)), backend="aot_eager")
+    actual = many(states, real, pytree.stack(draws))
+    alone = [step(member, real, each) for member, each in zip(members, draws, strict=True)]
+    assert_near(actual, pytree.stack(alone), **NEAR)
+    assert traces() == 1
+
+
+def test_inductor_draws_the_same_numbers():
+    def draw(key):
+        return rng.bits(key, (5, 7)), rng.uniform(key, (9,)), rng.permutation(key, 33)
+
+    keys = rng.split(rng.key(2**63 + 12345), 4)
+    assert_same(compile_function(draw)(keys), draw(keys))
+    # Vectorised log, sin and cos may differ in the last bits of float64.
+    normal = compile_function(lambda key: rng.normal(key, (50,), torch.float64))(keys)
+    assert_near(normal, rng.normal(keys, (50,), torch.float64), atol=1e-13)
+
+
+def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert find_cxx() is None
+    with pytest.raises(DeviceError, match="--no-compile") as error:
+        check_compiler(torch.device("cpu"))
+    assert error.value.exit_code == 5
+    check_compiler(torch.device("cuda"))
+
+
+def test_the_compiler_named_by_the_environment(monkeypatch):
+    tool = shutil.which("true")
+    monkeypatch.setenv("CXX", tool)
+    assert find_cxx() == tool
+    check_compiler(torch.device("cpu"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert find_cxx() is None

@@ -1,0 +1,140 @@
+"""Configurations: defaults, checks that report everything at once, and the file form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fgan import config, losses, optim
+from fgan.errors import ConfigError, DiskError
+from fgan.game import ORDERS
+
+CONFIGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "data": st.sampled_from(config.DATASETS),
+        "z_dim": st.integers(1, 512),
+        "gen_hidden": st.lists(st.integers(1, 2048), max_size=4).map(tuple),
+        "loss": st.sampled_from(config.LOSSES),
+        "optimizer": st.sampled_from(config.OPTIMIZERS),
+        "lr": st.floats(1e-9, 10.0),
+        "disc_lr": st.floats(1e-9, 10.0),
+        "batch_size": st.integers(1, 10**6),
+        "ema": st.floats(0, 0.9999),
+        "seed": st.integers(0, 2**63 - 1),
+        "compile": st.booleans(),
+        "data_root": st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20),
+    },
+)
+LENGTHS = st.one_of(
+    st.just({}),
+    st.integers(1, 10**6).map(lambda n: {"steps": n}),
+    st.floats(1e-3, 1e4).map(lambda n: {"epochs": n}),
+)
+
+
+@given(CONFIGS, LENGTHS)
+def test_config_to_file_to_config(tmp_path_factory, values, length):
+    resolved = config.resolve(values | length)
+    file = tmp_path_factory.mktemp("config") / "config.toml"
+    file.write_text(config.to_toml(resolved), encoding="utf-8")
+    assert config.resolve(file=file) == resolved
+
+
+def test_names_agree_with_the_library():
+    assert set(config.LOSSES) == set(losses.ALL)
+    assert set(config.OPTIMIZERS) == set(optim.ALL)
+    assert config.ORDERS == ORDERS
+    assert set(config._CHECKS) == set(config.NAMES)
+
+
+def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
+    file = tmp_path / "some.toml"
+    file.write_text('lr = 0.5\nbatch_size = 7\nepochs = 3.0\nloss = "minimax"\n')
+    resolved = config.resolve(file=file, batch_size=9, steps=11)
+    assert (resolved.lr, resolved.batch_size, resolved.loss) == (0.5, 9, "minimax")
+    assert (resolved.steps, resolved.epochs) == (11, 0.0)
+    assert resolved.disc_lr == 0.5
+    assert resolved.z_dim == config.defaults()["z_dim"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("lr", [0, -1.0, math.nan, math.inf, "x", True]),
+        ("disc_lr", [0, -1.0, math.nan]),
+        ("betas", [(0.5,), (0.5, 1.0), (-0.1, 0.9), 0.5, (math.nan, 0.9)]),
+        ("batch_size", [0, -3, 1.5, 2**31]),
+        ("steps", [0, -1, 2.5]),
+        ("epochs", [0, -1.0, math.inf]),
+        ("ema", [1.0, -0.1, math.nan]),
+        ("dropout", [1.0, -0.1]),
+        ("gen_hidden", [(0,), (1.5,), "256"]),
+        ("seed", [-1, 2**63]),
+        ("device", ["gpu", "cuda:x"]),
+        ("dtype", ["float16", 32]),
+        ("loss", ["wgan", 1]),
+        ("data", ["cifar", 3]),
+        ("order", ["both"]),
+        ("compile", [1, "yes"]),
+        ("threads", [-1]),
+        ("log_every", [0]),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(name, values):
+    for value in values:
+        with pytest.raises(ConfigError) as caught:
+            config.resolve({name: value})
+        assert config.option(name) in caught.value.problem, value
+        assert caught.value.exit_code == 2
+        assert caught.value.fix
+
+
+def test_everything_wrong_is_reported_at_once():
+    with pytest.raises(ConfigError) as caught:
+        config.resolve(lr=math.nan, batch_size=0, steps=0, loss="x")
+    for option in ("--lr", "--batch-size", "--steps", "--loss"):
+        assert option in caught.value.problem
+
+
+def test_unknown_keys_are_named_with_the_nearest_known(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text("batchsize = 3\nzz = 1\n")
+    with pytest.raises(ConfigError, match=r'[Uu]nknown key "batchsize"') as caught:
+        config.resolve(file=file)
+    assert 'did you mean "batch_size"' in caught.value.problem
+    assert '"zz"' in caught.value.problem
+    assert str(file) in caught.value.problem
+
+
+def test_a_bad_value_in_a_file_names_the_file(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text("lr = -1\n")
+    with pytest.raises(ConfigError) as caught:
+        config.resolve(file=file)
+    assert f'"lr" in {file}' in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 3, "epochs": 2.0},
+        {"order": "simultaneous", "disc_steps": 2},
+        {"optimizer": "sgd", "betas": (0.5, 0.9)},
+    ],
+)
+def test_options_that_exclude_each_other(values):
+    with pytest.raises(ConfigError):
+        config.resolve(values)
+
+
+def test_files_that_are_not_toml(tmp_path):
+    bad = tmp_path / "bad.toml"
+    bad.write_bytes(b"lr = = 3\xff")
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        config.resolve(file=bad)
+    with pytest.raises(DiskError, match="cannot be read"):
+        config.resolve(file=tmp_path / "absent.toml")

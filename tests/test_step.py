@@ -1,0 +1,273 @@
+"""The step as a function: pure, form-keeping, in the order it names, safe against NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support import (
+    BATCH,
+    assert_near,
+    assert_same,
+    copy_tree,
+    distance,
+    dropout_gen,
+    real_batch,
+    run_steps,
+    small_disc,
+    small_game,
+    small_gen,
+)
+from torch import nn
+
+import fgan
+from fgan import losses, optim, pytree, rng
+from fgan.model import from_module
+
+GAMES = {
+    "alternating": {},
+    "simultaneous": {"order": "simultaneous"},
+    "shared": {"share_fakes": True, "disc": small_disc(dropout=0.3)},
+    "everything": {
+        "gen": small_gen(batch_norm=True),
+        "disc": small_disc(dropout=0.3),
+        "num_disc_steps": 3,
+        "ema_decay": 0.9,
+        "loss": losses.minimax,
+    },
+}
+DTYPES = [torch.float32, torch.float64]
+
+
+def prepare(options, dtype=torch.float32, seed=3):
+    """A game, a state that has moved, and the inputs of its next step."""
+    game = small_game(**options)
+    state, _ = run_steps(game, fgan.init_state(game, rng.key(seed), dtype=dtype), 2, dtype=dtype)
+    draws = fgan.make_draws(game, state.key, 2, BATCH, dtype=dtype)
+    return game, state, real_batch(game, 9, dtype=dtype), draws
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_step_is_pure(name):
+    game, state, real, draws = prepare(GAMES[name])
+    inputs = (state, real, draws)
+    before, versions = copy_tree(inputs), [x._version for x in pytree.leaves(inputs)]
+    random_state = torch.get_rng_state()
+    step = fgan.make_step(game)
+    first = step(*inputs)
+    assert_same(inputs, before)
+    assert [x._version for x in pytree.leaves(inputs)] == versions
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert_same(step(*inputs), first)
+    assert_same(fgan.make_step(game)(*copy_tree(inputs)), first)
+    assert all(
+        distance(a.params, b.params) > 1e-4 for a, b in zip(first[0][:2], state[:2], strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", GAMES)
+def test_a_step_keeps_the_form_of_the_state(name, dtype):
+    game, state, real, draws = prepare(GAMES[name], dtype)
+    new, metrics = fgan.make_step(game)(state, real, draws)
+    assert pytree.structure(new) == pytree.structure(state)
+    for path, a, b in zip(
+        pytree.paths(state), pytree.leaves(state), pytree.leaves(new), strict=True
+    ):
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride()), path
+        assert not b.requires_grad
+    assert {x.dtype for x in metrics[:-1]} == {dtype}
+    assert {x.shape for x in metrics} == {()}
+    assert metrics.finite.dtype == torch.bool
+    assert {p.dtype for p in pytree.leaves((new.gen.params, new.disc.params))} == {dtype}
+
+
+def test_scalar_parameters_keep_their_type():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.scale = nn.Linear(4, 1), nn.Parameter(torch.tensor(0.7))
+
+        def forward(self, x):
+            return (self.scale * self.linear(x.flatten(1)))[:, 0]
+
+    game, state, real, draws = prepare({"disc": from_module(Scaled, (1, 2, 2))})
+    new, _ = fgan.make_step(game)(state, real, draws)
+    assert new.disc.params["scale"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_the_number_of_the_step(name):
+    game = small_game(**GAMES[name])
+    state = fgan.init_state(game, rng.key(0))
+    assert (state.step.item(), state.step.dtype, state.step.shape) == (0, torch.int64, ())
+    state, _ = run_steps(game, state, 4)
+    assert state.step.item() == 4
+    assert torch.equal(state.key, rng.key(0))
+
+
+# Who sees what
+
+
+def test_each_player_moves_by_its_own_optimizer():
+    for still, mover in (("gen", "disc"), ("disc", "gen")):
+        game, state, real, draws = prepare({f"{still}_opt": optim.sgd(0.0)})
+        new, _ = fgan.make_step(game)(state, real, draws)
+        assert_same(getattr(new, still).params, getattr(state, still).params)
+        assert distance(getattr(new, mover).params, getattr(state, mover).params) > 1e-3
+
+
+def test_the_discriminator_never_sees_the_generators_draws():
+    game, state, real, draws = prepare({})
+    other = draws._replace(gen=draws.gen._replace(z=-draws.gen.z))
+    step = fgan.make_step(game)
+    (one, _), (two, _) = step(state, real, draws), step(state, real, other)
+    assert_same(one.disc, two.disc)
+    assert distance(one.gen.params, two.gen.params) > 1e-4
+
+
+def test_shared_fakes_are_the_generators():
+    game, state, real, draws = prepare({"share_fakes": True, "gen_opt": optim.sgd(0.0)})
+    apart = small_game(gen_opt=optim.sgd(0.0))
+    same_z = draws._replace(
+        disc=(draws.disc[0]._replace(z=draws.gen.z, gen_noise=draws.gen.gen_noise),)
+    )
+    one, _ = fgan.make_step(game)(state, real, draws)
+    two, _ = fgan.make_step(apart)(state, real, same_z)
+    # The fakes of two passes of one generator: equal up to the order of sums.
+    assert_near(one.disc.params, two.disc.params, atol=1e-6)
+
+
+def test_the_order_of_play():
+    options = {"gen_opt": optim.sgd(0.5), "disc_opt": optim.sgd(0.5)}
+    game, state, real, draws = prepare(options)
+    swapped = small_game(**options, order="simultaneous")
+    one, first = fgan.make_step(game)(state, real, draws)
+    two, second = fgan.make_step(swapped)(state, real, draws)
+    assert_same(one.disc, two.disc)
+    assert_same(first.disc_loss, second.disc_loss)
+    assert distance(one.gen.params, two.gen.params) > 1e-4
+    assert first.gen_loss != second.gen_loss
+    # Simultaneous play: the generator's update does not depend on the discriminator's.
+    frozen = small_game(**{**options, "disc_opt": optim.sgd(0.0)}, order="simultaneous")
+    still, _ = fgan.make_step(frozen)(state, real, draws)
+    assert_same(still.gen.params, two.gen.params)
+
+
+def test_each_discriminator_step_has_its_own_reals():
+    game, state, real, draws = prepare({"num_disc_steps": 3})
+    step = fgan.make_step(game)
+    new, _ = step(state, real, draws)
+    for i in range(3):
+        changed = real.clone()
+        changed[i] = -changed[i]
+        assert distance(step(state, changed, draws)[0].disc.params, new.disc.params) > 1e-4
+
+
+def test_metrics_are_those_before_the_update():
+    game, state, real, draws = prepare({})
+    _, metrics = fgan.make_step(game)(state, real, draws)
+    gen, disc = game.gen, game.disc
+    fake, _ = gen.apply(state.gen.params, {}, draws.disc[0].z)
+    d_real, d_fake = (
+        disc.apply(state.disc.params, {}, x)[0].double().sigmoid() for x in (real, fake)
+    )
+    expected = d_real.log().mean() + (1 - d_fake).log().mean()
+    near = {"rtol": 0, "atol": 1e-6, "check_dtype": False}  # float32 against float64
+    torch.testing.assert_close(metrics.value, expected, **near)
+    torch.testing.assert_close(metrics.disc_loss, -expected, **near)
+    torch.testing.assert_close(metrics.d_real, d_real.mean(), **near)
+    torch.testing.assert_close(metrics.d_fake, d_fake.mean(), **near)
+
+
+# What is not finite
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", GAMES)
+def test_a_step_that_is_not_finite_changes_nothing(name, bad):
+    game, state, real, draws = prepare(GAMES[name])
+    step = fgan.make_step(game)
+    batches = real if game.num_disc_steps > 1 else real[None]
+    for i in range(game.num_disc_steps):
+        broken = batches.clone()
+        broken[i, 2, 0, 1, 1] = bad
+        new, metrics = step(state, broken.view_as(real), draws)
+        assert not metrics.finite
+        assert_same(new, state)
+    new, metrics = step(state, real, draws)
+    assert metrics.finite
+    assert new.step == state.step + 1
+
+
+@pytest.mark.parametrize("player", ["gen", "disc"])
+def test_parameters_that_are_not_finite_are_reported(player):
+    game, state, real, draws = prepare({})
+    values = getattr(state, player)
+    broken = {k: torch.full_like(p, math.nan) for k, p in values.params.items()}
+    state = state._replace(**{player: values._replace(params=broken)})
+    new, metrics = fgan.make_step(game)(state, real, draws)
+    assert not metrics.finite
+    assert_same(new, state)
+
+
+def test_a_generator_gradient_alone_that_is_not_finite():
+    bad = losses.GanLoss(
+        disc=losses.minimax.disc,
+        gen=lambda *, real_logits, fake_logits: (fake_logits * 0).abs().sqrt(),
+    )
+    _, state, real, draws = prepare({})
+    new, metrics = fgan.make_step(small_game(loss=bad))(state, real, draws)
+    assert metrics.gen_loss.isfinite()
+    assert not metrics.gen_grad_norm.isfinite()
+    assert not metrics.finite
+    assert_same(new, state)
+
+
+def test_an_early_loss_alone_that_is_not_finite():
+    def disc(*, real_logits, fake_logits):
+        plain = losses.minimax.disc(real_logits=real_logits, fake_logits=fake_logits)
+        return plain + real_logits.detach().exp()  # overflows, its gradient does not
+
+    loss = losses.GanLoss(disc=disc, gen=losses.minimax.gen)
+    game, state, real, draws = prepare({"num_disc_steps": 2, "loss": loss})
+    step = fgan.make_step(game)
+    assert step(state, real, draws)[1].finite
+    real[0] *= 1e5
+    new, metrics = step(state, real, draws)
+    assert all(x.isfinite() for x in metrics)  # of the last discriminator step
+    assert not metrics.finite
+    assert_same(new, state)
+
+
+def test_a_loss_that_looks_at_reals():
+    def relative(*, real_logits, fake_logits):
+        return -torch.nn.functional.logsigmoid(fake_logits - real_logits)
+
+    loss = losses.GanLoss(disc=losses.minimax.disc, gen=relative, gen_uses_real=True)
+    options = {"loss": loss, "disc": small_disc(dropout=0.3), "order": "simultaneous"}
+    game, state, real, draws = prepare(options)
+    assert draws.gen.disc_noise["3"].shape == (2 * BATCH, 5)
+    new, metrics = fgan.make_step(game)(state, real, draws)
+    assert metrics.finite
+    fake, _ = game.gen.apply(state.gen.params, {}, draws.gen.z)
+    noise = {k: u.split(BATCH) for k, u in draws.gen.disc_noise.items()}
+    logits = [
+        game.disc.apply(state.disc.params, {}, x, noise={k: u[i] for k, u in noise.items()})[0]
+        for i, x in enumerate((real, fake))
+    ]
+    expected = relative(real_logits=logits[0], fake_logits=logits[1]).mean()
+    torch.testing.assert_close(metrics.gen_loss, expected, rtol=1e-5, atol=1e-6)
+    other, _ = fgan.make_step(game)(state, -real, draws)
+    assert distance(new.gen.params, other.gen.params) > 1e-4
+
+
+def test_dropout_in_the_generator():
+    game, state, real, draws = prepare({"gen": dropout_gen()})
+    step = fgan.make_step(game)
+    new, _ = step(state, real, draws)
+    flipped = pytree.map(lambda u: 1 - 2**-24 - u, draws.gen.gen_noise)
+    other, _ = step(state, real, draws._replace(gen=draws.gen._replace(gen_noise=flipped)))
+    assert_same(other.disc, new.disc)
+    assert distance(other.gen.params, new.gen.params) > 1e-4
