@@ -14,6 +14,7 @@ May import the ground (types, rng). Must not touch files.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -121,8 +122,8 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         input_shape: of one example, without the batch dimension. The module must map
             [B, *input_shape] to one tensor [B, ...].
     Raises:
-        ValueError: for a layer that draws random numbers other than ``nn.Dropout*``, or
-            a dropout layer used twice in one pass.
+        ValueError: for a layer that draws random numbers other than ``nn.Dropout*``, a
+            dropout layer not used once in a pass, or a module that does not take this input.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))
@@ -133,10 +134,10 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
     torch.Size([5, 2])
     """
     if isinstance(build, nn.Module):
-        module = build
-        build = lambda: copy.deepcopy(module)  # noqa: E731
+        build = functools.partial(copy.deepcopy, build)
     skeleton = _skeleton(build)
     layers = {name: m for name, m in skeleton.named_modules() if isinstance(m, Dropout)}
+    inputs = {name: f"{name}.noise".lstrip(".") for name in layers}  # as functional_call wants it
     noise_shapes, output_shape = _trace_shapes(skeleton, layers, input_shape)
     modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
@@ -145,7 +146,11 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
             torch.manual_seed(rng.as_seed(key))
             made = build()
         params = {name: p.detach().clone() for name, p in made.named_parameters()}
-        buffers = {name: b.detach().clone() for name, b in made.named_buffers()}
+        buffers = {
+            name: b.detach().clone()
+            for name, b in made.named_buffers()
+            if name not in inputs.values()
+        }
         return params, buffers
 
     def apply(
@@ -159,11 +164,9 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         if train:
             # Layers write running statistics into the buffers they are given.
             buffers = {name: b.clone() for name, b in buffers.items()}
-        values = {
-            **params,
-            **buffers,
-            **{f"{name}.noise": noise[name] for name in noise_shapes if train},
-        }
+        values = {**params, **buffers}
+        if train:
+            values |= {inputs[name]: noise[name] for name in inputs}
         return functional_call(modes[train], values, (x,)), buffers
 
     return Model(
@@ -178,18 +181,28 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
 def _skeleton(build: Callable[[], nn.Module]) -> nn.Module:
     """The module without values, its dropout layers taking their noise as input."""
     with torch.device("meta"):
-        module = build().to("meta")
-        for parent in list(module.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, _UNSUPPORTED):
-                    raise ValueError(
-                        f"{type(child).__name__} draws random numbers of its own; "
-                        "a model takes its noise as input: use nn.Dropout or fgan.model.Dropout"
-                    )
-                if isinstance(child, _DROPOUTS):
-                    channels = not isinstance(child, nn.Dropout)
-                    setattr(parent, name, Dropout(child.p, noise_dims=1 if channels else None))
-    return module.requires_grad_(False)
+        module = build()
+    # A deep copy that finds every tensor already copied, to the meta device: parameters
+    # under two names stay one, which module.to("meta") would not keep.
+    memo: dict[int, Any] = {}
+    for p in module.parameters():
+        memo[id(p)] = nn.Parameter(p.detach().to("meta"), requires_grad=False)
+    for b in module.buffers():
+        memo[id(b)] = b.detach().to("meta")
+    root = nn.ModuleList([copy.deepcopy(module, memo)])
+    replaced: dict[int, nn.Module] = {}
+    for parent in list(root.modules()):
+        for name, child in parent._modules.items():
+            if isinstance(child, _UNSUPPORTED):
+                raise ValueError(
+                    f"{type(child).__name__} draws random numbers of its own; "
+                    "a model takes its noise as input: use nn.Dropout or fgan.model.Dropout"
+                )
+            if isinstance(child, _DROPOUTS):
+                noise_dims = None if isinstance(child, nn.Dropout) else 1
+                layer = replaced.setdefault(id(child), Dropout(child.p, noise_dims))
+                setattr(parent, name, layer)
+    return root[0]
 
 
 def _trace_shapes(
@@ -210,10 +223,18 @@ def _trace_shapes(
             layer.noise = torch.empty(2, *shapes[name], device="meta")
 
         hooks.append(layer.register_forward_pre_hook(record))
-    output = skeleton.train()(torch.empty(2, *input_shape, device="meta"))
+    try:
+        output = skeleton.train()(torch.empty(2, *input_shape, device="meta"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the module cannot run on an input of {tuple(input_shape)} without values "
+            f"(is a tensor of it neither parameter nor buffer?): {error}"
+        ) from error
     for hook in hooks:
         hook.remove()
-    return {name: shapes[name] for name in layers if name in shapes}, tuple(output.shape[1:])
+    if unused := sorted(layers.keys() - shapes.keys()):
+        raise ValueError(f"the dropout layer {unused[0]!r} is not used: remove it")
+    return {name: shapes[name] for name in layers}, tuple(output.shape[1:])
 
 
 def autocast(model: Model, dtype: torch.dtype) -> Model:

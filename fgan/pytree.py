@@ -107,6 +107,12 @@ def norm(tree: Tree) -> Tensor:
     return total.sqrt()
 
 
+def all_finite(tree: Tree) -> Tensor:
+    """Whether every number in every leaf is finite, a 0-d bool."""
+    flags = [leaf.isfinite().all() for leaf in leaves(tree)]
+    return torch.stack(flags).all() if flags else torch.tensor(True)
+
+
 def where(condition: Tensor, chosen: T, other: T) -> T:
     """Leaf by leaf ``torch.where(condition, chosen, other)``, for a 0-d bool condition."""
     return map(lambda a, b: torch.where(condition, a, b), chosen, other)

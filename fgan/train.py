@@ -165,13 +165,11 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
         stopped = observer.stop_requested()
         last = stopped or done == plan.steps
         # Reading the flag waits for the device: at every step only where that is free.
-        if (plan.device.type == "cpu" or last or _due(done, config.log_every)) and not log.finite():
-            path = save(state, done)
-            raise DivergedError(
-                f"Training diverged by step {done}: a loss or gradient is not finite. "
-                f"The last finite state is {path}.",
-                "Try a lower --lr, another --loss or --optimizer.",
-            )
+        check = plan.device.type == "cpu" or last or _due(done, config.log_every)
+        if check and not log.finite():
+            if bool(pytree.all_finite(state)):
+                save(state, done)
+            raise _diverged(done, out)
         if last or _due(done, config.log_every):
             log.write(done)
         if last or _due(done, config.sample_every):
@@ -232,6 +230,7 @@ class MetricsLog:
     def __init__(self, out: RunDir, batches: Batches, observer: Observer) -> None:
         self._out, self._batches, self._observer = out, batches, observer
         self._window: list[Metrics] = []
+        self._checked = 0  # entries of the window known to be finite
         self._begun = self._window_begun = time.perf_counter()
         self._timed_steps = -1  # since the window began; the first step ever is not timed
 
@@ -244,8 +243,10 @@ class MetricsLog:
             self._window_begun = time.perf_counter()
 
     def finite(self) -> bool:
-        """Whether the last step was finite."""
-        return bool(self._window[-1].finite)
+        """Whether every step since the last call was finite (waits for the device)."""
+        flags = [metrics.finite for metrics in self._window[self._checked :]]
+        self._checked = len(self._window)
+        return bool(torch.stack(flags).all())
 
     def write(self, step: int) -> None:
         means = [
@@ -262,7 +263,8 @@ class MetricsLog:
         begun = self._window_begun if self._timed_steps else self._begun
         row["images_per_second"] = round(max(1, self._timed_steps) * per_step / (now - begun), 1)
         row["seconds"] = round(now - self._begun, 3)
-        self._window, self._timed_steps, self._window_begun = [], 0, now
+        self._window, self._checked = [], 0
+        self._timed_steps, self._window_begun = 0, now
         self._out.append_metrics(row)
         self._observer.logged(row)
 
@@ -293,6 +295,15 @@ class Pictures:
 
     def _picture(self, samples: Tensor) -> Any:
         return images.picture(samples, assemble.IMAGE_LOW, self._extent)
+
+
+def _diverged(step: int, out: RunDir) -> DivergedError:
+    saved = out.saved()
+    kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
+    return DivergedError(
+        f"Training diverged by step {step}: a loss or gradient is not finite. {kept}",
+        "Try a lower --lr, another --loss or --optimizer.",
+    )
 
 
 def _out_of_memory(config: TrainConfig) -> DeviceError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import zlib
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -89,7 +90,7 @@ def _in_folder(root: Path, name: str) -> tuple[bytes, str]:
             try:
                 with open_file(path, "rb") as stream:
                     return stream.read(), str(path)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise DataError(
                     f"{path} cannot be read: {error}.",
                     "Download it again, or leave out --data-root.",

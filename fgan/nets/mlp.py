@@ -38,7 +38,8 @@ def mlp_generator(
         batch_norm: for all hidden layers, or for each one.
         output: "tanh" for images in [-1, 1], "sigmoid" for [0, 1], "linear" for points.
     Raises:
-        ValueError: for a width below 1, or ``batch_norm`` of another length than ``hidden``.
+        ValueError: for a width below 1, ``batch_norm`` of another length than ``hidden``, or
+            an unknown activation or output.
 
     >>> mlp_generator(z_dim=8, image_shape=(1, 4, 4), hidden=(16,)).shape
     Shape(input=(8,), output=(1, 4, 4))
@@ -57,8 +58,8 @@ def mlp_generator(
                 layers.append(nn.BatchNorm1d(widths[i + 1]))
             layers.append(_activation(activation, slope))
         layers.append(nn.Linear(widths[-2], widths[-1]))
-        if output != "linear":
-            layers.append(nn.Tanh() if output == "tanh" else nn.Sigmoid())
+        outputs = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "linear": nn.Identity}
+        layers.append(_layer(outputs, output))
         layers.append(nn.Unflatten(1, image_shape))
         return nn.Sequential(*layers)
 
@@ -112,4 +113,10 @@ def _widths(first: int, hidden: Sequence[int], last: int) -> list[int]:
 def _activation(name: Activation, slope: float) -> nn.Module:
     if name == "leaky_relu":
         return nn.LeakyReLU(slope)
-    return nn.ReLU() if name == "relu" else nn.Tanh()
+    return _layer({"relu": nn.ReLU, "tanh": nn.Tanh}, name)
+
+
+def _layer(known: dict[str, type[nn.Module]], name: str) -> nn.Module:
+    if name not in known:
+        raise ValueError(f"no layer {name!r}")
+    return known[name]()
