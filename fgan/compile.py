@@ -5,8 +5,13 @@ May import the lower rooms. Must not touch files or configuration.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import shutil
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -56,8 +61,100 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
 
 
 def compile_function(function: F, *, backend: str = "inductor") -> F:
-    """``torch.compile`` with static shapes and no graph break, and errors a user can act on."""
-    return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)  # type: ignore[return-value]
+    """``torch.compile`` with static shapes and no graph break, and errors a user can act on.
+
+    Raises:
+        DeviceError: on the first call, when Inductor's compiler fails.
+    """
+    options = {name: v for name, v in _OPTIONS.items() if name in _known_options()}
+    compiled = torch.compile(
+        function,
+        fullgraph=True,
+        dynamic=False,
+        backend=backend,
+        options=options if backend == "inductor" else None,
+    )
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            return compiled(*args)
+        except Exception as error:
+            if type(error).__name__ not in ("InductorError", "BackendCompilerFailed"):
+                raise
+            raise DeviceError(
+                f"The step could not be compiled: {str(error).splitlines()[0]}",
+                "Use --no-compile, or FGAN_DEBUG=1 to see what the compiler said.",
+            ) from error
+
+    return call  # type: ignore[return-value]
+
+
+# Fusion compares each kernel with this many others: fewer than Inductor's 64 finds the same
+# kernels in our graphs and takes a second less.
+_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
+    "max_fusion_buffer_group_pairwise_attempts": 4
+}
+
+
+@functools.cache
+def _known_options() -> frozenset[str]:
+    return frozenset(torch._inductor.list_options())
+
+
+class HeadStart:
+    """What compiling needs, begun in a thread while data are read.
+
+    Imports the compiler (two seconds), hashes what its cache is keyed by, and has the C++
+    headers precompiled (once per machine, seven seconds). Every part of it happens anyway
+    when it is missing here, only later.
+    """
+
+    def __init__(self) -> None:
+        if _compiler_knows_every_vector_unit():
+            # Else Inductor compiles and runs a probe for each instruction set, seven seconds
+            # in all, to find out what /proc/cpuinfo and the compiler's version say.
+            os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+        self._imported = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def wait(self) -> None:
+        """Until the compiler is imported; two threads in one import can see half a module."""
+        self._imported.wait()
+
+    def _run(self) -> None:
+        try:
+            import torch._dynamo
+            import torch._inductor.compile_fx  # noqa: F401
+            from torch._inductor import codecache, cpu_vec_isa
+
+            # Here, because two threads asking at once can get different answers, and what is
+            # compiled under one is not found in the cache under the other.
+            cpu_vec_isa.pick_vec_isa()
+        except Exception:
+            return
+        finally:
+            self._imported.set()
+        with contextlib.suppress(Exception):
+            codecache.torch_key()
+            codecache.CacheBase.get_system()
+            source = "#include <torch/csrc/inductor/cpp_prefix.h>\n"
+            source += 'extern "C" void kernel(float* x) {}'
+            codecache.CppPythonBindingsCodeCache.load_pybinding(["float*"], source)
+
+
+def _compiler_knows_every_vector_unit() -> bool:
+    """Whether the C++ compiler is a GCC of version 12 or later, on Linux."""
+    compiler = find_cxx()
+    if compiler is None or sys.platform != "linux":
+        return False
+    try:
+        command = [compiler, "-dumpfullversion", "-dumpversion"]
+        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        is_gcc = "clang" not in os.path.realpath(compiler)
+        return is_gcc and int(version.split(".")[0]) >= 12
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return False
 
 
 def check_compiler(device: torch.device) -> None:
@@ -75,8 +172,6 @@ def check_compiler(device: torch.device) -> None:
 
 def find_cxx() -> str | None:
     """The C++ compiler Inductor will call, or None."""
-    import os
-
     named = os.environ.get("CXX")
     names = [named] if named else ["g++", "clang++"] if sys.platform != "darwin" else ["clang++"]
     return next((path for name in names if (path := shutil.which(name))), None)

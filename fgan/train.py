@@ -21,7 +21,7 @@ from torch import Tensor
 import fgan
 from fgan import assemble, checkpoint, images, pytree, rng, rundir
 from fgan import config as configs
-from fgan.compile import compile_step
+from fgan.compile import HeadStart, compile_step
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, normalise
 from fgan.errors import DeviceError, DivergedError
@@ -88,7 +88,10 @@ def plan(config: TrainConfig) -> Plan:
     device = assemble.check_device(config)
     if config.threads:
         torch.set_num_threads(config.threads)
+    head_start = HeadStart() if config.compile and device.type == "cpu" else None
     source = assemble.load_source(config)
+    if head_start is not None:
+        head_start.wait()
     game = assemble.make_game(config, source.shape)
     steps = config.steps or _batches(config, source).num_steps(config.epochs)
     shapes = [model.init(rng.key(config.seed))[0] for model in (game.gen, game.disc)]
@@ -143,7 +146,6 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
     pictures = Pictures(plan, key, out)
     log = MetricsLog(out, batches, observer)
     observer.started(plan, out)
-    pictures.reals(source)
 
     def save(state: TrainState, step: int) -> Path:
         path = out.checkpoint_path(step)
@@ -160,6 +162,8 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(config) from error
         done += 1
+        if done == 1:  # not before: drawing imports a second's worth of libraries
+            pictures.reals(source)
         log.add(metrics)
         observer.advanced(done)
         stopped = observer.stop_requested()
@@ -202,8 +206,8 @@ class DrawAhead:
     """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
 
     Drawn eagerly: compiling the generator costs more seconds than it saves in a run of
-    minutes, and the draws then do not depend on the compiler. Blocks are aligned to multiples of their length, so that a step's numbers do not
-    depend on where a run began.
+    minutes, and the draws then do not depend on the compiler. Blocks are aligned to
+    multiples of their length, so that a step's numbers do not depend on where a run began.
     """
 
     def __init__(self, game: Game, key: Key, batch_size: int, dtype: torch.dtype) -> None:

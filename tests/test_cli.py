@@ -137,6 +137,32 @@ def test_compile_without_a_compiler(fgan, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_compiler_that_fails(fgan, monkeypatch, tmp_path):
+    broken = tmp_path / "broken-g++"
+    broken.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    # A process of its own: Inductor remembers compilers and kernels.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    ended = subprocess.run(
+        [sys.executable, "-m", "fgan", "train", "ring", "--compile", "-q", *SMALL],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 5, ended.stderr
+    assert "could not be compiled" in ended.stderr
+    assert "--no-compile" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_compiled_training_from_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "fgan", "train", "ring", "--compile", *SMALL, "--run-dir"]
+    for name in ("a", "b"):
+        subprocess.run([*command, name], cwd=tmp_path, check=True, capture_output=True)
+    same = "checkpoints/step-0000006.safetensors"
+    assert (tmp_path / "a" / same).read_bytes() == (tmp_path / "b" / same).read_bytes()
+
+
 def test_debug_shows_the_traceback(fgan, monkeypatch):
     monkeypatch.setenv("FGAN_DEBUG", "1")
     assert "Traceback" in fgan("sample", "absent")[2]

@@ -66,12 +66,14 @@ Hyper: TypeAlias = dict[str, Tensor]  # name -> [], on the device of the paramet
 def hyper(params: Params, **values: float) -> Hyper:
     """0-d leaves for hyperparameters, to be the field ``hyper`` of a part's state.
 
-    float64, whatever the parameters' type, because 1 - b2**t loses five digits in
-    float32 at the first steps; float32 on devices without float64.
+    float64 beside float64 parameters, else float32. (float64 throughout would keep
+    1 - b2**t exact to more than five digits at the first steps, but Dynamo takes 0-d
+    float64 inputs on the CPU for Python floats and traces the whole step twice.)
     """
     leaves = pytree.leaves(params)
     device = leaves[0].device if leaves else torch.device("cpu")
-    dtype = torch.float32 if device.type == "mps" else torch.float64
+    double = any(leaf.dtype == torch.float64 for leaf in leaves)
+    dtype = torch.float64 if double else torch.float32
     return {name: torch.tensor(v, dtype=dtype, device=device) for name, v in values.items()}
 
 

@@ -27,7 +27,7 @@ def _zeros(params: Params) -> Params:
 def _leafwise(rule: Callable[..., Tensor], first: Params, *rest: Params) -> Params:
     """``rule`` for every leaf, in the type of the first tree's leaf.
 
-    Beside a 0-d parameter, a 0-d float64 hyperparameter would widen the result.
+    Beside a 0-d parameter, a 0-d hyperparameter of another type would widen the result.
     """
     return pytree.map(lambda leaf, *others: rule(leaf, *others).to(leaf.dtype), first, *rest)
 
@@ -46,7 +46,8 @@ def scale_by_learning_rate(learning_rate: float) -> Optimizer:
     def update(
         grads: Params, state: LearningRateState, params: Params
     ) -> tuple[Params, LearningRateState]:
-        return _leafwise(lambda u: u * -state.hyper["learning_rate"], grads), state
+        downhill = -state.hyper["learning_rate"]
+        return _leafwise(lambda u: u * downhill, grads), state
 
     return Optimizer(init, update)
 
@@ -84,8 +85,9 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Opti
 
     def update(grads: Params, state: AdamState, params: Params) -> tuple[Params, AdamState]:
         b1, b2, eps = (state.hyper[name] for name in ("b1", "b2", "eps"))
-        mu = _leafwise(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        nu = _leafwise(lambda v, g: b2 * v + (1 - b2) * (g * g), state.nu, grads)
+        rest1, rest2 = 1 - b1, 1 - b2
+        mu = _leafwise(lambda m, g: b1 * m + rest1 * g, state.mu, grads)
+        nu = _leafwise(lambda v, g: b2 * v + rest2 * (g * g), state.nu, grads)
         b1_power, b2_power = state.b1_power * b1, state.b2_power * b2
         # Two scalars, computed once: dividing every element by them would cost two
         # divisions more per parameter.

@@ -1,0 +1,103 @@
+"""Convolutional networks of DCGAN, for images of 16 to 256 pixels a side.
+
+May import the ground and `fgan.model`.
+
+References:
+    Radford, Metz and Chintala 2016, arXiv:1511.06434, figure 1 and section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from fgan.model import Model, from_module
+
+SIZES = (16, 32, 64, 128, 256)
+
+
+def dcgan_generator(
+    z_dim: int = 100, image_shape: Sequence[int] = (1, 64, 64), *, features: int = 64
+) -> Model:
+    """A generator z [B, z_dim] -> images [B, C, S, S] in [-1, 1].
+
+    Transposed convolutions (kernel 4) without biases: the first makes 4x4 maps, each
+    later one doubles the side and, up to the last, halves the channels; batch norm and
+    ReLU after all but the last, tanh after that.
+
+    Args:
+        image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
+        features: channels of the last hidden layer.
+    Raises:
+        ValueError: for another image shape.
+
+    >>> dcgan_generator(10, (3, 32, 32), features=8).shape
+    Shape(input=(10,), output=(3, 32, 32))
+    """
+    channels, stages = _stages(image_shape)
+    widths = [features * 2**i for i in reversed(range(stages))]  # 512, 256, 128, 64 for S = 64
+
+    def build() -> nn.Module:
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (z_dim, 1, 1)),
+            nn.ConvTranspose2d(z_dim, widths[0], 4, 1, 0, bias=False),  # [B, widths[0], 4, 4]
+        ]
+        for wide, narrow in zip(widths, [*widths[1:], channels], strict=True):
+            layers += [nn.BatchNorm2d(wide), nn.ReLU()]
+            layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False))
+        return nn.Sequential(*layers, nn.Tanh()).apply(_init)
+
+    return from_module(build, input_shape=(z_dim,))
+
+
+def dcgan_discriminator(
+    image_shape: Sequence[int] = (1, 64, 64), *, features: int = 64, slope: float = 0.2
+) -> Model:
+    """A discriminator images [B, C, S, S] -> logits [B], the generator's mirror image.
+
+    Convolutions (kernel 4) without biases: each halves the side down to 4x4 and doubles
+    the channels, the last makes one number; leaky ReLU between, batch norm before it but
+    after the first.
+
+    Args:
+        image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
+        features: channels of the first hidden layer.
+        slope: of the leaky ReLU below zero.
+    Raises:
+        ValueError: for another image shape.
+    """
+    channels, stages = _stages(image_shape)
+    widths = [features * 2**i for i in range(stages)]  # 64, 128, 256, 512 for S = 64
+
+    def build() -> nn.Module:
+        layers: list[nn.Module] = []
+        for i, (narrow, wide) in enumerate(zip([channels, *widths], widths, strict=False)):
+            layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=False))
+            if i:
+                layers.append(nn.BatchNorm2d(wide))
+            layers.append(nn.LeakyReLU(slope))
+        layers += [nn.Conv2d(widths[-1], 1, 4, 1, 0, bias=False), nn.Flatten(0)]
+        return nn.Sequential(*layers).apply(_init)
+
+    return from_module(build, input_shape=tuple(image_shape))
+
+
+def _stages(image_shape: Sequence[int]) -> tuple[int, int]:
+    """Channels, and how many times the side halves down to 4."""
+    if len(image_shape) != 3 or image_shape[1] != image_shape[2] or image_shape[1] not in SIZES:
+        raise ValueError(
+            f"dcgan makes square images of {', '.join(map(str, SIZES))} pixels, "
+            f"not {'x'.join(map(str, image_shape))}"
+        )
+    return image_shape[0], int(math.log2(image_shape[1])) - 2
+
+
+def _init(module: nn.Module) -> None:
+    """Weights of convolutions N(0, 0.02), of batch norm N(1, 0.02) with zero biases."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
