@@ -24,6 +24,7 @@ from fgan.rundir import RunDir
 from fgan.train import Observer, Plan, Result
 
 _console = Console(stderr=True, highlight=False)
+_REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisecond
 
 
 def header(plan: Plan, run: RunDir | None) -> None:
@@ -65,6 +66,7 @@ class Report(Observer):
         self._quiet = quiet
         self._total = 0
         self._begun = time.perf_counter()
+        self._shown = 0.0  # when the bar last moved
         self._first_step = False
         self._bar = Progress(
             MofNCompleteColumn(),
@@ -105,8 +107,10 @@ class Report(Observer):
         if not self._first_step:
             self._first_step = True
             self._say(f"First step after {time.perf_counter() - self._begun:.1f} s.")
-        if not self._bar.disable:
+        now = time.perf_counter()
+        if not self._bar.disable and (now - self._shown > _REFRESH_SECONDS or step == self._total):
             self._bar.update(self._task, completed=step)
+            self._shown = now
 
     def logged(self, row: dict[str, Any]) -> None:
         numbers = (

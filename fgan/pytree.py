@@ -84,8 +84,9 @@ def stack(trees: Sequence[T]) -> T:
 
 def unstack(tree: T) -> list[T]:
     """The inverse of `stack`: one tree for each index of the first dimension."""
-    count = leaves(tree)[0].shape[0]
-    return [index(tree, i) for i in range(count)]
+    columns = [leaf.unbind(0) for leaf in leaves(tree)]
+    shape = structure(tree)
+    return [unflatten(shape, row) for row in zip(*columns, strict=True)]
 
 
 def index(tree: T, i: int) -> T:

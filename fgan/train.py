@@ -31,7 +31,7 @@ from fgan.state import TrainState
 from fgan.step import Step, make_step
 from fgan.types import Draws, Key, Metrics
 
-_BLOCK_NUMBERS = 2**18  # random numbers drawn at once: small enough for a cache
+_BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
 _BLOCK_STEPS = 64
 _GRID = images.GRID_SIDE**2
 
@@ -248,9 +248,9 @@ class MetricsLog:
 
     def finite(self) -> bool:
         """Whether every step since the last call was finite (waits for the device)."""
-        flags = [metrics.finite for metrics in self._window[self._checked :]]
+        unchecked = self._window[self._checked :]
         self._checked = len(self._window)
-        return bool(torch.stack(flags).all())
+        return all(bool(metrics.finite) for metrics in unchecked)
 
     def write(self, step: int) -> None:
         means = [
