@@ -84,7 +84,7 @@ def make_step(game: Game) -> Step:
         if isinstance(average, ema.Weights):
             average = ema.update(average, gen.params, gen.buffers, game.ema_decay)
         new = TrainState(gen, disc, average, state.key, state.step + 1)
-        return pytree.where(finite, new, state), metrics._replace(finite=finite)
+        return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
 
     return step
 
@@ -112,7 +112,7 @@ def play_round(
 
     # In simultaneous play the generator meets the old parameters; running statistics
     # have moved with the passes all the same.
-    opponent = new_disc if game.order == "alternating" else disc._replace(buffers=buffers)
+    opponent = new_disc if game.order == "alternating" else _with_buffers(disc, buffers)
     made = generate(game.gen, gen, gen_draws) if shared is None else shared
     gen_grads, buffers, gen_report = gen_gradient(game, opponent, real, made, gen_draws.disc_noise)
     new_gen = update_player(game.gen_opt, gen, gen_grads, made.buffers)
@@ -127,7 +127,7 @@ def play_round(
         disc_grad_norm=disc_report.grad_norm,
         finite=_all_finite([*gen_report, *disc_report]),
     )
-    return new_gen, new_disc._replace(buffers=buffers), metrics
+    return new_gen, _with_buffers(new_disc, buffers), metrics
 
 
 class Logits(NamedTuple):
@@ -178,7 +178,7 @@ def sample_fakes(game: Game, gen: PlayerState, draws: DiscDraws) -> tuple[Player
     assert isinstance(draws.z, Tensor), "these draws were made for shared fakes"
     assert isinstance(draws.gen_noise, dict)
     fake, buffers = game.gen.apply(gen.params, gen.buffers, draws.z, noise=draws.gen_noise)
-    return gen._replace(buffers=buffers), fake
+    return _with_buffers(gen, buffers), fake
 
 
 def disc_gradient(
@@ -223,6 +223,10 @@ def update_player(
     """The player after one step of its optimizer."""
     updates, opt_state = rule.update(grads, player.opt_state, player.params)
     return PlayerState(apply_updates(player.params, updates), buffers, opt_state)
+
+
+def _with_buffers(player: PlayerState, buffers: Buffers) -> PlayerState:
+    return PlayerState(player.params, buffers, player.opt_state)
 
 
 def _all_finite(values: list[Tensor]) -> Tensor:

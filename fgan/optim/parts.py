@@ -1,4 +1,7 @@
-"""The parts optimizers are made of: each scales or corrects the updates it is given."""
+"""The parts optimizers are made of: each scales or corrects the updates it is given.
+
+States are made anew, never by ``_replace``: Dynamo of torch 2.11 returns an empty tuple.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,7 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Opti
         # divisions more per parameter.
         scale1, scale2 = 1 / (1 - b1_power), (1 - b2_power).rsqrt()
         updates = _leafwise(lambda m, v: (m * scale1) / (v.sqrt() * scale2 + eps), mu, nu)
-        return updates, state._replace(mu=mu, nu=nu, b1_power=b1_power, b2_power=b2_power)
+        return updates, AdamState(mu, nu, b1_power, b2_power, state.hyper)
 
     return Optimizer(init, update)
 
@@ -134,7 +137,7 @@ def scale_by_rms(decay: float = 0.99, eps: float = 1e-8, centered: bool = False)
             # Rounding can leave a constant gradient's variance a little below zero.
             variance = _leafwise(lambda s, m: (s - m * m).clamp(min=0), square, mean)
         updates = _leafwise(lambda g, v: g / (v.sqrt() + eps), grads, variance)
-        return updates, state._replace(mean=mean, mean_square=square)
+        return updates, RmsState(mean, square, state.hyper)
 
     return Optimizer(init, update)
 
@@ -165,7 +168,7 @@ def scale_by_momentum(momentum: float = 0.9, nesterov: bool = False) -> Optimize
         updates = velocity
         if nesterov:
             updates = _leafwise(lambda v, u: u + beta * v, velocity, grads)
-        return updates, state._replace(velocity=velocity)
+        return updates, MomentumState(velocity, state.hyper)
 
     return Optimizer(init, update)
 
