@@ -63,6 +63,12 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _out_of_memory(error: BaseException) -> bool:
+    # By name and text, because importing torch to ask for its classes takes a second.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
 def _report(error: BaseException) -> int:
     """Print what is wrong and how to mend it; the exit code."""
     if os.environ.get("FGAN_DEBUG") == "1":
@@ -74,6 +80,9 @@ def _report(error: BaseException) -> int:
         problem, fix, code = error.format_message(), f"See `{command} --help`.", 2
         if not problem:  # no arguments at all: the help was shown
             return 2
+    elif _out_of_memory(error):
+        problem, code = f"There is not enough memory: {str(error).splitlines()[0]}", 5
+        fix = "Use a smaller --batch-size or smaller networks."
     else:
         problem = f"fgan failed unexpectedly: {type(error).__name__}: {error}"
         fix = "Run again with FGAN_DEBUG=1 and report what it prints."

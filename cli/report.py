@@ -5,6 +5,7 @@ Everything goes to stderr. Without a terminal, plain lines take the place of the
 
 from __future__ import annotations
 
+import gc
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -106,6 +107,8 @@ class Report(Observer):
     def advanced(self, step: int) -> None:
         if not self._first_step:
             self._first_step = True
+            gc.freeze()
+            gc.enable()
             self._say(f"First step after {time.perf_counter() - self._begun:.1f} s.")
         now = time.perf_counter()
         if not self._bar.disable and (now - self._shown > _REFRESH_SECONDS or step == self._total):

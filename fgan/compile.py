@@ -138,6 +138,9 @@ class HeadStart:
         with contextlib.suppress(Exception):
             codecache.torch_key()
             codecache.CacheBase.get_system()
+            if any(name.endswith(".gch") for name in os.listdir(codecache._HEADER_DIR)):
+                return
+        with contextlib.suppress(Exception):
             source = "#include <torch/csrc/inductor/cpp_prefix.h>\n"
             source += 'extern "C" void kernel(float* x) {}'
             codecache.CppPythonBindingsCodeCache.load_pybinding(["float*"], source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pathlib
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 SMALL = ["--steps", "6", "--batch-size", "16", "--gen-hidden", "8", "--disc-hidden", "8"]
@@ -35,6 +37,7 @@ def fgan(monkeypatch, capfd, tmp_path):
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    gc.enable()  # which the command turns off until its first step
 
 
 def test_train_then_sample(fgan, tmp_path):
@@ -161,6 +164,16 @@ def test_compiled_training_from_the_command_line(tmp_path):
         subprocess.run([*command, name], cwd=tmp_path, check=True, capture_output=True)
     same = "checkpoints/step-0000006.safetensors"
     assert (tmp_path / "a" / same).read_bytes() == (tmp_path / "b" / same).read_bytes()
+
+
+def test_no_memory_is_no_bug(fgan, monkeypatch):
+    def greedy(plan, observer, run_dir=None):
+        torch.empty(2**58)  # more than any address space holds
+
+    monkeypatch.setattr("fgan.train.train", greedy)
+    code, _, err = fgan("train", "ring", *SMALL)
+    assert code == 5
+    assert "--batch-size" in err
 
 
 def test_debug_shows_the_traceback(fgan, monkeypatch):
