@@ -7,6 +7,7 @@ and SIGTERM; 1 only for a bug in fgan. Results go to stdout, everything else to 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -60,6 +61,7 @@ def main() -> None:
         code = 0
     except (Exception, typer.Abort) as error:
         code = _report(error)
+    gc.enable()  # which `fgan train` turns off until its first step
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -107,7 +107,6 @@ class Report(Observer):
     def advanced(self, step: int) -> None:
         if not self._first_step:
             self._first_step = True
-            gc.freeze()
             gc.enable()
             self._say(f"First step after {time.perf_counter() - self._begun:.1f} s.")
         now = time.perf_counter()
