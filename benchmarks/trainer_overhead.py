@@ -47,7 +47,7 @@ def bare(settings: config.TrainConfig, steps: int) -> float:
     state = fgan.init_state(plan.game, key)
     draws = fgan.make_draws(plan.game, key, 0, settings.batch_size)
     raw = plan.source.examples[: settings.batch_size]
-    step = train._make_train_step(plan.game, torch.float32, True)
+    step = train.make_train_step(plan.game, torch.float32, True)
     for _ in range(5):
         state, metrics = step(state, raw, draws)
     begun = time.perf_counter()

@@ -60,11 +60,13 @@ def scatter(points: Tensor, extent: float, size: int = 512) -> Image.Image:
     return Image.fromarray((255 * (1 - ink)).astype(np.uint8))
 
 
-def picture(samples: Tensor, low: float = -1.0, extent: float = 1.5) -> Image.Image:
-    """A grid of images [N, C, H, W], or a scatter plot of points [N, 2]."""
+def picture(
+    samples: Tensor, low: float = -1.0, extent: float = 1.5, columns: int = GRID_SIDE
+) -> Image.Image:
+    """A grid of images [N, C, H, W], uint8 or floats in [low, 1], or a plot of points [N, 2]."""
     if samples.ndim == 2:
         return scatter(samples, extent)
-    return grid(samples if samples.dtype == torch.uint8 else to_uint8(samples, low))
+    return grid(samples if samples.dtype == torch.uint8 else to_uint8(samples, low), columns)
 
 
 def save_png(image: Image.Image, path: Path) -> None:

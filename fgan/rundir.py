@@ -24,7 +24,7 @@ _KEEP = 2  # checkpoints
 
 
 class RunDir:
-    """Paths and files of one run; made by `create` or `find`."""
+    """Paths and files of one run; made by `create`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -98,17 +98,16 @@ def create(path: Path | None, name: str, parent: Path = Path("runs")) -> RunDir:
     return run
 
 
-def find(path: Path) -> tuple[RunDir | None, Path]:
-    """A run and its newest checkpoint, or no run and the checkpoint file itself.
+def find_checkpoint(path: Path) -> Path:
+    """The newest checkpoint of a run directory; a file is one itself.
 
     Raises:
         RunError: when ``path`` is neither.
     """
     if path.is_dir():
-        run = RunDir(path)
-        return run, run.latest()
+        return RunDir(path).latest()
     if path.is_file():
-        return None, path
+        return path
     raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
 
 

@@ -42,7 +42,7 @@ def sample(
         raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
     if seed < 0:
         raise ConfigError(f"--seed must be at least 0, not {seed}.", "Use another seed.")
-    _, file = rundir.find(run)
+    file = rundir.find_checkpoint(run)
     if out is not None:
         _check_out(out)
     samples = torch.cat(list(_chunks(checkpoint.load(file), file, num, seed, device)))
@@ -96,9 +96,7 @@ def _write(samples: Tensor, out: Path) -> None:
     elif out.suffix == ".png":
         columns = max(1, round(len(samples) ** 0.5))
         extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
-        whole = samples.ndim == 4
-        picture = images.grid(samples, columns) if whole else images.scatter(samples, extent)
-        images.save_png(picture, out)
+        images.save_png(images.picture(samples, extent=extent, columns=columns), out)
     elif samples.ndim == 2:
         raise ConfigError(
             "Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz."

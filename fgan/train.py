@@ -134,7 +134,7 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
         raise _out_of_memory(config) from error
     batches = _batches(config, source, key)
     draw = DrawAhead(game, key, config.batch_size, dtype)
-    step = _make_train_step(game, dtype, config.compile)
+    step = make_train_step(game, dtype, config.compile)
 
     out = rundir.create(run_dir, f"{config.data}-{config.arch}")
     rundir.write_config(out, configs.to_toml(config))
@@ -192,8 +192,14 @@ def _batches(config: TrainConfig, source: Source, key: Key | None = None) -> Bat
     return Batches(source, key, config.batch_size, config.disc_steps)
 
 
-def _make_train_step(game: Game, dtype: torch.dtype, compiled: bool) -> Step:
-    """The game's step over examples as they are stored: normalising is part of the graph."""
+def make_train_step(game: Game, dtype: torch.dtype, compiled: bool) -> Step:
+    """The game's step over examples as they are stored: normalising is part of the graph.
+
+    Returns:
+        ``step(state, raw, draws) -> (state, metrics)`` with raw uint8 [B, C, H, W], or float
+        [B, D] for points (after [k, ...] for k > 1 discriminator steps). Compiled, it writes
+        the new state into the old one.
+    """
     step = make_step(game)
 
     def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
