@@ -35,13 +35,18 @@ def leaves(tree: Tree) -> list[Tensor]:
     return _torch_tree.tree_leaves(tree)
 
 
+def flatten(tree: Tree) -> tuple[list[Tensor], Any]:
+    """``(leaves(tree), structure(tree))`` in one pass."""
+    return _torch_tree.tree_flatten(tree)
+
+
 def structure(tree: Tree) -> Any:
     """What is left of ``tree`` without its leaves; compares equal for equal structures."""
     return _torch_tree.tree_structure(tree)
 
 
 def unflatten(structure: Any, leaves: Sequence[Any]) -> Tree:
-    """The inverse of ``(structure, leaves)``."""
+    """The inverse of `flatten`, with its results in the other order."""
     return _torch_tree.tree_unflatten(list(leaves), structure)
 
 

@@ -89,13 +89,31 @@ def test_no_graph_break(name):
     assert report.graph_break_count == 0
 
 
-def test_a_graph_break_is_an_error():
-    def broken(x):
-        torch._dynamo.graph_break()
-        return x + 1
+def test_a_branch_on_a_value_is_an_error():
+    def branching(x):
+        return x + 1 if x.sum() > 0 else x - 1
 
-    with pytest.raises(torch._dynamo.exc.Unsupported):
-        compile_function(broken, backend="eager")(torch.zeros(1))
+    with pytest.raises(RuntimeError, match=r"data-dependent|value out of"):
+        compile_function(branching, backend="eager")(torch.zeros(1))
+
+
+def test_other_shapes_and_types_get_graphs_of_their_own():
+    doubled = compile_function(lambda tree: {"twice": tree["x"] * 2 + tree["y"]}, backend="eager")
+    transposed = torch.arange(6.0).view(2, 3).t()
+    for x in (torch.ones(3), torch.ones(2, 3), torch.ones(3).int(), transposed, -torch.ones(3)):
+        for y in (torch.tensor(1.0), torch.tensor(2)):
+            actual = doubled({"x": x, "y": y})
+            assert_same(actual, {"twice": x * 2 + y})
+    with pytest.raises(KeyError):
+        doubled({"y": torch.ones(3)})
+
+
+def test_torch_compile_alone_makes_one_graph_too():
+    game, state = start(GAMES["everything"])
+    step = fgan.make_step(game)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert_near(run_steps(game, state, STEPS, step=compiled), run_steps(game, state, STEPS), **NEAR)
+    assert traces() == 1
 
 
 def scheduled(state, t):
