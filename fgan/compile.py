@@ -107,13 +107,13 @@ def _compile_graph(
 
     with torch.no_grad():
         graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
-    options = {name: v for name, v in _OPTIONS.items() if name in _known_options()}
     compiled = torch.compile(
         graph,
         fullgraph=True,
         dynamic=False,
         backend=backend,
-        options=(options if backend == "inductor" else {}) | {"guard_filter_fn": _no_guards},
+        options=(_inductor_options() if backend == "inductor" else {})
+        | {"guard_filter_fn": _no_guards},
     )
 
     def run(values: list[Tensor]) -> Any:
@@ -135,16 +135,18 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
     return [False] * len(guards)
 
 
-# Fusion compares each kernel with this many others: fewer than Inductor's 64 finds the same
-# kernels in our graphs and takes a second less.
-_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
-    "max_fusion_buffer_group_pairwise_attempts": 4
-}
-
-
 @functools.cache
-def _known_options() -> frozenset[str]:
-    return frozenset(torch._inductor.list_options())
+def _inductor_options() -> dict[str, Any]:
+    from fgan.cse import ShareRepeated
+
+    wanted = {
+        # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
+        # the same kernels in our graphs and takes a second less.
+        "max_fusion_buffer_group_pairwise_attempts": 4,
+        "post_grad_custom_pre_pass": ShareRepeated(),
+    }
+    known = torch._inductor.list_options()
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 class HeadStart:

@@ -18,7 +18,11 @@ from fgan.state import PlayerState, TrainState
 from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
 
 Order = Literal["alternating", "simultaneous"]
+DiscBatches = Literal["auto", "apart", "together"]
+StatPasses = Literal["every", "own"]
 ORDERS: tuple[str, ...] = get_args(Order)
+DISC_BATCHES: tuple[str, ...] = get_args(DiscBatches)
+STAT_PASSES: tuple[str, ...] = get_args(StatPasses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,15 @@ class Game:
             "simultaneous", both gradients are taken at the old point.
         share_fakes: the generator step and the last discriminator step use the same
             fakes, which saves a pass of the generator.
+        same_z: the generator step starts from the latents of the last discriminator step
+            and runs the generator on them again. Where nothing of the generator has
+            changed, compiling finds the repetition and runs it once.
+        disc_batches: "apart", the discriminator sees reals and fakes in a pass each;
+            "together", in one pass; "auto", apart where it has batch statistics, which
+            would mix.
+        stat_passes: which passes in training move running statistics (of batch
+            normalisation and the like): "every" pass, as in an imperative loop, or only a
+            player's "own", those its gradient is taken through.
         ema_decay: of the moving average of the generator, in (0, 1); 0 turns it off.
 
     Raises:
@@ -51,6 +64,9 @@ class Game:
     num_disc_steps: int = 1
     order: Order = "alternating"
     share_fakes: bool = False
+    same_z: bool = False
+    disc_batches: DiscBatches = "auto"
+    stat_passes: StatPasses = "every"
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -69,8 +85,21 @@ class Game:
             raise ValueError(f"the order is one of {ORDERS}, not {self.order!r}")
         if self.order == "simultaneous" and self.num_disc_steps != 1:
             raise ValueError("simultaneous play takes one discriminator step, not several")
+        if self.share_fakes and self.same_z:
+            raise ValueError("share_fakes already means the same latents: leave out same_z")
+        if self.disc_batches not in DISC_BATCHES:
+            raise ValueError(f"disc_batches is one of {DISC_BATCHES}, not {self.disc_batches!r}")
+        if self.stat_passes not in STAT_PASSES:
+            raise ValueError(f"stat_passes is one of {STAT_PASSES}, not {self.stat_passes!r}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay lies in [0, 1), not {self.ema_decay}")
+
+    @property
+    def judges_apart(self) -> bool:
+        """Whether the discriminator sees reals and fakes in a pass each."""
+        return self.disc_batches == "apart" or (
+            self.disc_batches == "auto" and self.disc.batch_stats
+        )
 
 
 # Streams under the key of a step: what is drawn for one use never depends on the others.
@@ -151,6 +180,6 @@ def make_draws(
     judge_noise = noise(game.disc, _DISC_NOISE, range(1), gen_rows)[0]
 
     disc = [DiscDraws(z[p], gen_noise[p], disc_noise[p - 1]) for p in disc_passes]
-    if game.share_fakes:
+    if game.share_fakes or game.same_z:
         disc[-1] = DiscDraws((), (), disc[-1].disc_noise)
     return Draws(disc=tuple(disc), gen=GenDraws(z[0], gen_noise[0], judge_noise))

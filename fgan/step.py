@@ -15,10 +15,11 @@ then
 
 with the discriminator that the order of play names.
 
-Batch normalisation follows the imperative PyTorch loop: every pass in training uses the
-statistics of its own batch and moves the running ones, the generator's passes for the
-discriminator and the discriminator's pass for the generator included; a discriminator
-with batch statistics sees reals and fakes in separate passes, any other sees them in one.
+Batch normalisation follows the imperative PyTorch loop unless the game says otherwise:
+every pass in training uses the statistics of its own batch and moves the running ones,
+the generator's passes for the discriminator and the discriminator's pass for the
+generator included (`Game.stat_passes`); a discriminator with batch statistics sees reals
+and fakes in separate passes, any other sees them in one (`Game.disc_batches`).
 
 May import the ground, the parts, `fgan.state` and `fgan.game`. Never sees files, a clock
 or a configuration.
@@ -103,7 +104,7 @@ def play_round(
         fake = shared.fake
     else:
         shared = None
-        gen, fake = sample_fakes(game, gen, disc_draws)
+        gen, fake = sample_fakes(game, gen, gen_draws if game.same_z else disc_draws)
 
     disc_grads, buffers, disc_report, logits = disc_gradient(
         game, disc, real, fake, disc_draws.disc_noise
@@ -127,7 +128,9 @@ def play_round(
         disc_grad_norm=disc_report.grad_norm,
         finite=_all_finite([*gen_report, *disc_report]),
     )
-    return new_gen, _with_buffers(new_disc, buffers), metrics
+    if game.stat_passes == "every":
+        new_disc = _with_buffers(new_disc, buffers)
+    return new_gen, new_disc, metrics
 
 
 class Logits(NamedTuple):
@@ -138,15 +141,15 @@ class Logits(NamedTuple):
 
 
 def judge(
-    model: Model, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, noise: Noise
+    game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, noise: Noise
 ) -> tuple[Logits, Buffers]:
-    """The discriminator on reals and fakes: one pass, or two where it has batch statistics.
+    """The discriminator on reals and fakes, in one pass or two as the game says.
 
     Args:
         real, fake: [B, *data]; noise: [2B, ...], reals first.
     """
-    size = real.shape[0]
-    if model.batch_stats:
+    model, size = game.disc, real.shape[0]
+    if game.judges_apart:
         first = {name: u[:size] for name, u in noise.items()}
         second = {name: u[size:] for name, u in noise.items()}
         real_logits, buffers = model.apply(params, buffers, real, noise=first)
@@ -173,12 +176,14 @@ def generate(model: Model, gen: PlayerState, draws: GenDraws) -> Generated:
     return Generated(*vjp(forward, gen.params, has_aux=True))
 
 
-def sample_fakes(game: Game, gen: PlayerState, draws: DiscDraws) -> tuple[PlayerState, Tensor]:
+def sample_fakes(
+    game: Game, gen: PlayerState, draws: DiscDraws | GenDraws
+) -> tuple[PlayerState, Tensor]:
     """Fakes for a discriminator step; the generator's running statistics move."""
-    assert isinstance(draws.z, Tensor), "these draws were made for shared fakes"
+    assert isinstance(draws.z, Tensor), "these draws were made for another game"
     assert isinstance(draws.gen_noise, dict)
     fake, buffers = game.gen.apply(gen.params, gen.buffers, draws.z, noise=draws.gen_noise)
-    return _with_buffers(gen, buffers), fake
+    return (_with_buffers(gen, buffers) if game.stat_passes == "every" else gen), fake
 
 
 def disc_gradient(
@@ -187,7 +192,7 @@ def disc_gradient(
     """The gradient of the discriminator's mean loss over its parameters."""
 
     def objective(params: Params) -> tuple[Tensor, tuple[Logits, Buffers]]:
-        logits, buffers = judge(game.disc, params, disc.buffers, real, fake, noise)
+        logits, buffers = judge(game, params, disc.buffers, real, fake, noise)
         loss = game.loss.disc(real_logits=logits.real, fake_logits=logits.fake).mean()
         return loss, (logits, buffers)
 
@@ -206,7 +211,7 @@ def gen_gradient(
 
     def objective(fake: Tensor) -> tuple[Tensor, Buffers]:
         if game.loss.gen_uses_real:
-            logits, buffers = judge(game.disc, disc.params, disc.buffers, real, fake, noise)
+            logits, buffers = judge(game, disc.params, disc.buffers, real, fake, noise)
         else:
             fake_logits, buffers = game.disc.apply(disc.params, disc.buffers, fake, noise=noise)
             logits = Logits(fake_logits.new_empty(0), fake_logits)

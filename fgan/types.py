@@ -20,8 +20,8 @@ OptState: TypeAlias = Any  # a tree of tensors
 class DiscDraws(NamedTuple):
     """The randomness of one discriminator step of batch size B.
 
-    z: [B, *latent] latents; ``()`` when the fakes are shared with the generator step.
-    gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` with shared fakes.
+    z: [B, *latent] latents; ``()`` when the generator step's serve for both.
+    gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` likewise.
     disc_noise: noise of the discriminator's, [2B, ...]: reals first, then fakes.
     """
 

@@ -38,6 +38,15 @@ def call(net: nn.Module, x: Tensor, noise: dict[str, Tensor]) -> Tensor:
     return net(x)
 
 
+def call_unmoved(net: nn.Module, x: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    """`call`, after which the module's buffers are what they were."""
+    before = {name: b.clone() for name, b in net.named_buffers()}
+    y = call(net, x, noise)
+    for name, b in net.named_buffers():
+        b.data.copy_(before[name])  # unseen by autograd, which does not need them
+    return y
+
+
 def mean_log(p: Tensor) -> Tensor:
     return torch.log(p).mean()
 
@@ -57,26 +66,36 @@ class Oracle:
     saturating: bool = False
     simultaneous: bool = False
     share_fakes: bool = False
+    same_z: bool = False
+    together: bool = False  # reals and fakes in one pass of the discriminator
+    own_stats: bool = False  # running statistics move in a player's own passes only
+    disc_scale: float = 1.0
 
     def step(self, reals: list[Tensor], draws: Any) -> dict[str, Tensor]:
         """Discriminator steps on each of ``reals``, then one generator step."""
         metrics = {}
+        foreign = call_unmoved if self.own_stats else call
         for i, real in enumerate(reals):
             last = i + 1 == len(reals)
-            source = draws.gen if last and self.share_fakes else draws.disc[i]
-            fake = call(self.gen, source.z, source.gen_noise)
+            source = draws.gen if last and (self.share_fakes or self.same_z) else draws.disc[i]
+            own = last and self.share_fakes
+            fake = (call if own else foreign)(self.gen, source.z, source.gen_noise)
 
             noise = draws.disc[i].disc_noise
             size = len(real)
-            d_real = call(self.disc, real, {k: u[:size] for k, u in noise.items()}).sigmoid()
-            d_fake = call(
-                self.disc, fake.detach(), {k: u[size:] for k, u in noise.items()}
-            ).sigmoid()
+            if self.together:
+                both = call(self.disc, torch.cat([real, fake.detach()]), noise).sigmoid()
+                d_real, d_fake = both[:size], both[size:]
+            else:
+                d_real = call(self.disc, real, {k: u[:size] for k, u in noise.items()}).sigmoid()
+                d_fake = call(
+                    self.disc, fake.detach(), {k: u[size:] for k, u in noise.items()}
+                ).sigmoid()
             value = mean_log(d_real) + mean_log(1 - d_fake)
             self.disc_opt.zero_grad()
-            (-value).backward()
+            (-self.disc_scale * value).backward()
             metrics = {
-                "disc_loss": -value.detach(),
+                "disc_loss": -self.disc_scale * value.detach(),
                 "value": value.detach(),
                 "d_real": d_real.detach().mean(),
                 "d_fake": d_fake.detach().mean(),
@@ -88,7 +107,7 @@ class Oracle:
 
         if not self.share_fakes:
             fake = call(self.gen, draws.gen.z, draws.gen.gen_noise)
-        judged = call(self.disc, fake, draws.gen.disc_noise).sigmoid()
+        judged = foreign(self.disc, fake, draws.gen.disc_noise).sigmoid()
         gen_loss = mean_log(1 - judged) if self.saturating else -mean_log(judged)
         self.gen_opt.zero_grad()
         gen_loss.backward()

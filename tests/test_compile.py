@@ -15,12 +15,16 @@ from support import (
     full_options,
     real_batch,
     run_steps,
+    small_disc,
     small_game,
+    small_gen,
 )
+from torch._inductor.utils import run_and_get_code
 
 import fgan
 from fgan import optim, pytree, rng
 from fgan.compile import check_compiler, compile_function, compile_step, count_graphs, find_cxx
+from fgan.cse import ShareRepeated
 from fgan.errors import DeviceError
 
 GAMES = {
@@ -156,6 +160,49 @@ def test_donated_equals_pure_under_inductor():
     actual, _ = run_steps(game, state, STEPS, step=compiled)
     assert actual is state
     assert_near(actual, expected, **NEAR)
+
+
+def products(game, state):
+    """Matrix products in the kernels of a game's compiled step."""
+    draws = fgan.make_draws(game, state.key, 0, BATCH)
+    step = compile_step(fgan.make_step(game))
+    _, codes = run_and_get_code(step, state, real_batch(game), draws)
+    return sum(code.count("extern_kernels.") for code in codes)
+
+
+def test_a_repeated_pass_is_run_once():
+    norms = {"gen": small_gen(batch_norm=True), "disc": small_disc()}
+    game, state = start({**norms, "same_z": True})
+    shared = products(*start({**norms, "share_fakes": True}))
+    assert products(game, state) == shared
+    assert products(*start(norms)) == shared + 2  # one more pass of the two layers of G
+
+    actual, history = run_steps(game, state, STEPS, step=compile_step(fgan.make_step(game)))
+    expected, wanted = run_steps(game, state, STEPS)
+    assert_near((actual, history), (expected, wanted), **NEAR)
+    moved = actual.gen.buffers["1.num_batches_tracked"]
+    assert moved == 2 * STEPS
+
+
+def test_what_looks_alike_is_not_shared():
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    aten = torch.ops.aten
+    calls = [
+        graph.call_function(aten.mul.Tensor, (x, 2)),
+        graph.call_function(aten.mul.Tensor, (x, 2)),  # the only repetition
+        graph.call_function(aten.mul.Tensor, (x, 2.0)),
+        graph.call_function(aten.div.Tensor, (x, 2)),
+        graph.call_function(aten.rand_like.default, (x,)),
+        graph.call_function(aten.rand_like.default, (x,)),
+        graph.call_function(aten.add_.Tensor, (x, 1)),
+        graph.call_function(aten.add_.Tensor, (x, 1)),
+    ]
+    graph.output(tuple(calls))
+    ShareRepeated()(graph)
+    outputs = graph.output_node().args[0]
+    assert outputs[0] is outputs[1]
+    assert len(set(outputs)) == len(calls) - 1
 
 
 def test_a_compiled_population():

@@ -17,7 +17,7 @@ ROOMS = {
     "ground": ("pytree", "rng", "types", "errors", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "ema"),
     "game": ("state", "game", "step", "population"),
-    "disk": ("files",),
+    "tools": ("files", "cse"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": ("config", "recipes", "assemble", "train", "sample"),
 }

@@ -58,6 +58,10 @@ class Mode:
     disc_norm: bool = False
     dropout: bool = False
     sgd: bool = False
+    same_z: bool = False
+    disc_batches: str = "auto"
+    stat_passes: str = "every"
+    disc_scale: float = 1.0
 
     def game(self) -> fgan.Game:
         if self.disc_norm:
@@ -71,10 +75,13 @@ class Mode:
             disc=disc,
             gen_opt=optim.sgd(0.2, 0.5) if self.sgd else optim.adam(0.01, (0.5, 0.999), EPS),
             disc_opt=optim.sgd(0.1, 0.9) if self.sgd else optim.adam(0.02, (0.6, 0.99), EPS),
-            loss=losses.ALL[self.loss],
+            loss=losses.scaled(losses.ALL[self.loss], disc=self.disc_scale),
             num_disc_steps=self.k,
             order=self.order,
             share_fakes=self.share,
+            same_z=self.same_z,
+            disc_batches=self.disc_batches,
+            stat_passes=self.stat_passes,
         )
 
     def oracle(self, state: fgan.TrainState) -> Oracle:
@@ -99,6 +106,10 @@ class Mode:
             saturating=self.loss == "minimax",
             simultaneous=self.order == "simultaneous",
             share_fakes=self.share,
+            same_z=self.same_z,
+            together=self.disc_batches == "together",
+            own_stats=self.stat_passes == "own",
+            disc_scale=self.disc_scale,
         )
 
 
@@ -120,6 +131,22 @@ MODES = {
     "dropout in D, batch norm in G, two steps, shared fakes": Mode(
         dropout=True, gen_norm=True, k=2, share=True
     ),
+    "the same z": Mode(same_z=True),
+    "the same z, batch norm in both": Mode(same_z=True, gen_norm=True, disc_norm=True),
+    "the same z, batch norm in G, two steps": Mode(same_z=True, k=2, gen_norm=True),
+    "batch norm in D, together": Mode(disc_norm=True, disc_batches="together"),
+    "dropout in D, apart": Mode(dropout=True, disc_batches="apart"),
+    "own statistics": Mode(gen_norm=True, disc_norm=True, stat_passes="own"),
+    "own statistics, shared fakes": Mode(
+        gen_norm=True, disc_norm=True, stat_passes="own", share=True
+    ),
+    "own statistics, simultaneous": Mode(
+        gen_norm=True, disc_norm=True, stat_passes="own", order="simultaneous"
+    ),
+    "own statistics, the same z, three steps": Mode(
+        gen_norm=True, disc_norm=True, stat_passes="own", same_z=True, k=3
+    ),
+    "mean of the discriminator's losses": Mode(disc_scale=0.5),
     "minimax": Mode(loss="minimax"),
     "minimax, simultaneous, sgd": Mode(loss="minimax", order="simultaneous", sgd=True),
     "sgd with momentum": Mode(sgd=True),
