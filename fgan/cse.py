@@ -15,7 +15,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
 
@@ -36,9 +36,9 @@ class ShareRepeated(CustomGraphPass):
                 node.replace_all_uses_with(found)
                 graph.erase_node(node)
 
-    def uuid(self) -> str:
+    def uuid(self) -> Any:
         """Part of the key under which Inductor keeps what it compiled."""
-        return "fgan.cse.1"
+        return get_hash_for_files((__file__,))
 
 
 def _is_pure(target: Any) -> bool:
