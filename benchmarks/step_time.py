@@ -1,32 +1,35 @@
 """How much faster is the compiled step than the loop a tutorial reader writes?
 
-Times three programs for the same networks, interleaved in one process:
+Times these programs for the networks and batches of the recipes, interleaved in one process:
 
     imperative   nn.Module, backward(), torch.optim.Adam
     eager        the pure step as it is
     compiled     the pure step as one graph, state donated
+    bfloat16     the same with matrix products and convolutions in bfloat16
 
 Every program draws its own noise inside the timed region; the batch of reals is given.
 Prints a table, or JSON with --json. Run it with nothing else on the machine:
 
-    python benchmarks/step_time.py --repeats 30 --json > benchmarks/results/step_time.json
+    python benchmarks/step_time.py --repeats 15 --json > benchmarks/results/step_time.json
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 import fgan
-from fgan import losses, nets, optim
+from fgan import assemble, recipes
+from fgan.config import TrainConfig
 from fgan.train import DrawAhead
 
 Program = Callable[[], Tensor]  # one step; returns a loss, to wait for
@@ -34,98 +37,105 @@ Program = Callable[[], Tensor]  # one step; returns a loss, to wait for
 
 @dataclass(frozen=True)
 class Case:
-    """One network to time: as modules, and as a game of the same mathematics."""
+    """A recipe, and its networks as a tutorial's modules."""
 
     gen: Callable[[], nn.Module]
     disc: Callable[[], nn.Module]
-    game: Callable[[], fgan.Game]
-    batch_size: int
-    z_dim: int
-    lr: float
-    share_fakes: bool
+    shape: tuple[int, int, int]
+
+    def config(self, name: str, **options: object) -> TrainConfig:
+        return recipes.resolve(name, {"data": "mnist", "compile": True, **options})
 
 
-def small_gen() -> nn.Module:
-    return nn.Sequential(nn.Linear(100, 256), nn.LeakyReLU(0.01), nn.Linear(256, 784), nn.Tanh())
-
-
-def small_disc() -> nn.Module:
-    return nn.Sequential(nn.Linear(784, 128), nn.LeakyReLU(0.01), nn.Linear(128, 1), nn.Flatten(0))
-
-
-def small_game() -> fgan.Game:
-    return fgan.Game(
-        gen=nets.mlp_generator(100, hidden=(256,), slope=0.01),
-        disc=nets.mlp_discriminator(hidden=(128,), slope=0.01),
-        gen_opt=optim.adam(3e-4),
-        disc_opt=optim.adam(3e-4),
-        loss=losses.scaled(losses.non_saturating, disc=0.5),
-        share_fakes=True,
-    )
-
-
-def batchnorm_gen() -> nn.Module:
-    widths = [64, 128, 256, 512, 1024]
+def dense(widths: list[int], norms: list[bool], act: nn.Module, last: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i in range(4):
-        layers += [nn.Linear(widths[i], widths[i + 1]), nn.BatchNorm1d(widths[i + 1]), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(1024, 784), nn.Sigmoid())
+    for i, norm in enumerate(norms):
+        layers.append(nn.Linear(widths[i], widths[i + 1]))
+        layers += [nn.BatchNorm1d(widths[i + 1])] if norm else []
+        layers.append(act)
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]), last)
 
 
-def batchnorm_disc() -> nn.Module:
-    widths = [784, 512, 256, 128]
+def judge(widths: list[int], slope: float, dropout: float = 0.0) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Flatten(1)]
+    for i in range(len(widths) - 2):
+        layers += [nn.Linear(widths[i], widths[i + 1]), nn.LeakyReLU(slope)]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]), nn.Flatten(0))
+
+
+def conv_gen() -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Unflatten(1, (100, 1, 1))]
+    for i, (a, b) in enumerate(itertools.pairwise([100, 512, 256, 128, 64, 1])):
+        layers.append(nn.ConvTranspose2d(a, b, 4, 2 if i else 1, 1 if i else 0, bias=False))
+        layers += [nn.BatchNorm2d(b), nn.ReLU(True)] if b > 1 else [nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def conv_disc() -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i in range(3):
-        layers += [nn.Linear(widths[i], widths[i + 1]), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Linear(128, 1), nn.Flatten(0))
+    for i, (a, b) in enumerate(itertools.pairwise([1, 64, 128, 256, 512])):
+        layers.append(nn.Conv2d(a, b, 4, 2, 1, bias=False))
+        layers += [nn.BatchNorm2d(b)] if i else []
+        layers.append(nn.LeakyReLU(0.2, True))
+    return nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0))
 
 
-def batchnorm_game() -> fgan.Game:
-    return fgan.Game(
-        gen=nets.mlp_generator(
-            64,
-            hidden=(128, 256, 512, 1024),
-            activation="relu",
-            batch_norm=True,
-            output="sigmoid",
-        ),
-        disc=nets.mlp_discriminator(hidden=(512, 256, 128)),
-        gen_opt=optim.adam(1e-5),
-        disc_opt=optim.adam(1e-5),
-        loss=losses.scaled(losses.non_saturating, disc=0.5),
-    )
-
-
+DIGIT = (1, 28, 28)
 CASES = {
-    "mnist-mlp-small": Case(small_gen, small_disc, small_game, 32, 100, 3e-4, True),
-    "mnist-mlp-batchnorm": Case(
-        batchnorm_gen, batchnorm_disc, batchnorm_game, 128, 64, 1e-5, False
+    "mnist-mlp-small": Case(
+        lambda: dense([100, 256, 784], [False], nn.LeakyReLU(0.01), nn.Tanh()),
+        lambda: judge([784, 128, 1], 0.01),
+        DIGIT,
     ),
+    "mnist-mlp-batchnorm": Case(
+        lambda: dense([64, 128, 256, 512, 1024, 784], [True] * 4, nn.ReLU(True), nn.Sigmoid()),
+        lambda: judge([784, 512, 256, 128, 1], 0.2),
+        DIGIT,
+    ),
+    "mnist-mlp-dropout": Case(
+        lambda: dense([100, 128, 256, 784], [False] * 2, nn.LeakyReLU(0.2), nn.Tanh()),
+        lambda: judge([784, 256, 128, 1], 0.2, 0.3),
+        DIGIT,
+    ),
+    "faces-mlp": Case(
+        lambda: dense(
+            [100, 128, 256, 512, 30_000], [False, True, True], nn.LeakyReLU(0.2), nn.Tanh()
+        ),
+        lambda: judge([30_000, 512, 256, 1], 0.2),
+        (3, 100, 100),
+    ),
+    "mnist-dcgan": Case(conv_gen, conv_disc, (1, 64, 64)),
 }
 
 
-def imperative(case: Case, real: Tensor) -> Program:
+def imperative(case: Case, config: TrainConfig, real: Tensor) -> Program:
     """The tutorial's loop, with losses from logits."""
     torch.manual_seed(0)
     gen, disc = case.gen().to(real.device), case.disc().to(real.device)
-    gen_opt = torch.optim.Adam(gen.parameters(), lr=case.lr)
-    disc_opt = torch.optim.Adam(disc.parameters(), lr=case.lr)
+    gen_opt, disc_opt = (
+        torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas) for net in (gen, disc)
+    )
     bce = nn.BCEWithLogitsLoss()
-    ones, zeros = real.new_ones(case.batch_size), real.new_zeros(case.batch_size)
-    flat = real.flatten(1)
+    size = config.batch_size
+    ones, zeros = real.new_ones(size), real.new_zeros(size)
 
     def noise() -> Tensor:
-        return torch.randn(case.batch_size, case.z_dim, device=real.device)
+        return torch.randn(size, config.z_dim, device=real.device)
+
+    def make(z: Tensor) -> Tensor:
+        return gen(z).view(size, *case.shape)
 
     def step() -> Tensor:
-        fake = gen(noise())
+        z = noise()
+        fake = make(z)
         disc_opt.zero_grad()
-        disc_loss = (bce(disc(flat), ones) + bce(disc(fake.detach()), zeros)) / 2
-        disc_loss.backward()
+        disc_loss = bce(disc(real), ones) + bce(disc(fake.detach()), zeros)
+        (disc_loss * config.disc_loss_scale).backward()
         disc_opt.step()
         gen_opt.zero_grad()
-        if not case.share_fakes:
-            fake = gen(noise())
+        if not config.share_fakes:
+            fake = make(z if config.same_z else noise())
         gen_loss = bce(disc(fake), ones)
         gen_loss.backward()
         gen_opt.step()
@@ -134,15 +144,16 @@ def imperative(case: Case, real: Tensor) -> Program:
     return step
 
 
-def functional(case: Case, real: Tensor, *, compiled: bool) -> Program:
+def functional(case: Case, config: TrainConfig, real: Tensor, *, compiled: bool) -> Program:
     """Our step, with the draws the trainer gives it."""
-    game = case.game()
+    config = replace(config, compile=compiled)
+    game = assemble.make_game(config, case.shape)
     key = fgan.rng.key(0, real.device)
     state = fgan.init_state(game, key)
     step = fgan.make_step(game)
     if compiled:
         step = fgan.compile_step(step, donate=True)
-    draw = DrawAhead(game, key, case.batch_size, torch.float32)
+    draw = DrawAhead(game, key, config)
     done = 0
 
     def one() -> Tensor:
@@ -154,23 +165,31 @@ def functional(case: Case, real: Tensor, *, compiled: bool) -> Program:
     return one
 
 
-def measure(case: Case, repeats: int, seconds: float, device: torch.device) -> dict[str, object]:
+PROGRAMS = ("imperative", "eager", "compiled", "bfloat16")
+
+
+def make_program(name: str, case: Case, config: TrainConfig, real: Tensor) -> Program:
+    if name == "imperative":
+        return imperative(case, config, real)
+    dtype = "bfloat16" if name == "bfloat16" else "float32"
+    return functional(case, replace(config, dtype=dtype), real, compiled=name != "eager")
+
+
+def measure(
+    case: Case, config: TrainConfig, names: list[str], repeats: int, seconds: float
+) -> dict[str, object]:
     """Median milliseconds of each program, interleaved repeat by repeat."""
-    real = torch.rand(case.batch_size, 1, 28, 28, device=device) * 2 - 1
-    programs: dict[str, Program] = {
-        "imperative": imperative(case, real),
-        "eager": functional(case, real, compiled=False),
-        "compiled": functional(case, real, compiled=True),
-    }
+    real = torch.rand(config.batch_size, *case.shape, device=config.device) * 2 - 1
+    programs = {name: make_program(name, case, config, real) for name in names}
     counts = {}
     for name, program in programs.items():
-        for _ in range(10):
+        for _ in range(2):  # compiles, and allocates what stays
             program().item()
-        begun = time.perf_counter()
-        for _ in range(10):
-            program()
-        program().item()
-        counts[name] = max(5, int(seconds * 11 / (time.perf_counter() - begun)))
+        begun, done = time.perf_counter(), 0
+        while done < 20 and time.perf_counter() - begun < seconds:
+            program().item()
+            done += 1
+        counts[name] = max(1, int(seconds * done / (time.perf_counter() - begun)))
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
@@ -181,13 +200,11 @@ def measure(case: Case, repeats: int, seconds: float, device: torch.device) -> d
             times[name].append((time.perf_counter() - begun) / counts[name] * 1e3)
     medians = {name: statistics.median(t) for name, t in times.items()}
     ratios = {
-        name: statistics.median(
-            a / b for a, b in zip(times["imperative"], times[name], strict=True)
-        )
+        name: statistics.median(a / b for a, b in zip(times[names[0]], times[name], strict=True))
         for name in programs
     }
     return {
-        "batch_size": case.batch_size,
+        "batch_size": config.batch_size,
         "milliseconds": {n: round(m, 3) for n, m in medians.items()},
         "spread": {n: [round(min(t), 3), round(max(t), 3)] for n, t in times.items()},
         "speedup": {n: round(r, 2) for n, r in ratios.items()},
@@ -219,6 +236,7 @@ def _cpu_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default=",".join(CASES), help="names, with commas")
+    parser.add_argument("--programs", default=",".join(PROGRAMS[:3]), help=", ".join(PROGRAMS))
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each program and repeat")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -228,15 +246,17 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    cases = {
-        name: measure(CASES[name], args.repeats, args.seconds, device)
-        for name in args.cases.split(",")
-    }
+    programs = args.programs.split(",")
+    cases = {}
+    for name in args.cases.split(","):
+        case = CASES[name]
+        config = case.config(name, device=args.device)
+        cases[name] = measure(case, config, programs, args.repeats, args.seconds)
     if args.json:
         print(json.dumps({"machine": machine(device), "cases": cases}, indent=2))
         return
     print(machine(device))
-    print(f"{'':22}{'imperative':>12}{'eager':>12}{'compiled':>12}   ms per step (median)")
+    print(f"{'':22}" + "".join(f"{name:>12}" for name in programs) + "   ms per step (median)")
     for name, result in cases.items():
         print(f"{name:22}" + "".join(f"{ms:12.3f}" for ms in result["milliseconds"].values()))  # type: ignore[attr-defined]
         print(f"{'  speedup':22}" + "".join(f"{r:11.2f}x" for r in result["speedup"].values()))  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
         "z_dim": 100,
         "gen_hidden": (256,),
         "disc_hidden": (128,),
-        "batch_norm": False,
+        "batch_norm": "none",
         "batch_size": 32,
         "share_fakes": True,
         "ema": 0.0,
@@ -47,7 +47,7 @@ def bare(settings: config.TrainConfig, steps: int) -> float:
     state = fgan.init_state(plan.game, key)
     draws = fgan.make_draws(plan.game, key, 0, settings.batch_size)
     raw = plan.source.examples[: settings.batch_size]
-    step = train.make_train_step(plan.game, torch.float32, True)
+    step = train.make_train_step(plan.game, settings)
     for _ in range(5):
         state, metrics = step(state, raw, draws)
     begun = time.perf_counter()

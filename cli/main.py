@@ -18,6 +18,7 @@ import typer
 import fgan
 from fgan.errors import FganError
 
+from .recipes import recipes
 from .sample import sample
 from .train import train
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(recipes)
 
 
 def _version(value: bool) -> None:

@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from fgan import config as configs
+from fgan import recipes
 from fgan.errors import ConfigError
 
-_NETS, _GAME, _RUN, _OUT = "Networks", "Game", "Run", "Output"
+_DATA, _NETS, _GAME, _RUN, _OUT = "Data", "Networks", "Game", "Run", "Output"
+_NAMES = ("mnist", *configs.TORCHVISION_SETS, *configs.POINT_SETS)
 
 
 _DEFAULTS = configs.resolve()
@@ -35,10 +37,57 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help=f"What to train on: {', '.join(configs.DATASETS)}.", show_default=False
+            help=f"A folder of images, a .npy, .npz or IDX file, or one of {', '.join(_NAMES)}.",
+            show_default=False,
         ),
     ] = "",
-    arch: Annotated[str | None, _option("arch", "Networks: mlp.", _NETS)] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of a known run, which other options override: see `fgan recipes`.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
+    data_root: Annotated[
+        str | None,
+        _option(
+            "data_root",
+            "Folder that holds, or will hold, the named data in torchvision's layout.",
+            _DATA,
+            default="a cache folder; for mnist the packaged copy",
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None, _option("pattern", "Which files of a folder, by name.", _DATA)
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        _option("image_size", "Side of the images in pixels.", _DATA, default="as they are"),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        _option("channels", "1 for grey, 3 for colour.", _DATA, default="as they are"),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        _option("resize", "To a square: crop keeps the proportions, stretch does not.", _DATA),
+    ] = None,
+    skip_bad: Annotated[
+        bool | None,
+        _option("skip_bad", "Go on without files that cannot be read.", _DATA, flags="--skip-bad"),
+    ] = None,
+    stream: Annotated[
+        str | None,
+        _option(
+            "stream",
+            f"Decode while training: {', '.join(configs.STREAMS)}; auto: if needed.",
+            _DATA,
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None, _option("arch", f"Networks: {', '.join(configs.ARCHS)}.", _NETS)
+    ] = None,
     z_dim: Annotated[int | None, _option("z_dim", "Length of a latent vector.", _NETS)] = None,
     gen_hidden: Annotated[
         str | None, _option("gen_hidden", "Widths of the generator's hidden layers.", _NETS)
@@ -46,20 +95,45 @@ def train(
     disc_hidden: Annotated[
         str | None, _option("disc_hidden", "Widths of the discriminator's.", _NETS)
     ] = None,
+    gen_activation: Annotated[
+        str | None,
+        _option("gen_activation", f"One of {', '.join(configs.ACTIVATIONS)}.", _NETS),
+    ] = None,
+    disc_activation: Annotated[
+        str | None, _option("disc_activation", "The same for the discriminator.", _NETS)
+    ] = None,
+    slope: Annotated[float | None, _option("slope", "Of leaky_relu below zero.", _NETS)] = None,
     batch_norm: Annotated[
-        bool | None,
+        str | None,
         _option(
             "batch_norm",
-            "Batch normalisation in the generator.",
+            f"Of the generator's hidden layers: {', '.join(configs.BATCH_NORMS)}.",
             _NETS,
-            flags="--batch-norm/--no-batch-norm",
         ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        _option(
+            "output", "Of the generator: tanh (images in [-1, 1]), sigmoid ([0, 1]), linear.", _NETS
+        ),
+    ] = None,
+    features: Annotated[
+        int | None,
+        _option("features", "Channels of dcgan's narrowest layers.", _NETS),
     ] = None,
     dropout: Annotated[
         float | None, _option("dropout", "Probability of dropout in the discriminator.", _NETS)
     ] = None,
     loss: Annotated[
         str | None, _option("loss", f"One of {', '.join(configs.LOSSES)}.", _GAME)
+    ] = None,
+    disc_loss_scale: Annotated[
+        float | None,
+        _option(
+            "disc_loss_scale",
+            "1: the sum of the losses on real and fake; 0.5: their mean.",
+            _GAME,
+        ),
     ] = None,
     optimizer: Annotated[
         str | None, _option("optimizer", f"One of {', '.join(configs.OPTIMIZERS)}.", _GAME)
@@ -86,6 +160,27 @@ def train(
             flags="--share-fakes/--fresh-fakes",
         ),
     ] = None,
+    same_z: Annotated[
+        bool | None,
+        _option(
+            "same_z",
+            "Run the generator again on the same latents for its own update.",
+            _GAME,
+            flags="--same-z/--fresh-z",
+        ),
+    ] = None,
+    disc_batches: Annotated[
+        str | None,
+        _option("disc_batches", "Reals and fakes: apart, together; auto: by batch norm.", _GAME),
+    ] = None,
+    stat_passes: Annotated[
+        str | None,
+        _option("stat_passes", "What moves running statistics: every pass, or own.", _GAME),
+    ] = None,
+    sample_stats: Annotated[
+        str | None,
+        _option("sample_stats", "Batch norm at sampling: running or batch statistics.", _GAME),
+    ] = None,
     ema: Annotated[
         float | None, _option("ema", "Decay of the generator's moving average; 0: none.", _GAME)
     ] = None,
@@ -111,15 +206,6 @@ def train(
     threads: Annotated[
         int | None, _option("threads", "CPU threads; 0: as PyTorch chooses.", _RUN)
     ] = None,
-    data_root: Annotated[
-        str | None,
-        _option(
-            "data_root",
-            "Folder that holds MNIST/raw.",
-            _RUN,
-            default="the packaged copy",
-        ),
-    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -143,6 +229,7 @@ def train(
     save_every: Annotated[
         int | None, _option("save_every", "Steps between checkpoints; 0: at the end.", _OUT)
     ] = None,
+    grid: Annotated[int | None, _option("grid", "Images in a grid.", _OUT)] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -168,12 +255,12 @@ def train(
     given["gen_hidden"] = _numbers("--gen-hidden", gen_hidden, int)
     given["disc_hidden"] = _numbers("--disc-hidden", disc_hidden, int)
     given["betas"] = _numbers("--betas", betas, float)
-    if not data and config is None:
+    if not data and config is None and recipe is None:
         raise ConfigError(
             "There is nothing to train on: DATA is missing.",
             "Try `fgan train mnist --arch mlp --compile`.",
         )
-    resolved = configs.resolve(given, file=config)
+    resolved = recipes.resolve(recipe, given, config) if recipe else configs.resolve(given, config)
 
     _quiet_torch()
     # Importing and tracing make millions of objects that live for good: looking for garbage

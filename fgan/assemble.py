@@ -6,18 +6,25 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
+from torch import Tensor
 
-from fgan import compile, data, losses, nets, optim
+from fgan import compile, data, ema, losses, nets, optim, rng
 from fgan.config import TrainConfig
 from fgan.data import Source
 from fgan.errors import ConfigError, DeviceError
-from fgan.game import Game
-from fgan.model import Model, autocast
+from fgan.game import DiscBatches, Game, Order, StatPasses
+from fgan.losses import GanLoss
+from fgan.model import Model, autocast, channels_last
 from fgan.optim import Optimizer
+from fgan.types import Key
 
-IMAGE_LOW = -1.0  # images are trained on in [-1, 1], as the generator's tanh makes them
+
+def image_low(config: TrainConfig) -> float:
+    """What black is: images are trained on in [low, 1], as the generator's output makes them."""
+    return 0.0 if config.output == "sigmoid" else -1.0
 
 
 def find_device(name: str) -> torch.device:
@@ -81,26 +88,66 @@ def state_dtype(config: TrainConfig) -> torch.dtype:
 
 
 def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
-    """The game of a configuration, for examples of ``data_shape``."""
-    gen = nets.mlp_generator(
-        config.z_dim,
-        data_shape,
-        hidden=config.gen_hidden,
-        batch_norm=config.batch_norm,
-        output="tanh" if len(data_shape) == 3 else "linear",
-    )
-    disc = nets.mlp_discriminator(data_shape, hidden=config.disc_hidden, dropout=config.dropout)
+    """The game of a configuration, for examples of ``data_shape``.
+
+    Raises:
+        ConfigError: for images that the architecture cannot make.
+    """
+    make = {"mlp": _mlp, "dcgan": _dcgan}[config.arch]
+    gen, disc = make(config, data_shape)
     return Game(
         gen=_in_dtype(gen, config),
         disc=_in_dtype(disc, config),
         gen_opt=_make_optimizer(config, config.lr),
         disc_opt=_make_optimizer(config, config.disc_lr),
-        loss=losses.ALL[config.loss],
+        loss=_make_loss(config),
         num_disc_steps=config.disc_steps,
-        order="alternating" if config.order == "alternating" else "simultaneous",
+        order=cast(Order, config.order),
         share_fakes=config.share_fakes,
+        same_z=config.same_z,
+        disc_batches=cast(DiscBatches, config.disc_batches),
+        stat_passes=cast(StatPasses, config.stat_passes),
         ema_decay=config.ema,
     )
+
+
+def _mlp(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+    norms = {"none": (False, False), "all": (True, True), "after_first": (False, True)}
+    first, later = norms[config.batch_norm]
+    gen = nets.mlp_generator(
+        config.z_dim,
+        data_shape,
+        hidden=config.gen_hidden,
+        activation=cast(nets.Activation, config.gen_activation),
+        slope=config.slope,
+        batch_norm=[later if i else first for i in range(len(config.gen_hidden))],
+        output=cast(nets.Output, config.output),
+    )
+    disc = nets.mlp_discriminator(
+        data_shape,
+        hidden=config.disc_hidden,
+        activation=cast(nets.Activation, config.disc_activation),
+        slope=config.slope,
+        dropout=config.dropout,
+    )
+    return gen, disc
+
+
+def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+    try:
+        gen = nets.dcgan_generator(config.z_dim, data_shape, features=config.features)
+        disc = nets.dcgan_discriminator(data_shape, features=config.features, slope=config.slope)
+    except ValueError as error:
+        raise ConfigError(
+            f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, nets.SIZES))}."
+        ) from error
+    return channels_last(gen), channels_last(disc)
+
+
+def _make_loss(config: TrainConfig) -> GanLoss:
+    loss = losses.ALL[config.loss]
+    scale = config.disc_loss_scale
+    return loss if scale == 1 else losses.scaled(loss, disc=scale)
 
 
 def _in_dtype(model: Model, config: TrainConfig) -> Model:
@@ -115,3 +162,18 @@ def _make_optimizer(config: TrainConfig, lr: float) -> Optimizer:
 def points_extent(source: Source) -> float:
     """How far a picture of 2-D data must reach to show them all with a margin."""
     return 1.25 * math.ceil(float(source.examples.abs().max())) if not source.is_images else 0.0
+
+
+def sample(config: TrainConfig, gen: Model, weights: ema.Weights, z: Tensor, key: Key) -> Tensor:
+    """Samples [B, *data] for latents z [B, *latent], with running or batch statistics.
+
+    Args:
+        key: of the noise of stochastic layers, which act when batch statistics do.
+    """
+    if config.sample_stats == "running":
+        return gen.apply(weights.params, weights.buffers, z, train=False)[0]
+    noise = {
+        name: rng.uniform(rng.fold_in(key, i), (len(z), *shape))
+        for i, (name, shape) in enumerate(gen.noise_shapes.items())
+    }
+    return gen.apply(weights.params, weights.buffers, z, noise=noise)[0]

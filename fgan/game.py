@@ -5,10 +5,13 @@ May import the ground and the parts.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from fgan import ema, pytree, rng
 from fgan.losses import GanLoss, non_saturating
@@ -104,7 +107,6 @@ class Game:
 
 # Streams under the key of a step: what is drawn for one use never depends on the others.
 _Z, _GEN_NOISE, _DISC_NOISE = 0, 1, 2
-_LAYERS = 1024  # streams reserved for the layers of one network
 
 
 def init_state(
@@ -140,10 +142,11 @@ def init_state(
 def make_draws(
     game: Game,
     key: Key,
-    step: int | torch.Tensor,
+    step: int | Tensor,
     batch_size: int,
     *,
     dtype: torch.dtype = torch.float32,
+    uniform: Callable[[Key, tuple[int, ...]], Tensor] = rng.uniform,
 ) -> Draws:
     """The randomness of step ``step``: a function of (key, step) and nothing else.
 
@@ -152,21 +155,28 @@ def make_draws(
         step: the number of the step, from 0; or an int64 tensor [n] of numbers, which
             gives every leaf a first dimension n at about the cost of one step.
         batch_size: B.
+        uniform: draws the noise of stochastic layers, (key, shape) -> numbers; for one that
+            gives the numbers of `fgan.rng.uniform` sooner.
     """
     step = torch.as_tensor(step, dtype=torch.int64, device=key.device)
     num_passes = game.num_disc_steps + 1  # pass 0 is the generator's, then the discriminator's
 
-    def keys(role: int, passes: range, layer: int = 0) -> Key:
-        streams = [(p * 3 + role) * _LAYERS + layer for p in passes]
+    def keys(role: int, passes: range) -> Key:
+        streams = torch.tensor([p * 3 + role for p in passes], device=key.device)
         step_key = rng.fold_in(key, step, rng.Stream.DRAWS)[..., None, :]
-        return rng.fold_in(
-            step_key, 0, torch.tensor(streams, device=key.device)
-        )  # [..., passes, 2]
+        return rng.fold_in(step_key, 0, streams)  # [..., passes, 2]
 
     def noise(model: Model, role: int, passes: range, rows: int) -> list[Noise]:
+        shapes = model.noise_shapes
+        if not shapes:
+            return [{} for _ in passes]
+        # One draw for all layers: [..., passes, rows, all their numbers].
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        numbers = uniform(keys(role, passes), (rows, sum(sizes)))
+        layers = torch.split(numbers, sizes, -1)
         by_layer = {
-            name: rng.uniform(keys(role, passes, i), (rows, *shape)).unbind(step.ndim)
-            for i, (name, shape) in enumerate(model.noise_shapes.items())
+            name: layer.reshape(*layer.shape[:-1], *shape).unbind(step.ndim)
+            for (name, shape), layer in zip(shapes.items(), layers, strict=True)
         }
         return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
 

@@ -17,7 +17,11 @@ from torch import Tensor
 
 from fgan import files
 
-GRID_SIDE = 8  # a grid holds GRID_SIDE**2 samples
+
+def columns(num: int) -> int:
+    """Of a grid of ``num`` images: the side of a square, or eight."""
+    side = math.isqrt(num)
+    return side if side * side == num else min(num, 8)
 
 
 def to_uint8(images: Tensor, low: float = -1.0) -> Tensor:
@@ -26,7 +30,7 @@ def to_uint8(images: Tensor, low: float = -1.0) -> Tensor:
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def grid(images: Tensor, columns: int = GRID_SIDE, padding: int = 2) -> Image.Image:
+def grid(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
     """Images side by side.
 
     Args:
@@ -61,7 +65,7 @@ def scatter(points: Tensor, extent: float, size: int = 512) -> Image.Image:
 
 
 def picture(
-    samples: Tensor, low: float = -1.0, extent: float = 1.5, columns: int = GRID_SIDE
+    samples: Tensor, low: float = -1.0, extent: float = 1.5, columns: int = 8
 ) -> Image.Image:
     """A grid of images [N, C, H, W], uint8 or floats in [low, 1], or a plot of points [N, 2]."""
     if samples.ndim == 2:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -266,4 +266,31 @@ def autocast(model: Model, dtype: torch.dtype) -> Model:
             out, buffers = model.apply(params, buffers, x, noise=noise, train=train)
         return out.to(x.dtype), buffers
 
-    return Model(model.init, apply, model.shape, model.noise_shapes, model.batch_stats)
+    return replace(model, apply=apply)
+
+
+def channels_last(model: Model) -> Model:
+    """The same model of images with channels as the fastest dimension in memory.
+
+    The mathematics is unchanged; convolutions on CPUs and on tensor cores are quicker. Four
+    dimensional parameters are laid out so by ``init`` and keep it.
+    """
+
+    def lay_out(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    def init(key: Key) -> tuple[Params, Buffers]:
+        params, buffers = model.init(key)
+        return {name: lay_out(p) for name, p in params.items()}, buffers
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]:
+        return model.apply(params, buffers, lay_out(x), noise=noise, train=train)
+
+    return replace(model, init=init, apply=apply)

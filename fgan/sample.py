@@ -64,16 +64,16 @@ def _chunks(
     for first in range(0, num, _CHUNK):
         z = rng.normal(rng.fold_in(key, first // _CHUNK), (_CHUNK, *game.gen.shape.input), dtype)
         z = z[: num - first]
-        fake, _ = game.gen.apply(weights.params, weights.buffers, z, train=False)
+        fake = assemble.sample(config, game.gen, weights, z, key)
         if len(data_shape) == 3:
-            yield images.to_uint8(fake, assemble.IMAGE_LOW)
+            yield images.to_uint8(fake, assemble.image_low(config))
         else:
             yield fake.float().cpu()
 
 
 def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...]]:
     try:
-        return configs.resolve(about["config"]), tuple(int(n) for n in about["data_shape"])
+        return configs.resolve(base=about["config"]), tuple(int(n) for n in about["data_shape"])
     except (KeyError, TypeError, ValueError, FganError) as error:
         raise RunError(
             f"{file} holds a configuration this version cannot use: {error}",
@@ -94,7 +94,7 @@ def _write(samples: Tensor, out: Path) -> None:
     if out.suffix == ".npz":
         images.save_npz(samples, out)
     elif out.suffix == ".png":
-        columns = max(1, round(len(samples) ** 0.5))
+        columns = images.columns(len(samples))
         extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
         images.save_png(images.picture(samples, extent=extent, columns=columns), out)
     elif samples.ndim == 2:

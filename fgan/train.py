@@ -10,7 +10,9 @@ May import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from torch import Tensor
 import fgan
 from fgan import assemble, checkpoint, images, pytree, rng, rundir
 from fgan import config as configs
-from fgan.compile import HeadStart, compile_step
+from fgan.compile import HeadStart, compile_function, compile_step
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, normalise
 from fgan.errors import DeviceError, DivergedError
@@ -33,7 +35,6 @@ from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
 _BLOCK_STEPS = 64
-_GRID = images.GRID_SIDE**2
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(config) from error
     batches = _batches(config, source, key)
-    draw = DrawAhead(game, key, config.batch_size, dtype)
-    step = make_train_step(game, dtype, config.compile)
+    draw = DrawAhead(game, key, config)
+    step = make_train_step(game, config)
 
     out = rundir.create(run_dir, f"{config.data}-{config.arch}")
     rundir.write_config(out, configs.to_toml(config))
@@ -192,7 +193,7 @@ def _batches(config: TrainConfig, source: Source, key: Key | None = None) -> Bat
     return Batches(source, key, config.batch_size, config.disc_steps)
 
 
-def make_train_step(game: Game, dtype: torch.dtype, compiled: bool) -> Step:
+def make_train_step(game: Game, config: TrainConfig) -> Step:
     """The game's step over examples as they are stored: normalising is part of the graph.
 
     Returns:
@@ -201,37 +202,56 @@ def make_train_step(game: Game, dtype: torch.dtype, compiled: bool) -> Step:
         the new state into the old one.
     """
     step = make_step(game)
+    low, dtype = assemble.image_low(config), assemble.state_dtype(config)
 
     def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        return step(state, normalise(raw, assemble.IMAGE_LOW, dtype), draws)
+        return step(state, normalise(raw, low, dtype), draws)
 
-    return compile_step(train_step, donate=True) if compiled else train_step
+    return compile_step(train_step, donate=True) if config.compile else train_step
+
+
+def _compiled_uniform(key: Key, shape: tuple[int, ...]) -> Tensor:
+    return _uniform_of(shape)(key)
+
+
+@functools.cache
+def _uniform_of(shape: tuple[int, ...]) -> Callable[[Key], Tensor]:
+    return compile_function(lambda key: rng.uniform(key, shape))
 
 
 class DrawAhead:
     """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
 
-    Drawn eagerly: compiling the generator costs more seconds than it saves in a run of
-    minutes, and the draws then do not depend on the compiler. Blocks are aligned to
-    multiples of their length, so that a step's numbers do not depend on where a run began.
+    Drawn eagerly, but for the noise of stochastic layers in a compiled run: that is a
+    hundred times as many numbers, and compiled they take a tenth of the time. (Compiling
+    the latents too costs more seconds than it saves in a run of minutes.) Blocks are
+    aligned to multiples of their length, so that a step's numbers do not depend on where a
+    run began.
     """
 
-    def __init__(self, game: Game, key: Key, batch_size: int, dtype: torch.dtype) -> None:
-        self._game, self._key, self._batch_size, self._dtype = game, key, batch_size, dtype
-        numbers = pytree.size(make_draws(game, key, 0, batch_size))
+    def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
+        self._key = key
+        self._draw = functools.partial(
+            make_draws,
+            game,
+            key,
+            batch_size=config.batch_size,
+            dtype=assemble.state_dtype(config),
+            uniform=_compiled_uniform if config.compile else rng.uniform,
+        )
+        numbers = pytree.size(make_draws(game, key, 0, config.batch_size))
         self._length = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // numbers))
         self._number = -1
-        self._draws: list[Draws] = []
+        self._block: list[Draws] = []
 
     def __call__(self, step: int) -> Draws:
         number, place = divmod(step, self._length)
         if number != self._number:
             first = number * self._length
             steps = torch.arange(first, first + self._length, device=self._key.device)
-            block = make_draws(self._game, self._key, steps, self._batch_size, dtype=self._dtype)
-            self._draws = pytree.unstack(block)
+            self._block = pytree.unstack(self._draw(steps))
             self._number = number
-        return self._draws[place]
+        return self._block[place]
 
 
 class MetricsLog:
@@ -283,13 +303,13 @@ class Pictures:
     """Grids of the same latents through training, and of reals beside them."""
 
     def __init__(self, plan: Plan, key: Key, out: RunDir) -> None:
-        self._out = out
+        self._out, self._config = out, plan.config
         self._gen = plan.game.gen
         self._extent = assemble.points_extent(plan.source)
-        count = 2048 if self._extent else _GRID
+        count = 2048 if self._extent else plan.config.grid
         shape = (count, *self._gen.shape.input)
-        latents = rng.normal(rng.fold_in(key, 0, rng.Stream.SAMPLES), shape)
-        self._z = latents.to(assemble.state_dtype(plan.config))
+        self._key = rng.fold_in(key, 0, rng.Stream.SAMPLES)
+        self._z = rng.normal(self._key, shape).to(assemble.state_dtype(plan.config))
 
     def reals(self, source: Source) -> Path:
         path = self._out.samples / "real.png"
@@ -298,13 +318,13 @@ class Pictures:
 
     def fakes(self, state: TrainState, step: int) -> Path:
         path = self._out.sample_path(step)
-        weights = state.sampler
-        fake, _ = self._gen.apply(weights.params, weights.buffers, self._z, train=False)
+        fake = assemble.sample(self._config, self._gen, state.sampler, self._z, self._key)
         images.save_png(self._picture(fake), path)
         return path
 
     def _picture(self, samples: Tensor) -> Any:
-        return images.picture(samples, assemble.IMAGE_LOW, self._extent)
+        low, columns = assemble.image_low(self._config), images.columns(len(samples))
+        return images.picture(samples, low, self._extent, columns)
 
 
 def _diverged(step: int, out: RunDir) -> DivergedError:

@@ -217,11 +217,14 @@ for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"
 
 
 SURFACE = {
-    "train": """--arch --z-dim --gen-hidden --disc-hidden --batch-norm --no-batch-norm --dropout
-        --loss --optimizer --lr --disc-lr --betas --batch-size --disc-steps --order --share-fakes
-        --fresh-fakes --ema --epochs --steps --seed --compile --no-compile --device --dtype
-        --threads --data-root --config --run-dir --log-every --sample-every --save-every
-        --dry-run --quiet --help""",
+    "train": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
+        --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
+        --lr --disc-lr --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
+        --same-z --fresh-z --disc-batches --stat-passes --sample-stats --ema --recipe --epochs
+        --steps --seed --compile --no-compile --device --dtype --threads --config --data-root
+        --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
+        --sample-every --save-every --grid --dry-run --quiet --help""",
+    "recipes": "--help --compile --recipe",
     "sample": "--num --seed --out --device --help",
 }
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import config, losses, optim
+from fgan import config, game, losses, nets, optim
 from fgan.errors import ConfigError, DiskError
-from fgan.game import ORDERS
 
 CONFIGS = st.fixed_dictionaries(
     {},
     optional={
-        "data": st.sampled_from(config.DATASETS),
+        "data": st.sampled_from(["mnist", "ring", "./faces"]),
         "z_dim": st.integers(1, 512),
         "gen_hidden": st.lists(st.integers(1, 2048), max_size=4).map(tuple),
         "loss": st.sampled_from(config.LOSSES),
@@ -47,7 +47,11 @@ def test_config_to_file_to_config(tmp_path_factory, values, length):
 def test_names_agree_with_the_library():
     assert set(config.LOSSES) == set(losses.ALL)
     assert set(config.OPTIMIZERS) == set(optim.ALL)
-    assert config.ORDERS == ORDERS
+    assert config.ORDERS == game.ORDERS
+    assert config.DISC_BATCHES == game.DISC_BATCHES
+    assert config.STAT_PASSES == game.STAT_PASSES
+    assert get_args(nets.Activation) == config.ACTIVATIONS
+    assert get_args(nets.Output) == config.OUTPUTS
     assert set(config._CHECKS) == set(config.NAMES)
 
 
@@ -77,7 +81,13 @@ def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
         ("device", ["gpu", "cuda:x"]),
         ("dtype", ["float16", 32]),
         ("loss", ["wgan", 1]),
-        ("data", ["cifar", 3]),
+        ("data", ["", 3]),
+        ("channels", [2, True, "3"]),
+        ("batch_norm", [True, "some"]),
+        ("image_size", [-1, 2.0]),
+        ("disc_loss_scale", [0, -1.0]),
+        ("slope", [-0.1]),
+        ("grid", [0]),
         ("order", ["both"]),
         ("compile", [1, "yes"]),
         ("threads", [-1]),
@@ -124,6 +134,10 @@ def test_a_bad_value_in_a_file_names_the_file(tmp_path):
         {"steps": 3, "epochs": 2.0},
         {"order": "simultaneous", "disc_steps": 2},
         {"optimizer": "sgd", "betas": (0.5, 0.9)},
+        {"arch": "dcgan", "gen_hidden": (8,)},
+        {"arch": "mlp", "features": 8},
+        {"arch": "dcgan", "data": "ring"},
+        {"share_fakes": True, "same_z": True},
     ],
 )
 def test_options_that_exclude_each_other(values):

@@ -14,7 +14,7 @@ import fgan
 PACKAGE = Path(fgan.__file__).parent
 
 ROOMS = {
-    "ground": ("pytree", "rng", "types", "errors", "schedules"),
+    "ground": ("pytree", "rng", "types", "errors", "checks", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "ema"),
     "game": ("state", "game", "step", "population"),
     "tools": ("files", "cse"),

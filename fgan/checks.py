@@ -1,0 +1,90 @@
+"""Checks of single values: each returns the value in its proper type or says what it must be.
+
+This room is ground: the standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Check = Callable[[Any], Any]  # returns the value in its proper type, or raises ValueError
+
+
+def number(low: float, *, above: bool = False, below: float = math.inf) -> Check:
+    bound = f"above {low:g}" if above else f"at least {low:g}"
+    limit = "" if below == math.inf else f" and below {below:g}"
+
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("must be a number")
+        if not math.isfinite(value) or value < low or (above and value == low) or value >= below:
+            raise ValueError(f"must be finite, {bound}{limit}")
+        return float(value)
+
+    return check
+
+
+def integer(low: int, high: float = 2**31) -> Check:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("must be a whole number")
+        if not low <= value < high:
+            raise ValueError(f"must be at least {low}" if value < low else f"must be below {high}")
+        return value
+
+    return check
+
+
+def one_of(*names: str) -> Check:
+    def check(value: Any) -> str:
+        chosen = value.replace("-", "_") if isinstance(value, str) else value
+        if chosen not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return str(chosen)
+
+    return check
+
+
+def one_of_numbers(*numbers: int) -> Check:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or value not in numbers:
+            raise ValueError(f"must be one of {', '.join(map(str, numbers))}")
+        return int(value)
+
+    return check
+
+
+def tuple_of(each: Check, length: int | None = None) -> Check:
+    def check(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
+            raise ValueError(f"must be {length} numbers" if length else "must be a list")
+        return tuple(each(v) for v in value)
+
+    return check
+
+
+def boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value
+
+
+def name(value: Any) -> str:
+    if not text(value):
+        raise ValueError("must not be empty")
+    return str(value)
+
+
+def device(value: Any) -> str:
+    kind, _, index = text(value).partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+    return str(value)
