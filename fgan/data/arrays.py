@@ -93,8 +93,9 @@ def _read_numpy(path: Path) -> NDArray[Any]:
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays)
-            chosen = [n for n in ("images", "arr_0") if n in names] or names
-            if not names or (len(names) > 1 and chosen == names):
+            known = [n for n in ("images", "arr_0") if n in names]
+            chosen = known[:1] or names
+            if len(chosen) != 1:
                 raise _bad(
                     path,
                     f"holds the arrays {', '.join(names)}" if names else "holds no array",

@@ -25,10 +25,15 @@ def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
     out = torch.empty((n, channels, height, width), dtype=torch.uint8)
     step = max(1, _CHUNK // (channels * max(old[0] * old[1], height * width)))
     for i in range(0, n, step):
-        chunk = examples[i : i + step].float()
-        resized = functional.interpolate(chunk, (height, width), mode="bilinear", antialias=True)
+        resized = _interpolate(examples[i : i + step].float(), height, width)
         out[i : i + step] = resized.round_().clamp_(0, 255).to(torch.uint8)
     return out
+
+
+def _interpolate(images: Tensor, height: int, width: int) -> Tensor:
+    if width == 1 < height:  # torch's kernel repeats the first row then; its height is right
+        return _interpolate(images.mT, width, height).mT
+    return functional.interpolate(images, (height, width), mode="bilinear", antialias=True)
 
 
 def centre_square(examples: Tensor) -> Tensor:
