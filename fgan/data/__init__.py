@@ -1,10 +1,33 @@
-"""Training data: arrays that live on the training device, and the order they are seen in.
+"""Training data: where they come from, how they are checked, and the order they are seen in.
 
-May import the ground. Must not import another service or the configuration.
+`load` gives a source for a name, a folder or a file; `Batches` says which of its examples
+a step sees; `make_feed` brings them to the device, from memory or from the disk.
+
+May import the ground. Must not import another service or the configuration. Pillow and
+torchvision are imported where they are first needed, not here.
 """
 
+from fgan.data.load import NAMES, RESIZES, STREAMS, load
 from fgan.data.mnist import load_mnist
+from fgan.data.resize import resize_images, to_channels
 from fgan.data.source import Batches, Source, normalise
+from fgan.data.stream import Feed, StreamedSource, make_feed
 from fgan.data.toy import grid_points, ring_points
 
-__all__ = ["Batches", "Source", "grid_points", "load_mnist", "normalise", "ring_points"]
+__all__ = [
+    "NAMES",
+    "RESIZES",
+    "STREAMS",
+    "Batches",
+    "Feed",
+    "Source",
+    "StreamedSource",
+    "grid_points",
+    "load",
+    "load_mnist",
+    "make_feed",
+    "normalise",
+    "resize_images",
+    "ring_points",
+    "to_channels",
+]

@@ -1,4 +1,4 @@
-"""A data set in memory, and minibatches of it as a function of the step.
+"""A data set in memory, and which examples a step sees as a function of the step.
 
 Which examples step t sees depends on the key and on t alone: an epoch is a permutation
 keyed by its number, cut into whole batches. What is left over at the end of an epoch
@@ -8,7 +8,8 @@ one shape and a compiled step never meets another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sized
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ class Source:
     Attributes:
         name: of the data set.
         examples: uint8 [N, C, H, W] for images, float32 [N, D] for points.
+        skipped: (path, reason) of each file that was left out because it cannot be used.
     """
 
     name: str
     examples: Tensor
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,9 +44,13 @@ class Source:
     def __len__(self) -> int:
         return self.examples.shape[0]
 
+    def first(self, n: int) -> Tensor:
+        """The first n examples, or all when there are fewer."""
+        return self.examples[:n]
+
     def to(self, device: torch.device | str) -> Source:
         """The same examples on another device."""
-        return Source(self.name, self.examples.to(device))
+        return replace(self, examples=self.examples.to(device))
 
 
 def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -61,15 +68,15 @@ class Batches:
     """Minibatches by number of the step.
 
     Args:
-        source: on the device where the batches are wanted.
-        key: of the run, on the same device.
+        source: whose length counts; in memory or streamed.
+        key: of the run, on the device where the indices are wanted.
         batch_size: B, at most ``len(source)``.
         num_disc_steps: k; a step takes k batches.
     Raises:
         ValueError: when there are fewer examples than one batch.
     """
 
-    def __init__(self, source: Source, key: Key, batch_size: int, num_disc_steps: int = 1) -> None:
+    def __init__(self, source: Sized, key: Key, batch_size: int, num_disc_steps: int = 1) -> None:
         if not 1 <= batch_size <= len(source):
             raise ValueError(f"a batch holds 1 to {len(source)} examples, not {batch_size}")
         self.source = source

@@ -1,0 +1,158 @@
+"""Images in one file: NumPy's .npy and .npz, and the IDX format of MNIST.
+
+Nothing in these files can run code: pickled objects are refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fgan.data.resize import fit
+from fgan.data.source import Source
+from fgan.errors import DataError
+
+_CHUNK = 2**22  # numbers that are converted at a time
+_SLACK = 1e-3  # floats may pass the ends of their range by so much of it: rounding
+_IDX = re.compile(r"(idx\d-ubyte|\.idx)(\.gz)?$", re.IGNORECASE)
+_KINDS = "uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3, or floats"
+
+
+def is_array(path: Path) -> bool:
+    """Whether the name of a file says that `load_array` reads it."""
+    return path.suffix.lower() in (".npy", ".npz") or _IDX.search(path.name) is not None
+
+
+def load_array(
+    path: Path, image_size: int = 0, channels: int = 0, resize: str = "crop", name: str = ""
+) -> Source:
+    """The images of a file.
+
+    NumPy: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3 (where both
+    fit, the second is the channels); of an .npz the array ``images``, ``arr_0`` or the only
+    one. Floats are told apart by their range: with negative numbers they lie in [-1, 1],
+    else up to 1 in [0, 1], else in [0, 255]; 0.1% beyond an end is taken for the end.
+    IDX, packed by gzip or not: uint8 [N, H, W].
+
+    Raises:
+        DataError: for a file that is damaged or holds anything else.
+    """
+    images = read_idx(path) if _IDX.search(path.name) else _as_images(path, _read_numpy(path))
+    return Source(name or path.name.split(".")[0], fit(images, image_size, channels, resize))
+
+
+def read_idx(path: Path, num_images: int | None = None) -> Tensor:
+    """The images of an IDX file: uint8 [N, 1, H, W].
+
+    Args:
+        num_images: that the file must hold.
+    Raises:
+        DataError: unless it is an IDX file of images and exactly as long as it says.
+    """
+    try:
+        with _opened(path) as stream:
+            header = stream.read(16)
+            if header[:4] == b"\0\0\x08\x01":
+                raise _bad(path, "holds labels, no images", "Give the file of the images.")
+            if len(header) < 16 or header[:4] != b"\0\0\x08\x03":
+                raise _bad(path, "is no IDX file of grey images", "Its magic number must be 2051.")
+            n, height, width = (int.from_bytes(header[i : i + 4], "big") for i in (4, 8, 12))
+            if num_images is not None and n != num_images:
+                raise _bad(path, f"holds {n} images, not {num_images}", "Download it again.")
+            size = n * height * width
+            # The header is not trusted with memory: what is read grows with what is there.
+            content = bytearray()
+            while len(content) <= size and (part := stream.read(min(2**24, size + 1))):
+                content += part
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    if len(content) != size or size == 0:
+        held = f"{len(content)}" if len(content) <= size else f"more than {size}"
+        raise _bad(path, f"holds {held} bytes of {n} x {height} x {width}", "Get it again.")
+    return torch.frombuffer(content, dtype=torch.uint8).view(n, 1, height, width)
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")
+    return open(path, "rb")
+
+
+def _read_numpy(path: Path) -> NDArray[Any]:
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            known = [n for n in ("images", "arr_0") if n in names]
+            chosen = known[:1] or names
+            if len(chosen) != 1:
+                raise _bad(
+                    path,
+                    f"holds the arrays {', '.join(names)}" if names else "holds no array",
+                    "Name the one to train on 'images'.",
+                )
+            return np.asarray(arrays[chosen[0]])
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise _bad(path, "does not fit in memory", "Make it smaller.") from error
+    except Exception as error:  # readers of damaged archives raise many kinds
+        raise _unreadable(path, error) from error
+
+
+def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
+    """uint8 [N, C, H, W] of what an array file may hold."""
+    shape = tuple(int(n) for n in array.shape)
+    if len(shape) == 3:
+        array = array[:, None]
+    elif len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    elif len(shape) != 4 or shape[1] not in (1, 3):
+        raise _bad(path, f"has the shape {list(shape)}", f"It must be {_KINDS}.")
+    if 0 in shape:
+        raise _bad(path, f"is empty: it has the shape {list(shape)}", "Give one with images.")
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise _bad(path, f"holds {array.dtype}", f"It must be {_KINDS}.")
+    out = np.empty(array.shape, dtype=np.uint8)
+    step = max(1, _CHUNK // math.prod(shape[1:]))
+    chunks = [slice(i, i + step) for i in range(0, len(array), step)]
+    if array.dtype == np.uint8:
+        for part in chunks:
+            out[part] = array[part]
+        return torch.from_numpy(out)
+    low = min(float(array[part].min()) for part in chunks)  # NaN passes through
+    high = max(float(array[part].max()) for part in chunks)
+    finite = all(bool(np.isfinite(array[part]).all()) for part in chunks)
+    if not finite:
+        raise _bad(path, "holds NaN or infinity", "Remove these images from it.")
+    bottom, top = (-1.0, 1.0) if low < -_SLACK else (0.0, 1.0 if high <= 1.0 + _SLACK else 255.0)
+    slack = _SLACK * (top - bottom)
+    if low < bottom - slack or high > top + slack:
+        raise _bad(
+            path,
+            f"holds numbers from {low:g} to {high:g}",
+            "Floats must lie in [-1, 1], [0, 1] or [0, 255].",
+        )
+    for part in chunks:
+        grey = (array[part].astype(np.float64) - bottom) * (255.0 / (top - bottom))
+        out[part] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return torch.from_numpy(out)
+
+
+def _bad(path: Path, what: str, fix: str) -> DataError:
+    return DataError(f"{path} {what}.", fix)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return _bad(path, f"cannot be read: {why}", "It may be damaged or cut short: get it again.")

@@ -1,0 +1,136 @@
+"""What was learnt about a folder of images, kept so that the next start is quick.
+
+One safetensors file for each folder and way of reading it. Its metadata holds a digest of
+the folder's files and the verdict on them, its one tensor ``images`` their pixels; of a
+streamed folder there is the verdict alone. A file that is damaged or out of date counts as
+absent. Losing the folder costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+VERSION = 1  # of what is kept; another one is not read
+_CHUNK = 2**24
+
+
+class Verdict(NamedTuple):
+    """What decoding all files has shown.
+
+    Attributes:
+        shape: (C, H, W) of the good ones.
+        bad: (path below the folder, reason) of the others.
+    """
+
+    shape: tuple[int, int, int]
+    bad: tuple[tuple[str, str], ...]
+
+
+def cache_folder() -> Path:
+    """``$FGAN_CACHE``, else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``."""
+    if own := os.environ.get("FGAN_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fgan"
+
+
+def cache_file(folder: Path, *options: object) -> Path:
+    """Where a folder, read with these options, is kept."""
+    text = repr((VERSION, sys.byteorder, *options)).encode()
+    digest = hashlib.sha256(os.fsencode(folder.resolve()) + b"\0" + text).hexdigest()
+    return cache_folder() / "folders" / f"{digest[:32]}.safetensors"
+
+
+def read_verdict(path: Path, manifest: str) -> Verdict | None:
+    """The verdict on the files of this manifest, if there is one."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _verdict(file.metadata(), manifest)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_images(path: Path, manifest: str, count: int) -> tuple[Verdict, Tensor] | None:
+    """The verdict and the good images, uint8 [N, C, H, W], if both are there and whole.
+
+    Args:
+        count: of the files, good and bad.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            verdict = _verdict(metadata, manifest)
+            if verdict is None or "images" not in file.keys():  # noqa: SIM118
+                return None
+            images = file.get_tensor("images")
+        whole = (count - len(verdict.bad), *verdict.shape) == tuple(images.shape)
+        if whole and images.dtype == torch.uint8 and metadata["crc32"] == _checksum(images):
+            return verdict, images
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) -> None:
+    """Keep a verdict, and the images where they fit in memory; the file is whole or absent.
+
+    Args:
+        images: uint8 [N, C, H, W], contiguous; no second copy of them is made.
+    Raises:
+        OSError: when it cannot be written.
+    """
+    metadata = {"manifest": manifest, "verdict": json.dumps(verdict)}
+    header: dict[str, object] = {"__metadata__": metadata}
+    if images is not None:
+        metadata["crc32"] = _checksum(images)
+        header["images"] = {
+            "dtype": "U8", "shape": list(images.shape), "data_offsets": [0, images.numel()],
+        }  # fmt: skip
+    start = json.dumps(header).encode()
+    start += b" " * (-len(start) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(len(start).to_bytes(8, "little") + start)
+            if images is not None:
+                stream.write(_bytes(images))
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _verdict(metadata: dict[str, str] | None, manifest: str) -> Verdict | None:
+    if metadata is None or metadata["manifest"] != manifest:
+        return None
+    shape, bad = json.loads(metadata["verdict"])
+    channels, height, width = (int(n) for n in shape)
+    return Verdict((channels, height, width), tuple((str(p), str(why)) for p, why in bad))
+
+
+def _bytes(images: Tensor) -> memoryview:
+    pixels: NDArray[np.uint8] = images.numpy()
+    return pixels.reshape(-1).data
+
+
+def _checksum(images: Tensor) -> str:
+    content, crc = _bytes(images), 0
+    for start in range(0, len(content), _CHUNK):
+        crc = zlib.crc32(content[start : start + _CHUNK], crc)
+    return f"{crc:08x}"

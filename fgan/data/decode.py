@@ -1,0 +1,173 @@
+"""One image file as numbers: the same function for memory, for streaming and for checks.
+
+Colours: alpha is laid over white; palettes, CMYK and the like become RGB; 16-bit grey
+becomes 8 bits; of an animation the first frame counts. The orientation of EXIF is applied.
+
+Imports Pillow, so it is itself imported late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
+UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
+_ORIENTATION = 0x0112  # of EXIF
+_GREY = {"1", "L", "LA", "La", "I", "F"}
+
+Image.init()  # here, because the threads that decode must not do it at the same time
+_FORMATS = tuple(
+    str(name) for name in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM") if name in Image.OPEN
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(Exception):  # noqa: N818
+    """A file that is no usable image; the text says why."""
+
+
+class Spec(NamedTuple):
+    """What an image is made into.
+
+    Attributes:
+        channels: 1 or 3.
+        size: of both sides; 0 leaves them as they are.
+        resize: "crop" scales the centre square, "stretch" the whole image.
+    """
+
+    channels: int
+    size: int
+    resize: str
+
+
+class Header(NamedTuple):
+    """What a file claims to be, before anything is decoded."""
+
+    height: int  # upright
+    width: int
+    channels: int  # 1 or 3
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings of Pillow about damaged or large files: errors say it all.
+
+    The list of filters is the process's, so that it holds in threads started inside.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def inspect(path: str) -> Header:
+    """The header of a file.
+
+    Raises:
+        BadImage: when there is none that can be read, or it claims too much.
+    """
+    with _open(path) as image:
+        grey = image.mode in _GREY or image.mode.startswith("I;16")
+        width, height = image.size
+        # Where there is no EXIF, asking may decode the whole file; TIFF has turned its size.
+        if image.format != "TIFF" and "exif" in image.info:
+            width, height = (height, width) if _orientation(image) >= 5 else (width, height)
+        return Header(height, width, 1 if grey else 3)
+
+
+def decode(path: str, spec: Spec) -> NDArray[np.uint8]:
+    """The pixels of a file, uint8 [C, H, W].
+
+    Raises:
+        BadImage: for a file that is damaged in any way.
+    """
+    with _open(path) as image:
+        if image.format == "JPEG" and spec.size:
+            # Decoding at half, a quarter or an eighth, never below twice what is wanted.
+            scale = 2 * spec.size / min(image.size)
+            image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)  # the first turn is 0
+        return _planes(_resized(_flat(upright, spec.channels), spec))
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[Image.Image]:
+    if not os.path.isfile(path):  # a pipe would wait for ever
+        raise BadImage("is not a file, or a link to nowhere")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(f"claims {image.width} x {image.height} pixels")
+            yield image
+    except (BadImage, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"claims more than {MAX_PIXELS} pixels") from error
+    except UnidentifiedImageError as error:
+        empty = os.path.getsize(path) == 0
+        raise BadImage("is empty" if empty else "is not an image") from error
+    except Exception as error:  # Pillow's readers raise many kinds
+        if isinstance(error, OSError) and error.errno is not None:
+            raise BadImage(UNREADABLE + str(error.strerror)) from error
+        raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # EXIF of the wrong form says nothing about the pixels
+        return 1
+
+
+def _flat(image: Image.Image, channels: int) -> Image.Image:
+    """The image in mode L or RGB."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values: NDArray[Any] = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImage("holds numbers of 32 bits; 8 and 16 are read")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
+    elif image.mode == "F":
+        raise BadImage("holds floating-point numbers; 8 and 16 bits are read")
+    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode:
+        return image
+    # From CMYK, LAB and others there is no straight way to grey.
+    straight = mode == "RGB" or image.mode in ("1", "L", "P", "RGB")
+    return image.convert(mode) if straight else image.convert("RGB").convert(mode)
+
+
+def _resized(image: Image.Image, spec: Spec) -> Image.Image:
+    if not spec.size:
+        return image
+    width, height = image.size
+    left, top = 0.0, 0.0
+    if spec.resize == "crop":  # only the square is read: a long strip costs no more
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, width - left, height - top)
+    return image.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box)
+
+
+def _planes(image: Image.Image) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.asarray(image)  # [H, W] or [H, W, 3]
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

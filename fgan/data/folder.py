@@ -1,0 +1,240 @@
+"""A folder of images as training data: everything is checked before anything is trained.
+
+The headers come first, because they are quick and show most mistakes; then every file is
+decoded once, into memory where the images fit, else to see that it can be. What that
+showed is kept (see `fgan.data.cache`), so that the next start only looks at names and times.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from fgan.data import cache
+from fgan.data.cache import Verdict
+from fgan.data.decode import UNREADABLE, BadImage, Header, Spec, decode, inspect, quiet
+from fgan.data.find import Found, find_images, manifest
+from fgan.data.machine import available_bytes, num_cpus
+from fgan.data.source import Source
+from fgan.data.stream import StreamedSource
+from fgan.errors import DataError
+
+Progress = Callable[[int, int], None]
+Notify = Callable[[str], None]
+S = TypeVar("S")
+T = TypeVar("T")
+
+_NAMED = 5  # files that a message names
+
+
+class Asked(NamedTuple):
+    """How a folder is to be read; the arguments of `fgan.data.load`."""
+
+    pattern: str = "*"
+    image_size: int = 0
+    channels: int = 0
+    resize: str = "crop"
+    skip_bad: bool = False
+    stream: str = "auto"
+    memory_bytes: int | None = None
+
+
+def load_folder(
+    folder: Path,
+    asked: Asked,
+    *,
+    name: str = "",
+    notify: Notify | None = None,
+    progress: Progress | None = None,
+) -> Source | StreamedSource:
+    """The images of a folder, in memory or to be streamed; see `fgan.data.load`."""
+    tell = notify or (lambda text: None)
+    files = find_images(folder, asked.pattern)
+    kept = cache.cache_file(folder, asked.pattern, asked.image_size, asked.channels, asked.resize)
+    version = manifest(files)
+    read = _Reader(folder, files, progress)
+    verdict = cache.read_verdict(kept, version)
+    checked = verdict is not None
+    if verdict is None:
+        verdict = read.headers(asked)
+    streamed = _streams(verdict, len(files), asked)
+    images = None
+    if not streamed and checked and (found := cache.read_images(kept, version, len(files))):
+        verdict, images = found
+    elif not (streamed and checked):
+        if streamed:
+            tell(f"Checking the {len(files)} images in {folder}, once.")
+        verdict, images = read.pixels(verdict, asked, keep=not streamed)
+        _keep(kept, version, verdict, images, tell)
+    _refuse_bad(folder, verdict.bad, len(files), asked.skip_bad)
+    name = name or folder.resolve().name
+    if images is not None:
+        return Source(name, images, verdict.bad)
+    bad = {path for path, _ in verdict.bad}
+    good = tuple(file.path for file in files if file.path not in bad)
+    return StreamedSource(name, folder, good, _spec(verdict, asked), verdict.shape, verdict.bad)
+
+
+class _Reader:
+    """Reads all files of a folder, in threads."""
+
+    def __init__(self, folder: Path, files: Sequence[Found], progress: Progress | None) -> None:
+        self._folder, self._files, self._progress = folder, files, progress
+        self._paths = [os.path.join(folder, file.path) for file in files]
+
+    def headers(self, asked: Asked) -> Verdict:
+        """What the headers say: the shape of the images, and which files have none."""
+        seen = _in_threads(_header, self._paths)
+        paths = [file.path for file in self._files]
+        good = [(p, h) for p, h in zip(paths, seen, strict=True) if isinstance(h, Header)]
+        bad = tuple((p, h) for p, h in zip(paths, seen, strict=True) if isinstance(h, str))
+        if not good:
+            _refuse_bad(self._folder, bad, len(paths), asked.skip_bad)
+        channels = asked.channels or _one_channels(self._folder, good)
+        if asked.image_size:
+            return Verdict((channels, asked.image_size, asked.image_size), bad)
+        return Verdict((channels, *_one_size(self._folder, good)), bad)
+
+    def pixels(
+        self, verdict: Verdict, asked: Asked, keep: bool = True
+    ) -> tuple[Verdict, torch.Tensor | None]:
+        """The verdict after decoding every file; uint8 [N, C, H, W] of the good ones, if kept."""
+        spec, known = _spec(verdict, asked), dict(verdict.bad)
+        good = [i for i, file in enumerate(self._files) if file.path not in known]
+        try:
+            out = torch.empty((len(good) if keep else 0, *verdict.shape), dtype=torch.uint8)
+        except RuntimeError as error:
+            raise _too_large(self._folder) from error
+        rows = out.numpy()
+
+        def one(place: int) -> str:
+            try:
+                image = decode(self._paths[good[place]], spec)
+            except BadImage as error:
+                return str(error)
+            if image.shape != verdict.shape:
+                return f"decodes to {image.shape[2]} x {image.shape[1]} pixels"
+            if keep:
+                rows[place] = image
+            return ""
+
+        try:
+            reasons = _in_threads(one, range(len(good)), self._progress)
+        except MemoryError as error:
+            raise _too_large(self._folder) from error
+        known |= {self._files[i].path: why for i, why in zip(good, reasons, strict=True) if why}
+        bad = tuple((f.path, known[f.path]) for f in self._files if f.path in known)
+        places = [place for place, why in enumerate(reasons) if not why]
+        if keep and len(places) < len(good):  # close the gaps without a second copy
+            for row, place in enumerate(places):
+                if row != place:
+                    rows[row] = rows[place]
+            out = out[: len(places)]
+        return Verdict(verdict.shape, bad), out if keep else None
+
+
+def _header(path: str) -> Header | str:
+    try:
+        return inspect(path)
+    except BadImage as error:
+        return str(error)
+
+
+def _in_threads(
+    function: Callable[[S], T], items: Sequence[S], progress: Progress | None = None
+) -> list[T]:
+    """``function`` of each item, in order; Pillow's decoders run beside each other."""
+    results: list[T] = []
+    every = max(1, len(items) // 200)
+    with quiet(), ThreadPoolExecutor(num_cpus()) as pool:
+        try:
+            for result in pool.map(function, items):
+                results.append(result)
+                if progress and (len(results) % every == 0 or len(results) == len(items)):
+                    progress(len(results), len(items))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+            raise
+    return results
+
+
+def _spec(verdict: Verdict, asked: Asked) -> Spec:
+    return Spec(verdict.shape[0], asked.image_size, asked.resize)
+
+
+def _streams(verdict: Verdict, num_files: int, asked: Asked) -> bool:
+    if asked.stream != "auto":
+        return asked.stream == "always"
+    needed = math.prod(verdict.shape) * (num_files - len(verdict.bad))
+    budget = available_bytes() // 2 if asked.memory_bytes is None else asked.memory_bytes
+    return needed > budget
+
+
+def _keep(
+    path: Path, version: str, verdict: Verdict, images: torch.Tensor | None, tell: Notify
+) -> None:
+    """Write the cache, unless it holds what may change without a trace: a permission, say."""
+    if any(reason.startswith(UNREADABLE) for _, reason in verdict.bad):
+        return
+    try:
+        cache.write(path, version, verdict, images)
+    except OSError as error:
+        tell(f"The cache {path} cannot be written: {error.strerror or error}. It costs only time.")
+
+
+def _refuse_bad(
+    folder: Path, bad: Sequence[tuple[str, str]], num_files: int, skip_bad: bool
+) -> None:
+    if not bad or (skip_bad and len(bad) < num_files):
+        return
+    fix = "Mend or remove them, or leave them out with --skip-bad."
+    raise DataError(
+        f"{len(bad)} of the {num_files} images in {folder} cannot be used: "
+        f"{_some([f'{path} {reason}' for path, reason in bad], '; ')}.",
+        fix if len(bad) < num_files else "None is left: give another folder or --pattern.",
+    )
+
+
+def _one_channels(folder: Path, good: Sequence[tuple[str, Header]]) -> int:
+    grey, colour = ([p for p, h in good if h.channels == n] for n in (1, 3))
+    if grey and colour:
+        raise DataError(
+            f"{folder} mixes {len(grey)} grey images ({_some(grey)}) with "
+            f"{len(colour)} in colour ({_some(colour)}).",
+            "Choose --channels 1 or --channels 3 for all of them.",
+        )
+    return 1 if grey else 3
+
+
+def _one_size(folder: Path, good: Sequence[tuple[str, Header]]) -> tuple[int, int]:
+    sizes = Counter((h.height, h.width) for _, h in good)
+    (usual, count), *_ = sizes.most_common(1)
+    if len(sizes) > 1:
+        others = [
+            f"{path} {h.width} x {h.height}" for path, h in good if (h.height, h.width) != usual
+        ]
+        raise DataError(
+            f"The images in {folder} are of {len(sizes)} sizes: {count} are "
+            f"{usual[1]} x {usual[0]}, {len(others)} are not ({_some(others)}).",
+            "Give one size for all with --image-size, such as --image-size 64.",
+        )
+    return usual
+
+
+def _some(texts: Sequence[str], between: str = ", ") -> str:
+    more = len(texts) - _NAMED
+    return between.join(texts[:_NAMED]) + (f"{between}and {more} more" if more > 0 else "")
+
+
+def _too_large(folder: Path) -> DataError:
+    return DataError(
+        f"The images in {folder} do not fit in memory.",
+        "Stream them from the disk with --stream always, or make them smaller with --image-size.",
+    )

@@ -1,0 +1,116 @@
+"""The one door to training data: a name, a folder of images or a file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from fgan.data.mnist import load_mnist
+from fgan.data.source import Source
+from fgan.data.stream import StreamedSource
+from fgan.data.toy import grid_points, ring_points
+from fgan.errors import DataError
+
+NAMES = (
+    "mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba", "ring", "grid",
+)  # fmt: skip
+RESIZES = ("crop", "stretch")
+STREAMS = ("auto", "always", "never")
+
+
+def load(
+    what: str,
+    *,
+    root: str | Path | None = None,
+    pattern: str = "*",
+    image_size: int = 0,
+    channels: int = 0,
+    resize: str = "crop",
+    skip_bad: bool = False,
+    stream: str = "auto",
+    memory_bytes: int | None = None,
+    notify: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Source | StreamedSource:
+    """Training data by name or by path; a name wins, ``./cifar10`` is a path.
+
+    A folder is searched for images, with what is below it. Its files are all decoded once
+    before this returns, and what that gave is kept in the cache folder (``$FGAN_CACHE``,
+    else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``) for the next time.
+
+    Args:
+        what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX.
+        root: the folder of downloaded data sets, by default ``$FGAN_DATA``, else ``data`` in
+            the cache folder. mnist, which is in the package, is looked for there only when
+            it is given.
+        pattern: of the names of a folder's files, as of a shell: "*seed*"; with a "/", of
+            their paths below the folder.
+        image_size: of both sides in pixels; 0 leaves images as they are.
+        channels: 1 (grey) or 3 (colour); 0 as they are.
+        resize: "crop" scales the centre square, "stretch" the whole image. Bilinear, with
+            antialias.
+        skip_bad: go on without the files that cannot be used; they are ``skipped`` in the result.
+        stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
+            when they would take more than ``memory_bytes``.
+        memory_bytes: by default half of the memory that is available.
+        notify: is told what takes time or disk space, in a sentence.
+        progress: is told (done, total) while files are decoded.
+    Raises:
+        DataError: for anything that is missing, damaged or of the wrong form.
+        ValueError: for arguments out of range.
+    """
+    if resize not in RESIZES or stream not in STREAMS:
+        raise ValueError(f"no such resize or stream: {resize!r}, {stream!r}")
+    if channels not in (0, 1, 3) or image_size < 0:
+        raise ValueError(f"channels are 0, 1 or 3, sizes positive: not {channels}, {image_size}")
+    path = Path(what).expanduser()
+    if what in ("ring", "grid"):
+        if image_size or channels:
+            raise DataError(
+                f"{what} consists of points in the plane, not of images.",
+                "Leave out --image-size and --channels.",
+            )
+        return ring_points() if what == "ring" else grid_points()
+    name = what if what in NAMES else ""
+    if name == "mnist":
+        return _fitted(load_mnist(root=root), image_size, channels, resize)
+    if name:
+        from fgan.data.named import load_named
+
+        found = load_named(name, root, notify)
+        if isinstance(found, Source):
+            return _fitted(found, image_size, channels, resize)
+        path = found
+    if path.is_dir():
+        from fgan.data.folder import Asked, load_folder
+
+        asked = Asked(pattern, image_size, channels, resize, skip_bad, stream, memory_bytes)
+        return load_folder(path, asked, name=name, notify=notify, progress=progress)
+    if path.is_file():
+        from fgan.data.arrays import is_array, load_array
+
+        if is_array(path):
+            return load_array(path, image_size, channels, resize)
+        raise DataError(
+            f"{what} is a file of an unknown kind.",
+            "Give a folder of images, or a file that ends in .npy, .npz, -idx3-ubyte "
+            "or -idx3-ubyte.gz.",
+        )
+    raise _nothing(what)
+
+
+def _fitted(source: Source, image_size: int, channels: int, resize: str) -> Source:
+    from fgan.data.resize import fit
+
+    return replace(source, examples=fit(source.examples, image_size, channels, resize))
+
+
+def _nothing(what: str) -> DataError:
+    near = difflib.get_close_matches(what.lower(), NAMES, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return DataError(
+        f"'{what}' is neither the name of a data set nor a folder or file.",
+        f"{hint}The names are {', '.join(NAMES)}.",
+    )

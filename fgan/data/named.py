@@ -1,0 +1,207 @@
+"""Data sets by name, from files in torchvision's layout; downloaded where there are none.
+
+torchvision knows the addresses and the checksums; it is imported here alone, and late,
+because that takes a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgan.data.arrays import read_idx
+from fgan.data.cache import cache_folder
+from fgan.data.source import Source
+from fgan.errors import DataError
+
+Notify = Callable[[str], None]
+
+_TIMEOUT = 30.0  # seconds without a byte, after which a download has failed
+
+
+class _Set(NamedTuple):
+    title: str
+    download_mb: int
+    files: str  # which must exist, below the root
+    read: Callable[[Path], Tensor] | None  # from the root; None: a folder of images
+    download: Callable[[Path], object]  # into a root
+
+
+def data_folder(root: str | Path | None = None) -> Path:
+    """Where data sets are: ``root``, else ``$FGAN_DATA``, else ``data`` in the cache folder."""
+    own = root or os.environ.get("FGAN_DATA")
+    return Path(own).expanduser() if own else cache_folder() / "data"
+
+
+def load_named(
+    name: str, root: str | Path | None = None, notify: Notify | None = None
+) -> Source | Path:
+    """The training images of a data set as they are; the folder they are in for celeba.
+
+    fashion-mnist and kmnist: 60000 of 1 x 28 x 28; emnist: the split "balanced", 112800
+    characters of 47 classes, turned upright; cifar10: 50000 of 3 x 32 x 32; svhn: 73257
+    of 3 x 32 x 32; celeba: 202599 aligned photographs of 3 x 218 x 178.
+
+    Args:
+        root: the folder of data sets; see `data_folder`.
+        notify: is told of a download before it begins.
+    Raises:
+        DataError: when files are damaged, or missing and cannot be downloaded.
+    """
+    what, folder = _SETS[name], data_folder(root)
+    if not any((folder / f"{what.files}{packed}").exists() for packed in ("", ".gz")):
+        _download(what, folder, notify)
+    if what.read is None:
+        return folder / what.files
+    try:
+        return Source(name, what.read(folder))
+    except (OSError, EOFError, ValueError, RuntimeError) as error:
+        reason = str(error).partition(". You can use download=True")[0]
+        raise DataError(
+            f"The files of {what.title} in {folder} cannot be used: {reason}.",
+            f"Remove {folder / Path(what.files).parts[0]}; it is then downloaded again.",
+        ) from error
+
+
+def _download(what: _Set, folder: Path, notify: Notify | None) -> None:
+    """Into a folder beside, then renamed: whole or not at all."""
+    if notify is not None:
+        notify(f"Downloading {what.title}, {what.download_mb:,} MB, to {folder}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as part:
+            with _time_limit():
+                what.download(Path(part))
+            _move(Path(part), folder)
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise DataError(
+            f"{what.title} cannot be downloaded to {folder}: {reason}.",
+            f"Check the network and the space on the disk, or put torchvision's files "
+            f"({what.files}) into a folder and name it with --data-root.",
+        ) from error
+
+
+def _move(part: Path, folder: Path) -> None:
+    """What was downloaded takes its place by renaming; what is there already stays."""
+    for path in sorted(part.iterdir()):
+        if path.is_dir() and (folder / path.name).is_dir():
+            _move(path, folder / path.name)
+        elif not (folder / path.name).exists():
+            os.rename(path, folder / path.name)
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """A silent server ends a download; without a limit, it would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _vision() -> Any:
+    from torchvision import datasets
+
+    return datasets
+
+
+def _verify(content: bytes, path: Path, md5: str) -> None:
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError(f"the checksum of {path.name} differs from the published one")
+
+
+def _idx(kind: str, file: str, num_images: int) -> Callable[[Path], Tensor]:
+    """A reader that prefers the packed file, whose checksum is published."""
+
+    def read(root: Path) -> Tensor:
+        plain = root / kind / "raw" / file
+        packed = plain.with_name(f"{file}.gz")
+        if not packed.is_file():
+            return read_idx(plain, num_images)
+        _verify(packed.read_bytes(), packed, dict(getattr(_vision(), kind).resources)[packed.name])
+        return read_idx(packed, num_images)
+
+    return read
+
+
+def _emnist(root: Path) -> Tensor:
+    lying = read_idx(root / "EMNIST" / "raw" / _EMNIST_FILE, 112_800)
+    return lying.transpose(-1, -2).contiguous()  # the files hold columns as rows
+
+
+def _download_emnist(root: Path) -> None:
+    """Of the archive of all splits, only the balanced one is unpacked and kept."""
+    vision = _vision()
+    raw = root / "EMNIST" / "raw"
+    archive = raw / "gzip.zip"
+    vision.utils.download_url(vision.EMNIST.url, str(raw), archive.name, vision.EMNIST.md5)
+    with zipfile.ZipFile(archive) as members:
+        for member in members.namelist():
+            name = member.rpartition("/")[2]
+            if name.startswith("emnist-balanced-") and name.endswith(".gz"):
+                with (
+                    members.open(member) as packed,
+                    gzip.open(packed) as content,
+                    open(raw / name.removesuffix(".gz"), "wb") as out,
+                ):
+                    shutil.copyfileobj(content, out)
+    archive.unlink()
+
+
+def _cifar10(root: Path) -> Tensor:
+    # torchvision unpickles these files after their checksums have been verified.
+    images = _vision().CIFAR10(root, train=True).data  # [N, H, W, C]
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _svhn(root: Path) -> Tensor:
+    from fgan.data.mat import read_uint8
+
+    path = root / "train_32x32.mat"
+    content = path.read_bytes()
+    _verify(content, path, _vision().SVHN.split_list["train"][2])
+    images = read_uint8(content, "X")  # [H, W, C, N]
+    return torch.from_numpy(images.transpose(3, 2, 0, 1).copy())
+
+
+def _download_svhn(root: Path) -> None:
+    vision = _vision()  # whose class would read it with SciPy
+    url, file, md5 = vision.SVHN.split_list["train"]
+    vision.utils.download_url(url, str(root), file, md5)
+
+
+def _make(kind: str) -> Callable[[Path], object]:
+    return lambda root: getattr(_vision(), kind)(str(root), download=True)
+
+
+_TRAIN_FILE = "train-images-idx3-ubyte"
+_EMNIST_FILE = "emnist-balanced-train-images-idx3-ubyte"
+_SETS = {
+    "fashion-mnist": _Set(
+        "Fashion-MNIST", 31, f"FashionMNIST/raw/{_TRAIN_FILE}",
+        _idx("FashionMNIST", _TRAIN_FILE, 60_000), _make("FashionMNIST"),
+    ),
+    "kmnist": _Set(
+        "KMNIST", 21, f"KMNIST/raw/{_TRAIN_FILE}",
+        _idx("KMNIST", _TRAIN_FILE, 60_000), _make("KMNIST"),
+    ),
+    "emnist": _Set("EMNIST", 562, f"EMNIST/raw/{_EMNIST_FILE}", _emnist, _download_emnist),
+    "cifar10": _Set("CIFAR-10", 170, "cifar-10-batches-py", _cifar10, _make("CIFAR10")),
+    "svhn": _Set("SVHN", 182, "train_32x32.mat", _svhn, _download_svhn),
+    "celeba": _Set("CelebA", 1443, "celeba/img_align_celeba", None, _make("CelebA")),
+}  # fmt: skip

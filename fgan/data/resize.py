@@ -1,0 +1,87 @@
+"""Images of another size or number of channels, for examples that are already in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_CHUNK = 2**22  # numbers of a float32 copy, so that a big set needs little extra memory
+
+
+def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bilinear resizing with antialias, as Pillow's within one level.
+
+    Args:
+        examples: uint8 [N, C, H, W].
+        size: of the sides, or (height, width); both sides are stretched to it.
+    Returns:
+        uint8 [N, C, *size]; the argument itself when it has that size.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    n, channels, *old = examples.shape
+    if old == [height, width]:
+        return examples
+    out = torch.empty((n, channels, height, width), dtype=torch.uint8)
+    step = max(1, _CHUNK // (channels * max(old[0] * old[1], height * width)))
+    for i in range(0, n, step):
+        resized = _interpolate(examples[i : i + step].float(), height, width)
+        out[i : i + step] = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return out
+
+
+def _interpolate(images: Tensor, height: int, width: int) -> Tensor:
+    if width == 1 < height:  # torch's kernel repeats the first row then; its height is right
+        return _interpolate(images.mT, width, height).mT
+    return functional.interpolate(images, (height, width), mode="bilinear", antialias=True)
+
+
+def centre_square(examples: Tensor) -> Tensor:
+    """The middle of the longer side: [..., H, W] to [..., S, S] with S the shorter side."""
+    height, width = examples.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return examples[..., top : top + side, left : left + side]
+
+
+def to_channels(examples: Tensor, channels: int) -> Tensor:
+    """Grey as three equal channels, or colour as the luma of ITU-R 601, as Pillow's exactly.
+
+    Args:
+        examples: uint8 [N, 1 or 3, H, W].
+        channels: 1 or 3.
+    Returns:
+        uint8 [N, channels, H, W]; the argument itself when it has as many.
+    Raises:
+        ValueError: for other numbers of channels.
+    """
+    have = examples.shape[1]
+    if {have, channels} - {1, 3}:
+        raise ValueError(f"images have 1 or 3 channels: {have} to {channels} is not possible")
+    if have == channels:
+        return examples
+    if channels == 3:
+        return examples.repeat(1, 3, 1, 1)
+    n, _, height, width = examples.shape
+    out = torch.empty((n, 1, height, width), dtype=torch.uint8)
+    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(3, 1, 1)  # of 2^16
+    step = max(1, _CHUNK // (3 * height * width))
+    for i in range(0, n, step):
+        luma = (examples[i : i + step].int() * weights).sum(1, keepdim=True, dtype=torch.int32)
+        out[i : i + step] = ((luma + 0x8000) >> 16).to(torch.uint8)
+    return out
+
+
+def fit(examples: Tensor, image_size: int, channels: int, resize: str) -> Tensor:
+    """Examples as asked for: ``image_size`` and ``channels`` of 0 leave them as they are.
+
+    Args:
+        examples: uint8 [N, 1 or 3, H, W].
+        resize: "crop" takes the centre square first, "stretch" both whole sides.
+    """
+    if channels == 1:  # fewer numbers to resize
+        examples = to_channels(examples, 1)
+    if image_size:
+        square = centre_square(examples) if resize == "crop" else examples
+        examples = resize_images(square, image_size).contiguous()
+    return to_channels(examples, channels) if channels else examples
