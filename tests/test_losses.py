@@ -1,4 +1,4 @@
-"""The value function and the losses against their definitions in probabilities."""
+"""The first game against its definition in probabilities, and what is asked of every loss."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from support import signed
 from torch.func import grad, vmap
 
 from fgan import losses
+from fgan.compile import compile_function
 
 MODERATE = st.floats(-8, 8, allow_subnormal=False)
 LOGITS = st.lists(st.tuples(MODERATE, MODERATE), min_size=1, max_size=6).map(
@@ -107,7 +108,10 @@ def test_the_best_discriminator_and_its_value(distributions, seed):
         assert weighted_value(best + size * change, p, q) < at_best
 
 
-@pytest.mark.parametrize("name", losses.ALL)
+EXPONENTIAL = [n for n in losses.ALL if n.startswith(("f_kl", "f_reverse_kl", "f_hellinger"))]
+
+
+@pytest.mark.parametrize("name", [n for n in losses.ALL if n not in EXPONENTIAL])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_overflow_at_extreme_logits(name, dtype):
     loss = losses.ALL[name]
@@ -173,3 +177,42 @@ def test_scaled(name):
     plain = losses.scaled(loss)
     assert torch.equal(plain.disc(**logits), loss.disc(**logits))
     assert torch.equal(plain.gen(**logits), loss.gen(**logits))
+
+
+@pytest.mark.parametrize("name", losses.ALL)
+def test_slopes_are_finite_and_point_the_right_way(name):
+    loss = losses.ALL[name]
+    real, fake = signed(9, 5) * 2, signed(9, 6) * 0.7
+    assert fake.min() > -2  # where chi^2 turns round
+
+    def slopes(player):
+        mean = lambda r, f: player(real_logits=r, fake_logits=f).mean()  # noqa: E731
+        return grad(mean, argnums=(0, 1))(real, fake)
+
+    on_real, on_fake = slopes(loss.disc)
+    assert on_real.isfinite().all()
+    assert on_fake.isfinite().all()
+    both_ways = ("least_squares", "label_smoothed", "relativistic_average_least_squares")
+    if not name.startswith(both_ways):  # those pull a logit back that has gone too far
+        assert (on_real <= 0).all()
+        assert (on_fake >= 0).all()
+        assert on_real.min() < 0 < on_fake.max()
+    on_real, on_fake = slopes(loss.gen)
+    assert on_real.isfinite().all()
+    assert on_fake.isfinite().all()
+    assert on_fake.min() < 0
+    if "least_squares" not in name:
+        assert (on_fake <= 0).all()
+
+
+@pytest.mark.parametrize("name", losses.ALL)
+def test_losses_compile(name):
+    loss = losses.ALL[name]
+
+    def both(real, fake):
+        slope = grad(lambda f: loss.gen(real_logits=real, fake_logits=f).sum())(fake)
+        return (loss.disc(real_logits=real, fake_logits=fake), slope)
+
+    logits = signed(5, 7), signed(5, 8)
+    compiled = compile_function(both, backend="aot_eager")(*logits)
+    torch.testing.assert_close(compiled, both(*logits), rtol=1e-14, atol=1e-15)
