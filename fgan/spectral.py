@@ -33,7 +33,7 @@ from fgan.types import Buffers, Key, Noise, Params
 
 _FIRST_ITERATIONS = 15
 _EPS = 1e-12  # the least norm that is divided by
-_STREAM = 0x5EC7  # of the key for u and v, apart from the network's own values
+_STREAM = 0x5EC7  # of the key for v, apart from the network's own values
 
 
 def spectral_norm(
@@ -71,11 +71,8 @@ def spectral_norm(
         buffers = dict(buffers)
         for i, (name, weight) in enumerate(weights.items()):
             m = matrix(name, weight)
-            u, v = (
-                normalize(rng.normal(rng.fold_in(key, i, _STREAM + j), (n,), weight.dtype), dim=0)
-                for j, n in enumerate(m.shape)
-            )
-            buffers[f"{name}.u"], buffers[f"{name}.v"] = _power_method(m, u, v, _FIRST_ITERATIONS)
+            v = normalize(rng.normal(rng.fold_in(key, i, _STREAM), m.shape[1:], m.dtype), dim=0)
+            buffers[f"{name}.u"], buffers[f"{name}.v"] = _power_method(m, v, _FIRST_ITERATIONS)
         return params, buffers
 
     def apply(
@@ -97,7 +94,7 @@ def spectral_norm(
                 u, v = buffers[f"{name}.u"], buffers[f"{name}.v"]
                 m = matrix(name, weight)
                 if train:
-                    u, v = _power_method(m.detach(), u, v, num_iterations)
+                    u, v = _power_method(m.detach(), v, num_iterations)
                 vectors |= {f"{name}.u": u, f"{name}.v": v}
                 values[name] = weight / torch.dot(u, torch.mv(m, v))
         own = {name: b for name, b in buffers.items() if name not in vectors}
@@ -108,7 +105,8 @@ def spectral_norm(
     return replace(model, init=init, apply=apply)
 
 
-def _power_method(m: Tensor, u: Tensor, v: Tensor, num_iterations: int) -> tuple[Tensor, Tensor]:
+def _power_method(m: Tensor, v: Tensor, num_iterations: int) -> tuple[Tensor, Tensor]:
+    """u and v after at least one iteration from v."""
     for _ in range(num_iterations):
         u = normalize(torch.mv(m, v), dim=0, eps=_EPS)
         v = normalize(torch.mv(m.T, u), dim=0, eps=_EPS)

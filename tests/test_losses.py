@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import signed
+from support import run_steps, signed, small_game
 from torch.func import grad, vmap
 
-from fgan import losses
+import fgan
+from fgan import losses, rng
 from fgan.compile import compile_function
 
 MODERATE = st.floats(-8, 8, allow_subnormal=False)
@@ -216,3 +217,15 @@ def test_losses_compile(name):
     logits = signed(5, 7), signed(5, 8)
     compiled = compile_function(both, backend="aot_eager")(*logits)
     torch.testing.assert_close(compiled, both(*logits), rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", losses.ALL)
+def test_a_game_is_played_with_it(name):
+    game = small_game(loss=losses.ALL[name])
+    state = fgan.init_state(game, rng.key(2), dtype=torch.float64)
+    end, history = run_steps(game, state, 2, dtype=torch.float64)
+    assert all(metrics.finite for metrics in history)
+    for player, before in ((end.gen, state.gen), (end.disc, state.disc)):
+        # Differences of logits do not move the critic's last bias: weights only.
+        weights = [k for k in before.params if k.endswith("weight")]
+        assert all((player.params[k] != before.params[k]).any() for k in weights)
