@@ -16,6 +16,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -69,6 +70,7 @@ class Report(Observer):
         self._begun = time.perf_counter()
         self._shown = 0.0  # when the bar last moved
         self._first_step = False
+        self._decoded: TaskID | None = None
         self._bar = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=10),
@@ -93,6 +95,21 @@ class Report(Observer):
     def _say(self, text: str) -> None:
         if not self._quiet:
             self._bar.console.print(text, markup=False, soft_wrap=True)
+
+    def noted(self, text: str) -> None:
+        self._say(text)
+
+    def decoding(self, done: int, total: int) -> None:
+        if self._decoded is None:
+            self._decoded = self._bar.add_task("decoding", total=total, numbers="images decoded")
+            self._bar.start()
+        if done == total:
+            self._bar.remove_task(self._decoded)
+            self._decoded = None
+            self._bar.stop()
+        elif time.perf_counter() - self._shown > _REFRESH_SECONDS:
+            self._bar.update(self._decoded, completed=done)
+            self._shown = time.perf_counter()
 
     def started(self, plan: Plan, run: RunDir) -> None:
         if self._quiet:

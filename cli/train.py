@@ -270,13 +270,13 @@ def train(
 
     from .report import Report, header
 
-    plan = training.plan(resolved)
-    if dry_run:
-        if not quiet:
-            header(plan, None)
-        print(configs.to_toml(plan.config), end="")
-        return
     with Report(quiet) as report:
+        plan = training.plan(resolved, report)
+        if dry_run:
+            if not quiet:
+                header(plan, None)
+            print(configs.to_toml(plan.config), end="")
+            return
         _finish_on_signals(report)
         result = training.train(plan, report, run_dir)
     report.ended(result)

@@ -6,6 +6,7 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -13,13 +14,16 @@ from torch import Tensor
 
 from fgan import compile, data, ema, losses, nets, optim, rng
 from fgan.config import TrainConfig
-from fgan.data import Source
+from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DeviceError
 from fgan.game import DiscBatches, Game, Order, StatPasses
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last
 from fgan.optim import Optimizer
 from fgan.types import Key
+
+Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 def image_low(config: TrainConfig) -> float:
@@ -62,17 +66,29 @@ def check_device(config: TrainConfig) -> torch.device:
     return device
 
 
-def load_source(config: TrainConfig) -> Source:
-    """The data of a run, on the CPU.
+def load_source(
+    config: TrainConfig, notify: Notify | None = None, progress: Progress | None = None
+) -> Source | StreamedSource:
+    """The data of a run, in memory or to be decoded as they are needed.
 
+    Args:
+        notify: is told of downloads and the like; progress: (images done, of how many).
     Raises:
-        DataError: for missing or damaged files.
+        DataError: for missing or damaged files, or images of no use together.
         ConfigError: when a batch is larger than the data.
     """
-    if config.data == "mnist":
-        source = data.load_mnist(root=config.data_root or None)
-    else:
-        source = data.ring_points() if config.data == "ring" else data.grid_points()
+    source = data.load(
+        config.data,
+        root=config.data_root or None,
+        pattern=config.pattern,
+        image_size=config.image_size,
+        channels=config.channels,
+        resize=config.resize,
+        skip_bad=config.skip_bad,
+        stream=config.stream,
+        notify=notify,
+        progress=progress,
+    )
     if config.batch_size > len(source):
         raise ConfigError(
             f"--batch-size {config.batch_size} is larger than the data: {source.name} has "
@@ -159,9 +175,11 @@ def _make_optimizer(config: TrainConfig, lr: float) -> Optimizer:
     return make(lr, betas=config.betas) if config.optimizer in ("adam", "adamw") else make(lr)
 
 
-def points_extent(source: Source) -> float:
-    """How far a picture of 2-D data must reach to show them all with a margin."""
-    return 1.25 * math.ceil(float(source.examples.abs().max())) if not source.is_images else 0.0
+def points_extent(source: Source | StreamedSource) -> float:
+    """How far a picture of 2-D data must reach to show them all with a margin; 0 for images."""
+    if isinstance(source, StreamedSource) or source.is_images:
+        return 0.0
+    return 1.25 * math.ceil(float(source.examples.abs().max()))
 
 
 def sample(config: TrainConfig, gen: Model, weights: ema.Weights, z: Tensor, key: Key) -> Tensor:

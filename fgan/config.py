@@ -24,7 +24,14 @@ from fgan.errors import ConfigError, DiskError
 TORCHVISION_SETS = ("fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba")
 POINT_SETS = ("ring", "grid")
 ARCHS = ("mlp", "dcgan")
-LOSSES = ("minimax", "non_saturating")
+LOSSES = (
+    "minimax", "non_saturating", "label_smoothed", "label_smoothed_two_sided", "hinge",
+    "wasserstein", "least_squares", "relativistic", "relativistic_average",
+    "relativistic_average_hinge", "relativistic_average_least_squares",
+    "f_kl", "f_kl_non_saturating", "f_reverse_kl", "f_reverse_kl_non_saturating",
+    "f_pearson", "f_pearson_non_saturating", "f_hellinger", "f_hellinger_non_saturating",
+    "f_jensen_shannon", "f_jensen_shannon_non_saturating", "f_gan", "f_gan_non_saturating",
+)  # fmt: skip
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 ORDERS = ("alternating", "simultaneous")
 ACTIVATIONS = ("leaky_relu", "relu", "tanh")

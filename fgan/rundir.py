@@ -3,6 +3,7 @@
     runs/0001-mnist-mlp/
         config.toml      every option, resolved
         metrics.jsonl    one line per logged step
+        skipped.txt      files of the data that were left out, if any
         samples/         real.png, step-0001000.png ... of the same latents
         checkpoints/     step-0001000.safetensors ...
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,13 @@ def _disk(path: Path, error: OSError) -> DiskError:
 def write_config(run: RunDir, text: str) -> None:
     """Write ``config.toml``."""
     files.write_text(run.config, text)
+
+
+def write_skipped(run: RunDir, skipped: Sequence[tuple[str, str]]) -> None:
+    """Write ``skipped.txt``: a line for each file of the data that was left out, and why."""
+    files.write_text(run.path / "skipped.txt", "".join(f"{p}\t{why}\n" for p, why in skipped))
+
+
+def plain(name: str) -> str:
+    """A name without what a folder's name should not hold."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"

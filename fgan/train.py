@@ -25,7 +25,7 @@ from fgan import assemble, checkpoint, images, pytree, rng, rundir
 from fgan import config as configs
 from fgan.compile import HeadStart, compile_function, compile_step
 from fgan.config import TrainConfig
-from fgan.data import Batches, Source, normalise
+from fgan.data import Batches, Source, StreamedSource, make_feed, normalise
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game, init_state, make_draws
 from fgan.rundir import RunDir
@@ -42,7 +42,7 @@ class Plan:
     """What a run will do, known before it starts."""
 
     config: TrainConfig  # device, threads and length resolved
-    source: Source
+    source: Source | StreamedSource
     game: Game
     device: torch.device
     steps: int
@@ -58,6 +58,12 @@ class Observer:
 
     def advanced(self, step: int) -> None:
         """``step`` steps are done."""
+
+    def noted(self, text: str) -> None:
+        """Something takes time or disk space, in a sentence: a download, say."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """``done`` of ``total`` image files are decoded, before the run starts."""
 
     def logged(self, row: dict[str, Any]) -> None:
         """A line was added to ``metrics.jsonl``."""
@@ -80,9 +86,11 @@ class Result:
     stopped: bool  # before its end, because the observer asked
 
 
-def plan(config: TrainConfig) -> Plan:
+def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
+    Args:
+        observer: hears of downloads and decoding.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
@@ -90,7 +98,8 @@ def plan(config: TrainConfig) -> Plan:
     if config.threads:
         torch.set_num_threads(config.threads)
     head_start = HeadStart() if config.compile and device.type == "cpu" else None
-    source = assemble.load_source(config)
+    hears = observer or Observer()
+    source = assemble.load_source(config, hears.noted, hears.decoding)
     if head_start is not None:
         head_start.wait()
     game = assemble.make_game(config, source.shape)
@@ -120,7 +129,8 @@ def run(
         FganError: with the remedy, for everything a user can mend. `DivergedError` when a
             step is not finite: the last finite state is then saved and named.
     """
-    return train(plan(config), observer or Observer(), run_dir)
+    observer = observer or Observer()
+    return train(plan(config, observer), observer, run_dir)
 
 
 def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result:
@@ -129,20 +139,21 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
     key = rng.key(config.seed, plan.device)
     dtype = assemble.state_dtype(config)
     try:
-        source = plan.source.to(plan.device)
         state = init_state(game, key, dtype=dtype)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(config) from error
-    batches = _batches(config, source, key)
+    batches = _batches(config, plan.source, key)
     draw = DrawAhead(game, key, config)
     step = make_train_step(game, config)
 
-    out = rundir.create(run_dir, f"{config.data}-{config.arch}")
+    out = rundir.create(run_dir, f"{rundir.plain(plan.source.name)}-{config.arch}")
     rundir.write_config(out, configs.to_toml(config))
+    if plan.source.skipped:
+        rundir.write_skipped(out, plan.source.skipped)
     about = {
         "fgan": fgan.__version__,
         "config": configs.as_dict(config),
-        "data_shape": list(source.shape),
+        "data_shape": list(plan.source.shape),
     }
     pictures = Pictures(plan, key, out)
     log = MetricsLog(out, batches, observer)
@@ -156,31 +167,32 @@ def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result
         return path
 
     done, stopped = 0, False
-    while done < plan.steps and not stopped:
-        raw = source.examples[batches.indices(done)]
-        try:
-            state, metrics = step(state, raw, draw(done))
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(config) from error
-        done += 1
-        if done == 1:  # not before: drawing imports a second's worth of libraries
-            pictures.reals(source)
-        log.add(metrics)
-        observer.advanced(done)
-        stopped = observer.stop_requested()
-        last = stopped or done == plan.steps
-        # Reading the flag waits for the device: at every step only where that is free.
-        check = plan.device.type == "cpu" or last or _due(done, config.log_every)
-        if check and not log.finite():
-            if bool(pytree.all_finite(state)):
+    with make_feed(plan.source, batches, plan.device) as feed:
+        while done < plan.steps and not stopped:
+            raw = feed(done)
+            try:
+                state, metrics = step(state, raw, draw(done))
+            except torch.OutOfMemoryError as error:
+                raise _out_of_memory(config) from error
+            done += 1
+            if done == 1:  # not before: drawing imports a second's worth of libraries
+                pictures.reals(plan.source)
+            log.add(metrics)
+            observer.advanced(done)
+            stopped = observer.stop_requested()
+            last = stopped or done == plan.steps
+            # Reading the flag waits for the device: at every step only where that is free.
+            check = plan.device.type == "cpu" or last or _due(done, config.log_every)
+            if check and not log.finite():
+                if bool(pytree.all_finite(state)):
+                    save(state, done)
+                raise _diverged(done, out)
+            if last or _due(done, config.log_every):
+                log.write(done)
+            if last or _due(done, config.sample_every):
+                observer.wrote(pictures.fakes(state, done))
+            if last or _due(done, config.save_every):
                 save(state, done)
-            raise _diverged(done, out)
-        if last or _due(done, config.log_every):
-            log.write(done)
-        if last or _due(done, config.sample_every):
-            observer.wrote(pictures.fakes(state, done))
-        if last or _due(done, config.save_every):
-            save(state, done)
     return Result(out, state, done, stopped)
 
 
@@ -188,7 +200,9 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _batches(config: TrainConfig, source: Source, key: Key | None = None) -> Batches:
+def _batches(
+    config: TrainConfig, source: Source | StreamedSource, key: Key | None = None
+) -> Batches:
     key = rng.key(config.seed) if key is None else key
     return Batches(source, key, config.batch_size, config.disc_steps)
 
@@ -311,9 +325,9 @@ class Pictures:
         self._key = rng.fold_in(key, 0, rng.Stream.SAMPLES)
         self._z = rng.normal(self._key, shape).to(assemble.state_dtype(plan.config))
 
-    def reals(self, source: Source) -> Path:
+    def reals(self, source: Source | StreamedSource) -> Path:
         path = self._out.samples / "real.png"
-        images.save_png(self._picture(source.examples[: len(self._z)]), path)
+        images.save_png(self._picture(source.first(len(self._z))), path)
         return path
 
     def fakes(self, state: TrainState, step: int) -> Path:

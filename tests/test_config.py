@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import config, game, losses, nets, optim
+from fgan import config, data, game, losses, nets, optim
 from fgan.errors import ConfigError, DiskError
 
 CONFIGS = st.fixed_dictionaries(
@@ -47,6 +47,8 @@ def test_config_to_file_to_config(tmp_path_factory, values, length):
 def test_names_agree_with_the_library():
     assert set(config.LOSSES) == set(losses.ALL)
     assert set(config.OPTIMIZERS) == set(optim.ALL)
+    assert ("mnist", *config.TORCHVISION_SETS, *config.POINT_SETS) == data.NAMES
+    assert (config.RESIZES, config.STREAMS) == (data.RESIZES, data.STREAMS)
     assert config.ORDERS == game.ORDERS
     assert config.DISC_BATCHES == game.DISC_BATCHES
     assert config.STAT_PASSES == game.STAT_PASSES

@@ -15,7 +15,7 @@ PACKAGE = Path(fgan.__file__).parent
 
 ROOMS = {
     "ground": ("pytree", "rng", "types", "errors", "checks", "schedules"),
-    "parts": ("model", "nets", "optim", "losses", "penalties", "ema"),
+    "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": ("state", "game", "step", "population"),
     "tools": ("files", "cse"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
@@ -25,7 +25,7 @@ LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in n
 PARTS, GAME, SERVICES, PROGRAM = (
     list(ROOMS).index(r) for r in ("parts", "game", "services", "program")
 )
-BESIDE = {("nets", "model")}  # imports across one room of parts or services
+BESIDE = {("nets", "model"), ("spectral", "model")}  # imports across one room of parts or services
 OUTSIDE = {"cli", "fgan_cli", "tests", "benchmarks", "typer", "rich"}
 # What a pure room does not import: files, clocks, processes, the terminal, other generators.
 EFFECTS = {

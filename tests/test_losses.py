@@ -1,4 +1,4 @@
-"""The value function and the losses against their definitions in probabilities."""
+"""The first game against its definition in probabilities, and what is asked of every loss."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import signed
+from support import run_steps, signed, small_game
 from torch.func import grad, vmap
 
-from fgan import losses
+import fgan
+from fgan import losses, rng
+from fgan.compile import compile_function
 
 MODERATE = st.floats(-8, 8, allow_subnormal=False)
 LOGITS = st.lists(st.tuples(MODERATE, MODERATE), min_size=1, max_size=6).map(
@@ -107,7 +109,10 @@ def test_the_best_discriminator_and_its_value(distributions, seed):
         assert weighted_value(best + size * change, p, q) < at_best
 
 
-@pytest.mark.parametrize("name", losses.ALL)
+EXPONENTIAL = [n for n in losses.ALL if n.startswith(("f_kl", "f_reverse_kl", "f_hellinger"))]
+
+
+@pytest.mark.parametrize("name", [n for n in losses.ALL if n not in EXPONENTIAL])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_overflow_at_extreme_logits(name, dtype):
     loss = losses.ALL[name]
@@ -173,3 +178,54 @@ def test_scaled(name):
     plain = losses.scaled(loss)
     assert torch.equal(plain.disc(**logits), loss.disc(**logits))
     assert torch.equal(plain.gen(**logits), loss.gen(**logits))
+
+
+@pytest.mark.parametrize("name", losses.ALL)
+def test_slopes_are_finite_and_point_the_right_way(name):
+    loss = losses.ALL[name]
+    real, fake = signed(9, 5) * 2, signed(9, 6) * 0.7
+    assert fake.min() > -2  # where chi^2 turns round
+
+    def slopes(player):
+        mean = lambda r, f: player(real_logits=r, fake_logits=f).mean()  # noqa: E731
+        return grad(mean, argnums=(0, 1))(real, fake)
+
+    on_real, on_fake = slopes(loss.disc)
+    assert on_real.isfinite().all()
+    assert on_fake.isfinite().all()
+    both_ways = ("least_squares", "label_smoothed", "relativistic_average_least_squares")
+    if not name.startswith(both_ways):  # those pull a logit back that has gone too far
+        assert (on_real <= 0).all()
+        assert (on_fake >= 0).all()
+        assert on_real.min() < 0 < on_fake.max()
+    on_real, on_fake = slopes(loss.gen)
+    assert on_real.isfinite().all()
+    assert on_fake.isfinite().all()
+    assert on_fake.min() < 0
+    if "least_squares" not in name:
+        assert (on_fake <= 0).all()
+
+
+@pytest.mark.parametrize("name", losses.ALL)
+def test_losses_compile(name):
+    loss = losses.ALL[name]
+
+    def both(real, fake):
+        slope = grad(lambda f: loss.gen(real_logits=real, fake_logits=f).sum())(fake)
+        return (loss.disc(real_logits=real, fake_logits=fake), slope)
+
+    logits = signed(5, 7), signed(5, 8)
+    compiled = compile_function(both, backend="aot_eager")(*logits)
+    torch.testing.assert_close(compiled, both(*logits), rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", losses.ALL)
+def test_a_game_is_played_with_it(name):
+    game = small_game(loss=losses.ALL[name])
+    state = fgan.init_state(game, rng.key(2), dtype=torch.float64)
+    end, history = run_steps(game, state, 2, dtype=torch.float64)
+    assert all(metrics.finite for metrics in history)
+    for player, before in ((end.gen, state.gen), (end.disc, state.disc)):
+        # Differences of logits do not move the critic's last bias: weights only.
+        weights = [k for k in before.params if k.endswith("weight")]
+        assert all((player.params[k] != before.params[k]).any() for k in weights)

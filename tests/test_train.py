@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path):
         {"data": "ring"},
         {"data": "grid", "disc_steps": 3, "loss": "minimax"},
         {"order": "simultaneous", "optimizer": "rmsprop"},
-        {"share_fakes": True, "batch_norm": True, "dropout": 0.3},
+        {"share_fakes": True, "batch_norm": "all", "dropout": 0.3},
         {"ema": 0.0, "optimizer": "sgd", "lr": 0.1},
         {"dtype": "bfloat16"},
         {"dtype": "float64", "data": "ring", "disc_lr": 1e-4},

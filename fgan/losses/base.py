@@ -1,18 +1,4 @@
-r"""Adversarial losses, from logits, one number per example.
-
-With D(x) = sigmoid(c(x)) for the critic's logit c, the game is
-
-    min_G max_D V(D, G) = E_x[log D(x)] + E_z[log(1 - D(G(z)))].
-
-A loss is named after the generator's form: `minimax` is the saturating one of the
-game itself, `non_saturating` the other. The caller takes means. No sigmoid is ever
-followed by a logarithm: log D = -softplus(-c), log(1 - D) = -softplus(c).
-
-May import torch only. Losses never see a model.
-
-References:
-    Goodfellow et al. 2014, arXiv:1406.2661, equation 1 and section 3.
-"""
+"""What a loss is, the value function of the first game, and weights for the players."""
 
 from __future__ import annotations
 
@@ -56,28 +42,6 @@ def value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return -softplus(-real_logits) - softplus(fake_logits)
 
 
-def _disc_value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-V, per pair: the discriminator ascends the value function."""
-    return -value(real_logits=real_logits, fake_logits=fake_logits)
-
-
-def _gen_minimax(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """log(1 - D(G(z))): the generator descends the value function."""
-    return -softplus(fake_logits)
-
-
-def _gen_non_saturating(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log D(G(z)): the same fixed point, a stronger gradient early in learning."""
-    return softplus(-fake_logits)
-
-
-minimax = GanLoss(disc=_disc_value, gen=_gen_minimax)
-"""The saturating game: D minimises -V, G minimises log(1 - D(G(z))) (Algorithm 1)."""
-
-non_saturating = GanLoss(disc=_disc_value, gen=_gen_non_saturating)
-"""D minimises -V, G minimises -log D(G(z)) (Goodfellow et al. 2014, section 3)."""
-
-
 def scaled(loss: GanLoss, *, disc: float = 1.0, gen: float = 1.0) -> GanLoss:
     """The loss with each player's form multiplied by a constant.
 
@@ -89,10 +53,3 @@ def scaled(loss: GanLoss, *, disc: float = 1.0, gen: float = 1.0) -> GanLoss:
         gen=lambda **logits: gen * loss.gen(**logits),
         gen_uses_real=loss.gen_uses_real,
     )
-
-
-ALL: dict[str, GanLoss] = {
-    "minimax": minimax,
-    "non_saturating": non_saturating,
-}
-"""Every loss by its name; tests and the command line read this table."""

@@ -1,0 +1,102 @@
+r"""Adversarial losses, from logits, one number per example.
+
+A `GanLoss` is a pair of functions, one for each player, of the critic's logits c(x) on
+real and c(G(z)) on fake examples. The caller takes means. A loss is named after the
+generator's form: `minimax` is the saturating one of the game itself, `non_saturating` the
+other.
+
+**The f in fgan** stands for functions, and for f-GAN (Nowozin, Cseke and Tomioka 2016),
+which says what a GAN's loss is. For a convex f with f(1) = 0, how far the generator's
+distribution Q is from the data's P is the f-divergence
+
+    D_f(P || Q) = E_{x~Q}[f(p(x) / q(x))].
+
+Nobody knows p or q, but f, being convex, is the upper envelope of its tangents,
+f(u) = sup_t (u t - f*(t)), with f* its conjugate; put under the expectation, this gives
+a bound that needs nothing but samples,
+
+    D_f(P || Q) >= E_{x~P}[T(x)] - E_{x~Q}[f*(T(x))],
+
+an equality at T = f'(p/q). A discriminator that ascends the right side measures the
+divergence; a generator that descends it makes the divergence smaller. The minimax game of
+Goodfellow et al. 2014 is one row of the table `F_DIVERGENCES`. (Losses which are not of
+this family measure other things, the Wasserstein distance for one, or nothing that has a
+name.)
+
+| files | losses |
+|---|---|
+| ``base`` | `GanLoss`, the value function of the first game, `scaled` |
+| ``logistic`` | `minimax`, `non_saturating`, `make_label_smoothed` |
+| ``margin`` | `hinge`, `wasserstein`, `least_squares`, `make_least_squares` |
+| ``relativistic`` | `relativistic` and the relativistic averages |
+| ``divergences`` | `F_DIVERGENCES`, `make_f_gan` |
+
+A loss that contains an exponential of a logit overflows at logits beyond the logarithm of
+the largest number (88 in float32): those of the Kullback-Leibler divergences and the
+Hellinger distance, as their docstring says. No other does, at logits up to 1e4 and beyond.
+
+May import torch only. Losses never see a model.
+
+References:
+    Goodfellow et al. 2014, arXiv:1406.2661, equation 1 and section 3.
+    Nowozin, Cseke and Tomioka 2016, arXiv:1606.00709, sections 2.2 to 2.4.
+"""
+
+from fgan.losses.base import GanLoss, scaled, value
+from fgan.losses.divergences import F_DIVERGENCES, FDivergence, make_f_gan
+from fgan.losses.logistic import make_label_smoothed, minimax, non_saturating
+from fgan.losses.margin import hinge, least_squares, make_least_squares, wasserstein
+from fgan.losses.relativistic import (
+    relativistic,
+    relativistic_average,
+    relativistic_average_hinge,
+    relativistic_average_least_squares,
+)
+
+__all__ = [
+    "ALL",
+    "F_DIVERGENCES",
+    "FDivergence",
+    "GanLoss",
+    "hinge",
+    "least_squares",
+    "make_f_gan",
+    "make_label_smoothed",
+    "make_least_squares",
+    "minimax",
+    "non_saturating",
+    "relativistic",
+    "relativistic_average",
+    "relativistic_average_hinge",
+    "relativistic_average_least_squares",
+    "scaled",
+    "value",
+    "wasserstein",
+]
+
+ALL: dict[str, GanLoss] = {
+    "minimax": minimax,
+    "non_saturating": non_saturating,
+    "label_smoothed": make_label_smoothed(real=0.9),
+    "label_smoothed_two_sided": make_label_smoothed(real=0.9, fake=0.1),
+    "hinge": hinge,
+    "wasserstein": wasserstein,
+    "least_squares": least_squares,
+    "relativistic": relativistic,
+    "relativistic_average": relativistic_average,
+    "relativistic_average_hinge": relativistic_average_hinge,
+    "relativistic_average_least_squares": relativistic_average_least_squares,
+    "f_kl": make_f_gan("kl"),
+    "f_kl_non_saturating": make_f_gan("kl", saturating=False),
+    "f_reverse_kl": make_f_gan("reverse_kl"),
+    "f_reverse_kl_non_saturating": make_f_gan("reverse_kl", saturating=False),
+    "f_pearson": make_f_gan("pearson"),
+    "f_pearson_non_saturating": make_f_gan("pearson", saturating=False),
+    "f_hellinger": make_f_gan("hellinger"),
+    "f_hellinger_non_saturating": make_f_gan("hellinger", saturating=False),
+    "f_jensen_shannon": make_f_gan("jensen_shannon"),
+    "f_jensen_shannon_non_saturating": make_f_gan("jensen_shannon", saturating=False),
+    "f_gan": make_f_gan("gan"),
+    "f_gan_non_saturating": make_f_gan("gan", saturating=False),
+}
+"""Every loss by its name; tests and the command line read this table."""

@@ -1,0 +1,155 @@
+"""A penalty as a term of the discriminator's objective: what a training step must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from fgan.penalties.gradient import Critic, dragan, r1, r2, wgan_gp, zero_centred_interpolates
+from fgan.types import Noise
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Penalty:
+    """A term of the discriminator's objective: ``weight * mean(apply(...))``.
+
+    Attributes:
+        name: its key in the noise, and in reports.
+        apply: (critic, real [B, *data], fake [B, *data], uniform) -> [B].
+        weight: of the mean; a number or a 0-d tensor.
+        looks_at: "real", "fake" or "both": what ``apply`` uses of its arguments.
+        noise_shape: from the shape of one example to that of its uniform noise, which is
+            then [B, *noise_shape(data)] in [0, 1); None where it needs none, and gets an
+            empty tensor.
+        every: the penalty is taken in one discriminator step of so many, ``every`` times
+            as heavy (Karras et al. 2020, section 3.1, "lazy regularization").
+
+    Raises:
+        ValueError: when ``every`` is less than 1 or a number ``weight`` negative.
+    """
+
+    name: str
+    apply: Callable[[Critic, Tensor, Tensor, Tensor], Tensor]
+    weight: float | Tensor
+    looks_at: Literal["real", "fake", "both"]
+    noise_shape: Callable[[Shape], Shape] | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"a penalty is taken every 1 or more steps, not {self.every}")
+        if not isinstance(self.weight, Tensor) and not self.weight >= 0:
+            raise ValueError(f"a penalty's weight is at least 0, not {self.weight}")
+
+
+def _for_each_example(data: Shape) -> Shape:
+    return ()
+
+
+def _for_each_number(data: Shape) -> Shape:
+    return data
+
+
+def make_r1(gamma: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
+    """``gamma / 2 * mean(r1)``."""
+    return Penalty(
+        name="r1",
+        apply=lambda critic, real, fake, uniform: r1(critic, real),
+        weight=gamma / 2,
+        looks_at="real",
+        every=every,
+    )
+
+
+def make_r2(gamma: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
+    """``gamma / 2 * mean(r2)``."""
+    return Penalty(
+        name="r2",
+        apply=lambda critic, real, fake, uniform: r2(critic, fake),
+        weight=gamma / 2,
+        looks_at="fake",
+        every=every,
+    )
+
+
+def make_wgan_gp(
+    weight: float | Tensor = 10.0,
+    *,
+    target: float = 1.0,
+    one_sided: bool = False,
+    every: int = 1,
+) -> Penalty:
+    """``weight * mean(wgan_gp)``; lambda in the paper."""
+    return Penalty(
+        name="wgan_gp",
+        apply=lambda critic, real, fake, uniform: wgan_gp(
+            critic, real, fake, uniform, target=target, one_sided=one_sided
+        ),
+        weight=weight,
+        looks_at="both",
+        noise_shape=_for_each_example,
+        every=every,
+    )
+
+
+def make_zero_centred_interpolates(weight: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
+    """``weight * mean(zero_centred_interpolates)``."""
+    return Penalty(
+        name="zero_centred_interpolates",
+        apply=zero_centred_interpolates,
+        weight=weight,
+        looks_at="both",
+        noise_shape=_for_each_example,
+        every=every,
+    )
+
+
+def make_dragan(
+    weight: float | Tensor = 10.0, *, target: float = 1.0, scale: float = 0.5, every: int = 1
+) -> Penalty:
+    """``weight * mean(dragan)``."""
+    return Penalty(
+        name="dragan",
+        apply=lambda critic, real, fake, uniform: dragan(
+            critic, real, uniform, target=target, scale=scale
+        ),
+        weight=weight,
+        looks_at="real",
+        noise_shape=_for_each_number,
+        every=every,
+    )
+
+
+def noise_shapes(penalties: Sequence[Penalty], data: Shape) -> dict[str, Shape]:
+    """The shape of each penalty's uniform noise for one example of the shape ``data``."""
+    return {p.name: p.noise_shape(data) for p in penalties if p.noise_shape is not None}
+
+
+def due(penalties: Sequence[Penalty], step: int) -> tuple[Penalty, ...]:
+    """The penalties of discriminator step ``step``, counted from 0.
+
+    Decided outside of the compiled step, which is compiled once for each distinct answer:
+    a penalty that is merely multiplied by zero would cost as much as one that counts.
+    """
+    return tuple(p for p in penalties if step % p.every == 0)
+
+
+def total(
+    penalties: Sequence[Penalty], critic: Critic, real: Tensor, fake: Tensor, noise: Noise
+) -> Tensor:
+    """The sum of ``weight * every * mean``, [], to be added to the discriminator's mean loss.
+
+    Args:
+        penalties: those that are `due`.
+        noise: uniform in [0, 1), by name, [B, *noise_shapes]; may hold others' too.
+    """
+    result = real.new_zeros(())
+    for p in penalties:
+        uniform = noise[p.name] if p.noise_shape is not None else real.new_empty(0)
+        result = result + p.weight * p.every * p.apply(critic, real, fake, uniform).mean()
+    return result

@@ -1,0 +1,123 @@
+"""Values that change with time: pure functions of a count.
+
+A schedule takes the number of steps done (or of images seen, or whatever its lengths were
+given in) as a tensor of any shape and returns a value of that shape: a learning rate, a
+standard deviation, a weight. Time is an input like any other, so nothing is compiled again:
+
+    schedule = schedules.warmup(schedules.cosine(2e-4, 0.0, num_steps=10_000), num_steps=500)
+
+    def scheduled(state, real, draws):
+        rate = schedule(state.step)
+        opt_state = optim.with_hyperparameters(state.disc.opt_state, learning_rate=rate)
+        ...
+
+An integer count gives float32 values, a floating one values of its own type; the values
+are computed in that type, which holds counts exactly to 2^24 in float32 and closely beyond.
+
+This room is ground: torch only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Schedule: TypeAlias = Callable[[Tensor], Tensor]  # count [...] -> value [...]
+
+
+def _count(step: Tensor) -> Tensor:
+    return step if step.is_floating_point() else step.to(torch.float32)
+
+
+def _progress(step: Tensor, num_steps: int) -> Tensor:
+    """From 0 at step 0 to 1 at ``num_steps``, and 1 ever after."""
+    return (_count(step) / num_steps).clamp(0, 1)
+
+
+def _check(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"a schedule takes at least one step, not {num_steps}")
+
+
+def constant(value: float) -> Schedule:
+    """``value`` at all times.
+
+    >>> constant(0.5)(torch.tensor(7))
+    tensor(0.5000)
+    """
+    return lambda step: torch.full_like(_count(step), value)
+
+
+def linear(start: float, end: float, num_steps: int) -> Schedule:
+    """In a straight line from ``start`` at 0 to ``end`` at ``num_steps``, then ``end``.
+
+    Raises:
+        ValueError: when ``num_steps`` is less than 1.
+
+    >>> linear(1.0, 0.0, num_steps=4)(torch.tensor([0, 1, 4, 9]))
+    tensor([1.0000, 0.7500, 0.0000, 0.0000])
+    """
+    _check(num_steps)
+
+    def schedule(step: Tensor) -> Tensor:
+        done = _progress(step, num_steps)
+        return start * (1 - done) + end * done
+
+    return schedule
+
+
+def cosine(start: float, end: float, num_steps: int) -> Schedule:
+    """``end + (start - end) (1 + cos(pi t / num_steps)) / 2`` to ``num_steps``, then ``end``.
+
+    Raises:
+        ValueError: when ``num_steps`` is less than 1.
+
+    References:
+        Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
+    """
+    _check(num_steps)
+
+    def schedule(step: Tensor) -> Tensor:
+        done = _progress(step, num_steps)
+        return end + (start - end) * (1 + torch.cos(math.pi * done)) / 2
+
+    return schedule
+
+
+def step(value: float, every: int, factor: float = 0.1) -> Schedule:
+    """``value`` times ``factor`` once for each ``every`` steps done.
+
+    Raises:
+        ValueError: when ``every`` is less than 1, or ``factor`` not positive.
+
+    >>> step(1.0, every=10, factor=0.5)(torch.tensor([0, 9, 10, 25]))
+    tensor([1.0000, 1.0000, 0.5000, 0.2500])
+    """
+    _check(every)
+    if not factor > 0:
+        raise ValueError(f"the factor is positive, not {factor}")
+
+    def schedule(step: Tensor) -> Tensor:
+        times = _count(torch.div(step, every, rounding_mode="floor"))
+        return value * torch.pow(factor, times)
+
+    return schedule
+
+
+def warmup(schedule: Schedule, num_steps: int, start: float = 0.0) -> Schedule:
+    """A schedule times a factor that rises from ``start`` at 0 to 1 at ``num_steps``.
+
+    Raises:
+        ValueError: when ``num_steps`` is less than 1.
+    """
+    factor = linear(start, 1.0, num_steps)
+    return lambda step: factor(step) * schedule(step)
+
+
+def in_images(schedule: Schedule, batch_size: int) -> Schedule:
+    """A schedule whose lengths are in images, as a function of steps of ``batch_size`` images."""
+    return lambda step: schedule(step * batch_size)

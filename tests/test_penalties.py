@@ -1,0 +1,323 @@
+"""Gradient penalties: closed forms, ``torch.autograd`` as oracle, double backward, composition."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import assert_near, assert_same, copy_tree, signed
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from fgan import penalties, pytree, rng
+from fgan.compile import compile_function
+
+BATCH, DATA = 5, (2, 3)
+REAL, FAKE = signed((BATCH, *DATA), 1), signed((BATCH, *DATA), 2)
+UNIFORM = rng.uniform(rng.key(3), (BATCH,), torch.float64)
+NOISE = rng.uniform(rng.key(4), (BATCH, *DATA), torch.float64)
+NET = nn.Sequential(nn.Flatten(1), nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 1)).double()
+PARAMS = {
+    name: signed(p.shape, i + 10) / math.sqrt(p.shape[-1])
+    for i, (name, p) in enumerate(NET.named_parameters())
+}
+
+
+def critic_of(params):
+    return lambda x: functional_call(NET, params, (x,))[:, 0]
+
+
+FORMS = {
+    "r1": lambda c: penalties.r1(c, REAL),
+    "r2": lambda c: penalties.r2(c, FAKE),
+    "wgan_gp": lambda c: penalties.wgan_gp(c, REAL, FAKE, UNIFORM),
+    "wgan_gp to another target": lambda c: penalties.wgan_gp(c, REAL, FAKE, UNIFORM, target=0.25),
+    "wgan_gp one-sided": lambda c: penalties.wgan_gp(
+        c, REAL, FAKE, UNIFORM, target=0.6, one_sided=True
+    ),
+    "zero_centred_interpolates": lambda c: penalties.zero_centred_interpolates(
+        c, REAL, FAKE, UNIFORM
+    ),
+    "dragan": lambda c: penalties.dragan(c, REAL, NOISE),
+    "dragan, wider": lambda c: penalties.dragan(c, REAL, NOISE, target=0.5, scale=2.0),
+}
+
+
+def by_autograd(name, critic):
+    """The penalties as the imperative codes write them, one example at a time."""
+
+    def points():
+        if name == "r1":
+            return REAL
+        if name == "r2":
+            return FAKE
+        if name.startswith("dragan"):
+            spread = (REAL - REAL.mean()).square().mean().sqrt()
+            return REAL + (2.0 if "wider" in name else 0.5) * spread * NOISE
+        return torch.stack(
+            [u * x + (1 - u) * y for u, x, y in zip(UNIFORM, REAL, FAKE, strict=True)]
+        )
+
+    target = {"to another target": 0.25, "one-sided": 0.6, "wider": 0.5}
+    target = next((t for key, t in target.items() if key in name), 1.0)
+    result = []
+    for point in points():
+        x = point[None].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(critic(x)[0], x, create_graph=True)
+        norm = slope.square().sum().sqrt()
+        if name in ("r1", "r2", "zero_centred_interpolates"):
+            result.append(norm**2)
+        elif "one-sided" in name:
+            result.append(torch.clamp(norm - target, min=0) ** 2)
+        else:
+            result.append((norm - target) ** 2)
+    return torch.stack(result)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_equal_to_autograd(name):
+    """Value and gradient over the parameters, which is a second backward pass."""
+    leaves = {k: p.clone().requires_grad_() for k, p in PARAMS.items()}
+    expected = by_autograd(name, critic_of(leaves))
+    weights = signed(BATCH, 20)
+    (expected * weights).sum().backward()
+    wanted = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in leaves.items()}
+
+    actual = FORMS[name](critic_of(PARAMS))
+    assert actual.shape == (BATCH,)
+    torch.testing.assert_close(actual, expected.detach(), rtol=1e-12, atol=1e-14)
+    grads = grad(lambda p: (FORMS[name](critic_of(p)) * weights).sum())(PARAMS)
+    assert_near(grads, wanted, atol=1e-12, rtol=1e-12)
+    assert max(g.abs().max() for g in grads.values()) > 1e-2
+    if "one-sided" in name:
+        assert 0 < (actual == 0).sum() < BATCH
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_gradcheck(name):
+    leaves = [p.clone().requires_grad_() for p in PARAMS.values()]
+
+    def function(*values):
+        return FORMS[name](critic_of(dict(zip(PARAMS, values, strict=True))))
+
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_compiled_inside_a_gradient(name):
+    def both(params):
+        return grad(lambda p: FORMS[name](critic_of(p)).mean())(params)
+
+    before = copy_tree((PARAMS, REAL, FAKE, UNIFORM, NOISE))
+    compiled = compile_function(both, backend="aot_eager")(PARAMS)
+    assert_near(compiled, both(PARAMS), atol=1e-14)
+    assert_same((PARAMS, REAL, FAKE, UNIFORM, NOISE), before)
+
+
+def test_one_pass_for_the_batch_is_one_pass_for_each():
+    critic = critic_of(PARAMS)
+    each = vmap(grad(lambda x: critic(x[None])[0]))(REAL)
+    torch.testing.assert_close(penalties.input_gradient(critic, REAL), each, rtol=1e-13, atol=1e-15)
+
+
+def test_members_of_a_population_are_themselves():
+    members = [PARAMS, pytree.map(torch.neg, PARAMS), pytree.map(lambda p: 2 * p, PARAMS)]
+    for form in FORMS.values():
+        alone = torch.stack([form(critic_of(p)) for p in members])
+        together = vmap(lambda p, form=form: form(critic_of(p)))(pytree.stack(members))
+        torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-14)
+
+
+# Closed forms
+
+LINEAR = st.lists(st.floats(-3, 3), min_size=6, max_size=6).map(
+    lambda w: torch.tensor(w, dtype=torch.float64).reshape(DATA)
+)
+
+
+@given(LINEAR, st.floats(0.1, 3))
+def test_a_linear_critic(w, target):
+    """c(x) = w.x + 5 has the gradient w everywhere."""
+
+    def critic(x):
+        return (x * w).sum((1, 2)) + 5
+
+    norm = w.square().sum().sqrt()
+    expected = {
+        "squared": norm**2,
+        "two sides": (norm - target) ** 2,
+        "one side": max(norm - target, norm * 0) ** 2,
+    }
+    for kind, actual in (
+        ("squared", penalties.r1(critic, REAL)),
+        ("squared", penalties.r2(critic, FAKE)),
+        ("squared", penalties.zero_centred_interpolates(critic, REAL, FAKE, UNIFORM)),
+        ("two sides", penalties.wgan_gp(critic, REAL, FAKE, UNIFORM, target=target)),
+        ("two sides", penalties.dragan(critic, REAL, NOISE, target=target)),
+        ("one side", penalties.wgan_gp(critic, REAL, FAKE, UNIFORM, target=target, one_sided=True)),
+    ):
+        torch.testing.assert_close(actual, expected[kind].expand(BATCH), rtol=1e-13, atol=1e-13)
+
+
+def quadratic(x):
+    """c(x) = |x|^2 / 2 has the gradient x: a penalty shows where it was taken."""
+    return x.square().sum(tuple(range(1, x.ndim))) / 2
+
+
+def test_a_quadratic_critic_shows_the_points():
+    norms = lambda x: x.flatten(1).norm(dim=1)  # noqa: E731
+    between = UNIFORM[:, None, None] * REAL + (1 - UNIFORM)[:, None, None] * FAKE
+    around = REAL + 0.5 * REAL.flatten().std(correction=0) * NOISE
+    for actual, expected in (
+        (penalties.r1(quadratic, REAL), norms(REAL) ** 2),
+        (penalties.r2(quadratic, FAKE), norms(FAKE) ** 2),
+        (penalties.wgan_gp(quadratic, REAL, FAKE, UNIFORM), (norms(between) - 1) ** 2),
+        (
+            penalties.zero_centred_interpolates(quadratic, REAL, FAKE, UNIFORM),
+            norms(between) ** 2,
+        ),
+        (penalties.dragan(quadratic, REAL, NOISE), (norms(around) - 1) ** 2),
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-14)
+
+
+def test_the_ends_of_the_line():
+    for u, end in ((0.0, FAKE), (1.0, REAL)):
+        actual = penalties.zero_centred_interpolates(
+            quadratic, REAL, FAKE, torch.full((BATCH,), u, dtype=torch.float64)
+        )
+        torch.testing.assert_close(actual, end.square().sum((1, 2)), rtol=1e-14, atol=0)
+
+
+def test_r1_by_hand():
+    x = torch.tensor([[1.0, -2.0], [0.5, 0.0]])
+    assert penalties.r1(lambda x: (x[:, 0] ** 2) * x[:, 1], x).tolist() == [17.0, 0.0625]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_flat_critic_has_finite_gradients(name):
+    """At gradient zero a plain norm has no derivative, and one NaN would end the run."""
+    flat = {**PARAMS, "3.weight": torch.zeros_like(PARAMS["3.weight"])}
+    value = FORMS[name](critic_of(flat))
+    grads = grad(lambda p: FORMS[name](critic_of(p)).sum())(flat)
+    assert value.isfinite().all()
+    assert all(g.isfinite().all() for g in grads.values())
+
+
+def test_points_keep_no_gradient_of_the_spread():
+    """The gradient is over the point, not over the reals through their deviation."""
+    torch.testing.assert_close(
+        penalties.dragan(lambda x: x.sum((1, 2)), REAL, NOISE, target=0.0),
+        torch.full((BATCH,), 6.0, dtype=torch.float64),
+    )
+
+
+# Plain restraints
+
+
+def test_clipped_weights():
+    params = {"w": torch.tensor([0.3, -0.2, 0.01]), "b": torch.tensor(-5.0)}
+    clipped = penalties.clip_weights(params, 0.1)
+    assert_same(clipped, {"w": torch.tensor([0.1, -0.1, 0.01]), "b": torch.tensor(-0.1)})
+    assert params["b"] == -5
+    for c in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="positive"):
+            penalties.clip_weights(params, c)
+
+
+def test_instance_noise():
+    x, noise = signed((3, 2)), signed((3, 2), 1)
+    for std in (0.5, torch.tensor(0.5, dtype=torch.float64)):
+        torch.testing.assert_close(penalties.instance_noise(x, noise, std), x + noise / 2)
+    assert torch.equal(penalties.instance_noise(x, noise, 0.0), x)
+
+
+# Terms
+
+
+def test_every_term_is_its_penalty():
+    noise = {"wgan_gp": UNIFORM, "zero_centred_interpolates": UNIFORM, "dragan": NOISE}
+    critic = critic_of(PARAMS)
+    sums = 0.0
+    for name, make in penalties.ALL.items():
+        term = make(3.0)
+        assert term.name == name
+        assert term.weight == (1.5 if name in ("r1", "r2") else 3.0)
+        mean = FORMS[name](critic).mean()
+        actual = penalties.total([term], critic, REAL, FAKE, noise)
+        torch.testing.assert_close(actual, term.weight * mean, rtol=1e-14, atol=0)
+        lazy = make(torch.tensor(3.0, dtype=torch.float64), every=4)
+        torch.testing.assert_close(
+            penalties.total([lazy], critic, REAL, FAKE, noise), 4 * actual, rtol=1e-14, atol=0
+        )
+        sums = sums + actual
+    everything = [make(3.0) for make in penalties.ALL.values()]
+    torch.testing.assert_close(
+        penalties.total(everything, critic, REAL, FAKE, noise), sums, rtol=1e-14, atol=0
+    )
+    assert penalties.total([], critic, REAL, FAKE, {}) == 0
+    assert penalties.noise_shapes(everything, DATA) == {
+        "wgan_gp": (),
+        "zero_centred_interpolates": (),
+        "dragan": DATA,
+    }
+
+
+@pytest.mark.parametrize("name", penalties.ALL)
+def test_what_a_term_looks_at(name):
+    term = penalties.ALL[name]()
+    uniform = NOISE if name == "dragan" else UNIFORM
+
+    def value(real, fake):
+        return term.apply(critic_of(PARAMS), real, fake, uniform)
+
+    here = value(REAL, FAKE)
+    assert torch.equal(here, value(REAL, FAKE * 2)) == (term.looks_at == "real")
+    assert torch.equal(here, value(REAL * 2, FAKE)) == (term.looks_at == "fake")
+
+
+def test_options_reach_the_penalty():
+    critic = critic_of(PARAMS)
+    term = penalties.make_wgan_gp(target=0.6, one_sided=True)
+    actual = term.apply(critic, REAL, FAKE, UNIFORM)
+    assert torch.equal(actual, FORMS["wgan_gp one-sided"](critic))
+    term = penalties.make_dragan(target=0.5, scale=2.0)
+    assert torch.equal(term.apply(critic, REAL, FAKE, NOISE), FORMS["dragan, wider"](critic))
+
+
+def test_lazy_penalties_are_due_in_their_turn_and_weigh_the_same_on_average():
+    terms = [penalties.make_r1(every=4), penalties.make_r2(every=6), penalties.make_wgan_gp()]
+    assert [p.name for p in penalties.due(terms, 0)] == ["r1", "r2", "wgan_gp"]
+    assert [p.name for p in penalties.due(terms, 8)] == ["r1", "wgan_gp"]
+    assert [p.name for p in penalties.due(terms, 9)] == ["wgan_gp"]
+    noise = {"wgan_gp": UNIFORM}
+    critic = critic_of(PARAMS)
+    lazy = sum(
+        penalties.total(penalties.due(terms, t), critic, REAL, FAKE, noise) for t in range(12)
+    )
+    eager = [penalties.make_r1(), penalties.make_r2(), penalties.make_wgan_gp()]
+    torch.testing.assert_close(lazy / 12, penalties.total(eager, critic, REAL, FAKE, noise))
+
+
+def test_a_weight_may_be_a_traced_value(fresh_dynamo):
+    def objective(gamma):
+        term = penalties.make_r1(gamma)
+        return penalties.total([term], critic_of(PARAMS), REAL, FAKE, {})
+
+    compiled = compile_function(objective, backend="aot_eager")
+    once = penalties.r1(critic_of(PARAMS), REAL).mean()
+    for gamma in (1.0, 7.0):
+        actual = compiled(torch.tensor(gamma, dtype=torch.float64))
+        torch.testing.assert_close(actual, gamma / 2 * once)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_out_of_range():
+    with pytest.raises(ValueError, match="every 1 or more"):
+        penalties.make_r1(every=0)
+    for weight in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="at least 0"):
+            penalties.make_wgan_gp(weight)
