@@ -13,7 +13,7 @@ sigma, u and v being constants.
 May import the ground and `fgan.model`.
 
 References:
-    Miyato et al. 2018, arXiv:1802.05957, Algorithm 1 and equation 12. Like
+    Miyato et al. 2018, arXiv:1802.05957, Algorithm 1 and equation 8. Like
     ``torch.nn.utils.parametrizations.spectral_norm``, ours keeps v as well and updates u
     first, and begins with fifteen iterations on the initial weights.
 """
@@ -43,7 +43,7 @@ def spectral_norm(
 
     Every parameter with two dimensions or more is normalised, as a matrix of
     [outputs, all the rest]. The norm of a convolution's kernel is not that of the
-    convolution, but bounds it up to a constant (Miyato et al. 2018, section 3.1).
+    convolution, but bounds it up to a constant that its size and stride set.
 
     Args:
         num_iterations: of the power method in each training pass.

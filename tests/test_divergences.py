@@ -62,7 +62,7 @@ BEST_LOGITS = {
     "gan": lambda u: u.log(),
 }
 
-# Table 6 of the paper, its column f'(1): the threshold between "real" and "fake".
+# Table 2 of the paper, its column f'(1): the threshold between "real" and "fake".
 THRESHOLDS = {
     "kl": 1,
     "reverse_kl": -1,

@@ -66,7 +66,7 @@ def slope_at(loss, best, p, q):
 
 @given(DISTRIBUTIONS)
 def test_least_squares_measures_chi_squared(distributions):
-    """Mao et al. 2017, equations 5 to 7: 2 C(G) = chi^2(p + q, 2 q) when b - c = 1, b - a = 2."""
+    """Mao et al. 2017, equations 4 to 7: 2 C(G) = chi^2(p + q, 2 q) when b - c = 1, b - a = 2."""
     p, q = distributions
     for c in (0.0, 0.5):
         a, b = c - 1, c + 1
@@ -74,7 +74,7 @@ def test_least_squares_measures_chi_squared(distributions):
         best = (b * p + a * q) / (p + q)
         slope = slope_at(loss, best, p, q)
         torch.testing.assert_close(slope, torch.zeros_like(p), rtol=0, atol=1e-15)
-        # Equation 5 adds the generator's term on reals, which does not depend on the generator.
+        # Equation 4 adds the generator's term on reals, which does not depend on the generator.
         criterion = ((p + q) * loss.gen(real_logits=best, fake_logits=best)).sum()
         chi_squared = ((2 * q - (p + q)).square() / (p + q)).sum()
         torch.testing.assert_close(2 * criterion, chi_squared, rtol=1e-12, atol=1e-15)
@@ -88,7 +88,7 @@ def test_least_squares_targets_out_of_order(a, b, c):
 
 @given(DISTRIBUTIONS)
 def test_hinge_measures_total_variation(distributions):
-    """The least loss is 2 - 2 TV, at c = sign(p - q) (Lim and Ye 2017, section 3)."""
+    """The least loss is 2 - 2 TV, at c = sign(p - q)."""
     p, q = distributions
     at_best = expected_loss(losses.hinge.disc, torch.sign(p - q), p, q)
     torch.testing.assert_close(at_best, 2 - (p - q).abs().sum(), rtol=1e-13, atol=1e-14)

@@ -30,7 +30,7 @@ hinge = GanLoss(disc=_disc_hinge, gen=_gen_score)
 At the best D this is the total variation between the distributions, but for constants.
 
 References:
-    Lim and Ye 2017, arXiv:1705.02894, section 3; Miyato et al. 2018, arXiv:1802.05957,
+    Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957,
     equations 16 and 17.
 """
 

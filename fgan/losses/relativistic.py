@@ -3,8 +3,8 @@ r"""Relativistic losses: how much more real than fakes a real example looks.
 A common shift of all logits changes nothing, so the critic has no need to hold one.
 
 References:
-    Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4 (RSGAN, in section 4.1, and the
-    relativistic averages RaSGAN, RaLSGAN and RaHingeGAN; the last two in the appendix).
+    Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4 (RSGAN and RaSGAN), and the
+    appendix for RaLSGAN and RaHingeGAN.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ relativistic = GanLoss(disc=_disc_paired, gen=_gen_paired, gen_uses_real=True)
 Example i of the reals is paired with fake i. R3GAN is this with R1 and R2 penalties.
 
 References:
-    Jolicoeur-Martineau 2018, section 4.1 (RSGAN, later named RpGAN); Huang et al. 2024,
+    Jolicoeur-Martineau 2018, section 4 (RSGAN, later named RpGAN); Huang et al. 2024,
     arXiv:2501.05441, section 2.
 """
 
@@ -61,7 +61,7 @@ G minimises the same with real and fake exchanged. (The author's code halves bot
 ``scaled(relativistic_average, disc=0.5, gen=0.5)``.)
 
 References:
-    Jolicoeur-Martineau 2018, section 4.2.
+    Jolicoeur-Martineau 2018, section 4.
 """
 
 relativistic_average_hinge = _make_average(lambda d: relu(1 - d), lambda d: relu(1 + d))

@@ -44,7 +44,7 @@ def r2(critic: Critic, fake: Tensor) -> Tensor:
     """``|grad c(x)|^2`` on fakes, [B]; ``gamma / 2`` is the caller's factor.
 
     References:
-        Mescheder et al. 2018, section 4.1 (R2).
+        Mescheder et al. 2018, equation 10.
     """
     return _squared_norm(input_gradient(critic, fake))
 
@@ -71,8 +71,8 @@ def wgan_gp(
         one_sided: only norms above the target cost: ``max(0, |grad c(y)| - target)^2``.
 
     References:
-        Gulrajani et al. 2017, equation 3 and Algorithm 1; Petzka et al. 2018, equation 8
-        (one-sided, WGAN-LP).
+        Gulrajani et al. 2017, equation 3 and Algorithm 1; Petzka et al. 2018
+        (one-sided, there WGAN-LP).
     """
     excess = _norm(input_gradient(critic, _between(real, fake, uniform))) - target
     return (excess.relu() if one_sided else excess).square()
@@ -87,7 +87,7 @@ def zero_centred_interpolates(
         uniform: [B] in [0, 1); y = u x + (1 - u) G(z).
 
     References:
-        Thanh-Tung et al. 2019, section 5 (there on straight lines, as here, in data space).
+        Thanh-Tung et al. 2019 (0-GP).
     """
     return _squared_norm(input_gradient(critic, _between(real, fake, uniform)))
 
@@ -102,7 +102,7 @@ def dragan(
             taken as a constant.
 
     References:
-        Kodali et al. 2017, section 2.3; the noise is that of the authors' code, where
+        Kodali et al. 2017; the noise is that of the authors' code, where
         the paper has a Gaussian; their later code's point on the way to y is not taken.
     """
     noise = scale * real.std(correction=0) * uniform

@@ -30,7 +30,7 @@ def instance_noise(x: Tensor, noise: Tensor, std: float | Tensor) -> Tensor:
         std: at least 0; a number, or a 0-d tensor that a schedule lowers to zero.
 
     References:
-        Sønderby et al. 2017, arXiv:1610.04490, section 3; Arjovsky and Bottou 2017,
+        Sønderby et al. 2017, arXiv:1610.04490; Arjovsky and Bottou 2017,
         arXiv:1701.04862, section 3.
     """
     return x + std * noise
