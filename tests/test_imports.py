@@ -17,9 +17,9 @@ ROOMS = {
     "ground": ("pytree", "rng", "types", "errors", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "ema"),
     "game": ("state", "game", "step", "population"),
-    "disk": ("files",),
+    "disk": ("files", "lock", "sealed"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
-    "program": ("config", "recipes", "assemble", "train", "sample"),
+    "program": ("config", "recipes", "assemble", "train", "sample", "inspect", "doctor"),
 }
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}
 PARTS, GAME, SERVICES, PROGRAM = (
