@@ -1,8 +1,7 @@
 """One writer at a time: a lock that ends with its process.
 
 The kernel holds the lock, on an open file, and lets go of it when the process ends in
-whatever way; the file's text only says who holds it. (A child made by ``fork`` shares the
-open file: the lock lasts until it has ended too.)
+whatever way; the file's text only says who holds it.
 
 Disk: imports only `fgan.errors`, and never torch.
 """
@@ -51,24 +50,35 @@ class Lock:
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path = path
-        self._handle: int | None = handle
-        self._pid = os.getpid()
+        self._handle = handle
+        _held.add(self)
 
     def release(self) -> None:
-        """Let go; again does nothing."""
-        if self._handle is None:
-            return
-        if self._pid == os.getpid():  # not in a forked child: its parent still writes
+        """Let go; does nothing the second time, or in a forked child."""
+        if self in _held:
+            _held.remove(self)
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-        os.close(self._handle)
-        self._handle = None
+            os.close(self._handle)
 
     def __enter__(self) -> Lock:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+_held: set[Lock] = set()
+
+
+def _let_go_in_child() -> None:
+    # An open file, and so its lock, lasts as long as any process has it.
+    while _held:
+        os.close(_held.pop()._handle)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def acquire(path: Path, what: str) -> Lock:

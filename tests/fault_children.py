@@ -8,12 +8,13 @@ import resource
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fgan import checkpoint
+from fgan import checkpoint, lock
 from fgan.errors import FganError
 from fgan.rundir import RunDir, step_of
 from fgan.state import PlayerState, TrainState
@@ -133,6 +134,38 @@ def hold(run: RunDir, pipe: Any) -> None:
     outcome = _outcome(run.acquire)
     pipe.send((os.getpid(), outcome))
     pipe.recv()
+
+
+def hold_and_fork(run: RunDir, pipe: Any) -> None:
+    """Take the lock, and have a child that outlives us; tell its number."""
+    held = run.acquire()
+    child = os.fork()
+    if not child:
+        held.release()  # is not its to release
+        time.sleep(60)
+        os._exit(0)
+    pipe.send(child)
+    pipe.recv()
+
+
+def contend(path: Path, seconds: float, pipe: Any) -> None:
+    """Take and release a lock in turn with others; tell how often, and of any overlap."""
+    lock._TRIES, lock._PAUSE_SECONDS = 1, 0.0  # the most contention
+    inside = path.with_name("inside")
+    end, times, overlaps = time.monotonic() + seconds, 0, 0
+    while time.monotonic() < end:
+        try:
+            held = lock.acquire(path, "It")
+        except FganError:
+            continue
+        with held:
+            try:
+                os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                overlaps += 1
+            times += 1
+            inside.unlink(missing_ok=True)
+    pipe.send((times, overlaps))
 
 
 def _outcome(work: Any) -> tuple[str, int, str] | None:

@@ -71,15 +71,20 @@ def test_the_order_of_facts_and_the_layout_of_leaves_do_not_matter(tmp_path):
 
 def test_every_single_flipped_bit_is_noticed(tmp_path):
     path = saved(tmp_path / "a.safetensors")
-    content = bytearray(path.read_bytes())
+    content = path.read_bytes()
     assert len(content) < 1500
-    for bit in range(8 * len(content)):
-        content[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(content)
-        with pytest.raises(RunError):
-            sealed.verify(path)
-        content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
+    with path.open("r+b", buffering=0) as file:
+
+        def put(byte, place):
+            file.seek(place)
+            file.write(bytes([byte]))
+
+        for place, byte in enumerate(content):
+            for bit in range(8):
+                put(byte ^ 1 << bit, place)
+                with pytest.raises(RunError):
+                    sealed.verify(path)
+            put(byte, place)
     sealed.verify(path)
 
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -221,6 +222,15 @@ def test_a_hostile_file_is_refused_in_little_memory(tmp_path, start, kind):
     assert str(path) in outcome[2]
 
 
+@linux
+def test_a_file_longer_than_it_says_is_not_read(tmp_path, start):
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, children.state_of(1), {})
+    os.truncate(path, 2**36)  # with a hole
+    outcome = answer(*start(children.load_with_memory, path, SLACK))
+    assert outcome[:2] == ("RunError", 4)
+
+
 def test_a_second_writer_is_refused_and_told_of_the_first(tmp_path, start):
     run = rundir.create(tmp_path / "r", "x")
     assert lock.holder(run.lock) is None
@@ -259,6 +269,39 @@ def test_of_many_writers_at_once_one_wins(tmp_path, start):
     for process, _ in everyone:
         process.join(60)
     run.acquire().release()
+
+
+def test_no_two_hold_a_lock_at_one_time(tmp_path, start):
+    """The file goes at each release, while others are opening it."""
+    everyone = [start(children.contend, tmp_path / "lock", 1.5) for _ in range(4)]
+    said = [answer(*one) for one in everyone]
+    assert sum(times for times, _ in said) > 50
+    assert sum(overlaps for _, overlaps in said) == 0
+
+
+def test_a_forked_child_neither_keeps_nor_releases_the_lock(tmp_path, start):
+    run = rundir.create(tmp_path / "r", "x")
+    process, pipe = start(children.hold_and_fork, run)
+    assert pipe.poll(60)
+    child = pipe.recv()
+    try:
+        with pytest.raises(RunError, match=f"process {process.pid} "):
+            run.acquire()
+        process.kill()
+        process.join()
+        run.acquire().release()
+        os.kill(child, 0)  # it does live on
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_released_twice_leaves_the_next_one_alone(tmp_path):
+    run = rundir.create(tmp_path / "r", "x")
+    first = run.acquire()
+    first.release()
+    with run.acquire():
+        first.release()
+        assert lock.holder(run.lock).pid == os.getpid()
 
 
 def test_twenty_runs_at_once_get_twenty_directories(tmp_path):
