@@ -1,14 +1,16 @@
 """A training state as one ``.safetensors`` file: tensors by path, and JSON about them.
 
 The state is flattened to names like ``gen/params/0.weight``; the metadata say what it is
-a state of. Loading never runs code from the file: it fills a state of known structure.
+a state of. Loading never runs code from the file: it checks the checksum (`fgan.sealed`)
+and fills a state of known structure. The same state makes the same file, bit for bit.
 
-May import the ground, parts and game. Must not import another service but `fgan.files`.
+May import the ground, parts and game. Must not import another service but `fgan.files`
+and `fgan.sealed`.
 """
 
 from __future__ import annotations
 
-import json
+import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,64 +19,61 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fgan import files, pytree
+from fgan import files, pytree, sealed
 from fgan.errors import RunError
 from fgan.state import TrainState
-
-SCHEMA = 1
-_KEY = "fgan"  # the one entry of a file's metadata, a JSON object
 
 
 class Checkpoint(NamedTuple):
     """What a file holds."""
 
     tensors: dict[str, Tensor]  # by path, on the CPU
-    about: dict[str, Any]  # schema, versions, configuration, shape of the data
+    about: dict[str, Any]  # schema, checksum, versions, configuration, shape of the data
 
 
-def save(path: Path, state: TrainState, about: dict[str, Any]) -> None:
+def save(path: Path, state: TrainState, about: dict[str, Any]) -> str:
     """Write a state, whole or not at all.
 
     Args:
-        about: JSON-serialisable facts to keep beside it.
+        about: JSON-serialisable facts to keep beside it. No times and no names of
+            machines, so that equal states make equal files.
+    Returns:
+        The SHA-256 of the content, 64 digits: equal for equal states and facts.
     Raises:
+        RunError: when a number is not finite; nothing is written.
         DiskError: when the file cannot be written.
     """
-    # Leaves may share storage or be channels_last; a file holds each by itself.
-    leaves = [
-        leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for leaf in pytree.leaves(state)
-    ]
-    tensors = dict(zip(pytree.paths(state), leaves, strict=True))
-    facts = {"schema": SCHEMA, "torch": torch.__version__, **about}
-    metadata = {_KEY: json.dumps(facts, sort_keys=True)}
-    files.write_bytes(path, safetensors.torch.save(tensors, metadata))
+    tensors = {}
+    for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
+        # Leaves may share storage or be channels_last; a file holds each by itself.
+        tensors[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
+        if not bool(tensors[name].isfinite().all()):
+            raise RunError(
+                f'{path} is not written: "{name}" holds a number that is not finite.',
+                "Go back to an earlier checkpoint and try a lower --lr.",
+            )
+    versions = {
+        "python": platform.python_version(),
+        "safetensors": safetensors.__version__,
+        "torch": torch.__version__,
+    }
+    metadata = {sealed.KEY: sealed.facts_text({**versions, **about})}
+    digits, parts = sealed.seal(safetensors.torch.save(tensors, metadata))
+    files.write_bytes(path, *parts)
+    return digits
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a file written by `save`.
+    """Read a file written by `save`; takes about twice its size in memory.
 
     Raises:
         RunError: when it is missing, damaged, or not ours.
     """
+    header, content = sealed.read(path)
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            about = json.loads(metadata[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise RunError(f"There is no file {path}.", "Check the path.") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path} cannot be read: {error}.", "Use another checkpoint.") from error
-    except (KeyError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} is not a checkpoint of fgan.", "Give a run directory or a file from one."
-        ) from error
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-        raise RunError(
-            f"{path} has a format this version does not know.", "Use the version that wrote it."
-        )
-    return Checkpoint(tensors, about)
+        return Checkpoint(safetensors.torch.load(content), header.about)
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise sealed.damaged(path, f"its tensors cannot be read ({error})") from error
 
 
 def restore(checkpoint: Checkpoint, like: TrainState, path: Path) -> TrainState:

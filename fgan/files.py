@@ -7,27 +7,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
 from fgan.errors import DiskError
 
+_WRITE_BYTES = 2**20  # at once: a full disk or a kill comes between two writes
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what `mkstemp` makes of our arguments
 
-def write_bytes(path: Path, content: bytes) -> None:
+
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file through a temporary one beside it, synchronised to disk, then renamed.
 
+    Args:
+        parts: the content, in pieces so that nobody has to join large ones.
     Raises:
-        DiskError: naming the file, when anything fails; an earlier file is then untouched.
+        DiskError: naming the file, when anything fails. What is at ``path`` is then the
+            earlier file or the new one, whole.
     """
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
         )
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            for part in parts:
+                _write_all(handle, part)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -44,6 +53,21 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, content.encode())
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder; only for its one writer."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if _TEMPORARY.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    os.unlink(folder / name)
+
+
+def _write_all(handle: int, content: bytes | memoryview) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(handle, left[:_WRITE_BYTES]) :]
 
 
 def _umask() -> int:

@@ -6,8 +6,10 @@
         skipped.txt      files of the data that were left out, if any
         samples/         real.png, step-0001000.png ... of the same latents
         checkpoints/     step-0001000.safetensors ...
+        .lock            while somebody writes: who
 
-May import the ground. Must not import another service but `fgan.files`.
+May import the ground. Must not import another service but `fgan.files`, `fgan.lock` and
+`fgan.sealed`, nor torch.
 """
 
 from __future__ import annotations
@@ -17,12 +19,20 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fgan import files
+from fgan import files, lock, sealed
 from fgan.errors import DiskError, RunError
 
-_KEEP = 2  # checkpoints
+KEEP = 2  # checkpoints at least: the newest, and one more should that be damaged
+_NAME = re.compile(r"step-(\d+)\.safetensors")
+
+
+class Newest(NamedTuple):
+    """The newest checkpoint that is intact, and what was passed over to find it."""
+
+    path: Path
+    damaged: list[RunError]  # of newer ones, the newest first
 
 
 class RunDir:
@@ -34,6 +44,21 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
+        self.lock = path / ".lock"
+
+    def acquire(self) -> lock.Lock:
+        """Become the one writer, until the lock is released or the process ends.
+
+        What an earlier writer left half written is removed. Reading needs no lock.
+
+        Raises:
+            RunError: naming the process that writes.
+            DiskError: when the lock cannot be made.
+        """
+        held = lock.acquire(self.lock, f"Run {self.path}")
+        for folder in (self.path, self.samples, self.checkpoints):
+            files.sweep(folder)
+        return held
 
     def sample_path(self, step: int) -> Path:
         return self.samples / f"step-{step:07d}.png"
@@ -43,10 +68,13 @@ class RunDir:
 
     def saved(self) -> list[Path]:
         """Checkpoints, the newest last."""
-        return sorted(self.checkpoints.glob("step-*.safetensors"))
+        return sorted(
+            (p for p in self.checkpoints.glob("step-*.safetensors") if _NAME.fullmatch(p.name)),
+            key=step_of,
+        )
 
     def latest(self) -> Path:
-        """The newest checkpoint.
+        """The newest checkpoint, intact or not.
 
         Raises:
             RunError: when there is none.
@@ -57,11 +85,43 @@ class RunDir:
             )
         return saved[-1]
 
-    def forget_old(self) -> None:
-        """Remove all checkpoints but the newest few."""
-        for old in self.saved()[:-_KEEP]:
+    def newest(self) -> Newest:
+        """The newest checkpoint that matches its checksum.
+
+        Raises:
+            RunError: when there is none.
+        """
+        damaged: list[RunError] = []
+        for path in reversed(self.saved()):
+            try:
+                sealed.verify(path)
+            except RunError as error:
+                damaged.append(error)
+            else:
+                return Newest(path, damaged)
+        if not damaged:
+            self.latest()  # raises
+        raise RunError(
+            f"{self.path} holds no checkpoint that can be used: {damaged[0].problem}",
+            "Train again, into another run directory.",
+        )
+
+    def forget_old(self, keep: int = KEEP) -> None:
+        """Remove all checkpoints but the newest ``keep``, and at least two.
+
+        Where none of those is intact, the newest that is stays too. Which are removed is
+        decided before the first one is.
+        """
+        saved = self.saved()
+        old = saved[: -max(keep, KEEP)]
+        if not old:
+            return
+        with contextlib.suppress(RunError):
+            newest = self.newest().path
+            old = [path for path in old if path != newest]
+        for path in old:
             with contextlib.suppress(OSError):
-                old.unlink()
+                path.unlink()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``.
@@ -74,6 +134,38 @@ class RunDir:
                 stream.write(json.dumps(row) + "\n")
         except OSError as error:
             raise _disk(self.metrics, error) from error
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``; a last line torn by a kill is not one.
+
+        Raises:
+            RunError: naming a line that is not a row.
+        """
+        return [row for row, _ in self._metrics()]
+
+    def cut_metrics(self, step: int) -> None:
+        """Keep the rows up to ``step``, byte for byte: the file as it was then.
+
+        Raises:
+            RunError: naming a line that is not a row; the file is then untouched.
+            DiskError: when it cannot be written.
+        """
+        kept = [line for row, line in self._metrics() if row["step"] <= step]
+        if self.metrics.exists():
+            files.write_bytes(self.metrics, b"".join(line + b"\n" for line in kept))
+
+    def _metrics(self) -> list[tuple[dict[str, Any], bytes]]:
+        try:
+            # What comes after the last line break was not written to its end.
+            *lines, _ = self.metrics.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(
+                f"{self.metrics} cannot be read: {error.strerror or error}.",
+                "Check its permissions.",
+            ) from error
+        return [(_row(line, n, self.metrics), line) for n, line in enumerate(lines, start=1)]
 
 
 def create(path: Path | None, name: str, parent: Path = Path("runs")) -> RunDir:
@@ -100,6 +192,13 @@ def create(path: Path | None, name: str, parent: Path = Path("runs")) -> RunDir:
     return run
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step in the name of a checkpoint of a run."""
+    if not (match := _NAME.fullmatch(checkpoint.name)):
+        raise ValueError(f"{checkpoint.name} is not the name of a checkpoint")
+    return int(match[1])
+
+
 def find_checkpoint(path: Path) -> Path:
     """The newest checkpoint of a run directory; a file is one itself.
 
@@ -111,6 +210,18 @@ def find_checkpoint(path: Path) -> Path:
     if path.is_file():
         return path
     raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
+
+
+def _row(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise TypeError("not a row")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"Line {number} of {path} is damaged.", "Remove that line, or the file."
+        ) from error
+    return row
 
 
 def _next(parent: Path, name: str) -> Path:

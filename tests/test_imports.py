@@ -17,10 +17,13 @@ ROOMS = {
     "ground": ("pytree", "rng", "types", "errors", "checks", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": ("state", "game", "step", "population"),
-    "tools": ("files", "cse"),
+    "tools": ("files", "lock", "sealed", "cse"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
-    "program": ("config", "recipes", "assemble", "train", "sample"),
-}
+    "program": (
+        "config", "recipes", "assemble", "stepping", "record", "resume", "train", "sample",
+        "inspect", "doctor",
+    ),
+}  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}
 PARTS, GAME, SERVICES, PROGRAM = (
     list(ROOMS).index(r) for r in ("parts", "game", "services", "program")
