@@ -341,6 +341,7 @@ def test_a_damaged_row_amid_the_metrics_is_named(run):
     ],
 )
 def test_the_linter_refuses_formats_that_run_code(code):
+    pytest.importorskip("ruff")
     root = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--stdin-filename", "fgan/x.py", "-"],
