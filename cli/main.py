@@ -16,8 +16,10 @@ from typing import Annotated
 import typer
 
 import fgan
-from fgan.errors import FganError
+from fgan.errors import FganError, Interrupted
 
+from .doctor import doctor
+from .inspect import inspect
 from .recipes import recipes
 from .sample import sample
 from .train import train
@@ -34,6 +36,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(recipes)
+app.command()(inspect)
+app.command()(doctor)
 
 
 def _version(value: bool) -> None:
@@ -57,6 +61,8 @@ def main() -> None:
         code = app(prog_name="fgan", standalone_mode=False)
     except KeyboardInterrupt:
         code = 130
+    except Interrupted as stop:
+        code = stop.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

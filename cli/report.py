@@ -69,7 +69,7 @@ class Report(Observer):
         self._total = 0
         self._begun = time.perf_counter()
         self._shown = 0.0  # when the bar last moved
-        self._first_step = False
+        self.under_way = False  # a step has been made
         self._decoded: TaskID | None = None
         self._bar = Progress(
             MofNCompleteColumn(),
@@ -122,8 +122,8 @@ class Report(Observer):
         self._bar.start()
 
     def advanced(self, step: int) -> None:
-        if not self._first_step:
-            self._first_step = True
+        if not self.under_way:
+            self.under_way = True
             gc.enable()
             self._say(f"First step after {time.perf_counter() - self._begun:.1f} s.")
         now = time.perf_counter()
@@ -154,6 +154,10 @@ class Report(Observer):
         """The last word: what there is, and what to type next."""
         verb = "Stopped" if result.stopped else "Finished"
         took = time.perf_counter() - self._begun
+        if result.state is None:
+            return
         self._say(f"{verb} after {result.steps:,} steps, {took:.0f} s.")
         self._say(f"  last grid: {result.run.sample_path(result.steps)}")
+        if result.stopped:
+            self._say(f"  resume: fgan train --resume {result.run.path}")
         self._say(f"  next: fgan sample {result.run.path} -n 64 --out samples.png")

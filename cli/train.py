@@ -13,7 +13,8 @@ import typer
 
 from fgan import config as configs
 from fgan import recipes
-from fgan.errors import ConfigError
+from fgan.config import TrainConfig
+from fgan.errors import ConfigError, Interrupted
 
 _DATA, _NETS, _GAME, _RUN, _OUT = "Data", "Networks", "Game", "Run", "Output"
 _NAMES = ("mnist", *configs.TORCHVISION_SETS, *configs.POINT_SETS)
@@ -206,6 +207,22 @@ def train(
     threads: Annotated[
         int | None, _option("threads", "CPU threads; 0: as PyTorch chooses.", _RUN)
     ] = None,
+    on_nonfinite: Annotated[
+        str | None,
+        _option("on_nonfinite", "A step that is not finite: halt, skip it, or rollback.", _RUN),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Run directory to go on with; auto: the newest run of these options, if any.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
+    override: Annotated[
+        bool,
+        typer.Option("--override", help="Resume with other options.", rich_help_panel=_RUN),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -227,8 +244,10 @@ def train(
         int | None, _option("sample_every", "Steps between grids; 0: at the end.", _OUT)
     ] = None,
     save_every: Annotated[
-        int | None, _option("save_every", "Steps between checkpoints; 0: at the end.", _OUT)
+        str | None,
+        _option("save_every", "Between checkpoints: steps, or 30s, 5m, 1h; 0: at the end.", _OUT),
     ] = None,
+    keep: Annotated[int | None, _option("keep", "How many checkpoints stay.", _OUT)] = None,
     grid: Annotated[int | None, _option("grid", "Images in a grid.", _OUT)] = None,
     dry_run: Annotated[
         bool,
@@ -255,34 +274,62 @@ def train(
     given["gen_hidden"] = _numbers("--gen-hidden", gen_hidden, int)
     given["disc_hidden"] = _numbers("--disc-hidden", disc_hidden, int)
     given["betas"] = _numbers("--betas", betas, float)
-    if not data and config is None and recipe is None:
-        raise ConfigError(
-            "There is nothing to train on: DATA is missing.",
-            "Try `fgan train mnist --arch mlp --compile`.",
-        )
-    resolved = recipes.resolve(recipe, given, config) if recipe else configs.resolve(given, config)
+    if save_every is not None and save_every.isdecimal():
+        given["save_every"] = int(save_every)
+    _check_sources(data, config, recipe, resume, run_dir)
+    anew = resume in (None, "auto")
+    resolved = _resolve(given, config, recipe) if anew else None
 
     _quiet_torch()
     # Importing and tracing make millions of objects that live for good: looking for garbage
     # among them takes a tenth of the time to the first step.
     gc.disable()
+    from fgan import resume as resuming
     from fgan import train as training
 
     from .report import Report, header
 
     with Report(quiet) as report:
+        _on_signals(report)
+        point = None
+        path = resuming.latest_like(resolved, run_dir) if resolved and resume else resume
+        if path:
+            point = resuming.extend(resuming.find(Path(path)), given, override=override)
+            resolved = point.config
+        assert resolved is not None
         plan = training.plan(resolved, report)
         if dry_run:
             if not quiet:
                 header(plan, None)
             print(configs.to_toml(plan.config), end="")
             return
-        _finish_on_signals(report)
-        result = training.train(plan, report, run_dir)
+        result = training.train(plan, report, run_dir, point)
     report.ended(result)
     print(result.run.path)
     if result.stopped:
         raise typer.Exit(128 + report.signal)
+
+
+def _check_sources(
+    data: str, config: Path | None, recipe: str | None, resume: str | None, run_dir: Path | None
+) -> None:
+    if resume not in (None, "auto"):
+        if config is not None or recipe is not None or run_dir is not None:
+            raise ConfigError(
+                "--resume RUN takes the options and the place of the run.",
+                "Leave out --config, --recipe and --run-dir.",
+            )
+    elif not data and config is None and recipe is None:
+        raise ConfigError(
+            "There is nothing to train on: DATA is missing.",
+            "Try `fgan train mnist --arch mlp --compile`.",
+        )
+
+
+def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> TrainConfig:
+    if recipe is not None:
+        return recipes.resolve(recipe, given, config)
+    return configs.resolve(given, config)
 
 
 def _numbers(name: str, text: str | None, kind: type) -> tuple[Any, ...] | None:
@@ -304,13 +351,18 @@ def _quiet_torch() -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
-def _finish_on_signals(report: Any) -> None:
-    """The first SIGINT or SIGTERM ends the run after the present step, a second one at once."""
+def _on_signals(report: Any) -> None:
+    """SIGINT and SIGTERM end the run after the present step, or at once where there is none.
+
+    A second one ends the process whatever it does.
+    """
 
     def stop(number: int, frame: object) -> None:
         if report.signal:
             os._exit(128 + number)
         report.signal = number
+        if not report.under_way:  # decoding, compiling: nothing to finish, nothing to lose
+            raise Interrupted(number)
         print("\nStopping after this step; once more to stop at once.", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):

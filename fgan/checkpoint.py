@@ -31,12 +31,18 @@ class Checkpoint(NamedTuple):
     about: dict[str, Any]  # schema, checksum, versions, configuration, shape of the data
 
 
-def save(path: Path, state: TrainState, about: dict[str, Any]) -> str:
+PENDING = "log/pending"  # the metrics of steps that no line has averaged yet
+
+
+def save(
+    path: Path, state: TrainState, about: dict[str, Any], pending: Tensor | None = None
+) -> str:
     """Write a state, whole or not at all.
 
     Args:
         about: JSON-serialisable facts to keep beside it. No times and no names of
             machines, so that equal states make equal files.
+        pending: float32 [n, fields], metrics that the next line of the log will average.
     Returns:
         The SHA-256 of the content, 64 digits: equal for equal states and facts.
     Raises:
@@ -52,6 +58,7 @@ def save(path: Path, state: TrainState, about: dict[str, Any]) -> str:
                 f'{path} is not written: "{name}" holds a number that is not finite.',
                 "Go back to an earlier checkpoint and try a lower --lr.",
             )
+    tensors[PENDING] = torch.zeros(0) if pending is None else pending.contiguous()
     versions = {
         "python": platform.python_version(),
         "safetensors": safetensors.__version__,
@@ -83,7 +90,7 @@ def restore(checkpoint: Checkpoint, like: TrainState, path: Path) -> TrainState:
         RunError: naming the first leaf that is missing, left over, or of another shape.
     """
     names = pytree.paths(like)
-    if unmatched := sorted(set(names) ^ checkpoint.tensors.keys()):
+    if unmatched := sorted(set(names) ^ (checkpoint.tensors.keys() - {PENDING})):
         raise RunError(
             f'{path} does not fit its configuration: "{unmatched[0]}" is on one side only.',
             "Use the configuration it was saved with.",
@@ -97,6 +104,6 @@ def restore(checkpoint: Checkpoint, like: TrainState, path: Path) -> TrainState:
                 f"not {leaf.dtype} {tuple(leaf.shape)}.",
                 "Use the configuration it was saved with.",
             )
-        leaves.append(saved.to(leaf.device))
+        leaves.append(torch.empty_like(leaf).copy_(saved))  # strides as in ``like``
     restored: TrainState = pytree.unflatten(pytree.structure(like), leaves)
     return restored

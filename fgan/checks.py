@@ -6,6 +6,7 @@ This room is ground: the standard library only.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,3 +89,25 @@ def device(value: Any) -> str:
     if kind not in ("auto", "cpu", "cuda", "mps") or (index and not index.isdigit()):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
     return str(value)
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def every(value: int | str) -> tuple[float, str]:
+    """How often: ``500`` is (500, "steps"); ``"30s"``, ``"5m"``, ``"1h"`` are in seconds.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return float(value), "steps"
+    match = re.fullmatch(r"(\d{1,9})([smh]?)", value) if isinstance(value, str) else None
+    if match is None or (match[2] and not int(match[1])):
+        raise ValueError("must be a number of steps, or a time such as 30s, 5m or 1h")
+    return int(match[1]) * _UNITS[match[2]], "seconds" if match[2] else "steps"
+
+
+def interval(value: Any) -> int | str:
+    number, unit = every(value)
+    return int(number) if unit == "steps" else str(value)

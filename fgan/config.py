@@ -42,6 +42,7 @@ STAT_PASSES = ("every", "own")
 SAMPLE_STATS = ("running", "batch")
 RESIZES = ("crop", "stretch")
 STREAMS = ("auto", "always", "never")
+ON_NONFINITE = ("halt", "skip", "rollback")
 DTYPES = ("float32", "bfloat16", "float64")
 
 
@@ -97,7 +98,9 @@ class TrainConfig:
     compile: bool
     log_every: int
     sample_every: int
-    save_every: int
+    save_every: int | str  # steps, or a time such as "5m"
+    keep: int
+    on_nonfinite: str
     grid: int
 
 
@@ -135,6 +138,8 @@ _COMMON: dict[str, Any] = {
     "log_every": 100,
     "sample_every": 1000,
     "save_every": 5000,
+    "keep": 2,
+    "on_nonfinite": "halt",
     "grid": 64,
 }
 
@@ -302,7 +307,9 @@ _CHECKS: dict[str, checks.Check] = {
     "compile": checks.boolean,
     "log_every": checks.integer(1),
     "sample_every": checks.integer(0),
-    "save_every": checks.integer(0),
+    "save_every": checks.interval,
+    "keep": checks.integer(2),
+    "on_nonfinite": checks.one_of(*ON_NONFINITE),
     "grid": checks.integer(1, 4097),
 }
 # Options of one architecture only.

@@ -63,3 +63,15 @@ class DiskError(FganError):
     """A file could not be written or read (exit 7)."""
 
     exit_code = 7
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to end (exit 128 + its number); not an error.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number

@@ -46,6 +46,7 @@ class Stream:
     EPOCH = 3  # with the number of the epoch
     SAMPLES = 4
     DATA = 5  # synthetic data sets
+    ROLLBACK = 6  # with how many times a run went back
 
 
 def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,10 @@ class RunDir:
         for path in old:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+    def remove(self) -> None:
+        """Remove the directory and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``.

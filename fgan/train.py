@@ -10,31 +10,30 @@ May import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import fgan
-from fgan import assemble, checkpoint, images, pytree, rng, rundir
+from fgan import assemble, checkpoint, pytree, rng, rundir
 from fgan import config as configs
-from fgan.compile import HeadStart, compile_function, compile_step
+from fgan import resume as resuming
+from fgan.checks import every
+from fgan.compile import HeadStart
 from fgan.config import TrainConfig
-from fgan.data import Batches, Source, StreamedSource, make_feed, normalise
+from fgan.data import Batches, Source, StreamedSource, make_feed
 from fgan.errors import DeviceError, DivergedError
-from fgan.game import Game, init_state, make_draws
+from fgan.game import Game, init_state
+from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
 from fgan.state import TrainState
-from fgan.step import Step, make_step
-from fgan.types import Draws, Key, Metrics
+from fgan.stepping import DrawAhead, make_train_step
+from fgan.types import Key
 
-_BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
-_BLOCK_STEPS = 64
+MAX_ROLLBACKS = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Result:
     """What a run ended with."""
 
     run: RunDir
-    state: TrainState
+    state: TrainState | None  # None when a resumed run had nothing left to do
     steps: int  # done
     stopped: bool  # before its end, because the observer asked
 
@@ -133,67 +132,170 @@ def run(
     return train(plan(config, observer), observer, run_dir)
 
 
-def train(plan: Plan, observer: Observer, run_dir: Path | None = None) -> Result:
-    """Carry out a plan; arguments and errors as `run`."""
-    config, game = plan.config, plan.game
-    key = rng.key(config.seed, plan.device)
-    dtype = assemble.state_dtype(config)
-    try:
-        state = init_state(game, key, dtype=dtype)
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(config) from error
-    batches = _batches(config, plan.source, key)
-    draw = DrawAhead(game, key, config)
-    step = make_train_step(game, config)
+def resume(path: Path, observer: Observer | None = None, **options: Any) -> Result:
+    """Go on with a run from its newest intact checkpoint.
 
-    out = rundir.create(run_dir, f"{rundir.plain(plan.source.name)}-{config.arch}")
-    rundir.write_config(out, configs.to_toml(config))
-    if plan.source.skipped:
-        rundir.write_skipped(out, plan.source.skipped)
-    about = {
-        "fgan": fgan.__version__,
-        "config": configs.as_dict(config),
-        "data_shape": list(plan.source.shape),
-    }
-    pictures = Pictures(plan, key, out)
-    log = MetricsLog(out, batches, observer)
-    observer.started(plan, out)
+    Args:
+        options: ``steps`` or ``epochs`` for a longer run.
+    Raises:
+        RunError: when there is nothing to go on with; else as `run`.
+    """
+    observer = observer or Observer()
+    point = resuming.extend(resuming.find(path), options)
+    return train(plan(point.config, observer), observer, point=point)
 
-    def save(state: TrainState, step: int) -> Path:
-        path = out.checkpoint_path(step)
-        checkpoint.save(path, state, about)
-        out.forget_old()
-        observer.wrote(path)
-        return path
 
-    done, stopped = 0, False
-    with make_feed(plan.source, batches, plan.device) as feed:
-        while done < plan.steps and not stopped:
-            raw = feed(done)
-            try:
-                state, metrics = step(state, raw, draw(done))
-            except torch.OutOfMemoryError as error:
-                raise _out_of_memory(config) from error
-            done += 1
-            if done == 1:  # not before: drawing imports a second's worth of libraries
-                pictures.reals(plan.source)
-            log.add(metrics)
-            observer.advanced(done)
-            stopped = observer.stop_requested()
-            last = stopped or done == plan.steps
-            # Reading the flag waits for the device: at every step only where that is free.
-            check = plan.device.type == "cpu" or last or _due(done, config.log_every)
-            if check and not log.finite():
-                if bool(pytree.all_finite(state)):
-                    save(state, done)
-                raise _diverged(done, out)
-            if last or _due(done, config.log_every):
-                log.write(done)
-            if last or _due(done, config.sample_every):
-                observer.wrote(pictures.fakes(state, done))
-            if last or _due(done, config.save_every):
-                save(state, done)
-    return Result(out, state, done, stopped)
+def train(
+    plan: Plan,
+    observer: Observer,
+    run_dir: Path | None = None,
+    point: resuming.Point | None = None,
+) -> Result:
+    """Carry out a plan, from its start or from a point of an earlier run; errors as `run`."""
+    if point is not None and point.step >= plan.steps:
+        observer.noted(f"Run {point.run.path} is already at step {point.step}.")
+        return Result(point.run, None, point.step, False)
+    name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
+    out = point.run if point else rundir.create(run_dir, name)
+    with out.acquire():
+        loop = None
+        try:
+            loop = _Loop(plan, observer, out, point)
+            return loop.run()
+        except BaseException:
+            if point is None and (loop is None or not loop.done):
+                out.remove()  # nothing happened that would be worth keeping
+            raise
+
+
+class _Loop:
+    """A run under way: what changes from step to step, and what is done between steps."""
+
+    def __init__(
+        self, plan: Plan, observer: Observer, out: RunDir, point: resuming.Point | None
+    ) -> None:
+        config = plan.config
+        self.plan, self.observer, self.out = plan, observer, out
+        self.key = rng.key(config.seed, plan.device)
+        self.done = self.last_saved = 0
+        self.rollbacks = 0
+        self.saved_at = time.monotonic()
+        try:
+            self.state = init_state(plan.game, self.key, dtype=assemble.state_dtype(config))
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(config) from error
+        self.step = make_train_step(plan.game, config)
+        rundir.write_config(out, configs.to_toml(config))
+        if plan.source.skipped:
+            rundir.write_skipped(out, plan.source.skipped)
+        self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
+        self.log = MetricsLog(out, _batches(config, plan.source))
+        if point is not None:
+            self.go_back(point)
+            for note in point.notes:
+                observer.noted(note)
+        observer.started(plan, out)
+        if point is not None:
+            observer.noted(f"Resumed from {point.file}.")
+
+    def go_back(self, point: resuming.Point) -> None:
+        """Take the state of a checkpoint; what was logged after it is forgotten."""
+        self.state = checkpoint.restore(point.saved, self.state, point.file)
+        self.log.resume(point.saved.tensors[checkpoint.PENDING].to(self.plan.device))
+        self.out.cut_metrics(point.step)
+        self.done = self.last_saved = point.step
+        self.rollbacks = point.rollbacks
+
+    def run(self) -> Result:
+        """Until the end, a stop, or a failure."""
+        stopped = False
+        while self.done < self.plan.steps and not stopped:
+            stopped = self._run_until_rollback()
+        return Result(self.out, self.state, self.done, stopped)
+
+    def _run_until_rollback(self) -> bool:
+        """Steps in order; whether a stop was asked for, or False after a rollback or the end."""
+        config = self.plan.config
+        # After a rollback the same numbers would end in the same place.
+        again = rng.Stream.ROLLBACK
+        key = rng.fold_in(self.key, self.rollbacks, again) if self.rollbacks else self.key
+        draw = DrawAhead(self.plan.game, key, config)
+        batches = _batches(config, self.plan.source, key)
+        with make_feed(self.plan.source, batches, self.plan.device, self.done) as feed:
+            while self.done < self.plan.steps:
+                raw = feed(self.done)
+                try:
+                    self.state, metrics = self.step(self.state, raw, draw(self.done))
+                except torch.OutOfMemoryError as error:
+                    raise _out_of_memory(config) from error
+                self.log.add(metrics)
+                if not self.done:  # not before: drawing imports a second's worth of libraries
+                    self.pictures.reals()
+                self.done += 1
+                self.observer.advanced(self.done)
+                stopped = self.observer.stop_requested()
+                if self._after_step(stopped):
+                    return False
+                if stopped:
+                    return True
+        return False
+
+    def _after_step(self, stopped: bool) -> bool:
+        """What is due after a step; whether the run went back to a checkpoint."""
+        config, done = self.plan.config, self.done
+        last = done == self.plan.steps
+        save = last or stopped or self._save_due()
+        # Reading the flag waits for the device: at every step only where that is free.
+        check = self.plan.device.type == "cpu" or save or _due(done, config.log_every)
+        if check and not self.log.finite() and self._refused():
+            return True
+        # Not at a stop: the resumed run writes that line, as if nothing had happened.
+        if last or _due(done, config.log_every):
+            self.observer.logged(self.log.write(done))
+        if last or stopped or _due(done, config.sample_every):
+            self.observer.wrote(self.pictures.fakes(self.state, done))
+        if save:
+            self.save()
+        return False
+
+    def _save_due(self) -> bool:
+        number, unit = every(self.plan.config.save_every)
+        if unit == "steps":
+            return _due(self.done, int(number))
+        return time.monotonic() - self.saved_at >= number
+
+    def save(self) -> None:
+        """A checkpoint of the present state, from which the run goes on exactly."""
+        about = {
+            "fgan": fgan.__version__,
+            "config": configs.as_dict(self.plan.config),
+            "data_shape": list(self.plan.source.shape),
+            "step": self.done,
+            "rollbacks": self.rollbacks,
+        }
+        path = self.out.checkpoint_path(self.done)
+        checkpoint.save(path, self.state, about, self.log.pending())
+        self.out.forget_old(self.plan.config.keep)
+        self.last_saved, self.saved_at = self.done, time.monotonic()
+        self.observer.wrote(path)
+
+    def _refused(self) -> bool:
+        """A step was not finite, and left the state as it was: halt, skip, or go back."""
+        policy = self.plan.config.on_nonfinite
+        if policy == "skip":
+            return False
+        if policy == "rollback" and self.last_saved and self.rollbacks < MAX_ROLLBACKS:
+            step, rollbacks = self.done, self.rollbacks + 1
+            self.go_back(resuming.find(self.out.path))
+            self.rollbacks = rollbacks
+            self.observer.noted(
+                f"Step {step} was not finite: back to step {self.done}, with other numbers "
+                f"({rollbacks} of {MAX_ROLLBACKS} times)."
+            )
+            return True
+        if bool(pytree.all_finite(self.state)):
+            self.save()
+        raise _diverged(self.done, self.out)
 
 
 def _due(step: int, every: int) -> bool:
@@ -205,140 +307,6 @@ def _batches(
 ) -> Batches:
     key = rng.key(config.seed) if key is None else key
     return Batches(source, key, config.batch_size, config.disc_steps)
-
-
-def make_train_step(game: Game, config: TrainConfig) -> Step:
-    """The game's step over examples as they are stored: normalising is part of the graph.
-
-    Returns:
-        ``step(state, raw, draws) -> (state, metrics)`` with raw uint8 [B, C, H, W], or float
-        [B, D] for points (after [k, ...] for k > 1 discriminator steps). Compiled, it writes
-        the new state into the old one.
-    """
-    step = make_step(game)
-    low, dtype = assemble.image_low(config), assemble.state_dtype(config)
-
-    def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        return step(state, normalise(raw, low, dtype), draws)
-
-    return compile_step(train_step, donate=True) if config.compile else train_step
-
-
-def _compiled_uniform(key: Key, shape: tuple[int, ...]) -> Tensor:
-    return _uniform_of(shape)(key)
-
-
-@functools.cache
-def _uniform_of(shape: tuple[int, ...]) -> Callable[[Key], Tensor]:
-    return compile_function(lambda key: rng.uniform(key, shape))
-
-
-class DrawAhead:
-    """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
-
-    Drawn eagerly, but for the noise of stochastic layers in a compiled run: that is a
-    hundred times as many numbers, and compiled they take a tenth of the time. (Compiling
-    the latents too costs more seconds than it saves in a run of minutes.) Blocks are
-    aligned to multiples of their length, so that a step's numbers do not depend on where a
-    run began.
-    """
-
-    def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
-        self._key = key
-        self._draw = functools.partial(
-            make_draws,
-            game,
-            key,
-            batch_size=config.batch_size,
-            dtype=assemble.state_dtype(config),
-            uniform=_compiled_uniform if config.compile else rng.uniform,
-        )
-        numbers = pytree.size(make_draws(game, key, 0, config.batch_size))
-        self._length = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // numbers))
-        self._number = -1
-        self._block: list[Draws] = []
-
-    def __call__(self, step: int) -> Draws:
-        number, place = divmod(step, self._length)
-        if number != self._number:
-            first = number * self._length
-            steps = torch.arange(first, first + self._length, device=self._key.device)
-            self._block = pytree.unstack(self._draw(steps))
-            self._number = number
-        return self._block[place]
-
-
-class MetricsLog:
-    """Collects the metrics of steps on the device; a line is their mean since the last one."""
-
-    def __init__(self, out: RunDir, batches: Batches, observer: Observer) -> None:
-        self._out, self._batches, self._observer = out, batches, observer
-        self._window: list[Metrics] = []
-        self._checked = 0  # entries of the window known to be finite
-        self._begun = self._window_begun = time.perf_counter()
-        self._timed_steps = -1  # since the window began; the first step ever is not timed
-
-    def add(self, metrics: Metrics) -> None:
-        self._window.append(metrics)
-        self._timed_steps += 1
-        if not self._timed_steps and len(self._window) == 1:
-            # Compilation, or the first touch of the device, is not speed.
-            metrics.finite.item()
-            self._window_begun = time.perf_counter()
-
-    def finite(self) -> bool:
-        """Whether every step since the last call was finite (waits for the device)."""
-        unchecked = self._window[self._checked :]
-        self._checked = len(self._window)
-        return all(bool(metrics.finite) for metrics in unchecked)
-
-    def write(self, step: int) -> None:
-        means = [
-            torch.stack(column).double().mean().item() for column in zip(*self._window, strict=True)
-        ]
-        now = time.perf_counter()
-        per_step = self._batches.batch_size * self._batches.num_disc_steps
-        row: dict[str, Any] = {
-            "step": step,
-            "epoch": round(self._batches.epoch(step), 4),
-            "images_seen": step * per_step,
-        }
-        row.update(zip(Metrics._fields[:-1], means[:-1], strict=True))
-        begun = self._window_begun if self._timed_steps else self._begun
-        row["images_per_second"] = round(max(1, self._timed_steps) * per_step / (now - begun), 1)
-        row["seconds"] = round(now - self._begun, 3)
-        self._window, self._checked = [], 0
-        self._timed_steps, self._window_begun = 0, now
-        self._out.append_metrics(row)
-        self._observer.logged(row)
-
-
-class Pictures:
-    """Grids of the same latents through training, and of reals beside them."""
-
-    def __init__(self, plan: Plan, key: Key, out: RunDir) -> None:
-        self._out, self._config = out, plan.config
-        self._gen = plan.game.gen
-        self._extent = assemble.points_extent(plan.source)
-        count = 2048 if self._extent else plan.config.grid
-        shape = (count, *self._gen.shape.input)
-        self._key = rng.fold_in(key, 0, rng.Stream.SAMPLES)
-        self._z = rng.normal(self._key, shape).to(assemble.state_dtype(plan.config))
-
-    def reals(self, source: Source | StreamedSource) -> Path:
-        path = self._out.samples / "real.png"
-        images.save_png(self._picture(source.first(len(self._z))), path)
-        return path
-
-    def fakes(self, state: TrainState, step: int) -> Path:
-        path = self._out.sample_path(step)
-        fake = assemble.sample(self._config, self._gen, state.sampler, self._z, self._key)
-        images.save_png(self._picture(fake), path)
-        return path
-
-    def _picture(self, samples: Tensor) -> Any:
-        low, columns = assemble.image_low(self._config), images.columns(len(samples))
-        return images.picture(samples, low, self._extent, columns)
 
 
 def _diverged(step: int, out: RunDir) -> DivergedError:

@@ -1,0 +1,28 @@
+"""``fgan doctor``: what this machine has, to be pasted into a bug report."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show versions, devices, compiler, threads, caches, and whether compiling works here.
+
+    Ends with 5 when a small compiled function does not work.
+    """
+    from fgan import doctor as examining
+
+    from .inspect import _show
+    from .train import _quiet_torch
+
+    _quiet_torch()
+    facts = examining.facts()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+    if not facts["compile"]["works"]:
+        raise typer.Exit(5)

@@ -1,0 +1,43 @@
+"""``fgan inspect``: what a run or a checkpoint holds, and whether it is intact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A run directory, or a checkpoint file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the configuration, step, shapes and versions of a checkpoint, and its verdict.
+
+    Ends with 4 when the checkpoint is damaged.
+    """
+    from fgan import inspect as inspecting
+
+    facts = inspecting.facts(path)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+    checkpoint = facts.get("checkpoint") or facts
+    if checkpoint.get("verdict", "intact") != "intact":
+        raise typer.Exit(4)
+
+
+def _show(facts: Any, indent: str = "") -> None:
+    """Nested facts as indented lines; long lists of tables one row a line."""
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _show(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{indent}{name}")
+            for row in value:
+                print(f"{indent}  " + "  ".join(str(v) for v in row.values()))
+        else:
+            print(f"{indent}{name}: {value}")

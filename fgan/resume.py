@@ -1,0 +1,136 @@
+"""Going on with a run: where it stood, and whether it is still the same run.
+
+A step depends on the state, the step's number and the configuration alone, so that a run
+resumed under the same conditions makes the numbers it would have made uninterrupted. What
+makes it another run (an option) is refused; what makes only its rounding another (a
+version, a number of threads) is said.
+
+May import every lower room. Never prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fgan import checkpoint
+from fgan import config as configs
+from fgan.checkpoint import Checkpoint
+from fgan.config import TrainConfig
+from fgan.errors import ConfigError, FganError, RunError
+from fgan.rundir import RunDir
+
+LENGTH = ("steps", "epochs")  # may change, to go on for longer
+_OUTPUTS = ("log_every", "sample_every", "save_every", "keep", "grid")
+_ROUNDING = ("device", "threads", "compile")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run stood when it was last saved."""
+
+    run: RunDir
+    file: Path
+    saved: Checkpoint
+    config: TrainConfig
+    step: int
+    rollbacks: int
+    notes: tuple[str, ...]  # what the user should know
+
+
+def find(path: Path) -> Point:
+    """The newest checkpoint of a run that is intact.
+
+    Raises:
+        RunError: when there is no run, no checkpoint, or none that can be used.
+    """
+    if not path.is_dir():
+        raise RunError(f"There is no run directory {path}.", "Give one, such as those under runs/.")
+    run = RunDir(path)
+    file, damaged = run.newest()
+    saved = checkpoint.load(file)
+    about = saved.about
+    try:
+        config = configs.resolve(base=about["config"])
+        step, rollbacks = int(about["step"]), int(about["rollbacks"])
+    except (KeyError, TypeError, ValueError, FganError) as error:
+        raise RunError(
+            f"{file} holds a configuration this version cannot use: {error}",
+            "Use the version that wrote it.",
+        ) from error
+    notes = [f"Passed over: {error.problem}" for error in damaged]
+    if about.get("torch") != torch.__version__:
+        notes.append(
+            f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
+            "the numbers may differ in their last bits."
+        )
+    return Point(run, file, saved, config, step, rollbacks, tuple(notes))
+
+
+def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) -> Point:
+    """The point with options changed: a longer run always, others only with ``override``.
+
+    Args:
+        given: options by field name; None counts as not given.
+    Raises:
+        ConfigError: with a table of what differs.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    base = configs.as_dict(point.config)
+    config = configs.resolve(asked, base=base)
+    changed = [
+        name
+        for name in configs.NAMES
+        if name not in (*LENGTH, *_OUTPUTS) and getattr(config, name) != getattr(point.config, name)
+    ]
+    if changed and not override:
+        rows = [
+            f"  {configs.option(name)}: {_shown(getattr(point.config, name))} in the run, "
+            f"{_shown(getattr(config, name))} now"
+            for name in changed
+        ]
+        raise ConfigError(
+            "The run was begun with other options.\n" + "\n".join(rows),
+            "Leave them out, or add --override to go on with the new ones.",
+        )
+    notes = point.notes
+    for name in changed:
+        note = f"{configs.option(name)} is now {_shown(getattr(config, name))}"
+        note += ": the last bits may differ." if name in _ROUNDING else "."
+        notes = (*notes, note)
+    return replace(point, config=config, notes=notes)
+
+
+def latest_like(
+    config: TrainConfig, run_dir: Path | None, parent: Path = Path("runs")
+) -> Path | None:
+    """The run that ``--resume auto`` means: in ``run_dir``, or the newest of the same options.
+
+    Returns None when there is nothing to go on with.
+    """
+    if run_dir is not None:
+        return run_dir if run_dir.is_dir() and RunDir(run_dir).saved() else None
+    for path in sorted(parent.glob("[0-9]*-*"), reverse=True):
+        if not RunDir(path).saved():
+            continue
+        try:
+            found = configs.resolve(file=RunDir(path).config)
+        except FganError:
+            continue
+        if _same(found, config):
+            return path
+    return None
+
+
+def _same(a: TrainConfig, b: TrainConfig) -> bool:
+    open_options = (*LENGTH, *_OUTPUTS, *_ROUNDING)  # "auto" in one is resolved in the other
+    names = [name for name in configs.NAMES if name not in open_options]
+    return all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,224 @@
+"""Resumed runs: the same bits as a run that was never interrupted, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fgan import config as configs
+from fgan import resume, train
+from fgan.errors import ConfigError, DivergedError, RunError
+
+SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "log_every": 7}
+BIG = 1200  # steps: enough to be killed among them
+
+
+def settings(**options):
+    return configs.resolve(SMALL | {"ema": 0.9, "dropout": 0.2} | options)
+
+
+class Notes(train.Observer):
+    def __init__(self, stop_at=None):
+        self.notes, self.stop_at, self.step = [], stop_at, 0
+
+    def noted(self, text):
+        self.notes.append(text)
+
+    def advanced(self, step):
+        self.step = step
+
+    def stop_requested(self):
+        return self.step == self.stop_at
+
+
+def final_hash(run, step):
+    return hashlib.sha256(run.checkpoint_path(step).read_bytes()).hexdigest()
+
+
+def rows(run):
+    timeless = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in timeless} for row in run.read_metrics()]
+
+
+def assert_same_end(one, other, step):
+    assert final_hash(one, step) == final_hash(other, step)
+    assert rows(one) == rows(other)
+    assert rows(one)[-1]["step"] == step
+    assert one.sample_path(step).read_bytes() == other.sample_path(step).read_bytes()
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 7, 16])
+@pytest.mark.parametrize("disc_steps", [1, 2])
+def test_stopped_and_resumed_is_never_interrupted(tmp_path, stop_at, disc_steps):
+    config = settings(steps=20, disc_steps=disc_steps, data_root="")
+    whole = train.run(config, run_dir=tmp_path / "whole")
+    part = train.run(config, Notes(stop_at), run_dir=tmp_path / "part")
+    assert (part.steps, part.stopped) == (stop_at, True)
+    resumed = train.resume(tmp_path / "part")
+    assert (resumed.steps, resumed.stopped) == (20, False)
+    assert_same_end(whole.run, resumed.run, 20)
+
+
+def kill_when_saved(args, run_dir, first_step):
+    """Start the command; SIGKILL it once a checkpoint of that step or a later one is there."""
+    child = subprocess.Popen([sys.executable, "-m", "fgan", *args], stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 240
+        while not any(
+            int(p.stem[5:]) >= first_step for p in (run_dir / "checkpoints").glob("step-*")
+        ):
+            assert child.poll() is None, child.stderr.read().decode()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    finally:
+        child.kill()
+        child.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "mode", ["--no-compile", pytest.param("--compile", marks=pytest.mark.slow)]
+)
+def test_killed_and_resumed_is_never_interrupted(tmp_path, mode):
+    options = [*mode.split(), "--steps", str(BIG), "--gen-hidden", "8", "--disc-hidden", "8",
+               "--batch-size", "32", "--log-every", "7", "--save-every", "50"]  # fmt: skip
+    args = ["train", "ring", *options, "--run-dir"]
+    killed = tmp_path / "killed"
+    kill_when_saved([*args, str(killed)], killed, 100)
+    point = resume.find(killed)
+    assert 100 <= point.step < BIG
+    resumed = train.resume(killed)
+    command = [sys.executable, "-m", "fgan", *args, str(tmp_path / "whole"), "-q"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    whole = train.rundir.RunDir(tmp_path / "whole")
+    assert_same_end(whole, resumed.run, BIG)
+
+
+def test_a_longer_run_is_the_longer_run(tmp_path):
+    whole = train.run(settings(steps=20), run_dir=tmp_path / "whole")
+    train.run(settings(steps=12), run_dir=tmp_path / "part")
+    resumed = train.resume(tmp_path / "part", steps=20)
+    assert final_hash(whole.run, 20) == final_hash(resumed.run, 20)
+    assert configs.resolve(file=resumed.run.config).steps == 20
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    train.run(settings(steps=3), run_dir=tmp_path / "run")
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
+    notes = Notes()
+    result = train.resume(tmp_path / "run", notes)
+    assert result.state is None
+    assert "already at step 3" in notes.notes[0]
+    assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*")) == before
+
+
+def test_other_options_are_refused_with_a_table(tmp_path):
+    train.run(settings(steps=3), run_dir=tmp_path / "run")
+    point = resume.find(tmp_path / "run")
+    with pytest.raises(ConfigError) as caught:
+        resume.extend(point, {"lr": 0.5, "batch_size": 32, "loss": "minimax", "steps": 9})
+    assert "--lr: 0.001 in the run, 0.5 now" in caught.value.problem
+    assert "--loss: non_saturating in the run, minimax now" in caught.value.problem
+    assert "--batch-size" not in caught.value.problem
+    changed = resume.extend(point, {"lr": 0.5, "steps": 9}, override=True)
+    assert (changed.config.lr, changed.config.steps) == (0.5, 9)
+    assert any("--lr is now 0.5" in note for note in changed.notes)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
+    result = train.run(settings(steps=20, save_every=10), run_dir=tmp_path / "run")
+    expected = final_hash(result.run, 20)
+    newest = result.run.checkpoint_path(20)
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(content)
+    notes = Notes()
+    resumed = train.resume(tmp_path / "run", notes)
+    assert any(str(newest) in note for note in notes.notes)
+    assert final_hash(resumed.run, 20) == expected
+
+
+def test_another_version_of_torch_is_said(tmp_path, monkeypatch):
+    train.run(settings(steps=3), run_dir=tmp_path / "run")
+    monkeypatch.setattr(resume.torch, "__version__", "9.9")
+    assert "resumed with 9.9" in resume.find(tmp_path / "run").notes[0]
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(RunError, match="no run directory"):
+        resume.find(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="no checkpoint"):
+        resume.find(tmp_path / "empty")
+
+
+def test_auto_finds_the_newest_run_of_the_same_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = settings(steps=3)
+    assert resume.latest_like(config, None) is None
+    for name, options in {"0001-a": {}, "0002-b": {}, "0003-c": {"lr": 0.5}}.items():
+        train.run(settings(steps=3, **options), run_dir=tmp_path / "runs" / name)
+    assert str(resume.latest_like(settings(steps=9), None)) == os.path.join("runs", "0002-b")
+    assert resume.latest_like(config, tmp_path / "new") is None
+    assert resume.latest_like(config, tmp_path / "runs/0003-c") == tmp_path / "runs/0003-c"
+
+
+def diverging(**options):
+    """Weights that grow without bound: the Wasserstein game without any constraint."""
+    return settings(loss="wasserstein", optimizer="sgd", lr=30.0, steps=60, ema=0.0, dropout=0.0,
+                    save_every=2, **options)  # fmt: skip
+
+
+def test_halt_keeps_the_last_finite_state(tmp_path):
+    with pytest.raises(DivergedError) as caught:
+        train.run(diverging(), run_dir=tmp_path / "run")
+    newest = train.rundir.RunDir(tmp_path / "run").newest()
+    assert not newest.damaged
+    assert str(newest.path) in caught.value.problem
+
+
+def test_skip_goes_on(tmp_path):
+    result = train.run(diverging(on_nonfinite="skip"), run_dir=tmp_path / "run")
+    assert result.steps == 60
+    assert sum(row.get("refused", 0) for row in result.run.read_metrics()) > 0
+    assert bool(train.pytree.all_finite(result.state))
+
+
+def test_rollback_is_tried_three_times(tmp_path):
+    notes = Notes()
+    with pytest.raises(DivergedError):
+        train.run(diverging(on_nonfinite="rollback"), notes, run_dir=tmp_path / "run")
+    backs = [note for note in notes.notes if "back to step" in note]
+    assert len(backs) == 3
+    steps = [row["step"] for row in train.rundir.RunDir(tmp_path / "run").read_metrics()]
+    assert steps == sorted(set(steps))
+
+
+def test_a_failure_before_the_first_step_leaves_no_run(tmp_path):
+    class Broken(train.Observer):
+        def started(self, plan, run):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(settings(steps=3), Broken(), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_has_one_writer(tmp_path):
+    result = train.run(settings(steps=3), run_dir=tmp_path / "run")
+    with result.run.acquire(), pytest.raises(RunError, match=str(os.getpid())):
+        train.resume(tmp_path / "run", steps=9)
+
+
+def test_metrics_are_json(tmp_path):
+    result = train.run(settings(steps=14), run_dir=tmp_path / "run")
+    lines = result.run.metrics.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [7, 14]
