@@ -367,7 +367,11 @@ def test_images_of_several_sizes(folder):
 def test_the_second_start_decodes_nothing(folder, cache_folder):
     fill(folder, 5)
     seen = []
-    first = data.load(str(folder), image_size=8, progress=lambda *n: seen.append(n))
+    told = []
+    first = data.load(
+        str(folder), image_size=8, progress=lambda *n: seen.append(n), notify=told.append
+    )
+    assert str(cache_folder) in told[0]
     assert seen[-1] == (5, 5)
     assert [done for done, _ in seen] == [1, 2, 3, 4, 5]
     seen.clear()
@@ -493,6 +497,7 @@ def test_writing_leaves_nothing_half_done(folder, cache_folder, monkeypatch):
     told = []
     data.load(str(folder), notify=told.append)
     assert "full" in told[0]
+    assert len(told) == 1
     assert list((cache_folder / "folders").iterdir()) == []
 
 
@@ -503,6 +508,19 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache.cache_folder() == tmp_path / "fgan"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.cache_folder() == Path.home() / ".cache" / "fgan"
+
+
+@pytest.mark.parametrize("count", [1, 150])
+def test_progress_counts_up_to_the_end(folder, count):
+    for i in range(count):
+        save(folder / f"{i}.png", Image.new("L", (2, 2), i))
+    seen = []
+    source = data.load(str(folder), progress=lambda *n: seen.append(n))
+    done = [n for n, _ in seen]
+    assert done == sorted(set(done))
+    assert seen[-1] == (count, count)
+    order = sorted(range(count), key=lambda i: f"{i}.png")
+    assert source.examples[:, 0, 0, 0].tolist() == order
 
 
 def test_an_interrupt_ends_the_reading(folder):
