@@ -191,6 +191,7 @@ def test_orientation(folder, suffix, orientation):
     assert torch.equal(source.examples[0], planes(upright))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_an_orientation_of_the_wrong_form(folder):
     path = save(folder / "a.jpg", picture(1), exif=b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x05broken")
     assert torch.equal(data.load(str(folder)).examples[0], planes(Image.open(path)))
@@ -463,6 +464,7 @@ DAMAGE = {
     "another shape": lambda c: c.replace(b"[3, 3, 16, 24]", b"[3, 3, 24, 16]"),
     "no format": lambda c: b"\xff" * len(c),
     "of another folder": lambda c: c.replace(b'"manifest": "', b'"manifest": "0')[:-1],
+    "another verdict": lambda c: c.replace(b"[[3, 16, 24], []]", b"[[3, 24, 16], []]"),
     "no verdict": lambda c: c.replace(b'"verdict"', b'"VERDICT"'),
 }
 
