@@ -303,6 +303,9 @@ def test_neither_name_nor_path(tmp_path):
     error = refusal(tmp_path / "nowhere-at-all")
     assert "neither" in error.problem
     assert "Did you mean" not in error.fix
+    for what in ("", "a\0b", "~no-such-user/x"):
+        with pytest.raises(DataError, match="neither"):
+            data.load(what)
     (tmp_path / "film.mp4").write_bytes(b"x")
     assert "unknown kind" in refusal(tmp_path / "film.mp4").problem
 

@@ -185,9 +185,10 @@ def test_a_worker_that_is_killed(pictures):
         feed(0)
         pids = workers()
         os.kill(pids[0], signal.SIGKILL)
-        with pytest.raises(DataError, match="worker"):
+        with pytest.raises(DataError, match="worker") as error:
             take(feed, range(1, 99))
         assert gone(pids)
+        assert error.value.__cause__ is not None  # its frames are alive, and hold the loader
 
 
 def test_workers_ignore_an_interrupt(pictures):

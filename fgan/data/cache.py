@@ -93,7 +93,8 @@ def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) ->
     Raises:
         OSError: when it cannot be written.
     """
-    metadata = {"manifest": manifest, "verdict": json.dumps(verdict)}
+    text = json.dumps(verdict)
+    metadata = {"manifest": manifest, "verdict": text, "seal": _seal(manifest, text)}
     header: dict[str, object] = {"__metadata__": metadata}
     if images is not None:
         metadata["crc32"] = _checksum(images)
@@ -119,9 +120,15 @@ def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) ->
 def _verdict(metadata: dict[str, str] | None, manifest: str) -> Verdict | None:
     if metadata is None or metadata["manifest"] != manifest:
         return None
+    if metadata["seal"] != _seal(manifest, metadata["verdict"]):
+        return None
     shape, bad = json.loads(metadata["verdict"])
     channels, height, width = (int(n) for n in shape)
     return Verdict((channels, height, width), tuple((str(p), str(why)) for p, why in bad))
+
+
+def _seal(manifest: str, verdict: str) -> str:
+    return hashlib.sha256(f"{manifest} {verdict}".encode()).hexdigest()
 
 
 def _bytes(images: Tensor) -> memoryview:

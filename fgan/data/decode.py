@@ -1,7 +1,8 @@
 """One image file as numbers: the same function for memory, for streaming and for checks.
 
-Colours: alpha is laid over white; palettes, CMYK and the like become RGB; 16-bit grey
-becomes 8 bits; of an animation the first frame counts. The orientation of EXIF is applied.
+Colours: alpha is laid over white; palettes, even grey ones, CMYK and the like count as RGB;
+16-bit grey becomes 8 bits; of an animation the first frame counts. The orientation of EXIF
+is applied.
 
 Imports Pillow, so it is itself imported late.
 """

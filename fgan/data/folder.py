@@ -32,6 +32,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _NAMED = 5  # files that a message names
+_TOGETHER = 32  # files that a thread takes at a time
 
 
 class Asked(NamedTuple):
@@ -152,12 +153,15 @@ def _in_threads(
 ) -> list[T]:
     """``function`` of each item, in order; Pillow's decoders run beside each other."""
     results: list[T] = []
-    every = max(1, len(items) // 200)
-    with quiet(), ThreadPoolExecutor(num_cpus()) as pool:
+    threads = num_cpus()
+    # Some at a time: the bookkeeping of a million tasks would weigh more than the images.
+    size = max(1, min(_TOGETHER, len(items) // (8 * threads)))
+    parts = [items[i : i + size] for i in range(0, len(items), size)]
+    with quiet(), ThreadPoolExecutor(threads) as pool:
         try:
-            for result in pool.map(function, items):
-                results.append(result)
-                if progress and (len(results) % every == 0 or len(results) == len(items)):
+            for part in pool.map(lambda part: [function(item) for item in part], parts):
+                results += part
+                if progress is not None:
                     progress(len(results), len(items))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
@@ -185,6 +189,9 @@ def _keep(
         return
     try:
         cache.write(path, version, verdict, images)
+        if images is not None:
+            size = images.nbytes / 1e6
+            tell(f"Kept the decoded images, {size:.1f} MB, in {path} for the next start.")
     except OSError as error:
         tell(f"The cache {path} cannot be written: {error.strerror or error}. It costs only time.")
 

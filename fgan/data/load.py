@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def load(
         raise ValueError(f"no such resize or stream: {resize!r}, {stream!r}")
     if channels not in (0, 1, 3) or image_size < 0:
         raise ValueError(f"channels are 0, 1 or 3, sizes positive: not {channels}, {image_size}")
-    path = Path(what).expanduser()
+    path = Path(os.path.expanduser(what))
     if what in ("ring", "grid"):
         if image_size or channels:
             raise DataError(
@@ -83,12 +84,12 @@ def load(
         if isinstance(found, Source):
             return _fitted(found, image_size, channels, resize)
         path = found
-    if path.is_dir():
+    if what and os.path.isdir(path):
         from fgan.data.folder import Asked, load_folder
 
         asked = Asked(pattern, image_size, channels, resize, skip_bad, stream, memory_bytes)
         return load_folder(path, asked, name=name, notify=notify, progress=progress)
-    if path.is_file():
+    if os.path.isfile(path):
         from fgan.data.arrays import is_array, load_array
 
         if is_array(path):

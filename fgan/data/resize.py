@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_CHUNK = 2**22  # numbers of a float32 copy, so that a big set needs little extra memory
+_CHUNK = 2**22  # pixels at a time, so that a big set needs little extra memory
 
 
 def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -22,18 +22,16 @@ def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
     n, channels, *old = examples.shape
     if old == [height, width]:
         return examples
-    out = torch.empty((n, channels, height, width), dtype=torch.uint8)
-    step = max(1, _CHUNK // (channels * max(old[0] * old[1], height * width)))
-    for i in range(0, n, step):
-        resized = _interpolate(examples[i : i + step].float(), height, width)
-        out[i : i + step] = resized.round_().clamp_(0, 255).to(torch.uint8)
-    return out
-
-
-def _interpolate(images: Tensor, height: int, width: int) -> Tensor:
-    if width == 1 < height:  # torch's kernel repeats the first row then; its height is right
-        return _interpolate(images.mT, width, height).mT
-    return functional.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    # Each channel by itself: of three, torch's kernel for bytes refuses images of one pixel,
+    # and its kernel for floats is wrong where the new width is one.
+    planes = examples.reshape(n * channels, 1, *old)
+    out = torch.empty((n * channels, 1, height, width), dtype=torch.uint8)
+    step = max(1, _CHUNK // max(old[0] * old[1], height * width))
+    for i in range(0, n * channels, step):
+        out[i : i + step] = functional.interpolate(
+            planes[i : i + step], (height, width), mode="bilinear", antialias=True
+        )
+    return out.view(n, channels, height, width)
 
 
 def centre_square(examples: Tensor) -> Tensor:
