@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import signal
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from fgan import recipes
 
 SMALL = ["--steps", "6", "--batch-size", "16", "--gen-hidden", "8", "--disc-hidden", "8"]
 
@@ -79,7 +82,18 @@ def test_quiet_prints_the_run_alone(fgan):
 
 BAD = {
     ("train",): (2, "DATA"),
-    ("train", "cifar"): (2, "DATA"),
+    ("train", "cifar"): (3, "cifar10"),
+    ("train", "."): (3, "no image"),
+    ("train", "--recipe", "mnist-dcgn"): (2, "mnist-dcgan"),
+    ("train", "--recipe", "faces-mlp"): (2, "DATA"),
+    ("train", "mnist", "--arch", "dcgan", "--image-size", "48"): (2, "--image-size"),
+    ("train", "mnist", "--arch", "dcgan", "--gen-hidden", "8"): (2, "--gen-hidden"),
+    ("train", "mnist", "--keep", "1"): (2, "--keep"),
+    ("train", "mnist", "--save-every", "soon"): (2, "--save-every"),
+    ("train", "mnist", "--on-nonfinite", "hope"): (2, "--on-nonfinite"),
+    ("train", "--resume", "absent"): (4, "absent"),
+    ("train", "--resume", "absent", "--recipe", "mnist-dcgan"): (2, "--recipe"),
+    ("inspect", "absent"): (4, "absent"),
     ("train", "mnist", "--lr", "nan"): (2, "--lr"),
     ("train", "mnist", "--lr", "inf"): (2, "--lr"),
     ("train", "mnist", "--lr", "-1"): (2, "--lr"),
@@ -114,6 +128,68 @@ def test_bad_input_ends_in_one_error_and_one_fix(fgan, tmp_path, args):
     assert word.lower() in err.lower()
     assert re.fullmatch(r"error: [^\n]+\nfix: [^\n]+\n", err), err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on(fgan, tmp_path):
+    fgan("train", "ring", *SMALL, "--run-dir", "r")
+    code, out, err = fgan("train", "--resume", "r", "--steps", 9)
+    assert (code, out) == (0, "r\n")
+    assert "Resumed from r/checkpoints/step-0000006.safetensors" in err
+    assert (tmp_path / "r/checkpoints/step-0000009.safetensors").exists()
+    assert "already at step 9" in fgan("train", "--resume", "r")[2]
+    code, out, err = fgan("train", "--resume", "r", "--steps", 12, "--lr", 0.5)
+    assert (code, out) == (2, "")
+    assert "--lr: 0.001 in the run, 0.5 now" in err
+    assert fgan("train", "--resume", "r", "--steps", 12, "--lr", 0.5, "--override")[0] == 0
+    code, out, _ = fgan("train", "ring", *SMALL, "--resume", "auto", "--run-dir", "new")
+    assert (code, out) == (0, "new\n")
+
+
+def test_inspect_says_what_is_there_and_whether_it_is_intact(fgan, tmp_path):
+    fgan("train", "ring", *SMALL, "--run-dir", "r")
+    code, out, _ = fgan("inspect", "r")
+    assert code == 0
+    assert "verdict: intact" in out
+    assert "gen/params/0.weight" in out
+    code, out, _ = fgan("inspect", "r", "--json")
+    assert json.loads(out)["checkpoint"]["config"]["data"] == "ring"
+    file = tmp_path / "r/checkpoints/step-0000006.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 4
+    file.write_bytes(content)
+    code, out, _ = fgan("inspect", "r/checkpoints/step-0000006.safetensors")
+    assert code == 4
+    assert "damaged" in out
+
+
+def test_doctor_and_recipes(fgan):
+    code, out, _ = fgan("doctor", "--json")
+    assert (code, json.loads(out)["compile"]["works"]) == (0, True)
+    code, out, _ = fgan("recipes")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(recipes.ALL)
+
+
+def test_a_folder_of_pictures(fgan, tmp_path, monkeypatch):
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "faces").mkdir()
+    for i in range(40):
+        Image.effect_noise((20, 20), 50 + i).save(tmp_path / "faces" / f"seed{i}.png")
+    (tmp_path / "faces" / "seed_bad.png").write_text("no picture")
+    options = [*SMALL, "--image-size", 16, "--pattern", "*seed*"]
+    code, _, err = fgan("train", "faces", *options)
+    assert code == 3
+    assert "seed_bad.png" in err
+    code, out, err = fgan("train", "faces", *options, "--skip-bad")
+    assert (code, out) == (0, "runs/0001-faces-mlp\n")
+    assert "40 images of 1×16×16" in err
+    assert "seed_bad.png" in (tmp_path / "runs/0001-faces-mlp/skipped.txt").read_text()
+    streamed = fgan("train", "faces", *options, "--skip-bad", "--stream", "always")
+    assert streamed[:2] == (0, "runs/0002-faces-mlp\n")
+    last = "samples/step-0000006.png"
+    assert (tmp_path / "runs/0001-faces-mlp" / last).read_bytes() == (
+        tmp_path / "runs/0002-faces-mlp" / last
+    ).read_bytes()
 
 
 def test_existing_files_are_never_replaced(fgan, tmp_path):
@@ -166,7 +242,7 @@ def test_compiled_training_from_the_command_line(tmp_path):
 
 
 def test_no_memory_is_no_bug(fgan, monkeypatch):
-    def greedy(plan, observer, run_dir=None):
+    def greedy(plan, observer, run_dir=None, point=None):
         torch.empty(2**58)  # more than any address space holds
 
     monkeypatch.setattr("fgan.train.train", greedy)
@@ -194,9 +270,10 @@ def test_signals_save_and_exit(tmp_path, number, code):
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == b"r\n"
+    assert b"resume: fgan train --resume r" in err
     assert len(list((tmp_path / "r" / "checkpoints").iterdir())) == 1
 
 
@@ -223,8 +300,11 @@ SURFACE = {
         --same-z --fresh-z --disc-batches --stat-passes --sample-stats --ema --recipe --epochs
         --steps --seed --compile --no-compile --device --dtype --threads --config --data-root
         --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
-        --sample-every --save-every --grid --dry-run --quiet --help""",
+        --sample-every --save-every --keep --grid --on-nonfinite --resume --override --dry-run
+        --quiet --help""",
     "recipes": "--help --compile --recipe",
+    "inspect": "--json --help",
+    "doctor": "--json --help",
     "sample": "--num --seed --out --device --help",
 }
 

@@ -154,7 +154,7 @@ def test_a_stop_saves_and_ends_after_the_step(tmp_path):
     result = train.run(tiny(), StopAtFour(), run_dir=tmp_path / "r")
     assert (result.steps, result.stopped) == (4, True)
     assert result.run.latest().name == "step-0000004.safetensors"
-    assert rows(result.run)[-1]["step"] == 4
+    assert not result.run.metrics.exists()  # the resumed run writes that line
 
 
 def test_nothing_is_written_when_the_plan_is_wrong(tmp_path, monkeypatch):
