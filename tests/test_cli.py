@@ -322,7 +322,7 @@ README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding
 
 
 def test_the_commands_of_the_readme(fgan):
-    commands = re.findall(r"^(?:.*&& )?fgan (train|sample) (.*)$", README, re.MULTILINE)
+    commands = re.findall(r"^(?:.*&& )?fgan (train|sample|inspect) (.*)$", README, re.MULTILINE)
     assert len(commands) >= 4
     fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")
     for verb, rest in commands:
