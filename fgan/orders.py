@@ -39,7 +39,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, jvp
 
 from fgan import pytree
 from fgan.state import PlayerState
@@ -135,7 +135,8 @@ def make_consensus(gamma: float = 1.0) -> Method:
     _check("gamma", gamma)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
-        correction = _transposed_product(objectives, players, v)
+        point = (players.gen.params, players.disc.params)
+        correction = Pair(*_transposed_product(vector_field(objectives), point, v))
         return update(players, _axpy(gamma, correction, v))
 
     return Method("consensus", play)
@@ -158,8 +159,9 @@ def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         point = (players.gen.params, players.disc.params)
-        along = _product(vector_field(objectives), point, tuple(v))  # J v
-        across = _transposed_product(objectives, players, v)  # J^T v
+        field = vector_field(objectives)
+        along = _product(field, point, tuple(v))  # J v
+        across = Pair(*_transposed_product(field, point, v))  # J^T v
         adjustment = pytree.map(lambda a, b: (a - b) / 2, across, along)
         scale: float | Tensor = weight
         if align:
@@ -204,8 +206,6 @@ def make_competitive(eta: float = 0.01, *, num_iterations: int = 8) -> Method:
         def disc_gradient(gen: Params) -> Params:
             return dict(grad(g, 1)(gen, disc))
 
-        to_disc, to_gen = _transposed(gen_gradient, disc), _transposed(disc_gradient, gen)
-
         def matrix(u: Grads) -> Grads:  # (I + eta K) u
             k = Pair(
                 _product(gen_gradient, (disc,), (u.disc,)),
@@ -214,7 +214,9 @@ def make_competitive(eta: float = 0.01, *, num_iterations: int = 8) -> Method:
             return _axpy(eta, k, u)
 
         def transposed(u: Grads) -> Grads:  # (I + eta K)^T u
-            return _axpy(eta, Pair(to_gen(u.disc)[0], to_disc(u.gen)[0]), u)
+            (to_disc,) = _transposed_product(gen_gradient, (disc,), u.gen)
+            (to_gen,) = _transposed_product(disc_gradient, (gen,), u.disc)
+            return _axpy(eta, Pair(to_gen, to_disc), u)
 
         return update(players, _solve(matrix, transposed, v, num_iterations))
 
@@ -267,22 +269,19 @@ def _check(name: str, value: float, positive: bool = False) -> None:
         raise ValueError(f"{name} is {'above' if positive else 'at least'} 0, not {value}")
 
 
-def _transposed_product(objectives: Objectives, players: Players, u: Grads) -> Grads:
-    """``J^T u`` at the players."""
-    point = (players.gen.params, players.disc.params)
-    return Pair(*_transposed(vector_field(objectives), *point)(u))
-
-
 def _product(function: Callable[..., T], point: tuple[Any, ...], u: tuple[Any, ...]) -> T:
-    """The Jacobian of a function at a point times u."""
+    """``J u``, J the Jacobian of a function at a point."""
     product: T = jvp(function, point, u)[1]
     return product
 
 
-def _transposed(function: Callable[..., Any], *point: Any) -> Callable[..., tuple[Any, ...]]:
-    """The function that multiplies by the transposed Jacobian at a point."""
-    back: Callable[..., tuple[Any, ...]] = vjp(function, *point)[1]
-    return back
+def _transposed_product(function: Callable[..., T], point: tuple[Any, ...], u: T) -> Any:
+    """``J^T u``, as the gradient of ``<function, u>``: one part for each argument.
+
+    (The pullback that ``vjp`` returns would leave its result attached to a graph.)
+    """
+    arguments = tuple(range(len(point)))
+    return grad(lambda *point: _dot(function(*point), u), arguments)(*point)
 
 
 def _axpy(a: float | Tensor, x: T, y: T) -> T:
@@ -290,7 +289,7 @@ def _axpy(a: float | Tensor, x: T, y: T) -> T:
     return pytree.map(lambda x, y: a * x + y, x, y)
 
 
-def _dot(a: Grads, b: Grads) -> Tensor:
+def _dot(a: Any, b: Any) -> Tensor:
     pairs = zip(pytree.leaves(a), pytree.leaves(b), strict=True)
     return torch.stack([(x * y).sum() for x, y in pairs]).sum()
 
