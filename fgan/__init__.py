@@ -22,15 +22,21 @@ if TYPE_CHECKING:
         model,
         nets,
         optim,
+        orders,
+        penalties,
+        per_example,
+        population,
         pytree,
         rng,
+        schedules,
+        spectral,
         types,
     )
     from fgan.compile import compile_step
     from fgan.game import Game, init_state, make_draws
     from fgan.model import Model, from_module
     from fgan.state import PlayerState, TrainState
-    from fgan.step import make_step
+    from fgan.step import make_step, make_steps
     from fgan.types import Draws, Metrics
 
 __version__ = "0.1.0"
@@ -44,8 +50,14 @@ _MODULES = [
     "model",
     "nets",
     "optim",
+    "orders",
+    "penalties",
+    "per_example",
+    "population",
     "pytree",
     "rng",
+    "schedules",
+    "spectral",
     "types",
 ]
 _NAMES = {
@@ -60,6 +72,7 @@ _NAMES = {
     "init_state": "game",
     "make_draws": "game",
     "make_step": "step",
+    "make_steps": "step",
 }
 
 __all__ = sorted([*_MODULES, *_NAMES, "__version__"])

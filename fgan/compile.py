@@ -107,6 +107,10 @@ def _compile_graph(
 
     with torch.no_grad():
         graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
+    for node in list(graph.graph.nodes):
+        if _is_unused_question(node):
+            graph.graph.erase_node(node)
+    graph.recompile()
     compiled = torch.compile(
         graph,
         fullgraph=True,
@@ -128,6 +132,18 @@ def _compile_graph(
             ) from error
 
     return run
+
+
+def _is_unused_question(node: torch.fx.Node) -> bool:
+    """Whether an operation returns a bool that nobody needs.
+
+    Forward-mode differentiation asks some while tracing, ``is_same_size`` and the like. They
+    are answered by then, and Dynamo refuses them.
+    """
+    if node.users or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    returns = node.target._schema.returns
+    return bool(returns) and all(str(each.type) == "bool" for each in returns)
 
 
 def _no_guards(guards: Sequence[Any]) -> list[bool]:

@@ -6,9 +6,9 @@ May import the ground and the parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ from fgan import ema, pytree, rng
 from fgan.losses import GanLoss, non_saturating
 from fgan.model import Model
 from fgan.optim import Optimizer
+from fgan.orders import ALL as METHODS
+from fgan.orders import Method
+from fgan.penalties import Penalty, noise_shapes
+from fgan.penalties import due as due_penalties
+from fgan.schedules import Schedule
 from fgan.state import PlayerState, TrainState
 from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
 
@@ -40,7 +45,9 @@ class Game:
             fresh latents (k in Goodfellow et al. 2014, Algorithm 1; n_critic or n_dis
             elsewhere).
         order: "alternating", the generator meets the updated discriminator; or
-            "simultaneous", both gradients are taken at the old point.
+            "simultaneous", both gradients are taken at the old point; or one of the methods
+            of `fgan.orders`, which correct the gradients of simultaneous play, by its name
+            (then with its own defaults) or as made there.
         share_fakes: the generator step and the last discriminator step use the same
             fakes, which saves a pass of the generator.
         same_z: the generator step starts from the latents of the last discriminator step
@@ -53,10 +60,18 @@ class Game:
             normalisation and the like): "every" pass, as in an imperative loop, or only a
             player's "own", those its gradient is taken through.
         ema_decay: of the moving average of the generator, in (0, 1); 0 turns it off.
+        disc_penalties: added to the discriminator's mean loss. Their critic is the
+            discriminator as it stands before the step, stochastic layers having the noise
+            of the reals; what its passes do to running statistics is dropped.
+        instance_noise: standard deviation of normal noise on whatever the discriminator
+            sees, reals and fakes, in every loss and penalty; at least 0. A number, or a
+            schedule of the number of the step.
+        clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
+            after each of its updates; 0 for not at all.
 
     Raises:
-        ValueError: for a value out of range, networks that do not fit together, or
-            several discriminator steps in simultaneous order.
+        ValueError: for a value out of range, networks that do not fit together, two
+            penalties of one name, or several discriminator steps in simultaneous order.
     """
 
     gen: Model
@@ -65,12 +80,15 @@ class Game:
     disc_opt: Optimizer
     loss: GanLoss = non_saturating
     num_disc_steps: int = 1
-    order: Order = "alternating"
+    order: str | Method = "alternating"
     share_fakes: bool = False
     same_z: bool = False
     disc_batches: DiscBatches = "auto"
     stat_passes: StatPasses = "every"
     ema_decay: float = 0.0
+    disc_penalties: tuple[Penalty, ...] = ()
+    instance_noise: float | Schedule = 0.0
+    clip_disc: float = 0.0
 
     def __post_init__(self) -> None:
         if self.gen.shape.output != self.disc.shape.input:
@@ -84,9 +102,10 @@ class Game:
             )
         if self.num_disc_steps < 1:
             raise ValueError(f"num_disc_steps is at least 1, not {self.num_disc_steps}")
-        if self.order not in ORDERS:
-            raise ValueError(f"the order is one of {ORDERS}, not {self.order!r}")
-        if self.order == "simultaneous" and self.num_disc_steps != 1:
+        if isinstance(self.order, str) and self.order not in (*ORDERS, *METHODS):
+            names = ", ".join((*ORDERS, *METHODS))
+            raise ValueError(f"the order is one of {names}, not {self.order!r}")
+        if self.order != "alternating" and self.num_disc_steps != 1:
             raise ValueError("simultaneous play takes one discriminator step, not several")
         if self.share_fakes and self.same_z:
             raise ValueError("share_fakes already means the same latents: leave out same_z")
@@ -96,6 +115,20 @@ class Game:
             raise ValueError(f"stat_passes is one of {STAT_PASSES}, not {self.stat_passes!r}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay lies in [0, 1), not {self.ema_decay}")
+        called = [p.name for p in self.disc_penalties]
+        if len(set(called)) < len(called):
+            raise ValueError(f"each penalty has a name of its own, not {', '.join(called)}")
+        if not callable(self.instance_noise) and not 0 <= self.instance_noise < math.inf:
+            raise ValueError(f"instance_noise is at least 0, not {self.instance_noise}")
+        if not 0 <= self.clip_disc < math.inf:
+            raise ValueError(f"clip_disc is at least 0, not {self.clip_disc}")
+
+    @property
+    def method(self) -> Method | None:
+        """The method that corrects the gradients; none for the two plain orders."""
+        if isinstance(self.order, Method):
+            return self.order
+        return None if self.order in ORDERS else METHODS[self.order]()
 
     @property
     def judges_apart(self) -> bool:
@@ -105,8 +138,37 @@ class Game:
         )
 
 
+Due: TypeAlias = tuple[tuple[str, ...], ...]  # names of penalties, for each discriminator step
+
+
+def penalties_due(game: Game, step: int) -> Due:
+    """Which penalties count in step ``step``, from 0, for each of its discriminator steps."""
+    first = step * game.num_disc_steps
+    return tuple(
+        tuple(p.name for p in due_penalties(game.disc_penalties, number))
+        for number in range(first, first + game.num_disc_steps)
+    )
+
+
+def with_penalties(game: Game, names: Collection[str]) -> Game:
+    """The same game with only the penalties named.
+
+    Raises:
+        ValueError: for a name that no penalty of the game has.
+    """
+    if unknown := sorted(set(names) - {p.name for p in game.disc_penalties}):
+        raise ValueError(f"the game has no penalty {', '.join(unknown)}")
+    return replace(game, disc_penalties=tuple(p for p in game.disc_penalties if p.name in names))
+
+
+def with_every_penalty(game: Game) -> Game:
+    """The same game with each of its penalties due at every step."""
+    return replace(game, disc_penalties=tuple(replace(p, every=1) for p in game.disc_penalties))
+
+
 # Streams under the key of a step: what is drawn for one use never depends on the others.
 _Z, _GEN_NOISE, _DISC_NOISE = 0, 1, 2
+_PENALTY_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
 
 
 def init_state(
@@ -166,11 +228,12 @@ def make_draws(
         step_key = rng.fold_in(key, step, rng.Stream.DRAWS)[..., None, :]
         return rng.fold_in(step_key, 0, streams)  # [..., passes, 2]
 
-    def noise(model: Model, role: int, passes: range, rows: int) -> list[Noise]:
-        shapes = model.noise_shapes
+    def noise(
+        shapes: dict[str, tuple[int, ...]], role: int, passes: range, rows: int
+    ) -> list[Noise]:
         if not shapes:
             return [{} for _ in passes]
-        # One draw for all layers: [..., passes, rows, all their numbers].
+        # One draw for all names: [..., passes, rows, all their numbers].
         sizes = [math.prod(shape) for shape in shapes.values()]
         numbers = uniform(keys(role, passes), (rows, sum(sizes)))
         layers = torch.split(numbers, sizes, -1)
@@ -184,12 +247,32 @@ def make_draws(
     z = rng.normal(keys(_Z, all_passes), (batch_size, *game.gen.shape.input), dtype).unbind(
         step.ndim
     )
-    gen_noise = noise(game.gen, _GEN_NOISE, all_passes, batch_size)
-    disc_noise = noise(game.disc, _DISC_NOISE, disc_passes, 2 * batch_size)
+    gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, all_passes, batch_size)
+    disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
     gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
-    judge_noise = noise(game.disc, _DISC_NOISE, range(1), gen_rows)[0]
+    judge_noise = noise(game.disc.noise_shapes, _DISC_NOISE, range(1), gen_rows)[0]
+    shapes = noise_shapes(game.disc_penalties, game.gen.shape.output)
+    penalty_noise = noise(shapes, _PENALTY_NOISE, disc_passes, batch_size)
 
-    disc = [DiscDraws(z[p], gen_noise[p], disc_noise[p - 1]) for p in disc_passes]
+    def instance_noise(passes: range, rows: int) -> list[Tensor | tuple[()]]:
+        std = game.instance_noise
+        if not callable(std) and not std:
+            return [() for _ in passes]
+        shape = (rows, *game.gen.shape.output)
+        drawn = rng.normal(keys(_INSTANCE_NOISE, passes), shape, dtype)
+        scale: float | Tensor = (
+            std(step).to(dtype).reshape(*step.shape, *[1] * (1 + len(shape)))
+            if callable(std)
+            else std
+        )
+        return list((scale * drawn).unbind(step.ndim))
+
+    seen_noise = instance_noise(disc_passes, 2 * batch_size)
+    disc = [
+        DiscDraws(z[p], gen_noise[p], disc_noise[p - 1], penalty_noise[p - 1], seen_noise[p - 1])
+        for p in disc_passes
+    ]
     if game.share_fakes or game.same_z:
-        disc[-1] = DiscDraws((), (), disc[-1].disc_noise)
-    return Draws(disc=tuple(disc), gen=GenDraws(z[0], gen_noise[0], judge_noise))
+        disc[-1] = DiscDraws((), (), *disc[-1][2:])
+    gen = GenDraws(z[0], gen_noise[0], judge_noise, *instance_noise(range(1), gen_rows))
+    return Draws(disc=tuple(disc), gen=gen)

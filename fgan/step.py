@@ -13,7 +13,9 @@ then
 
     theta_G <- theta_G - update(grad mean loss_G(c(G(z)))),
 
-with the discriminator that the order of play names.
+with the discriminator that the order of play names; one of the methods of `fgan.orders`
+takes the place of the last two updates. The discriminator's loss may have penalties, what
+it sees instance noise, its weights a bound (`Game`).
 
 Batch normalisation follows the imperative PyTorch loop unless the game says otherwise:
 every pass in training uses the statistics of its own batch and moves the running ones,
@@ -21,26 +23,37 @@ the generator's passes for the discriminator and the discriminator's pass for th
 generator included (`Game.stat_passes`); a discriminator with batch statistics sees reals
 and fakes in separate passes, any other sees them in one (`Game.disc_batches`).
 
-May import the ground, the parts, `fgan.state` and `fgan.game`. Never sees files, a clock
+May import the ground, the parts and the lower files of this room. Never sees files, a clock
 or a configuration.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vjp
+from torch.func import grad_and_value
 
-from fgan import ema, pytree
-from fgan.game import Game
+from fgan import ema, penalties, pytree
+from fgan.game import Due, Game, penalties_due, with_every_penalty, with_penalties
 from fgan.losses import value
-from fgan.model import Model
-from fgan.optim import Optimizer, apply_updates
+from fgan.objectives import (
+    Generated,
+    Logits,
+    disc_loss,
+    gen_loss,
+    generate,
+    moved,
+    objectives,
+    sample_fakes,
+)
+from fgan.optim import apply_updates
+from fgan.orders import Grads, Pair, Players
 from fgan.state import PlayerState, TrainState
-from fgan.types import Batch, Buffers, DiscDraws, Draws, GenDraws, Metrics, Noise, Params
+from fgan.types import Batch, Buffers, DiscDraws, Draws, GenDraws, Metrics, Params
 
 Step: TypeAlias = Callable[[TrainState, Batch, Draws], tuple[TrainState, Metrics]]
 
@@ -52,9 +65,13 @@ class Report(NamedTuple):
     grad_norm: Tensor  # []
 
 
-def make_step(game: Game) -> Step:
+def make_step(game: Game, due: Due | None = None) -> Step:
     """The training step of a game.
 
+    Args:
+        due: the names of the penalties that count, for each of the discriminator steps, as
+            many times as heavy as their ``every`` says (see `make_steps`). When not given,
+            all of them count at every step with their plain weight.
     Returns:
         ``step(state, real, draws) -> (state, metrics)``:
         state: from `fgan.init_state`, or the last step's.
@@ -62,24 +79,31 @@ def make_step(game: Game) -> Step:
         draws: from `fgan.make_draws` for the same B.
         A step whose losses and gradient norms are not all finite returns the state it
         was given, and ``metrics.finite`` False.
+    Raises:
+        ValueError: for a name that is no penalty's, or not one tuple of names for each
+            discriminator step.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
     """
+    if due is None:
+        rounds = [with_every_penalty(game)] * game.num_disc_steps
+    else:
+        rounds = [with_penalties(game, names) for names in due]
+    if len(rounds) != game.num_disc_steps:
+        raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
 
     def step(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
         gen, disc = state.gen, state.disc
         reals = (real,) if game.num_disc_steps == 1 else real.unbind(0)
         reports = []
-        for batch, extra in zip(reals[:-1], draws.disc[:-1], strict=True):
-            gen, fake = sample_fakes(game, gen, extra)
-            disc_grads, buffers, report, _ = disc_gradient(
-                game, disc, batch, fake, extra.disc_noise
-            )
-            disc = update_player(game.disc_opt, disc, disc_grads, buffers)
+        for part, batch, extra in zip(rounds[:-1], reals[:-1], draws.disc[:-1], strict=True):
+            gen, fake = sample_fakes(part, gen, extra)
+            disc_grads, buffers, report, _ = disc_gradient(part, disc, batch, fake, extra)
+            disc = update_disc(part, disc, disc_grads, buffers)
             reports.append(report)
 
-        gen, disc, metrics = play_round(game, gen, disc, reals[-1], draws.disc[-1], draws.gen)
+        gen, disc, metrics = play_round(rounds[-1], gen, disc, reals[-1], draws.disc[-1], draws.gen)
         finite = _all_finite([metrics.finite, *(x for report in reports for x in report)])
         average = state.ema
         if isinstance(average, ema.Weights):
@@ -88,6 +112,31 @@ def make_step(game: Game) -> Step:
         return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
 
     return step
+
+
+def make_steps(
+    game: Game, wrap: Callable[[Step], Step] = lambda step: step
+) -> Callable[[int], Step]:
+    """The step of each number, where penalties are due only now and then.
+
+    A penalty that is not due is left out of the step, since multiplying it by zero would
+    save nothing: there are a few different steps, each made and compiled once.
+
+    Args:
+        wrap: what to do with a new step, such as `fgan.compile.compile_step`.
+    Returns:
+        ``steps(number) -> step`` for the numbers from 0; a game without lazy penalties
+        has one step for all of them.
+
+    References:
+        Karras et al. 2020, arXiv:1912.04958, section 3.1 (lazy regularisation).
+    """
+
+    @functools.cache
+    def made(due: Due) -> Step:
+        return wrap(make_step(game, due))
+
+    return lambda number: made(penalties_due(game, number))
 
 
 def play_round(
@@ -106,17 +155,25 @@ def play_round(
         shared = None
         gen, fake = sample_fakes(game, gen, gen_draws if game.same_z else disc_draws)
 
-    disc_grads, buffers, disc_report, logits = disc_gradient(
-        game, disc, real, fake, disc_draws.disc_noise
-    )
-    new_disc = update_player(game.disc_opt, disc, disc_grads, buffers)
-
-    # In simultaneous play the generator meets the old parameters; running statistics
-    # have moved with the passes all the same.
-    opponent = new_disc if game.order == "alternating" else _with_buffers(disc, buffers)
+    disc_grads, buffers, disc_report, logits = disc_gradient(game, disc, real, fake, disc_draws)
+    # In turns the generator meets a new discriminator. Else it meets the old parameters;
+    # running statistics have moved with the passes all the same.
+    new_disc = opponent = moved(disc, buffers)
+    if game.order == "alternating":
+        new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
     made = generate(game.gen, gen, gen_draws) if shared is None else shared
-    gen_grads, buffers, gen_report = gen_gradient(game, opponent, real, made, gen_draws.disc_noise)
-    new_gen = update_player(game.gen_opt, gen, gen_grads, made.buffers)
+    gen_grads, gen_buffers, gen_report = gen_gradient(game, opponent, real, made, gen_draws)
+    finite = _all_finite([*gen_report, *disc_report])
+    if game.method is None:
+        new_gen = update_gen(game, gen, gen_grads, made.buffers)
+        if game.order == "simultaneous":
+            new_disc = update_disc(game, disc, disc_grads, buffers)
+    else:
+        v = Pair(gen_grads, disc_grads)
+        functions = objectives(game, gen, disc, opponent, real, disc_draws, gen_draws)
+        new_gen, new_disc = game.method.play(functions, v, Pair(gen, disc), updater(game))
+        finite = finite & pytree.all_finite((new_gen.params, new_disc.params))
+        new_gen, new_disc = moved(new_gen, made.buffers), moved(new_disc, buffers)
 
     metrics = Metrics(
         gen_loss=gen_report.loss,
@@ -126,112 +183,63 @@ def play_round(
         d_fake=logits.fake.sigmoid().mean(),
         gen_grad_norm=gen_report.grad_norm,
         disc_grad_norm=disc_report.grad_norm,
-        finite=_all_finite([*gen_report, *disc_report]),
+        finite=finite,
     )
     if game.stat_passes == "every":
-        new_disc = _with_buffers(new_disc, buffers)
+        new_disc = moved(new_disc, gen_buffers)
     return new_gen, new_disc, metrics
 
 
-class Logits(NamedTuple):
-    """What the discriminator says of a batch."""
-
-    real: Tensor  # [B]; [0] where nobody asked
-    fake: Tensor  # [B]
-
-
-def judge(
-    game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, noise: Noise
-) -> tuple[Logits, Buffers]:
-    """The discriminator on reals and fakes, in one pass or two as the game says.
-
-    Args:
-        real, fake: [B, *data]; noise: [2B, ...], reals first.
-    """
-    model, size = game.disc, real.shape[0]
-    if game.judges_apart:
-        first = {name: u[:size] for name, u in noise.items()}
-        second = {name: u[size:] for name, u in noise.items()}
-        real_logits, buffers = model.apply(params, buffers, real, noise=first)
-        fake_logits, buffers = model.apply(params, buffers, fake, noise=second)
-        return Logits(real_logits, fake_logits), buffers
-    logits, buffers = model.apply(params, buffers, torch.cat([real, fake]), noise=noise)
-    return Logits(logits[:size], logits[size:]), buffers
-
-
-class Generated(NamedTuple):
-    """Fakes, and the way back from them to the generator's parameters."""
-
-    fake: Tensor  # [B, *data]
-    pull_back: Callable[[Tensor], tuple[Params]]  # vjp: gradient over fakes -> over parameters
-    buffers: Buffers
-
-
-def generate(model: Model, gen: PlayerState, draws: GenDraws) -> Generated:
-    """The generator's own pass, ready to be differentiated."""
-
-    def forward(params: Params) -> tuple[Tensor, Buffers]:
-        return model.apply(params, gen.buffers, draws.z, noise=draws.gen_noise)
-
-    return Generated(*vjp(forward, gen.params, has_aux=True))
-
-
-def sample_fakes(
-    game: Game, gen: PlayerState, draws: DiscDraws | GenDraws
-) -> tuple[PlayerState, Tensor]:
-    """Fakes for a discriminator step; the generator's running statistics move."""
-    assert isinstance(draws.z, Tensor), "these draws were made for another game"
-    assert isinstance(draws.gen_noise, dict)
-    fake, buffers = game.gen.apply(gen.params, gen.buffers, draws.z, noise=draws.gen_noise)
-    return (_with_buffers(gen, buffers) if game.stat_passes == "every" else gen), fake
-
-
 def disc_gradient(
-    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, noise: Noise
+    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
 ) -> tuple[Params, Buffers, Report, Logits]:
     """The gradient of the discriminator's mean loss over its parameters."""
 
     def objective(params: Params) -> tuple[Tensor, tuple[Logits, Buffers]]:
-        logits, buffers = judge(game, params, disc.buffers, real, fake, noise)
-        loss = game.loss.disc(real_logits=logits.real, fake_logits=logits.fake).mean()
-        return loss, (logits, buffers)
+        return disc_loss(game, params, disc.buffers, real, fake, draws)
 
     grads, (loss, (logits, buffers)) = grad_and_value(objective, has_aux=True)(disc.params)
     return grads, buffers, Report(loss, pytree.norm(grads)), logits
 
 
 def gen_gradient(
-    game: Game,
-    disc: PlayerState,
-    real: Tensor,
-    made: Generated,
-    noise: Noise,
+    game: Game, disc: PlayerState, real: Tensor, made: Generated, draws: GenDraws
 ) -> tuple[Params, Buffers, Report]:
     """The gradient of the generator's mean loss over its parameters, through the fakes."""
 
     def objective(fake: Tensor) -> tuple[Tensor, Buffers]:
-        if game.loss.gen_uses_real:
-            logits, buffers = judge(game, disc.params, disc.buffers, real, fake, noise)
-        else:
-            fake_logits, buffers = game.disc.apply(disc.params, disc.buffers, fake, noise=noise)
-            logits = Logits(fake_logits.new_empty(0), fake_logits)
-        return game.loss.gen(real_logits=logits.real, fake_logits=logits.fake).mean(), buffers
+        return gen_loss(game, disc.params, disc.buffers, real, fake, draws)
 
     fake_grad, (loss, buffers) = grad_and_value(objective, has_aux=True)(made.fake)
     (grads,) = made.pull_back(fake_grad)
     return grads, buffers, Report(loss, pytree.norm(grads))
 
 
-def update_player(
-    rule: Optimizer, player: PlayerState, grads: Params, buffers: Buffers
-) -> PlayerState:
-    """The player after one step of its optimizer."""
-    updates, opt_state = rule.update(grads, player.opt_state, player.params)
-    return PlayerState(apply_updates(player.params, updates), buffers, opt_state)
+def update_gen(game: Game, gen: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
+    """The generator after one step of its optimizer."""
+    updates, opt_state = game.gen_opt.update(grads, gen.opt_state, gen.params)
+    return PlayerState(apply_updates(gen.params, updates), buffers, opt_state)
 
 
-def _with_buffers(player: PlayerState, buffers: Buffers) -> PlayerState:
-    return PlayerState(player.params, buffers, player.opt_state)
+def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
+    """The discriminator after one step of its optimizer, its weights clipped if they are to be."""
+    updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
+    params = apply_updates(disc.params, updates)
+    if game.clip_disc:
+        params = penalties.clip_weights(params, game.clip_disc)
+    return PlayerState(params, buffers, opt_state)
+
+
+def updater(game: Game) -> Callable[[Players, Grads], Players]:
+    """One step of both optimizers along a direction."""
+
+    def update(players: Players, direction: Grads) -> Players:
+        return Pair(
+            update_gen(game, players.gen, direction.gen, players.gen.buffers),
+            update_disc(game, players.disc, direction.disc, players.disc.buffers),
+        )
+
+    return update
 
 
 def _all_finite(values: list[Tensor]) -> Tensor:

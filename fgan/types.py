@@ -23,11 +23,15 @@ class DiscDraws(NamedTuple):
     z: [B, *latent] latents; ``()`` when the generator step's serve for both.
     gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` likewise.
     disc_noise: noise of the discriminator's, [2B, ...]: reals first, then fakes.
+    penalty_noise: uniform [B, ...] in [0, 1) for each penalty that needs some, by name.
+    instance_noise: [2B, *data] to be added to reals and fakes; ``()`` when there is none.
     """
 
     z: Tensor | tuple[()]
     gen_noise: Noise | tuple[()]
     disc_noise: Noise
+    penalty_noise: Noise
+    instance_noise: Tensor | tuple[()]
 
 
 class GenDraws(NamedTuple):
@@ -37,11 +41,13 @@ class GenDraws(NamedTuple):
     gen_noise: noise of the generator's stochastic layers, [B, ...].
     disc_noise: noise of the discriminator's, [B, ...]; [2B, ...], reals first, for a loss
         whose generator form looks at real logits.
+    instance_noise: [B, *data], or [2B, *data] likewise; ``()`` when there is none.
     """
 
     z: Tensor
     gen_noise: Noise
     disc_noise: Noise
+    instance_noise: Tensor | tuple[()]
 
 
 class Draws(NamedTuple):
@@ -54,11 +60,13 @@ class Draws(NamedTuple):
 class Metrics(NamedTuple):
     """What a step reports; all 0-d, on the device of the state.
 
-    disc_loss and gen_loss are the losses that were optimised; value is
-    V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))] in nats; d_real and d_fake are the means of
-    D(x) and D(G(z)) in [0, 1]. value, d_real, d_fake and disc_loss belong to the last
-    discriminator step and are taken before its update. ``finite`` is False when a loss or
-    a gradient norm is not finite: then the step left the state as it was.
+    disc_loss and gen_loss are the losses that were optimised, disc_loss with the penalties
+    of its step; value is V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))] in nats; d_real and
+    d_fake are the means of D(x) and D(G(z)) in [0, 1], of what the discriminator saw, with
+    its instance noise. value, d_real, d_fake and disc_loss belong to the last discriminator
+    step and are taken before its update. The norms are those of the plain gradients, which
+    an order of play may correct. ``finite`` is False when a loss, a gradient norm or a
+    corrected update is not finite: then the step left the state as it was.
     """
 
     gen_loss: Tensor

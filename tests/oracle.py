@@ -47,6 +47,14 @@ def call_unmoved(net: nn.Module, x: Tensor, noise: dict[str, Tensor]) -> Tensor:
     return y
 
 
+def squared_slopes(net: nn.Module, x: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    """For each example the squared norm of the gradient of its logit, differentiable again."""
+    x = x.detach().clone().requires_grad_()
+    logits = call_unmoved(net, x, noise)
+    (slopes,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return slopes.square().flatten(1).sum(1)
+
+
 def mean_log(p: Tensor) -> Tensor:
     return torch.log(p).mean()
 
@@ -70,6 +78,10 @@ class Oracle:
     together: bool = False  # reals and fakes in one pass of the discriminator
     own_stats: bool = False  # running statistics move in a player's own passes only
     disc_scale: float = 1.0
+    wasserstein: bool = False
+    r1_gamma: float = 0.0
+    gp_weight: float = 0.0
+    clip: float = 0.0
 
     def step(self, reals: list[Tensor], draws: Any) -> dict[str, Tensor]:
         """Discriminator steps on each of ``reals``, then one generator step."""
@@ -83,19 +95,37 @@ class Oracle:
 
             noise = draws.disc[i].disc_noise
             size = len(real)
+            judged = fake.detach()
+            if len(added := draws.disc[i].instance_noise):
+                real, judged = real + added[:size], judged + added[size:]
+            halves = (
+                {k: u[:size] for k, u in noise.items()},
+                {k: u[size:] for k, u in noise.items()},
+            )
+            penalty = torch.zeros((), dtype=real.dtype)
+            if self.r1_gamma:
+                slopes = squared_slopes(self.disc, real, halves[0])
+                penalty = penalty + self.r1_gamma / 2 * slopes.mean()
+            if self.gp_weight:
+                u = draws.disc[i].penalty_noise["wgan_gp"].view(-1, 1, 1, 1)
+                norms = squared_slopes(self.disc, u * real + (1 - u) * judged, halves[0]).sqrt()
+                penalty = penalty + self.gp_weight * ((norms - 1) ** 2).mean()
             if self.together:
-                both = call(self.disc, torch.cat([real, fake.detach()]), noise).sigmoid()
-                d_real, d_fake = both[:size], both[size:]
+                both = call(self.disc, torch.cat([real, judged]), noise)
+                real_logits, fake_logits = both[:size], both[size:]
             else:
-                d_real = call(self.disc, real, {k: u[:size] for k, u in noise.items()}).sigmoid()
-                d_fake = call(
-                    self.disc, fake.detach(), {k: u[size:] for k, u in noise.items()}
-                ).sigmoid()
+                real_logits = call(self.disc, real, halves[0])
+                fake_logits = call(self.disc, judged, halves[1])
+            d_real, d_fake = real_logits.sigmoid(), fake_logits.sigmoid()
             value = mean_log(d_real) + mean_log(1 - d_fake)
+            disc_loss = -self.disc_scale * value
+            if self.wasserstein:
+                disc_loss = fake_logits.mean() - real_logits.mean()
+            disc_loss = disc_loss + penalty
             self.disc_opt.zero_grad()
-            (-self.disc_scale * value).backward()
+            disc_loss.backward()
             metrics = {
-                "disc_loss": -self.disc_scale * value.detach(),
+                "disc_loss": disc_loss.detach(),
                 "value": value.detach(),
                 "d_real": d_real.detach().mean(),
                 "d_fake": d_fake.detach().mean(),
@@ -103,12 +133,19 @@ class Oracle:
             }
             if not self.simultaneous:
                 self.disc_opt.step()
+                self.clip_disc()
         disc_grads = [p.grad.clone() for p in self.disc.parameters()]
 
         if not self.share_fakes:
             fake = call(self.gen, draws.gen.z, draws.gen.gen_noise)
-        judged = foreign(self.disc, fake, draws.gen.disc_noise).sigmoid()
-        gen_loss = mean_log(1 - judged) if self.saturating else -mean_log(judged)
+        if len(draws.gen.instance_noise):
+            fake = fake + draws.gen.instance_noise
+        judged = foreign(self.disc, fake, draws.gen.disc_noise)
+        gen_loss = (
+            mean_log(1 - judged.sigmoid()) if self.saturating else -mean_log(judged.sigmoid())
+        )
+        if self.wasserstein:
+            gen_loss = -judged.mean()
         self.gen_opt.zero_grad()
         gen_loss.backward()
         metrics |= {"gen_loss": gen_loss.detach(), "gen_grad_norm": grad_norm(self.gen)}
@@ -117,7 +154,13 @@ class Oracle:
             for p, g in zip(self.disc.parameters(), disc_grads, strict=True):
                 p.grad = g
             self.disc_opt.step()
+            self.clip_disc()
         return metrics
+
+    def clip_disc(self) -> None:
+        for p in self.disc.parameters():
+            if self.clip:
+                p.data.clamp_(-self.clip, self.clip)
 
 
 def values(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

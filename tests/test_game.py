@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from support import BATCH, IMAGE, assert_same, dropout_gen, small_disc, small_game, small_gen
 
 import fgan
-from fgan import nets, optim, pytree, rng
+from fgan import nets, optim, penalties, pytree, rng, schedules
 
 
 def noisy_game(**options):
-    """Stochastic layers in both players."""
-    return small_game(gen=dropout_gen(), disc=small_disc(hidden=(5, 5), dropout=0.3), **options)
+    """Stochastic layers in both players, penalties and instance noise."""
+    parts = {
+        "gen": dropout_gen(),
+        "disc": small_disc(hidden=(5, 5), dropout=0.3),
+        "disc_penalties": (penalties.make_r1(), penalties.make_wgan_gp(), penalties.make_dragan()),
+        "instance_noise": 0.5,
+    }
+    return small_game(**{**parts, **options})
 
 
 # Draws
@@ -67,6 +73,14 @@ def test_shapes_of_the_draws():
         }
         rows = BATCH if each is draws.gen else 2 * BATCH
         assert {k: u.shape for k, u in each.disc_noise.items()} == {"3": (rows, 5), "6": (rows, 5)}
+        assert each.instance_noise.shape == (rows, *IMAGE)
+        assert each.instance_noise.dtype == torch.float64
+    for each in draws.disc:
+        assert {k: u.shape for k, u in each.penalty_noise.items()} == {
+            "wgan_gp": (BATCH,),
+            "dragan": (BATCH, *IMAGE),
+        }
+        assert all(((u >= 0) & (u < 1)).all() for u in each.penalty_noise.values())
     for noise in (draws.gen.gen_noise, draws.gen.disc_noise, draws.disc[1].disc_noise):
         assert all(((u >= 0) & (u < 1)).all() for u in noise.values())
     shared = fgan.make_draws(noisy_game(num_disc_steps=2, share_fakes=True), rng.key(0), 0, BATCH)
@@ -87,11 +101,35 @@ def test_the_generators_draws_do_not_change_with_the_rules():
     assert_same(larger.gen.z[:BATCH], plain.gen.z)
 
 
+def test_restraints_change_no_other_draws():
+    key = rng.key(2)
+    full = fgan.make_draws(noisy_game(num_disc_steps=2), key, 5, BATCH)
+    plain = noisy_game(num_disc_steps=2, disc_penalties=(), instance_noise=0.0)
+    bare = fgan.make_draws(plain, key, 5, BATCH)
+    for with_all, without in zip((*full.disc, full.gen), (*bare.disc, bare.gen), strict=True):
+        assert without.instance_noise == ()
+        assert_same(with_all[:3], without[:3])
+    assert bare.disc[0].penalty_noise == {}
+
+
+def test_instance_noise_by_a_schedule():
+    key, steps = rng.key(2), torch.tensor([0, 3, 10, 25])
+    unit = fgan.make_draws(noisy_game(instance_noise=1.0), key, steps, BATCH)
+    fading = noisy_game(instance_noise=schedules.linear(0.8, 0.0, 10))
+    drawn = fgan.make_draws(fading, key, steps, BATCH)
+    scale = torch.tensor([0.8, 0.56, 0.0, 0.0])[:, None, None, None, None]
+    for a, b in ((unit.gen, drawn.gen), (unit.disc[0], drawn.disc[0])):
+        torch.testing.assert_close(b.instance_noise, scale * a.instance_noise)
+    one = fgan.make_draws(fading, key, 3, BATCH)
+    assert_same(one, pytree.index(drawn, 1))
+    assert unit.gen.instance_noise.std() > 0.8
+
+
 def first_words(draws):
     """The first 24 bits behind every leaf: Box and Muller's radius gives them back."""
     for path, leaf in zip(pytree.paths(draws), pytree.leaves(draws), strict=True):
-        if path.endswith("/z"):
-            pair = leaf.flatten()[:2].double()
+        if path.endswith(("/z", "/instance_noise")):
+            pair = leaf.flatten()[:2].double() / (0.5 if path.endswith("e") else 1)
             word = torch.exp(-pair.square().sum() / 2).item()
         else:
             word = leaf.flatten()[0].item()
@@ -106,7 +144,9 @@ def test_no_two_draws_share_their_words():
         for t in range(4)
         for word in first_words(fgan.make_draws(game, rng.key(seed), t, BATCH, dtype=torch.float64))
     ]
-    assert len(words) == 2 * 4 * (4 + 4 * 2 + 4 * 2)  # z, noise of G, noise of D
+    assert len(words) == 2 * 4 * (
+        4 + 4 * 2 + 4 * 2 + 3 * 2 + 4
+    )  # z, G's, D's, penalties', instance noise
     assert len(set(words)) == len(words)
 
 
@@ -168,6 +208,12 @@ def test_players_of_one_shape_start_apart():
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"ema_decay": -0.1}, "ema_decay"),
         ({"ema_decay": math.nan}, "ema_decay"),
+        ({"order": "consensus", "num_disc_steps": 2}, "simultaneous"),
+        ({"disc_penalties": (penalties.make_r1(), penalties.make_r1(1.0))}, "name of its own"),
+        ({"instance_noise": -0.1}, "instance_noise"),
+        ({"instance_noise": math.nan}, "instance_noise"),
+        ({"clip_disc": -1.0}, "clip_disc"),
+        ({"clip_disc": math.inf}, "clip_disc"),
         ({"disc": nets.mlp_discriminator((1, 2, 3), hidden=(5,))}, "generator makes"),
         ({"disc": nets.mlp_generator(4, (3,), hidden=(5,))}, "generator makes"),
         ({"gen": nets.mlp_generator(3, (4,)), "disc": nets.mlp_generator(4, (3,))}, "one logit"),

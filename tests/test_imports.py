@@ -16,7 +16,7 @@ PACKAGE = Path(fgan.__file__).parent
 ROOMS = {
     "ground": ("pytree", "rng", "types", "errors", "checks", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
-    "game": ("state", "game", "step", "population"),
+    "game": ("state", "orders", "game", "objectives", "step", "population", "per_example"),
     "tools": ("files", "lock", "sealed", "cse"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": (

@@ -18,7 +18,7 @@ from support import BATCH, IMAGE, Z_DIM, assert_near, copy_tree, real_batch
 from torch import nn
 
 import fgan
-from fgan import losses, nets, optim, pytree, rng
+from fgan import losses, nets, optim, penalties, pytree, rng
 from fgan.model import from_module
 
 STEPS = 20
@@ -62,6 +62,10 @@ class Mode:
     disc_batches: str = "auto"
     stat_passes: str = "every"
     disc_scale: float = 1.0
+    r1: float = 0.0
+    gp: float = 0.0
+    instance_noise: float = 0.0
+    clip: float = 0.0
 
     def game(self) -> fgan.Game:
         if self.disc_norm:
@@ -82,7 +86,14 @@ class Mode:
             same_z=self.same_z,
             disc_batches=self.disc_batches,
             stat_passes=self.stat_passes,
+            disc_penalties=self.penalties(),
+            instance_noise=self.instance_noise,
+            clip_disc=self.clip,
         )
+
+    def penalties(self) -> tuple[penalties.Penalty, ...]:
+        r1, gp = penalties.make_r1(self.r1), penalties.make_wgan_gp(self.gp)
+        return (*([r1] if self.r1 else []), *([gp] if self.gp else []))
 
     def oracle(self, state: fgan.TrainState) -> Oracle:
         gen = gen_layers(self.gen_norm).double()
@@ -110,6 +121,10 @@ class Mode:
             together=self.disc_batches == "together",
             own_stats=self.stat_passes == "own",
             disc_scale=self.disc_scale,
+            wasserstein=self.loss == "wasserstein",
+            r1_gamma=self.r1,
+            gp_weight=self.gp,
+            clip=self.clip,
         )
 
 
@@ -147,6 +162,19 @@ MODES = {
         gen_norm=True, disc_norm=True, stat_passes="own", same_z=True, k=3
     ),
     "mean of the discriminator's losses": Mode(disc_scale=0.5),
+    "R1": Mode(r1=2.0),
+    "R1, simultaneous": Mode(r1=2.0, order="simultaneous"),
+    "R1, everything else": Mode(
+        r1=2.0, gen_norm=True, disc_norm=True, dropout=True, k=2, share=True
+    ),
+    "WGAN-GP": Mode(gp=3.0, loss="wasserstein", k=3),
+    "R1 and WGAN-GP, together": Mode(gp=3.0, r1=2.0, same_z=True, disc_batches="together"),
+    "instance noise": Mode(instance_noise=0.7),
+    "instance noise and R1, two steps, shared fakes": Mode(
+        instance_noise=0.7, r1=2.0, k=2, share=True
+    ),
+    "clipped": Mode(loss="wasserstein", clip=0.3, k=2),
+    "clipped, simultaneous": Mode(loss="wasserstein", clip=0.3, order="simultaneous"),
     "minimax": Mode(loss="minimax"),
     "minimax, simultaneous, sgd": Mode(loss="minimax", order="simultaneous", sgd=True),
     "sgd with momentum": Mode(sgd=True),

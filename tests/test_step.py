@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import (
     BATCH,
+    IMAGE,
     assert_near,
     assert_same,
     copy_tree,
@@ -22,8 +23,18 @@ from support import (
 from torch import nn
 
 import fgan
-from fgan import losses, optim, pytree, rng
+from fgan import losses, optim, orders, penalties, pytree, rng
+from fgan.compile import compile_step, count_graphs
+from fgan.game import penalties_due
 from fgan.model import from_module
+from fgan.spectral import spectral_norm
+
+
+def normed_disc():
+    """A discriminator with batch statistics."""
+    widths = (nn.Flatten(1), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+    return from_module(nn.Sequential(*widths, nn.Flatten(0)), IMAGE)
+
 
 GAMES = {
     "alternating": {},
@@ -36,6 +47,20 @@ GAMES = {
         "ema_decay": 0.9,
         "loss": losses.minimax,
     },
+    "restrained": {
+        "disc": small_disc(dropout=0.3),
+        "disc_penalties": (
+            penalties.make_r1(2.0),
+            penalties.make_r2(1.0),
+            penalties.make_wgan_gp(3.0),
+            penalties.make_dragan(1.5),
+        ),
+        "instance_noise": 0.2,
+        "clip_disc": 0.4,
+        "num_disc_steps": 2,
+    },
+    "consensus": {"order": orders.make_consensus(0.5), "disc": normed_disc()},
+    "extragradient": {"order": "extragradient", "gen": small_gen(batch_norm=True)},
 }
 DTYPES = [torch.float32, torch.float64]
 
@@ -271,3 +296,165 @@ def test_dropout_in_the_generator():
     other, _ = step(state, real, draws._replace(gen=draws.gen._replace(gen_noise=flipped)))
     assert_same(other.disc, new.disc)
     assert distance(other.gen.params, new.gen.params) > 1e-4
+
+
+# Penalties and other restraints
+
+R1 = penalties.make_r1(3.0)
+LAZY = (penalties.make_r1(3.0, every=3), penalties.make_wgan_gp(2.0, every=2))
+
+
+def test_a_step_without_what_is_not_due_is_the_plain_step():
+    game, state, real, draws = prepare({"disc_penalties": LAZY})
+    plain = small_game()
+    expected = fgan.make_step(plain)(state, real, fgan.make_draws(plain, state.key, 2, BATCH))
+    assert_same(fgan.make_step(game, due=((),))(state, real, draws), expected)
+    full, _ = fgan.make_step(game)(state, real, draws)
+    assert distance(full.disc.params, expected[0].disc.params) > 1e-3
+
+
+def test_what_is_due_weighs_as_much_as_the_steps_it_stands_for():
+    game, state, real, draws = prepare({"disc_penalties": LAZY})
+    for names, weights in (
+        (("r1",), (9.0, 0.0)), (("wgan_gp",), (0.0, 4.0)), (("r1", "wgan_gp"), (9.0, 4.0)),
+    ):  # fmt: skip
+        heavy = (penalties.make_r1(weights[0]), penalties.make_wgan_gp(weights[1]))
+        expected = fgan.make_step(small_game(disc_penalties=heavy))(state, real, draws)
+        assert_near(
+            fgan.make_step(game, due=(names,))(state, real, draws), expected, atol=1e-5, rtol=1e-5
+        )
+    always = (penalties.make_r1(3.0), penalties.make_wgan_gp(2.0))
+    expected = fgan.make_step(small_game(disc_penalties=always))(state, real, draws)
+    assert_same(fgan.make_step(game)(state, real, draws), expected)
+
+
+def test_which_penalties_are_due():
+    game = small_game(disc_penalties=LAZY, num_disc_steps=2)
+    both = ("r1", "wgan_gp")
+    assert [penalties_due(game, t) for t in range(4)] == [
+        (both, ()), (("wgan_gp",), ("r1",)), (("wgan_gp",), ()), (both, ())
+    ]  # fmt: skip
+    assert penalties_due(small_game(), 5) == ((),)
+    for due in (((),), (("r1",), ("none",))):
+        with pytest.raises(ValueError, match=r"none|lists due"):
+            fgan.make_step(game, due)
+
+
+def test_lazy_penalties_compile_a_few_steps(fresh_dynamo):
+    game = small_game(disc_penalties=LAZY, num_disc_steps=2)
+    state = fgan.init_state(game, rng.key(3))
+    eager = fgan.make_steps(game)
+    compiled = fgan.make_steps(game, lambda step: compile_step(step, backend="aot_eager"))
+    assert compiled(0) is compiled(3)
+    assert compiled(0) is not compiled(1)
+    found = expected = state
+    for t in range(7):
+        draws, real = fgan.make_draws(game, state.key, t, BATCH), real_batch(game, t)
+        found, metrics = compiled(t)(found, real, draws)
+        expected, wanted = eager(t)(expected, real, draws)
+        assert_near((found, metrics), (expected, wanted), atol=1e-5, rtol=1e-5)
+    assert count_graphs() == 3
+
+
+@pytest.mark.parametrize("name", ["restrained", "consensus", "extragradient"])
+def test_compiled_equals_eager(name, fresh_dynamo):
+    game, state, _, _ = prepare(GAMES[name])
+    compiled = compile_step(fgan.make_step(game), backend="aot_eager")
+    actual = run_steps(game, state, 5, step=compiled)
+    assert_near(actual, run_steps(game, state, 5), atol=1e-5, rtol=1e-5)
+    assert count_graphs() == 1
+
+
+def test_spectral_norm_inside_a_whole_compiled_step(fresh_dynamo):
+    parts = {"disc": spectral_norm(small_disc()), "disc_penalties": (R1,), "num_disc_steps": 2}
+    game, state, _, _ = prepare(parts)
+    compiled = compile_step(fgan.make_step(game), backend="aot_eager")
+    actual, history = run_steps(game, state, 5, step=compiled)
+    assert_near((actual, history), run_steps(game, state, 5), atol=1e-5, rtol=1e-5)
+    assert count_graphs() == 1
+    # The power method went on with each pass, and is at the norm by now.
+    weight = actual.disc.params["1.weight"]
+    u, v = actual.disc.buffers["1.weight.u"], actual.disc.buffers["1.weight.v"]
+    sigma = torch.linalg.matrix_norm(weight, 2)
+    torch.testing.assert_close(u @ weight @ v, sigma, rtol=0.01, atol=0)
+    assert not torch.equal(u, state.disc.buffers["1.weight.u"])
+
+
+def test_the_loss_reported_has_the_penalty_in_it():
+    game, state, real, draws = prepare({"disc_penalties": (R1,)})
+    _, metrics = fgan.make_step(game)(state, real, draws)
+    _, plain = fgan.make_step(small_game())(state, real, draws)
+    slopes = penalties.r1(lambda x: game.disc.apply(state.disc.params, {}, x)[0], real)
+    torch.testing.assert_close(metrics.disc_loss, plain.disc_loss + 1.5 * slopes.mean())
+    assert_same((metrics.value, metrics.d_real), (plain.value, plain.d_real))
+
+
+def test_a_penalty_moves_no_running_statistics():
+    options = {"disc": normed_disc()}
+    game, state, real, draws = prepare({**options, "disc_penalties": (R1,)})
+    new, _ = fgan.make_step(game)(state, real, draws)
+    plain, _ = fgan.make_step(small_game(**options, disc_opt=optim.sgd(0.0)))(
+        state._replace(disc=state.disc._replace(opt_state=optim.sgd(0.0).init({}))), real, draws
+    )
+    counts = [k for k in new.disc.buffers if k.endswith("num_batches_tracked")]
+    assert counts
+    assert_same(
+        {k: new.disc.buffers[k] for k in counts}, {k: plain.disc.buffers[k] for k in counts}
+    )
+
+
+def test_a_penalty_alone_that_is_not_finite():
+    bad = penalties.Penalty(
+        name="bad",
+        apply=lambda critic, real, fake, uniform: critic(real).square() * float("inf"),
+        weight=1.0,
+        looks_at="real",
+    )
+    game, state, real, draws = prepare({"disc_penalties": (bad,)})
+    new, metrics = fgan.make_step(game)(state, real, draws)
+    assert not metrics.finite
+    assert_same(new, state)
+
+
+def test_a_correction_alone_that_is_not_finite():
+    _, state, real, draws = prepare({})
+    huge = small_game(order=orders.Method("huge", lambda f, v, players, update: update(
+        players, pytree.map(lambda g: g * float("inf"), v))))  # fmt: skip
+    new, metrics = fgan.make_step(huge)(state, real, draws)
+    assert metrics.gen_grad_norm.isfinite()
+    assert metrics.disc_grad_norm.isfinite()
+    assert not metrics.finite
+    assert_same(new, state)
+
+
+def test_clipped_weights():
+    options = {"clip_disc": 0.05, "num_disc_steps": 2, "loss": losses.wasserstein}
+    game, state, real, draws = prepare(options)
+    new, _ = fgan.make_step(game)(state, real, draws)
+    assert max(p.abs().max() for p in new.disc.params.values()) == torch.tensor(0.05)
+    assert max(p.abs().max() for p in new.gen.params.values()) > 0.05
+
+
+def test_instance_noise_is_added_to_all_that_the_discriminator_sees():
+    loss = losses.GanLoss(
+        disc=losses.minimax.disc,
+        gen=lambda *, real_logits, fake_logits: real_logits - fake_logits,
+        gen_uses_real=True,
+    )
+    for options in ({}, {"loss": loss}):
+        game, state, real, draws = prepare({**options, "instance_noise": 0.5})
+        step = fgan.make_step(game)
+        new, metrics = step(state, real, draws)
+        half = draws.disc[0].instance_noise[:BATCH]
+        moved = draws.disc[0]._replace(
+            instance_noise=torch.cat([half * 0, draws.disc[0].instance_noise[BATCH:]])
+        )
+        other, _ = step(state, real, draws._replace(disc=(moved,)))
+        assert distance(new.disc.params, other.disc.params) > 1e-4  # reals
+        if not options:
+            again, _ = step(state, real + half, draws._replace(disc=(moved,)))
+            assert_near(again, new, atol=1e-6)
+        silent = draws.gen._replace(instance_noise=draws.gen.instance_noise * 0)
+        other, seen = step(state, real, draws._replace(gen=silent))
+        assert_same(other.disc, new.disc)
+        assert seen.gen_loss != metrics.gen_loss
