@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import fgan
 from fgan import assemble, recipes
 from fgan.config import TrainConfig
-from fgan.train import DrawAhead
+from fgan.stepping import DrawAhead
 
 Program = Callable[[], Tensor]  # one step; returns a loss, to wait for
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from step_time import machine
 
 import fgan
-from fgan import config, train
+from fgan import config, stepping, train
 
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -47,7 +47,7 @@ def bare(settings: config.TrainConfig, steps: int) -> float:
     state = fgan.init_state(plan.game, key)
     draws = fgan.make_draws(plan.game, key, 0, settings.batch_size)
     raw = plan.source.examples[: settings.batch_size]
-    step = train.make_train_step(plan.game, settings)
+    step = stepping.make_train_step(plan.game, settings)
     for _ in range(5):
         state, metrics = step(state, raw, draws)
     begun = time.perf_counter()

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from fgan import config as configs
-from fgan import recipes
+from fgan import names, recipes
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, Interrupted
+from fgan.validate import option
 
 _DATA, _NETS, _GAME, _RUN, _OUT = "Data", "Networks", "Game", "Run", "Output"
-_NAMES = ("mnist", *configs.TORCHVISION_SETS, *configs.POINT_SETS)
+_NAMES = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
 
 
 _DEFAULTS = configs.resolve()
@@ -29,7 +30,7 @@ def _shown(value: Any) -> str:
 
 def _option(name: str, help: str, panel: str, *, default: str = "", flags: str = "") -> Any:
     default = default or _shown(getattr(_DEFAULTS, name))
-    spelled = flags or configs.option(name)
+    spelled = flags or option(name)
     text = f"{help} \\[default: {default}]"  # the backslash keeps rich from reading a tag
     return typer.Option(spelled, help=text, rich_help_panel=panel, show_default=False)
 
@@ -82,12 +83,12 @@ def train(
         str | None,
         _option(
             "stream",
-            f"Decode while training: {', '.join(configs.STREAMS)}; auto: if needed.",
+            f"Decode while training: {', '.join(names.STREAMS)}; auto: if needed.",
             _DATA,
         ),
     ] = None,
     arch: Annotated[
-        str | None, _option("arch", f"Networks: {', '.join(configs.ARCHS)}.", _NETS)
+        str | None, _option("arch", f"Networks: {', '.join(names.ARCHS)}.", _NETS)
     ] = None,
     z_dim: Annotated[int | None, _option("z_dim", "Length of a latent vector.", _NETS)] = None,
     gen_hidden: Annotated[
@@ -98,7 +99,7 @@ def train(
     ] = None,
     gen_activation: Annotated[
         str | None,
-        _option("gen_activation", f"One of {', '.join(configs.ACTIVATIONS)}.", _NETS),
+        _option("gen_activation", f"One of {', '.join(names.ACTIVATIONS)}.", _NETS),
     ] = None,
     disc_activation: Annotated[
         str | None, _option("disc_activation", "The same for the discriminator.", _NETS)
@@ -108,7 +109,7 @@ def train(
         str | None,
         _option(
             "batch_norm",
-            f"Of the generator's hidden layers: {', '.join(configs.BATCH_NORMS)}.",
+            f"Of the generator's hidden layers: {', '.join(names.BATCH_NORMS)}.",
             _NETS,
         ),
     ] = None,
@@ -126,7 +127,7 @@ def train(
         float | None, _option("dropout", "Probability of dropout in the discriminator.", _NETS)
     ] = None,
     loss: Annotated[
-        str | None, _option("loss", f"One of {', '.join(configs.LOSSES)}.", _GAME)
+        str | None, _option("loss", f"One of {', '.join(names.LOSSES)}.", _GAME)
     ] = None,
     disc_loss_scale: Annotated[
         float | None,
@@ -137,7 +138,7 @@ def train(
         ),
     ] = None,
     optimizer: Annotated[
-        str | None, _option("optimizer", f"One of {', '.join(configs.OPTIMIZERS)}.", _GAME)
+        str | None, _option("optimizer", f"One of {', '.join(names.OPTIMIZERS)}.", _GAME)
     ] = None,
     lr: Annotated[float | None, _option("lr", "Learning rate.", _GAME)] = None,
     disc_lr: Annotated[
@@ -150,7 +151,7 @@ def train(
         int | None, _option("disc_steps", "Discriminator steps per generator step.", _GAME)
     ] = None,
     order: Annotated[
-        str | None, _option("order", f"Of the updates: {' or '.join(configs.ORDERS)}.", _GAME)
+        str | None, _option("order", f"Of the updates: {', '.join(names.ORDERS)}.", _GAME)
     ] = None,
     share_fakes: Annotated[
         bool | None,
@@ -168,6 +169,40 @@ def train(
             "Run the generator again on the same latents for its own update.",
             _GAME,
             flags="--same-z/--fresh-z",
+        ),
+    ] = None,
+    r1: Annotated[
+        float | None, _option("r1", "Gamma of the gradient penalty on reals.", _GAME)
+    ] = None,
+    r2: Annotated[float | None, _option("r2", "The same on fakes.", _GAME)] = None,
+    wgan_gp: Annotated[
+        float | None, _option("wgan_gp", "Weight of the penalty of WGAN-GP.", _GAME)
+    ] = None,
+    zero_centred: Annotated[
+        float | None,
+        _option("zero_centred", "Weight of the zero-centred penalty between both.", _GAME),
+    ] = None,
+    dragan: Annotated[
+        float | None, _option("dragan", "Weight of the penalty of DRAGAN.", _GAME)
+    ] = None,
+    penalty_every: Annotated[
+        int | None,
+        _option("penalty_every", "Discriminator steps between penalties, then as heavy.", _GAME),
+    ] = None,
+    instance_noise: Annotated[
+        float | None,
+        _option("instance_noise", "Standard deviation of noise on all D sees.", _GAME),
+    ] = None,
+    clip_disc: Annotated[
+        float | None, _option("clip_disc", "Bound of D's weights; 0: none.", _GAME)
+    ] = None,
+    spectral_norm: Annotated[
+        bool | None,
+        _option(
+            "spectral_norm",
+            "Spectral normalisation of the discriminator.",
+            _GAME,
+            flags="--spectral-norm/--no-spectral-norm",
         ),
     ] = None,
     disc_batches: Annotated[
@@ -202,7 +237,7 @@ def train(
     ] = None,
     dtype: Annotated[
         str | None,
-        _option("dtype", f"Of the matrix products: {', '.join(configs.DTYPES)}.", _RUN),
+        _option("dtype", f"Of the matrix products: {', '.join(names.DTYPES)}.", _RUN),
     ] = None,
     threads: Annotated[
         int | None, _option("threads", "CPU threads; 0: as PyTorch chooses.", _RUN)

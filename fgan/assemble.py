@@ -12,14 +12,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fgan import compile, data, ema, losses, nets, optim, rng
+from fgan import compile, data, ema, losses, nets, optim, penalties, rng, spectral
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DeviceError
-from fgan.game import DiscBatches, Game, Order, StatPasses
+from fgan.game import DiscBatches, Game, StatPasses
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last
 from fgan.optim import Optimizer
+from fgan.penalties import Penalty
 from fgan.types import Key
 
 Notify = Callable[[str], None]
@@ -111,6 +112,8 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
     """
     make = {"mlp": _mlp, "dcgan": _dcgan}[config.arch]
     gen, disc = make(config, data_shape)
+    if config.spectral_norm:
+        disc = spectral.spectral_norm(disc)
     return Game(
         gen=_in_dtype(gen, config),
         disc=_in_dtype(disc, config),
@@ -118,11 +121,14 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
         disc_opt=_make_optimizer(config, config.disc_lr),
         loss=_make_loss(config),
         num_disc_steps=config.disc_steps,
-        order=cast(Order, config.order),
+        order=config.order,
         share_fakes=config.share_fakes,
         same_z=config.same_z,
         disc_batches=cast(DiscBatches, config.disc_batches),
         stat_passes=cast(StatPasses, config.stat_passes),
+        disc_penalties=_make_penalties(config),
+        instance_noise=config.instance_noise,
+        clip_disc=config.clip_disc,
         ema_decay=config.ema,
     )
 
@@ -158,6 +164,21 @@ def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Mod
             f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, nets.SIZES))}."
         ) from error
     return channels_last(gen), channels_last(disc)
+
+
+def _make_penalties(config: TrainConfig) -> tuple[Penalty, ...]:
+    makers: dict[str, Callable[..., Penalty]] = {
+        "r1": penalties.make_r1,
+        "r2": penalties.make_r2,
+        "wgan_gp": penalties.make_wgan_gp,
+        "zero_centred": penalties.make_zero_centred_interpolates,
+        "dragan": penalties.make_dragan,
+    }
+    return tuple(
+        make(weight, every=config.penalty_every)
+        for name, make in makers.items()
+        if (weight := getattr(config, name))
+    )
 
 
 def _make_loss(config: TrainConfig) -> GanLoss:

@@ -18,32 +18,9 @@ from typing import Any
 
 import tomli_w
 
-from fgan import checks
+from fgan import names
 from fgan.errors import ConfigError, DiskError
-
-TORCHVISION_SETS = ("fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba")
-POINT_SETS = ("ring", "grid")
-ARCHS = ("mlp", "dcgan")
-LOSSES = (
-    "minimax", "non_saturating", "label_smoothed", "label_smoothed_two_sided", "hinge",
-    "wasserstein", "least_squares", "relativistic", "relativistic_average",
-    "relativistic_average_hinge", "relativistic_average_least_squares",
-    "f_kl", "f_kl_non_saturating", "f_reverse_kl", "f_reverse_kl_non_saturating",
-    "f_pearson", "f_pearson_non_saturating", "f_hellinger", "f_hellinger_non_saturating",
-    "f_jensen_shannon", "f_jensen_shannon_non_saturating", "f_gan", "f_gan_non_saturating",
-)  # fmt: skip
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
-ORDERS = ("alternating", "simultaneous")
-ACTIVATIONS = ("leaky_relu", "relu", "tanh")
-OUTPUTS = ("tanh", "sigmoid", "linear")
-BATCH_NORMS = ("none", "all", "after_first")
-DISC_BATCHES = ("auto", "apart", "together")
-STAT_PASSES = ("every", "own")
-SAMPLE_STATS = ("running", "batch")
-RESIZES = ("crop", "stretch")
-STREAMS = ("auto", "always", "never")
-ON_NONFINITE = ("halt", "skip", "rollback")
-DTYPES = ("float32", "bfloat16", "float64")
+from fgan.validate import check, sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +62,15 @@ class TrainConfig:
     order: str
     share_fakes: bool
     same_z: bool
+    r1: float  # gamma, 0: none; so are the next four, the weights of other penalties
+    r2: float
+    wgan_gp: float
+    zero_centred: float
+    dragan: float
+    penalty_every: int
+    instance_noise: float
+    clip_disc: float  # 0: not
+    spectral_norm: bool
     disc_batches: str
     stat_passes: str
     sample_stats: str
@@ -127,6 +113,15 @@ _COMMON: dict[str, Any] = {
     "order": "alternating",
     "share_fakes": False,
     "same_z": False,
+    "r1": 0.0,
+    "r2": 0.0,
+    "wgan_gp": 0.0,
+    "zero_centred": 0.0,
+    "dragan": 0.0,
+    "penalty_every": 1,
+    "instance_noise": 0.0,
+    "clip_disc": 0.0,
+    "spectral_norm": False,
     "disc_batches": "auto",
     "stat_passes": "every",
     "sample_stats": "running",
@@ -179,7 +174,7 @@ _DCGAN: dict[str, Any] = _MLP_IMAGES | {
 
 def defaults(data: str = "mnist", arch: str = "mlp") -> dict[str, Any]:
     """The options of a run of which nothing is said but data and architecture."""
-    mlp = _MLP_POINTS if data in POINT_SETS else _MLP_IMAGES
+    mlp = _MLP_POINTS if data in names.POINT_SETS else _MLP_IMAGES
     special = {"mlp": mlp, "dcgan": _DCGAN}.get(arch, {})
     return _COMMON | special | {"data": data, "arch": arch}
 
@@ -215,7 +210,9 @@ def resolve(
     merged = defaults(str(known.get("data", "mnist")), str(known.get("arch", "mlp"))) | known
     if "steps" in known and "epochs" not in known:
         del merged["epochs"]
-    return _checked(merged, set(given), file)
+    checked = check(merged, set(given), file)
+    absent = {"steps": 0, "epochs": 0.0, "disc_lr": checked["lr"]}
+    return TrainConfig(**{**absent, **checked})
 
 
 def read_toml(file: str | Path) -> dict[str, Any]:
@@ -244,121 +241,15 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
-def option(name: str) -> str:
-    """The command-line spelling of a field: ``disc_lr`` is ``--disc-lr``."""
-    return "DATA" if name == "data" else "--" + name.replace("_", "-")
-
-
 NAMES = tuple(f.name for f in fields(TrainConfig))
 
 
 def _refuse_unknown(given: dict[str, Any], from_file: dict[str, Any], file: object) -> None:
     problems = []
-    for names, where in ((from_file, f" in {file}"), (given, "")):
-        for name in sorted(names.keys() - set(NAMES)):
+    for found, where in ((from_file, f" in {file}"), (given, "")):
+        for name in sorted(found.keys() - set(NAMES)):
             close = difflib.get_close_matches(name, NAMES, n=1)
             hint = f' (did you mean "{close[0]}"?)' if close else ""
             problems.append(f'unknown key "{name}"{where}{hint}')
     if problems:
-        raise ConfigError(_sentence(problems), "Remove or rename; `fgan train --help` lists them.")
-
-
-_CHECKS: dict[str, checks.Check] = {
-    "data": checks.name,
-    "data_root": checks.text,
-    "pattern": checks.name,
-    "image_size": checks.integer(0, 2**14),
-    "channels": checks.one_of_numbers(0, 1, 3),
-    "resize": checks.one_of(*RESIZES),
-    "skip_bad": checks.boolean,
-    "stream": checks.one_of(*STREAMS),
-    "arch": checks.one_of(*ARCHS),
-    "z_dim": checks.integer(1, 2**20),
-    "gen_hidden": checks.tuple_of(checks.integer(1, 2**20)),
-    "disc_hidden": checks.tuple_of(checks.integer(1, 2**20)),
-    "gen_activation": checks.one_of(*ACTIVATIONS),
-    "disc_activation": checks.one_of(*ACTIVATIONS),
-    "slope": checks.number(0),
-    "batch_norm": checks.one_of(*BATCH_NORMS),
-    "dropout": checks.number(0, below=1),
-    "output": checks.one_of(*OUTPUTS),
-    "features": checks.integer(1, 2**12),
-    "loss": checks.one_of(*LOSSES),
-    "disc_loss_scale": checks.number(0, above=True),
-    "optimizer": checks.one_of(*OPTIMIZERS),
-    "lr": checks.number(0, above=True),
-    "disc_lr": checks.number(0, above=True),
-    "betas": checks.tuple_of(checks.number(0, below=1), length=2),
-    "batch_size": checks.integer(1),
-    "disc_steps": checks.integer(1, 1000),
-    "order": checks.one_of(*ORDERS),
-    "share_fakes": checks.boolean,
-    "same_z": checks.boolean,
-    "disc_batches": checks.one_of(*DISC_BATCHES),
-    "stat_passes": checks.one_of(*STAT_PASSES),
-    "sample_stats": checks.one_of(*SAMPLE_STATS),
-    "ema": checks.number(0, below=1),
-    "epochs": checks.number(0, above=True),
-    "steps": checks.integer(1),
-    "seed": checks.integer(0, 2**63),
-    "device": checks.device,
-    "dtype": checks.one_of(*DTYPES),
-    "threads": checks.integer(0, 4096),
-    "compile": checks.boolean,
-    "log_every": checks.integer(1),
-    "sample_every": checks.integer(0),
-    "save_every": checks.interval,
-    "keep": checks.integer(2),
-    "on_nonfinite": checks.one_of(*ON_NONFINITE),
-    "grid": checks.integer(1, 4097),
-}
-# Options of one architecture only.
-_ONLY = {
-    "mlp": ("gen_hidden", "disc_hidden", "gen_activation", "disc_activation", "batch_norm",
-            "dropout", "output"),
-    "dcgan": ("features",),
-}  # fmt: skip
-
-
-def _checked(values: dict[str, Any], given: set[str], file: object) -> TrainConfig:
-    checked: dict[str, Any] = {}
-    problems = []
-    for name, check in _CHECKS.items():
-        if name not in values:
-            continue
-        try:
-            checked[name] = check(values[name])
-        except ValueError as error:
-            where = option(name) if name in given or file is None else f'"{name}" in {file}'
-            problems.append(f"{where} {error}, not {_shown(values[name])}")
-    if not problems:
-        if "steps" in checked and "epochs" in checked:
-            problems.append("--steps and --epochs exclude each other")
-        if checked["order"] == "simultaneous" and checked["disc_steps"] != 1:
-            problems.append("--order simultaneous takes one discriminator step: --disc-steps 1")
-        if checked["share_fakes"] and checked["same_z"]:
-            problems.append("--share-fakes already means the same latents: leave out --same-z")
-        for arch, names in _ONLY.items():
-            if arch != checked["arch"]:
-                problems += [
-                    f"{option(name)} is for {arch}, not {checked['arch']}"
-                    for name in names
-                    if name in given
-                ]
-        if checked["arch"] == "dcgan" and checked["data"] in POINT_SETS:
-            problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
-        if checked["optimizer"] in ("sgd", "rmsprop") and "betas" in given:
-            problems.append(f"--betas is for adam and adamw, not {checked['optimizer']}")
-    if problems:
-        raise ConfigError(_sentence(problems), "Correct the value; see `fgan train --help`.")
-    absent = {"steps": 0, "epochs": 0.0, "disc_lr": checked["lr"]}
-    return TrainConfig(**{**absent, **checked})
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
-
-
-def _sentence(problems: list[str]) -> str:
-    text = "; ".join(problems)
-    return f"{text[0].upper()}{text[1:]}." if text[0] not in '-"' else f"{text}."
+        raise ConfigError(sentence(problems), "Remove or rename; `fgan train --help` lists them.")

@@ -23,6 +23,7 @@ from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.rundir import RunDir
+from fgan.validate import option
 
 LENGTH = ("steps", "epochs")  # may change, to go on for longer
 _OUTPUTS = ("log_every", "sample_every", "save_every", "keep", "grid")
@@ -89,7 +90,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     ]
     if changed and not override:
         rows = [
-            f"  {configs.option(name)}: {_shown(getattr(point.config, name))} in the run, "
+            f"  {option(name)}: {_shown(getattr(point.config, name))} in the run, "
             f"{_shown(getattr(config, name))} now"
             for name in changed
         ]
@@ -99,7 +100,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
         )
     notes = point.notes
     for name in changed:
-        note = f"{configs.option(name)} is now {_shown(getattr(config, name))}"
+        note = f"{option(name)} is now {_shown(getattr(config, name))}"
         note += ": the last bits may differ." if name in _ROUNDING else "."
         notes = (*notes, note)
     return replace(point, config=config, notes=notes)

@@ -17,28 +17,37 @@ from fgan.config import TrainConfig
 from fgan.data import normalise
 from fgan.game import Game, make_draws
 from fgan.state import TrainState
-from fgan.step import Step, make_step
+from fgan.step import Step, make_steps
 from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
 _BLOCK_STEPS = 64
 
 
-def make_train_step(game: Game, config: TrainConfig) -> Step:
-    """The game's step over examples as they are stored: normalising is part of the graph.
+def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
+    """The game's step of each number, over examples as they are stored.
+
+    Normalising is part of the graph. There is one step, unless penalties are lazy.
 
     Returns:
-        ``step(state, raw, draws) -> (state, metrics)`` with raw uint8 [B, C, H, W], or float
-        [B, D] for points (after [k, ...] for k > 1 discriminator steps). Compiled, it writes
-        the new state into the old one.
+        ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)`` and raw
+        uint8 [B, C, H, W], or float [B, D] for points (after [k, ...] for k > 1
+        discriminator steps). Compiled, a step writes the new state into the old one.
     """
-    step = make_step(game)
     low, dtype = assemble.image_low(config), assemble.state_dtype(config)
 
-    def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        return step(state, normalise(raw, low, dtype), draws)
+    def over_stored(step: Step) -> Step:
+        def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+            return step(state, normalise(raw, low, dtype), draws)
 
-    return compile_step(train_step, donate=True) if config.compile else train_step
+        return compile_step(train_step, donate=True) if config.compile else train_step
+
+    return make_steps(game, over_stored)
+
+
+def make_train_step(game: Game, config: TrainConfig) -> Step:
+    """The step of number 0, and of all others when no penalty is lazy."""
+    return make_train_steps(game, config)(0)
 
 
 def _compiled_uniform(key: Key, shape: tuple[int, ...]) -> Tensor:

@@ -30,7 +30,7 @@ from fgan.game import Game, init_state
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
 from fgan.state import TrainState
-from fgan.stepping import DrawAhead, make_train_step
+from fgan.stepping import DrawAhead, make_train_steps
 from fgan.types import Key
 
 MAX_ROLLBACKS = 3
@@ -184,7 +184,7 @@ class _Loop:
             self.state = init_state(plan.game, self.key, dtype=assemble.state_dtype(config))
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(config) from error
-        self.step = make_train_step(plan.game, config)
+        self.steps = make_train_steps(plan.game, config)
         rundir.write_config(out, configs.to_toml(config))
         if plan.source.skipped:
             rundir.write_skipped(out, plan.source.skipped)
@@ -225,7 +225,8 @@ class _Loop:
             while self.done < self.plan.steps:
                 raw = feed(self.done)
                 try:
-                    self.state, metrics = self.step(self.state, raw, draw(self.done))
+                    step = self.steps(self.done)
+                    self.state, metrics = step(self.state, raw, draw(self.done))
                 except torch.OutOfMemoryError as error:
                     raise _out_of_memory(config) from error
                 self.log.add(metrics)

@@ -297,7 +297,9 @@ SURFACE = {
     "train": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
         --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
         --lr --disc-lr --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
-        --same-z --fresh-z --disc-batches --stat-passes --sample-stats --ema --recipe --epochs
+        --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
+        --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
+        --stat-passes --sample-stats --ema --recipe --epochs
         --steps --seed --compile --no-compile --device --dtype --threads --config --data-root
         --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
         --sample-every --save-every --keep --grid --on-nonfinite --resume --override --dry-run

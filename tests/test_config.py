@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import config, data, game, losses, nets, optim
+from fgan import config, data, game, losses, names, nets, optim, orders
 from fgan.errors import ConfigError, DiskError
+from fgan.validate import CHECKS, option
 
 CONFIGS = st.fixed_dictionaries(
     {},
@@ -18,8 +19,8 @@ CONFIGS = st.fixed_dictionaries(
         "data": st.sampled_from(["mnist", "ring", "./faces"]),
         "z_dim": st.integers(1, 512),
         "gen_hidden": st.lists(st.integers(1, 2048), max_size=4).map(tuple),
-        "loss": st.sampled_from(config.LOSSES),
-        "optimizer": st.sampled_from(config.OPTIMIZERS),
+        "loss": st.sampled_from(names.LOSSES),
+        "optimizer": st.sampled_from(names.OPTIMIZERS),
         "lr": st.floats(1e-9, 10.0),
         "disc_lr": st.floats(1e-9, 10.0),
         "batch_size": st.integers(1, 10**6),
@@ -45,16 +46,16 @@ def test_config_to_file_to_config(tmp_path_factory, values, length):
 
 
 def test_names_agree_with_the_library():
-    assert set(config.LOSSES) == set(losses.ALL)
-    assert set(config.OPTIMIZERS) == set(optim.ALL)
-    assert ("mnist", *config.TORCHVISION_SETS, *config.POINT_SETS) == data.NAMES
-    assert (config.RESIZES, config.STREAMS) == (data.RESIZES, data.STREAMS)
-    assert config.ORDERS == game.ORDERS
-    assert config.DISC_BATCHES == game.DISC_BATCHES
-    assert config.STAT_PASSES == game.STAT_PASSES
-    assert get_args(nets.Activation) == config.ACTIVATIONS
-    assert get_args(nets.Output) == config.OUTPUTS
-    assert set(config._CHECKS) == set(config.NAMES)
+    assert set(names.LOSSES) == set(losses.ALL)
+    assert set(names.OPTIMIZERS) == set(optim.ALL)
+    assert ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS) == data.NAMES
+    assert (names.RESIZES, names.STREAMS) == (data.RESIZES, data.STREAMS)
+    assert (*game.ORDERS, *orders.ALL) == names.ORDERS
+    assert names.DISC_BATCHES == game.DISC_BATCHES
+    assert names.STAT_PASSES == game.STAT_PASSES
+    assert get_args(nets.Activation) == names.ACTIVATIONS
+    assert get_args(nets.Output) == names.OUTPUTS
+    assert set(CHECKS) == set(config.NAMES)
 
 
 def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
@@ -100,7 +101,7 @@ def test_a_bad_value_is_refused_by_name(name, values):
     for value in values:
         with pytest.raises(ConfigError) as caught:
             config.resolve({name: value})
-        assert config.option(name) in caught.value.problem, value
+        assert option(name) in caught.value.problem, value
         assert caught.value.exit_code == 2
         assert caught.value.fix
 
@@ -108,8 +109,8 @@ def test_a_bad_value_is_refused_by_name(name, values):
 def test_everything_wrong_is_reported_at_once():
     with pytest.raises(ConfigError) as caught:
         config.resolve(lr=math.nan, batch_size=0, steps=0, loss="x")
-    for option in ("--lr", "--batch-size", "--steps", "--loss"):
-        assert option in caught.value.problem
+    for name in ("--lr", "--batch-size", "--steps", "--loss"):
+        assert name in caught.value.problem
 
 
 def test_unknown_keys_are_named_with_the_nearest_known(tmp_path):

@@ -1,0 +1,137 @@
+"""Checks of a whole configuration: each value, and what excludes what.
+
+May import the ground. Never imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fgan import checks, names
+from fgan.errors import ConfigError
+
+
+def option(name: str) -> str:
+    """The command-line spelling of a field: ``disc_lr`` is ``--disc-lr``."""
+    return "DATA" if name == "data" else "--" + name.replace("_", "-")
+
+
+CHECKS: dict[str, checks.Check] = {
+    "data": checks.name,
+    "data_root": checks.text,
+    "pattern": checks.name,
+    "image_size": checks.integer(0, 2**14),
+    "channels": checks.one_of_numbers(0, 1, 3),
+    "resize": checks.one_of(*names.RESIZES),
+    "skip_bad": checks.boolean,
+    "stream": checks.one_of(*names.STREAMS),
+    "arch": checks.one_of(*names.ARCHS),
+    "z_dim": checks.integer(1, 2**20),
+    "gen_hidden": checks.tuple_of(checks.integer(1, 2**20)),
+    "disc_hidden": checks.tuple_of(checks.integer(1, 2**20)),
+    "gen_activation": checks.one_of(*names.ACTIVATIONS),
+    "disc_activation": checks.one_of(*names.ACTIVATIONS),
+    "slope": checks.number(0),
+    "batch_norm": checks.one_of(*names.BATCH_NORMS),
+    "dropout": checks.number(0, below=1),
+    "output": checks.one_of(*names.OUTPUTS),
+    "features": checks.integer(1, 2**12),
+    "loss": checks.one_of(*names.LOSSES),
+    "disc_loss_scale": checks.number(0, above=True),
+    "optimizer": checks.one_of(*names.OPTIMIZERS),
+    "lr": checks.number(0, above=True),
+    "disc_lr": checks.number(0, above=True),
+    "betas": checks.tuple_of(checks.number(0, below=1), length=2),
+    "batch_size": checks.integer(1),
+    "disc_steps": checks.integer(1, 1000),
+    "order": checks.one_of(*names.ORDERS),
+    "share_fakes": checks.boolean,
+    "same_z": checks.boolean,
+    **{name: checks.number(0) for name in names.PENALTIES},
+    "penalty_every": checks.integer(1),
+    "instance_noise": checks.number(0),
+    "clip_disc": checks.number(0),
+    "spectral_norm": checks.boolean,
+    "disc_batches": checks.one_of(*names.DISC_BATCHES),
+    "stat_passes": checks.one_of(*names.STAT_PASSES),
+    "sample_stats": checks.one_of(*names.SAMPLE_STATS),
+    "ema": checks.number(0, below=1),
+    "epochs": checks.number(0, above=True),
+    "steps": checks.integer(1),
+    "seed": checks.integer(0, 2**63),
+    "device": checks.device,
+    "dtype": checks.one_of(*names.DTYPES),
+    "threads": checks.integer(0, 4096),
+    "compile": checks.boolean,
+    "log_every": checks.integer(1),
+    "sample_every": checks.integer(0),
+    "save_every": checks.interval,
+    "keep": checks.integer(2),
+    "on_nonfinite": checks.one_of(*names.ON_NONFINITE),
+    "grid": checks.integer(1, 4097),
+}
+# Options of one architecture only.
+_ONLY = {
+    "mlp": ("gen_hidden", "disc_hidden", "gen_activation", "disc_activation", "batch_norm",
+            "dropout", "output"),
+    "dcgan": ("features",),
+}  # fmt: skip
+
+
+def check(values: dict[str, Any], given: set[str], file: object) -> dict[str, Any]:
+    """The values in their proper types.
+
+    Args:
+        given: names of those that were asked for by name, and not by a file or default.
+        file: that the others may come from, for the message.
+    Raises:
+        ConfigError: naming everything that is wrong.
+    """
+    checked: dict[str, Any] = {}
+    problems = []
+    for name, of in CHECKS.items():
+        if name not in values:
+            continue
+        try:
+            checked[name] = of(values[name])
+        except ValueError as error:
+            where = option(name) if name in given or file is None else f'"{name}" in {file}'
+            problems.append(f"{where} {error}, not {_shown(values[name])}")
+    if not problems:
+        problems = _conflicts(checked, given)
+    if problems:
+        raise ConfigError(sentence(problems), "Correct the value; see `fgan train --help`.")
+    return checked
+
+
+def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
+    """Options that exclude each other."""
+    problems = []
+    if "steps" in checked and "epochs" in checked:
+        problems.append("--steps and --epochs exclude each other")
+    if checked["order"] != "alternating" and checked["disc_steps"] != 1:
+        problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
+    if checked["share_fakes"] and checked["same_z"]:
+        problems.append("--share-fakes already means the same latents: leave out --same-z")
+    for arch, special in _ONLY.items():
+        if arch != checked["arch"]:
+            problems += [
+                f"{option(name)} is for {arch}, not {checked['arch']}"
+                for name in special
+                if name in given
+            ]
+    if checked["arch"] == "dcgan" and checked["data"] in names.POINT_SETS:
+        problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
+    if checked["optimizer"] in ("sgd", "rmsprop") and "betas" in given:
+        problems.append(f"--betas is for adam and adamw, not {checked['optimizer']}")
+    return problems
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def sentence(problems: list[str]) -> str:
+    """Problems as one sentence."""
+    text = "; ".join(problems)
+    return f"{text[0].upper()}{text[1:]}." if text[0] not in '-"' else f"{text}."
