@@ -38,7 +38,9 @@ def players(sign: float) -> tuple[Model, Model]:
     return from_module(Point, (1,)), from_module(lambda: Slope(sign), (1,))
 
 
-def make_game(loss: fgan.losses.GanLoss, h: float, *, sign: float = 1.0, **options: Any) -> fgan.Game:
+def make_game(
+    loss: fgan.losses.GanLoss, h: float, *, sign: float = 1.0, **options: Any
+) -> fgan.Game:
     """The game from (theta, psi) = (1, 1) with gradient descent at the rate h."""
     gen, disc = players(sign)
     parts = {"gen": gen, "disc": disc, "gen_opt": optim.sgd(h), "disc_opt": optim.sgd(h)}
