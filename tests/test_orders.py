@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from dirac import make_game, trajectory
+from dirac import dirac_gan
 from support import (
     assert_near,
     assert_same,
@@ -37,7 +37,7 @@ BILINEAR = losses.GanLoss(
 
 
 def bilinear(**options):
-    return make_game(BILINEAR, H, **options)
+    return dirac_gan.make_game(loss=BILINEAR, rate=H, sign=1.0, **options)
 
 
 # With w = theta + i psi the field is v = -i w, and J^T v = w: a step of each order multiplies
@@ -56,7 +56,7 @@ FACTORS = {
 def test_closed_form(name):
     order, factor = FACTORS[name]
     w = 1 + 1j
-    for found in trajectory(bilinear(order=order), STEPS):
+    for found in dirac_gan.trajectory(bilinear(order=order), STEPS):
         w *= factor
         assert found == pytest.approx((w.real, w.imag), rel=0, abs=1e-10)
     radius = abs(w) / math.sqrt(2)
@@ -65,7 +65,7 @@ def test_closed_form(name):
 
 def test_alternating_circles_for_ever():
     theta = psi = 1.0
-    for found in trajectory(bilinear(), STEPS):
+    for found in dirac_gan.trajectory(bilinear(), STEPS):
         psi += H * theta
         theta -= H * psi
         assert found == pytest.approx((theta, psi), rel=0, abs=1e-10)
@@ -77,7 +77,7 @@ def test_optimistic_descent():
     rule = optim.optimistic_sgd(H)
     game = bilinear(order="simultaneous", gen_opt=rule, disc_opt=rule)
     w, last = 1 + 1j, 0j
-    for found in trajectory(game, STEPS):
+    for found in dirac_gan.trajectory(game, STEPS):
         w, last = w + 2j * H * w - 1j * H * last, w
         assert found == pytest.approx((w.real, w.imag), rel=0, abs=1e-10)
     assert abs(w) < 0.3
@@ -88,7 +88,7 @@ def test_negative_momentum_in_turns():
     rule = optim.sgd(H, momentum=beta)
     theta = psi = 1.0
     of_theta = of_psi = 0.0
-    for found in trajectory(bilinear(gen_opt=rule, disc_opt=rule), STEPS):
+    for found in dirac_gan.trajectory(bilinear(gen_opt=rule, disc_opt=rule), STEPS):
         of_psi = beta * of_psi - theta
         psi -= H * of_psi
         of_theta = beta * of_theta + psi
@@ -100,7 +100,7 @@ def test_negative_momentum_in_turns():
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_unrolled(num_steps):
     rate, theta, psi = 0.15, 1.0, 1.0
-    for found in trajectory(bilinear(order=orders.make_unrolled(num_steps, rate)), STEPS):
+    for found in dirac_gan.trajectory(bilinear(order=orders.make_unrolled(num_steps, rate)), STEPS):
         # psi_k = psi + k rate theta, so f(theta, psi_k) = theta psi + k rate theta^2.
         slope = psi + 2 * num_steps * rate * theta
         theta, psi = theta - H * slope, psi + H * theta
@@ -319,9 +319,11 @@ def test_the_memory_of_extragradient():
 
 
 def test_clipping_holds_at_the_point_ahead_too():
-    game = make_game(BILINEAR, 3.0, order="extragradient", clip_disc=1.0)
+    game = dirac_gan.make_game(
+        loss=BILINEAR, rate=3.0, sign=1.0, order="extragradient", clip_disc=1.0
+    )
     theta = psi = 1.0
-    for found in trajectory(game, 6):
+    for found in dirac_gan.trajectory(game, 6):
         ahead_theta, ahead_psi = theta - 3 * psi, max(-1.0, min(1.0, psi + 3 * theta))
         theta, psi = theta - 3 * ahead_psi, max(-1.0, min(1.0, psi + 3 * ahead_theta))
         assert found == pytest.approx((theta, psi), abs=1e-12)
