@@ -18,7 +18,7 @@ min_x max_y xy. Each method here changes the field or the point it is taken at:
 | `make_unrolled` | v, the generator's part at a discriminator that has answered |
 
 Two more need no order, being memories of one player's own gradients:
-`fgan.optim.optimistic` and ``fgan.optim.sgd`` with negative momentum.
+`fgan.optim.optimistic_sgd` (or Adam) and `fgan.optim.sgd` with negative momentum.
 
 A `Method` sees functions of parameters, never a network, on the batch and the draws of
 one step: every evaluation of f and g in a step is on the same examples.
@@ -172,7 +172,7 @@ def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
     return Method("symplectic", play)
 
 
-def make_competitive(eta: float = 0.01, *, num_iterations: int = 8) -> Method:
+def make_competitive(eta: float = 0.01, *, num_iterations: int = 4) -> Method:
     r"""``(I + eta K)^-1 v``: each player's step expects the other's: competitive descent.
 
         K = [[0, d^2 f / dx dy], [d^2 g / dy dx, 0]]
@@ -184,7 +184,8 @@ def make_competitive(eta: float = 0.01, *, num_iterations: int = 8) -> Method:
     Args:
         eta: above 0; the players' learning rate.
         num_iterations: of conjugate gradients on the normal equations, which need no
-            symmetry; the method is exact only as far as they have converged.
+            symmetry; the method is exact only as far as they have converged. Each puts six
+            more passes of second order into the graph.
     Raises:
         ValueError: for a number out of range.
 

@@ -14,6 +14,24 @@ from fgan import optim, pytree
 SHAPES = {"weight": (3, 4), "bias": (4,), "scale": ()}
 STEPS = 30
 
+
+class Optimistic:
+    """A rule of torch's whose every step is doubled, and the one before taken back."""
+
+    def __init__(self, rule):
+        self.rule = rule
+        self.params = rule.param_groups[0]["params"]
+        self.last = [torch.zeros_like(p) for p in self.params]
+
+    def step(self):
+        before = [p.detach().clone() for p in self.params]
+        self.rule.step()
+        for i, p in enumerate(self.params):
+            own = p.detach() - before[i]
+            p.data.add_(own - self.last[i])
+            self.last[i] = own
+
+
 # ours and torch's, name by name; a name begins with its entry of optim.ALL
 CASES = {
     "sgd": (optim.sgd(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
@@ -55,6 +73,14 @@ CASES = {
     "rmsprop centered momentum": (
         optim.rmsprop(0.01, decay=0.8, momentum=0.5, centered=True),
         lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.8, momentum=0.5, centered=True),
+    ),
+    "optimistic_sgd": (
+        optim.optimistic_sgd(0.1),
+        lambda p: Optimistic(torch.optim.SGD(p, lr=0.1)),
+    ),
+    "optimistic_adam": (
+        optim.optimistic_adam(2e-2, betas=(0.5, 0.9), eps=1e-3),
+        lambda p: Optimistic(torch.optim.Adam(p, lr=2e-2, betas=(0.5, 0.9), eps=1e-3)),
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""vmap over stacked states: every member plays its own game, as if alone.
+"""Populations: every member plays its own game, as if alone.
 
 float64, at 1e-9: batched products sum in another order, and Adam carries that on.
 """
@@ -14,11 +14,14 @@ from support import (
     distance,
     full_options,
     real_batch,
+    small_disc,
     small_game,
 )
 
 import fgan
-from fgan import losses, optim, pytree, rng
+from fgan import losses, optim, orders, penalties, population, pytree, rng
+from fgan.compile import compile_function, count_graphs
+from fgan.spectral import spectral_norm
 
 MEMBERS = 4
 STEPS = 6
@@ -26,18 +29,23 @@ GAMES = {
     "plain": {},
     "simultaneous": {"order": "simultaneous", "loss": losses.minimax},
     "everything": full_options(),
+    "restrained": {
+        "disc_penalties": (penalties.make_r1(2.0), penalties.make_wgan_gp(1.0)),
+        "instance_noise": 0.3,
+        "clip_disc": 0.4,
+        "disc": small_disc(dropout=0.3),
+    },
 }
 RATES = torch.tensor([0.03, 0.001, 0.0, 0.2], dtype=torch.float64)
 
 
 def with_rate(state, rate):
-    opt_state = optim.with_hyperparameters(state.disc.opt_state, learning_rate=rate)
-    return state._replace(disc=state.disc._replace(opt_state=opt_state))
+    return population.with_hyperparameters(state, "disc", learning_rate=rate)
 
 
 def founders(game):
     keys = rng.split(rng.key(0), MEMBERS)
-    return [fgan.init_state(game, key, dtype=torch.float64) for key in keys]
+    return population.unstack(population.init(game, keys, dtype=torch.float64))
 
 
 def reals(game, t, i):
@@ -55,11 +63,9 @@ def alone(game, state, i):
 
 
 def together(game, states, order=range(MEMBERS)):
-    step, history = torch.func.vmap(fgan.make_step(game)), []
+    step, history = population.make_step(game, own_reals=True), []
     for t in range(STEPS):
-        draws = torch.func.vmap(
-            lambda key, t=t: fgan.make_draws(game, key, t, BATCH, dtype=torch.float64)
-        )(states.key)
+        draws = population.make_draws(game, states.key, t, BATCH, dtype=torch.float64)
         real = torch.stack([reals(game, t, i) for i in order])
         states, metrics = step(states, real, draws)
         history.append(metrics)
@@ -124,3 +130,85 @@ def test_a_float32_population():
     new, metrics = torch.func.vmap(step, in_dims=(0, None, 0))(states, real, pytree.stack(draws))
     expected = [step(m, real, d) for m, d in zip(members, draws, strict=True)]
     assert_near((new, metrics), pytree.stack(expected), atol=1e-6)
+
+
+# The module
+
+
+def test_members_begin_as_alone():
+    game, keys = small_game(**GAMES["everything"]), rng.split(rng.key(4), 3)
+    states = population.init(game, keys)
+    assert population.size(states) == 3
+    for i, key in enumerate(keys):
+        assert_same(population.member(states, i), fgan.init_state(game, key))
+    assert_same(population.stack(population.unstack(states)), states)
+    alone = population.member(states, 1)
+    alone.gen.params["0.weight"].zero_()
+    assert states.gen.params["0.weight"][1].abs().min() > 0
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_draws_do_not_depend_on_the_company(name):
+    game, keys = small_game(**GAMES[name]), rng.split(rng.key(4), 3)
+    for t in (0, 7):
+        together = population.make_draws(game, keys, t, BATCH)
+        fewer = population.make_draws(game, keys[[2, 0]], t, BATCH)
+        for i, key in enumerate(keys):
+            assert_same(pytree.index(together, i), fgan.make_draws(game, key, t, BATCH))
+        assert_same(pytree.index(fewer, 0), pytree.index(together, 2))
+
+
+def test_hyperparameters_of_one_player():
+    states = pytree.stack(founders(small_game()))
+    changed = population.with_hyperparameters(states, "gen", learning_rate=RATES, b1=0.25)
+    found = optim.hyperparameters(changed.gen.opt_state)
+    assert_same(found["learning_rate"], RATES)
+    assert found["b1"].tolist() == [0.25] * MEMBERS
+    assert_same(changed.disc, states.disc)
+    assert_same(changed._replace(gen=states.gen), states)
+    with pytest.raises(ValueError, match="momentum"):
+        population.with_hyperparameters(states, "gen", momentum=0.5)
+
+
+# Everything in the tables
+
+ROWS = {
+    **{f"optimizer {name}": {"gen_opt": make(0.05), "disc_opt": make(0.05)}
+       for name, make in optim.ALL.items()},
+    "optimizer optimistic_adam": {"disc_opt": optim.optimistic_adam(0.05)},
+    **{f"loss {name}": {"loss": loss} for name, loss in losses.ALL.items()},
+    **{f"penalty {name}": {"disc_penalties": (make(1.5),)}
+       for name, make in penalties.ALL.items()},
+    **{f"order {name}": {"order": name} for name in orders.ALL},
+    "spectral norm": {"disc": spectral_norm(small_disc())},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_everything_in_the_tables_has_populations(name):
+    game = small_game(**ROWS[name])
+    members = founders(game)[:2]
+    states = pytree.stack(members)
+    step, single = population.make_step(game), fgan.make_step(game)
+    for t in range(2):
+        real = real_batch(game, t, dtype=torch.float64)
+        draws = population.make_draws(game, states.key, t, BATCH, dtype=torch.float64)
+        states, metrics = step(states, real, draws)
+        played = [single(m, real, pytree.index(draws, i)) for i, m in enumerate(members)]
+        assert_near((states, metrics), pytree.stack(played), atol=1e-9, rtol=1e-9)
+        members = [m for m, _ in played]
+    assert metrics.finite.all()
+
+
+def test_a_compiled_population_of_restrained_games(fresh_dynamo):
+    game = small_game(**GAMES["restrained"], order=orders.make_consensus(0.2))
+    states = population.init(game, rng.split(rng.key(0), 3))
+    eager = population.make_step(game, due=(("r1",),))
+    compiled = compile_function(eager, backend="eager")
+    found = expected = states
+    for t in range(3):
+        draws = population.make_draws(game, states.key, t, BATCH)
+        found, metrics = compiled(found, real_batch(game, t), draws)
+        expected, wanted = eager(expected, real_batch(game, t), draws)
+        assert_near((found, metrics), (expected, wanted), atol=1e-5, rtol=1e-5)
+    assert count_graphs() == 1

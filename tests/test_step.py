@@ -344,7 +344,7 @@ def test_lazy_penalties_compile_a_few_steps(fresh_dynamo):
     game = small_game(disc_penalties=LAZY, num_disc_steps=2)
     state = fgan.init_state(game, rng.key(3))
     eager = fgan.make_steps(game)
-    compiled = fgan.make_steps(game, lambda step: compile_step(step, backend="aot_eager"))
+    compiled = fgan.make_steps(game, lambda step: compile_step(step, backend="eager"))
     assert compiled(0) is compiled(3)
     assert compiled(0) is not compiled(1)
     found = expected = state

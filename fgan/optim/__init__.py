@@ -14,9 +14,10 @@ from fgan.optim.base import (
     hyperparameters,
     with_hyperparameters,
 )
-from fgan.optim.named import ALL, adam, adamw, rmsprop, sgd
+from fgan.optim.named import ALL, adam, adamw, optimistic_adam, optimistic_sgd, rmsprop, sgd
 from fgan.optim.parts import (
     add_decayed_weights,
+    extrapolate,
     scale_by_adam,
     scale_by_learning_rate,
     scale_by_momentum,
@@ -31,7 +32,10 @@ __all__ = [
     "add_decayed_weights",
     "apply_updates",
     "chain",
+    "extrapolate",
     "hyperparameters",
+    "optimistic_adam",
+    "optimistic_sgd",
     "rmsprop",
     "scale_by_adam",
     "scale_by_learning_rate",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fgan.optim.base import Optimizer, chain
 from fgan.optim.parts import (
     add_decayed_weights,
+    extrapolate,
     scale_by_adam,
     scale_by_learning_rate,
     scale_by_momentum,
@@ -87,6 +88,36 @@ def rmsprop(
     if momentum:
         parts.append(scale_by_momentum(momentum))
     return chain(*parts, scale_by_learning_rate(learning_rate))
+
+
+def optimistic_sgd(learning_rate: float) -> Optimizer:
+    """Optimistic gradient descent, ``w <- w - 2 lr g_t + lr g_(t-1)``, for games.
+
+    Args:
+        learning_rate: at least 0.
+    Raises:
+        ValueError: for a number out of range.
+
+    References:
+        Daskalakis et al. 2018, arXiv:1711.00141, equation 2 (OMD).
+    """
+    return chain(scale_by_learning_rate(learning_rate), extrapolate())
+
+
+def optimistic_adam(
+    learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+) -> Optimizer:
+    """Twice Adam's step less the step before, for games.
+
+    Args:
+        learning_rate: at least 0; betas: each in [0, 1); eps: at least 0.
+    Raises:
+        ValueError: for a number out of range.
+
+    References:
+        Daskalakis et al. 2018, arXiv:1711.00141, Algorithm 1.
+    """
+    return chain(scale_by_adam(*betas, eps), scale_by_learning_rate(learning_rate), extrapolate())
 
 
 ALL: dict[str, Callable[..., Optimizer]] = {

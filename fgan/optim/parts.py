@@ -195,3 +195,27 @@ def add_decayed_weights(weight_decay: float) -> Optimizer:
         return _leafwise(lambda u, p: u + decay * p, grads, params), state
 
     return Optimizer(init, update)
+
+
+class ExtrapolateState(NamedTuple):
+    last: Params  # the update before, like the parameters
+    hyper: Hyper  # none
+
+
+def extrapolate() -> Optimizer:
+    """``u_t <- 2 u_t - u_(t-1)``, with u_0 = 0: the last step of a chain, for games.
+
+    References:
+        Daskalakis et al. 2018, arXiv:1711.00141, equation 2 and Algorithm 1.
+    """
+
+    def init(params: Params) -> OptState:
+        return ExtrapolateState(_zeros(params), {})
+
+    def update(
+        grads: Params, state: ExtrapolateState, params: Params
+    ) -> tuple[Params, ExtrapolateState]:
+        updates = pytree.map(lambda u, last: 2 * u - last, grads, state.last)
+        return updates, ExtrapolateState(grads, state.hyper)
+
+    return Optimizer(init, update)

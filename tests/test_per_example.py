@@ -1,0 +1,132 @@
+"""Gradients per example and the noise scale, against a loop over pairs with autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import BATCH, IMAGE, assert_near, copy_tree, real_batch, small_disc, small_game
+from torch import nn
+
+import fgan
+from fgan import losses, penalties, pytree, rng
+from fgan.model import from_module
+from fgan.objectives import sample_fakes
+from fgan.per_example import (
+    gradient_noise_scale,
+    per_example_gradient_norms,
+    per_example_gradients,
+)
+from fgan.step import disc_gradient
+
+P = 0.3
+GAMES = {
+    "plain": {},
+    "dropout": {"disc": small_disc(dropout=P)},
+    "dropout, apart": {"disc": small_disc(dropout=P), "disc_batches": "apart"},
+    "R1 and noise": {
+        "disc": small_disc(dropout=P),
+        "disc_penalties": (penalties.make_r1(2.0, every=4),),
+        "instance_noise": 0.3,
+    },
+}
+
+
+def prepare(**options):
+    game = small_game(**options)
+    state = fgan.init_state(game, rng.key(3), dtype=torch.float64)
+    draws = fgan.make_draws(game, state.key, 0, BATCH, dtype=torch.float64)
+    _, fake = sample_fakes(game, state.gen, draws.disc[0])
+    return game, state, real_batch(game, dtype=torch.float64), fake, draws.disc[0]
+
+
+def loop(game, state, real, fake, draws):
+    """The gradient of each pair alone, flattened, with nn.Linear and backward()."""
+    net = nn.Sequential(nn.Flatten(1), nn.Linear(4, 5), nn.LeakyReLU(0.2)).double()
+    last = nn.Linear(5, 1).double()
+    names = list(state.disc.params)
+    for (_, p), name in zip(
+        [*net.named_parameters(), *last.named_parameters()], names, strict=True
+    ):
+        p.data.copy_(state.disc.params[name])
+    rows = []
+    for i in range(BATCH):
+        x, y = real[i : i + 1].clone(), fake[i : i + 1].clone()
+        if len(noise := draws.instance_noise):
+            x, y = x + noise[i], y + noise[BATCH + i]
+
+        def logit(x, row):
+            hidden = net(x)
+            if draws.disc_noise:
+                hidden = hidden * (draws.disc_noise["3"][row] >= P) / (1 - P)
+            return last(hidden).squeeze()
+
+        loss = -logit(x, i).sigmoid().log() - (1 - logit(y, BATCH + i).sigmoid()).log()
+        if game.disc_penalties:
+            x = x.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(logit(x, i), x, create_graph=True)
+            loss = loss + slope.square().sum()  # gamma / 2 = 1
+        params = [*net.parameters(), *last.parameters()]
+        grads = torch.autograd.grad(loss, params)
+        rows.append(torch.cat([g.flatten() for g in grads]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_against_a_loop(name):
+    given = prepare(**GAMES[name])
+    game, state, real, fake, draws = given
+    before = copy_tree(given[1:])
+    rows = loop(*given)
+    found = per_example_gradients(game, state.disc, real, fake, draws)
+    assert set(found) == set(state.disc.params)
+    flat = torch.cat([g.flatten(1) for g in found.values()], 1)
+    torch.testing.assert_close(flat, rows, rtol=0, atol=1e-12)
+    norms = per_example_gradient_norms(game, state.disc, real, fake, draws)
+    torch.testing.assert_close(norms, rows.norm(dim=1), rtol=0, atol=1e-12)
+    assert norms.unique().numel() == BATCH
+
+    mean = rows.mean(0)
+    trace = sum((row - mean).square().sum() for row in rows) / (BATCH - 1)
+    signal = mean.square().sum() - trace / BATCH
+    scale = gradient_noise_scale(game, state.disc, real, fake, draws)
+    torch.testing.assert_close(torch.stack(scale), torch.stack([trace / signal, trace, signal]))
+    assert_near(given[1:], before, atol=0)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_their_mean_is_the_gradient_of_the_step(name):
+    game, state, real, fake, draws = prepare(**GAMES[name])
+    found = per_example_gradients(game, state.disc, real, fake, draws)
+    every = small_game(
+        **{**GAMES[name], "disc_penalties": (penalties.make_r1(2.0),) * len(game.disc_penalties)}
+    )
+    grads, *_ = disc_gradient(every, state.disc, real, fake, draws)
+    assert_near(pytree.map(lambda g: g.mean(0), found), grads, atol=1e-13)
+
+
+def test_the_scale_of_known_gradients():
+    """A linear discriminator under a linear loss: the gradient of a pair is fake - real."""
+    disc = from_module(
+        lambda: nn.Sequential(nn.Flatten(1), nn.Linear(4, 1, bias=False), nn.Flatten(0)), IMAGE
+    )
+    game = small_game(disc=disc, loss=losses.wasserstein)
+    _, state, _, _, draws = prepare(disc=disc)
+    real = torch.zeros(4, *IMAGE, dtype=torch.float64)
+    fake = torch.zeros(4, 4, dtype=torch.float64)
+    fake[:, 0] = 3.0
+    fake[:, 1] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    found = gradient_noise_scale(game, state.disc, real, fake.view(4, *IMAGE), draws)
+    trace = 4 / 3
+    assert found.trace.item() == pytest.approx(trace)
+    assert found.squared_norm.item() == pytest.approx(9 - trace / 4)
+    assert found.scale.item() == pytest.approx(trace / (9 - trace / 4))
+
+
+def test_what_has_no_gradient_per_example():
+    widths = (nn.Flatten(1), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 1), nn.Flatten(0))
+    game, state, real, fake, draws = prepare(disc=from_module(nn.Sequential(*widths), IMAGE))
+    with pytest.raises(ValueError, match="batch statistics"):
+        per_example_gradient_norms(game, state.disc, real, fake, draws)
+    game, state, real, fake, draws = prepare()
+    with pytest.raises(ValueError, match="two pairs"):
+        gradient_noise_scale(game, state.disc, real[:1], fake[:1], draws)
