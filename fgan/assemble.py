@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fgan import compile, data, ema, losses, nets, optim, penalties, rng, spectral
+from fgan import compile, data, ema, losses, names, nets, optim, penalties, rng, spectral
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DeviceError
@@ -20,6 +20,7 @@ from fgan.game import DiscBatches, Game, StatPasses
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last
 from fgan.optim import Optimizer
+from fgan.orders import Method, make_competitive
 from fgan.penalties import Penalty
 from fgan.types import Key
 
@@ -121,7 +122,7 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
         disc_opt=_make_optimizer(config, config.disc_lr),
         loss=_make_loss(config),
         num_disc_steps=config.disc_steps,
-        order=config.order,
+        order=_make_order(config),
         share_fakes=config.share_fakes,
         same_z=config.same_z,
         disc_batches=cast(DiscBatches, config.disc_batches),
@@ -166,6 +167,11 @@ def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Mod
     return channels_last(gen), channels_last(disc)
 
 
+def _make_order(config: TrainConfig) -> str | Method:
+    # Its strength is the step it corrects for.
+    return make_competitive(config.lr) if config.order == "competitive" else config.order
+
+
 def _make_penalties(config: TrainConfig) -> tuple[Penalty, ...]:
     makers: dict[str, Callable[..., Penalty]] = {
         "r1": penalties.make_r1,
@@ -193,7 +199,8 @@ def _in_dtype(model: Model, config: TrainConfig) -> Model:
 
 def _make_optimizer(config: TrainConfig, lr: float) -> Optimizer:
     make = optim.ALL[config.optimizer]
-    return make(lr, betas=config.betas) if config.optimizer in ("adam", "adamw") else make(lr)
+    plain = config.optimizer in names.WITHOUT_BETAS
+    return make(lr) if plain else make(lr, betas=config.betas)
 
 
 def points_extent(source: Source | StreamedSource) -> float:

@@ -16,7 +16,8 @@ LOSSES = (
     "f_pearson", "f_pearson_non_saturating", "f_hellinger", "f_hellinger_non_saturating",
     "f_jensen_shannon", "f_jensen_shannon_non_saturating", "f_gan", "f_gan_non_saturating",
 )  # fmt: skip
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "optimistic_adam", "optimistic_sgd")
+WITHOUT_BETAS = ("rmsprop", "sgd", "optimistic_sgd")
 ORDERS = (
     "alternating", "simultaneous",
     "extragradient", "consensus", "symplectic", "competitive", "unrolled",

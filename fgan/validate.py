@@ -122,8 +122,8 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
             ]
     if checked["arch"] == "dcgan" and checked["data"] in names.POINT_SETS:
         problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
-    if checked["optimizer"] in ("sgd", "rmsprop") and "betas" in given:
-        problems.append(f"--betas is for adam and adamw, not {checked['optimizer']}")
+    if checked["optimizer"] in names.WITHOUT_BETAS and "betas" in given:
+        problems.append(f"--betas is for the Adam family, not {checked['optimizer']}")
     return problems
 
 

@@ -7,9 +7,10 @@ import math
 
 import pytest
 import torch
+from support import assert_same
 
 import fgan
-from fgan import assemble, checkpoint, config, pytree, sample, train
+from fgan import assemble, checkpoint, config, names, pytree, sample, train
 from fgan.errors import ConfigError, DiskError, DivergedError
 
 TINY = {
@@ -192,3 +193,23 @@ def test_samples_come_from_the_average(tmp_path):
     expected, _ = game.gen.apply(average.params, average.buffers, z, train=False)
     drawn = fgan.data.normalise(sample.sample(result.run.path, 7, seed=5))
     torch.testing.assert_close(drawn, expected, rtol=0, atol=1 / 255 + 1e-6)  # half a grey level
+
+
+NAMED = [
+    *({"loss": name} for name in names.LOSSES),
+    *({"optimizer": name} for name in names.OPTIMIZERS),
+    *({"order": name} for name in names.ORDERS),
+    *({name: 2.0, "penalty_every": 2} for name in names.PENALTIES),
+    {"spectral_norm": True, "instance_noise": 0.1, "clip_disc": 0.5},
+    {"sample_stats": "batch", "batch_norm": "all", "stat_passes": "own"},
+]
+
+
+@pytest.mark.parametrize("options", NAMED, ids=str)
+def test_every_name_trains_and_resumes(tmp_path, options):
+    point = {**TINY, "data": "ring", "steps": 4, "lr": 1e-3, "disc_hidden": (8,), **options}
+    whole = train.run(config.resolve(point), run_dir=tmp_path / "whole")
+    train.run(config.resolve(point | {"steps": 3}), run_dir=tmp_path / "part")
+    part = train.resume(tmp_path / "part", steps=4)
+    assert whole.state.step == 4
+    assert_same(part.state, whole.state)

@@ -125,5 +125,7 @@ ALL: dict[str, Callable[..., Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "rmsprop": rmsprop,
+    "optimistic_adam": optimistic_adam,
+    "optimistic_sgd": optimistic_sgd,
 }
 """Every optimizer by its name; tests and the command line read this table."""
