@@ -316,7 +316,7 @@ def test_the_options_of_each_command(fgan, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = fgan(command, "--help")
     assert code == 0
-    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", out))
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", out))
     assert shown == set(SURFACE[command].split())
 
 
