@@ -106,6 +106,25 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     return replace(point, config=config, notes=notes)
 
 
+def check_data(point: Point, now: Mapping[str, Any]) -> None:
+    """Refuse data that are not those the run was begun with.
+
+    Args:
+        now: their `fgan.data.fingerprint`.
+    Raises:
+        RunError: with what differs.
+    """
+    then = point.saved.about.get("data", now)
+    if then == now:
+        return
+    before, after = then["examples"], now["examples"]
+    what = f"{before} examples then, {after} now" if before != after else "other examples"
+    raise RunError(
+        f"The data of {point.run.path} have changed: {what}.",
+        "Restore them, or begin another run.",
+    )
+
+
 def latest_like(
     config: TrainConfig, run_dir: Path | None, parent: Path = Path("runs")
 ) -> Path | None:

@@ -24,7 +24,7 @@ from fgan import resume as resuming
 from fgan.checks import every
 from fgan.compile import HeadStart
 from fgan.config import TrainConfig
-from fgan.data import Batches, Source, StreamedSource, make_feed
+from fgan.data import Batches, Source, StreamedSource, fingerprint, make_feed
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game, init_state
 from fgan.record import MetricsLog, Pictures
@@ -176,6 +176,9 @@ class _Loop:
     ) -> None:
         config = plan.config
         self.plan, self.observer, self.out = plan, observer, out
+        self.data = fingerprint(plan.source)
+        if point is not None:
+            resuming.check_data(point, self.data)
         self.key = rng.key(config.seed, plan.device)
         self.done = self.last_saved = 0
         self.rollbacks = 0
@@ -271,6 +274,7 @@ class _Loop:
             "fgan": fgan.__version__,
             "config": configs.as_dict(self.plan.config),
             "data_shape": list(self.plan.source.shape),
+            "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,
         }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import assert_same, small_game
 
 import fgan
-from fgan import checkpoint, pytree, rundir, sealed
+from fgan import checkpoint, pytree, resume, rundir, sealed, train
 from fgan.errors import DiskError, RunError
 from fgan.state import PlayerState, TrainState
 
@@ -361,3 +361,18 @@ def test_arrays_are_read_without_pickles():
         assert "allow_pickle=True" not in text, path
         assert "noqa: TID251" not in text, path
         assert "noqa: S301" not in text, path
+
+
+KEPT = Path(__file__).parent / "data" / "checkpoint-schema-2.safetensors"
+
+
+def test_a_checkpoint_of_the_past_loads_and_goes_on(tmp_path):
+    """Written by version 0.1.0; a file that users have must load for ever."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "samples").mkdir()
+    (run / "checkpoints" / "step-0000003.safetensors").write_bytes(KEPT.read_bytes())
+    point = resume.find(run)
+    assert (point.step, point.config.data, point.config.gen_hidden) == (3, "ring", (4,))
+    assert point.saved.tensors["gen/params/0.weight"].shape == (4, 2)
+    assert train.resume(run, steps=5).steps == 5

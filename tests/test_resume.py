@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from fgan import config as configs
@@ -222,3 +223,20 @@ def test_metrics_are_json(tmp_path):
     result = train.run(settings(steps=14), run_dir=tmp_path / "run")
     lines = result.run.metrics.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [7, 14]
+
+
+def test_changed_data_are_refused(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (64, 4, 4), dtype=np.uint8)
+    file = tmp_path / "x.npy"
+    np.save(file, images)
+    options = {"data": str(file), "output": "tanh"}
+    train.run(settings(steps=3, **options), run_dir=tmp_path / "run")
+    assert train.resume(tmp_path / "run", steps=5).steps == 5
+    images[7, 1, 1] ^= 1
+    np.save(file, images)
+    with pytest.raises(RunError, match="other examples"):
+        train.resume(tmp_path / "run", steps=9)
+    np.save(file, images[:63])
+    with pytest.raises(RunError, match="64 examples then, 63 now"):
+        train.resume(tmp_path / "run", steps=9)
+    assert resume.find(tmp_path / "run").step == 5

@@ -10,7 +10,7 @@ torchvision are imported where they are first needed, not here.
 from fgan.data.load import NAMES, RESIZES, STREAMS, load
 from fgan.data.mnist import load_mnist
 from fgan.data.resize import resize_images, to_channels
-from fgan.data.source import Batches, Source, normalise
+from fgan.data.source import Batches, Source, fingerprint, normalise
 from fgan.data.stream import Feed, StreamedSource, make_feed
 from fgan.data.toy import grid_points, ring_points
 
@@ -22,6 +22,7 @@ __all__ = [
     "Feed",
     "Source",
     "StreamedSource",
+    "fingerprint",
     "grid_points",
     "load",
     "load_mnist",

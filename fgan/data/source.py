@@ -8,8 +8,10 @@ one shape and a compiled step never meets another.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import hashlib
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +50,10 @@ class Source:
         """The first n examples, or all when there are fewer."""
         return self.examples[:n]
 
+    def take(self, indices: Iterable[int]) -> Tensor:
+        """Examples by number."""
+        return self.examples[list(indices)]
+
     def to(self, device: torch.device | str) -> Source:
         """The same examples on another device."""
         return replace(self, examples=self.examples.to(device))
@@ -62,6 +68,29 @@ def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.fl
     if examples.dtype != torch.uint8:
         return examples.to(dtype)
     return examples.to(dtype) * ((1.0 - low) / 255.0) + low
+
+
+class Examples(Protocol):
+    """What in-memory and streamed sources have in common here."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Iterable[int]) -> Tensor:
+        """Examples by number: [len(indices), ...]."""
+
+
+_FINGERPRINT = 256  # examples that are looked at
+
+
+def fingerprint(source: Examples) -> dict[str, int | str]:
+    """What tells one set of examples from another: how many, and a hash of some of them.
+
+    Looks at 256 of them, evenly spread, so that a large set costs no more than a small one.
+    """
+    n = len(source)
+    some = source.take(range(0, n, -(-n // _FINGERPRINT)))
+    digest = hashlib.sha256(some.cpu().contiguous().numpy().tobytes()).hexdigest()
+    return {"examples": n, "sha256_of_some": digest}
 
 
 class Batches:
