@@ -58,7 +58,8 @@ def save(
                 f'{path} is not written: "{name}" holds a number that is not finite.',
                 "Go back to an earlier checkpoint and try a lower --lr.",
             )
-    tensors[PENDING] = torch.zeros(0) if pending is None else pending.contiguous()
+    if pending is not None:
+        tensors[PENDING] = pending.contiguous()
     versions = {
         "python": platform.python_version(),
         "safetensors": safetensors.__version__,
