@@ -77,8 +77,8 @@ def make_step(game: Game, due: Due | None = None) -> Step:
         state: from `fgan.init_state`, or the last step's.
         real: float [B, *data], or [k, B, *data] for k > 1 discriminator steps.
         draws: from `fgan.make_draws` for the same B.
-        A step whose losses, gradient norms and new parameters are not all finite returns
-        the state it was given, and ``metrics.finite`` False.
+        A step whose losses and gradient norms are not all finite returns the state it
+        was given, and ``metrics.finite`` False.
     Raises:
         ValueError: for a name that is no penalty's, or not one tuple of names for each
             discriminator step.
@@ -104,9 +104,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
             reports.append(report)
 
         gen, disc, metrics = play_round(rounds[-1], gen, disc, reals[-1], draws.disc[-1], draws.gen)
-        # A sum over parameters is finite only if they are: an update may overflow by itself.
-        sums = [p.sum() for p in pytree.leaves((gen.params, disc.params))]
-        finite = _all_finite([metrics.finite, *(x for report in reports for x in report), *sums])
+        finite = _all_finite([metrics.finite, *(x for report in reports for x in report)])
         average = state.ema
         if isinstance(average, ema.Weights):
             average = ema.update(average, gen.params, gen.buffers, game.ema_decay)
