@@ -100,7 +100,7 @@ def faces_mlp() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 28x28, MLP of one hidden layer")
+@recipe("MNIST 28x28, MLP of one hidden layer", 5)
 def mnist_mlp_small() -> dict[str, Any]:
     """The smallest: the generator runs once a step and its fakes serve both players."""
     return _adam(3e-4) | {
@@ -118,7 +118,7 @@ def mnist_mlp_small() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 28x28 in [0, 1], MLP with batch norm")
+@recipe("MNIST 28x28 in [0, 1], MLP with batch norm", 11)
 def mnist_mlp_batchnorm() -> dict[str, Any]:
     """Four normalised layers and a sigmoid; a learning rate of 1e-5 asks for patience.
 
@@ -159,7 +159,7 @@ def mnist_mlp_dropout() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 64x64, DCGAN")
+@recipe("MNIST 64x64, DCGAN", 820)
 def mnist_dcgan() -> dict[str, Any]:
     """DCGAN at its full width; both players see the same latents, in passes of their own.
 
