@@ -22,8 +22,9 @@ from rich.progress import (
 )
 
 import fgan
+from fgan.planning import Plan
 from fgan.rundir import RunDir
-from fgan.train import Observer, Plan, Result
+from fgan.train import Observer, Result
 
 _console = Console(stderr=True, highlight=False)
 _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisecond
