@@ -15,6 +15,7 @@ from fgan import config as configs
 from fgan import names, recipes
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, Interrupted
+from fgan.members import VALUES as SWEPT
 from fgan.validate import option
 
 _DATA, _NETS, _GAME, _RUN, _OUT = "Data", "Networks", "Game", "Run", "Output"
@@ -226,6 +227,24 @@ def train(
         _option("steps", "Generator updates, instead of --epochs.", _RUN, default="--epochs"),
     ] = None,
     seed: Annotated[int | None, _option("seed", "All randomness follows from it.", _RUN)] = None,
+    seeds: Annotated[
+        str | None,
+        _option(
+            "seeds",
+            "Many GANs in one step, one for each seed: 0-63, or 0,3,5-7.",
+            _RUN,
+            default="--seed alone",
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        _option(
+            "sweep",
+            f"NAME=VALUE,VALUE: a GAN for each value, of {', '.join(SWEPT)}. May be repeated.",
+            _RUN,
+            default="none",
+        ),
+    ] = None,
     compile: Annotated[
         bool | None,
         _option(
@@ -309,6 +328,7 @@ def train(
     given["gen_hidden"] = _numbers("--gen-hidden", gen_hidden, int)
     given["disc_hidden"] = _numbers("--disc-hidden", disc_hidden, int)
     given["betas"] = _numbers("--betas", betas, float)
+    given["sweep"] = sweep or None
     if save_every is not None and save_every.isdecimal():
         given["save_every"] = int(save_every)
     _check_sources(data, config, recipe, resume, run_dir)
@@ -339,7 +359,7 @@ def train(
             print(configs.to_toml(plan.config), end="")
             return
         result = training.train(plan, report, run_dir, point)
-    report.ended(result)
+    report.ended(plan, result)
     print(result.run.path)
     if result.stopped:
         raise typer.Exit(128 + report.signal)
