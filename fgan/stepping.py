@@ -90,7 +90,7 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
 
     def over_stored(step: Step) -> Step:
         if config.members:
-            step = vmap(step)
+            step = vmap(_guarded(step))
 
         def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
             return step(state, normalise(raw, low, dtype), draws)
@@ -98,6 +98,23 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
         return compile_step(train_step, donate=True) if config.compile else train_step
 
     return make_steps(game, over_stored)
+
+
+def _guarded(step: Step) -> Step:
+    """The step, refusing a state that is not finite where its losses and gradients were.
+
+    One GAN is told so when it is saved, and halts. Of many, one must not keep the others from
+    being saved.
+    """
+
+    def guarded(state: TrainState, real: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+        new, metrics = step(state, real, draws)
+        # What an optimizer and an average keep is finite when these are.
+        networks = [(player.params, player.buffers) for player in (new.gen, new.disc)]
+        finite = metrics.finite & pytree.all_finite(networks)
+        return pytree.where(finite, new, state), metrics._replace(finite=finite)
+
+    return guarded
 
 
 def make_train_step(game: Game, config: TrainConfig) -> Step:
