@@ -20,11 +20,11 @@ from fgan import checks, names
 Sweep: TypeAlias = tuple[tuple[str, tuple[float, ...]], ...]  # (name, its values), in order
 
 MAX_MEMBERS = 4096
-_RATE = checks.number(0, above=True)
+_RATE = checks.number(0, above=True, below=1e38)  # float32 ends there
 _DECAY = checks.number(0, below=1)
 VALUES: dict[str, checks.Check] = {
     "lr": _RATE, "disc_lr": _RATE, "b1": _DECAY, "b2": _DECAY, "decay": _DECAY,
-    "eps": checks.number(0), "weight_decay": checks.number(0),
+    "eps": checks.number(0, below=1e38), "weight_decay": checks.number(0, below=1e38),
 }  # fmt: skip
 """What each hyperparameter that can be swept may be."""
 

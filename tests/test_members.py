@@ -78,6 +78,7 @@ def test_sweeps():
         (["lr=1", "lr=2"], "once"),
         (["lr=0"], "above 0"),
         (["lr=nan"], "finite"),
+        (["lr=1e39"], "below"),
         (["b1=1"], "below 1"),
         ({"lr": 3}, "lr=VALUE"),
         ({"lr": ["x"]}, "number"),
