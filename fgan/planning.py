@@ -53,15 +53,17 @@ def plan(
         head_start.wait()
     game = assemble.make_game(config, source.shape)
     steps = config.steps or make_batches(config, source).num_steps(config.epochs)
-    shapes = [model.init(rng.key(config.seed))[0] for model in (game.gen, game.disc)]
+    gen_size, disc_size = (
+        pytree.size(model.init(rng.key(config.seed))[0]) for model in (game.gen, game.disc)
+    )
     return Plan(
         config=replace(config, device=str(device), threads=torch.get_num_threads()),
         source=source,
         game=game,
         device=device,
         steps=steps,
-        gen_size=pytree.size(shapes[0]),
-        disc_size=pytree.size(shapes[1]),
+        gen_size=gen_size,
+        disc_size=disc_size,
     )
 
 

@@ -68,9 +68,9 @@ class MetricsLog:
         rows = torch.stack([torch.stack([x.float() for x in m]) for m in self._window])
         return torch.where(rows[:, -1:] > 0, rows, 0).cpu()
 
-    def resume(self, pending: Tensor) -> None:
-        """Go on with what `pending` gave."""
-        rows = [list(row.unbind()) for row in pending]
+    def resume(self, pending: Tensor | None) -> None:
+        """Go on with what `pending` gave, or with nothing."""
+        rows = [] if pending is None else [list(row.unbind()) for row in pending]
         self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
         self._checked = len(self._window)
 

@@ -180,7 +180,8 @@ class _Loop:
         """Take the state of a checkpoint; what was logged after it is forgotten."""
         state = checkpoint.restore(point.saved, self.state, point.file)
         self.state = with_options_of(state, self.state)  # which --override may have changed
-        self.log.resume(point.saved.tensors[checkpoint.PENDING].to(self.plan.device))
+        pending = point.saved.tensors.get(checkpoint.PENDING)
+        self.log.resume(None if pending is None else pending.to(self.plan.device))
         self.out.cut_metrics(point.step)
         self.done = self.last_saved = point.step
         self.rollbacks = point.rollbacks
