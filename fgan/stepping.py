@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +17,20 @@ from fgan import assemble, pytree, rng
 from fgan.compile import compile_function, compile_step
 from fgan.config import TrainConfig
 from fgan.data import normalise
-from fgan.game import Game, make_draws
+from fgan.game import Due, Game, make_draws
 from fgan.state import TrainState
 from fgan.step import Step, make_steps
 from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
 _BLOCK_STEPS = 64
+
+# What a step cannot follow from, made equal in its name.
+_NOT_COMPUTED: dict[str, Any] = {
+    "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
+    "seed": 0, "device": "", "threads": 0, "log_every": 0, "sample_every": 0, "save_every": 0,
+    "keep": 0, "on_nonfinite": "", "grid": 0,
+}  # fmt: skip
 
 
 def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
@@ -36,13 +45,20 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
     """
     low, dtype = assemble.image_low(config), assemble.state_dtype(config)
 
-    def over_stored(step: Step) -> Step:
+    def over_stored(step: Step, due: Due) -> Step:
         def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
             return step(state, normalise(raw, low, dtype), draws)
 
-        return compile_step(train_step, donate=True) if config.compile else train_step
+        if not config.compile:
+            return train_step
+        return compile_step(train_step, donate=True, name=f"{step_family(config)}/{due}")
 
     return make_steps(game, over_stored)
+
+
+def step_family(config: TrainConfig) -> str:
+    """The name of a configuration's compiled steps: all that they may follow from."""
+    return str(replace(config, **_NOT_COMPUTED)).replace("/", "|")
 
 
 def make_train_step(game: Game, config: TrainConfig) -> Step:

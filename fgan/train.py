@@ -21,6 +21,7 @@ import fgan
 from fgan import assemble, checkpoint, pytree, rng, rundir
 from fgan import config as configs
 from fgan import resume as resuming
+from fgan.ahead import known
 from fgan.checks import every
 from fgan.compile import HeadStart
 from fgan.config import TrainConfig
@@ -30,7 +31,7 @@ from fgan.game import Game, init_state
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
 from fgan.state import TrainState
-from fgan.stepping import DrawAhead, make_train_steps
+from fgan.stepping import DrawAhead, make_train_steps, step_family
 from fgan.types import Key
 
 MAX_ROLLBACKS = 3
@@ -96,7 +97,9 @@ def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
     device = assemble.check_device(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    head_start = HeadStart() if config.compile and device.type == "cpu" else None
+    # What this configuration compiled before is found again without the compiler.
+    compiles = config.compile and device.type == "cpu" and not known(step_family(config))
+    head_start = HeadStart() if compiles else None
     hears = observer or Observer()
     source = assemble.load_source(config, hears.noted, hears.decoding)
     if head_start is not None:
