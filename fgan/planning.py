@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fgan import assemble, pytree, rng, stepping
+from fgan.ahead import known
 from fgan.compile import HeadStart
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
@@ -47,7 +48,9 @@ def plan(
     device = assemble.check_device(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    head_start = HeadStart() if config.compile and device.type == "cpu" else None
+    # What this configuration compiled before is found again without the compiler.
+    compiles = config.compile and not known(stepping.step_family(config))
+    head_start = HeadStart() if compiles and device.type == "cpu" else None
     source = assemble.load_source(config, noted, decoding)
     if head_start is not None:
         head_start.wait()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from fgan import assemble, population, pytree, rng
 from fgan.compile import compile_function, compile_step
 from fgan.config import TrainConfig
 from fgan.data import normalise
-from fgan.game import Game, init_state, make_draws
+from fgan.game import Due, Game, init_state, make_draws
 from fgan.optim import hyperparameters, with_hyperparameters
 from fgan.schedules import Schedule
 from fgan.state import PlayerState, TrainState
@@ -30,6 +31,13 @@ from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
 _BLOCK_STEPS = 64
+
+# What a step cannot follow from, made equal in its name.
+_NOT_COMPUTED: dict[str, Any] = {
+    "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
+    "seed": 0, "device": "", "threads": 0, "log_every": 0, "sample_every": 0, "save_every": 0,
+    "keep": 0, "on_nonfinite": "", "grid": 0,
+}  # fmt: skip
 
 
 # Where a hyperparameter that can be swept is: the players it belongs to, and its name there.
@@ -90,7 +98,7 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
     low, dtype = assemble.image_low(config), assemble.state_dtype(config)
     factor = assemble.make_lr_factor(config)
 
-    def over_stored(step: Step) -> Step:
+    def over_stored(step: Step, due: Due) -> Step:
         if factor is not None:
             step = _scheduled(step, factor)
         if config.members:
@@ -99,7 +107,9 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
         def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
             return step(state, normalise(raw, low, dtype), draws)
 
-        return compile_step(train_step, donate=True) if config.compile else train_step
+        if not config.compile:
+            return train_step
+        return compile_step(train_step, donate=True, name=f"{step_family(config)}/{due}")
 
     return make_steps(game, over_stored)
 
@@ -125,6 +135,11 @@ def _scheduled(step: Step, factor: Schedule) -> Step:
         return with_rates(new, gen, disc), metrics
 
     return scheduled
+
+
+def step_family(config: TrainConfig) -> str:
+    """The name of a configuration's compiled steps: all that they may follow from."""
+    return str(replace(config, **_NOT_COMPUTED)).replace("/", "|")
 
 
 def _guarded(step: Step) -> Step:

@@ -210,10 +210,10 @@ class _Loop:
                 except torch.OutOfMemoryError as error:
                     raise out_of_memory(config) from error
                 self.log.add(metrics)
-                if not self.done:  # not before: drawing imports a second's worth of libraries
-                    self.pictures.reals()
                 self.done += 1
                 self.observer.advanced(self.done)
+                if self.done == 1:  # not before: drawing imports a second's worth of libraries
+                    self.pictures.reals()
                 stopped = self.observer.stop_requested()
                 if self._after_step(stopped):
                     return False
