@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,5 +33,8 @@ def sample(
     """
     from fgan import sample as sampling
 
-    sampling.sample(run, num, seed, device=device, out=out)
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    sampling.sample(run, num, seed, device=device, out=out, notify=say)
     print(out)

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fgan import compile, data, ema, losses, names, nets, optim, penalties, rng, spectral
+from fgan import checks, compile, data, ema, losses, names, nets, optim, penalties, rng, spectral
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DeviceError
@@ -37,8 +37,13 @@ def find_device(name: str) -> torch.device:
     """The device of a name; "auto" is CUDA where there is one, else the CPU.
 
     Raises:
+        ConfigError: for what names no device.
         DeviceError: for a device this machine does not have.
     """
+    try:
+        checks.device(name)
+    except ValueError as error:
+        raise ConfigError(f"--device {error}, not {name!r}.", "Use --device auto.") from error
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

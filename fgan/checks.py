@@ -85,8 +85,7 @@ def name(value: Any) -> str:
 
 
 def device(value: Any) -> str:
-    kind, _, index = text(value).partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not index.isdigit()):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", text(value)):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
     return str(value)
 

@@ -25,7 +25,7 @@ from fgan.checks import every
 from fgan.compile import HeadStart
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource, fingerprint, make_feed
-from fgan.errors import DeviceError, DivergedError
+from fgan.errors import DeviceError, DiskError, DivergedError
 from fgan.game import Game, init_state
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
@@ -157,7 +157,12 @@ def train(
         return Result(point.run, None, point.step, False)
     name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
     out = point.run if point else rundir.create(run_dir, name)
-    with out.acquire():
+    try:
+        held = out.acquire()
+    except DiskError:
+        out.remove_empty()
+        raise
+    with held:
         loop = None
         try:
             loop = _Loop(plan, observer, out, point)
@@ -251,7 +256,10 @@ class _Loop:
         save = last or stopped or self._save_due()
         # Reading the flag waits for the device: at every step only where that is free.
         check = self.plan.device.type == "cpu" or save or _due(done, config.log_every)
-        if check and not self.log.finite() and self._refused():
+        refused = check and not self.log.finite()
+        # An update may overflow where its gradient did not, which the next step would notice.
+        overflowed = (save or refused) and not bool(pytree.all_finite(self.state))
+        if (refused or overflowed) and self._gone_back(overflowed):
             return True
         # Not at a stop: the resumed run writes that line, as if nothing had happened.
         if last or _due(done, config.log_every):
@@ -284,10 +292,15 @@ class _Loop:
         self.last_saved, self.saved_at = self.done, time.monotonic()
         self.observer.wrote(path)
 
-    def _refused(self) -> bool:
-        """A step was not finite, and left the state as it was: halt, skip, or go back."""
+    def _gone_back(self, overflowed: bool) -> bool:
+        """After a step that was not finite: halt, skip it (False), or go back (True).
+
+        Args:
+            overflowed: the state is not finite, and no skipping will mend that; else the
+                step has left it as it was.
+        """
         policy = self.plan.config.on_nonfinite
-        if policy == "skip":
+        if policy == "skip" and not overflowed:
             return False
         if policy == "rollback" and self.last_saved and self.rollbacks < MAX_ROLLBACKS:
             step, rollbacks = self.done, self.rollbacks + 1
@@ -298,7 +311,7 @@ class _Loop:
                 f"({rollbacks} of {MAX_ROLLBACKS} times)."
             )
             return True
-        if bool(pytree.all_finite(self.state)):
+        if not overflowed:
             self.save()
         raise _diverged(self.done, self.out)
 
@@ -318,7 +331,7 @@ def _diverged(step: int, out: RunDir) -> DivergedError:
     saved = out.saved()
     kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
     return DivergedError(
-        f"Training diverged by step {step}: a loss or gradient is not finite. {kept}",
+        f"Training diverged by step {step}: a loss, gradient or weight is not finite. {kept}",
         "Try a lower --lr, another --loss or --optimizer.",
     )
 
