@@ -209,7 +209,7 @@ def resolve(
         known |= layer
     merged = defaults(str(known.get("data", "mnist")), str(known.get("arch", "mlp"))) | known
     if "steps" in known and "epochs" not in known:
-        del merged["epochs"]
+        merged.pop("epochs", None)  # an unknown architecture has none
     checked = check(merged, set(given), file)
     absent = {"steps": 0, "epochs": 0.0, "disc_lr": checked["lr"]}
     return TrainConfig(**{**absent, **checked})

@@ -74,12 +74,14 @@ def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
     Raises:
         RunError: when it is not one of this version, or none at all.
     """
+    base = about.get("config")
+    if not isinstance(base, dict):
+        raise RunError(f"{file} holds no configuration.", "Use another checkpoint.")
     try:
-        return configs.resolve(base=about["config"])
-    except (KeyError, TypeError, ValueError, FganError) as error:
-        why = error.problem if isinstance(error, FganError) else f"{type(error).__name__} {error}."
+        return configs.resolve(base=base)
+    except FganError as error:
         raise RunError(
-            f"{file} holds a configuration this version cannot use: {why}",
+            f"{file} holds a configuration this version cannot use: {error.problem}",
             "Use the version that wrote it.",
         ) from error
 

@@ -193,15 +193,15 @@ class _Loop:
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(config) from error
         self.steps = make_train_steps(plan.game, config)
-        rundir.write_config(out, configs.to_toml(config))
-        if plan.source.skipped:
-            rundir.write_skipped(out, plan.source.skipped)
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
         self.log = MetricsLog(out, _batches(config, plan.source))
         if point is not None:
-            self.go_back(point)
+            self.go_back(point)  # before anything is written: it may not fit
             for note in point.notes:
                 observer.noted(note)
+        rundir.write_config(out, configs.to_toml(config))
+        if plan.source.skipped:
+            rundir.write_skipped(out, plan.source.skipped)
         observer.started(plan, out)
         if point is not None:
             observer.noted(f"Resumed from {point.file}.")
