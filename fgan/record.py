@@ -56,14 +56,23 @@ class MetricsLog:
         return len(good) == len(unchecked)
 
     def pending(self) -> Tensor:
-        """What the next line will average so far, to be saved: float32 [n, fields], CPU."""
-        rows = [torch.stack([m.float() for m in metrics]).cpu() for metrics in self._window]
+        """What the next line will say so far, to be saved: [n, fields], on the CPU.
+
+        Of the losses' type: rounding would show in the line. A refused step is a row of
+        zeros, ``finite`` among them.
+        """
+        dtype = self._window[0].gen_loss.dtype if self._window else torch.float32
+        rows = [torch.stack([m.to(dtype) for m in metrics]).cpu() for metrics in self._window]
+        rows += [torch.zeros(len(Metrics._fields), dtype=dtype)] * self._refused
         return torch.stack(rows) if rows else torch.zeros(0, len(Metrics._fields))
 
     def resume(self, pending: Tensor | None) -> None:
-        """Go on with what `pending` gave, or with nothing."""
+        """Go on with what `pending` gave, or with nothing; what was added since is forgotten."""
         rows = [] if pending is None else [list(row.unbind()) for row in pending]
-        self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
+        window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
+        self._window = [metrics for metrics in window if bool(metrics.finite)]
+        self._checked = len(self._window)
+        self._refused = len(window) - self._checked
 
     def write(self, step: int) -> dict[str, Any]:
         """Add the line of ``step`` to the file, and return it."""

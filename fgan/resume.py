@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
-from fgan import checkpoint
+from fgan import checkpoint, optim
 from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.rundir import RunDir
+from fgan.state import PlayerState, TrainState
 from fgan.validate import option
 
 LENGTH = ("steps", "epochs")  # may change, to go on for longer
@@ -118,6 +119,25 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
         note += ": the last bits may differ." if name in _ROUNDING else "."
         notes = (*notes, note)
     return replace(point, config=config, notes=notes)
+
+
+def state(point: Point, like: TrainState) -> TrainState:
+    """The state of a point; hyperparameters, which an option may have changed, are ``like``'s.
+
+    Raises:
+        RunError: as `fgan.checkpoint.restore`.
+    """
+    restored = checkpoint.restore(point.saved, like, point.file)
+
+    def player(saved: PlayerState, new: PlayerState) -> PlayerState:
+        hyper = optim.hyperparameters(new.opt_state)
+        return PlayerState(
+            saved.params, saved.buffers, optim.with_hyperparameters(saved.opt_state, **hyper)
+        )
+
+    return restored._replace(
+        gen=player(restored.gen, like.gen), disc=player(restored.disc, like.disc)
+    )
 
 
 def check_data(point: Point, now: Mapping[str, Any]) -> None:

@@ -210,7 +210,7 @@ class _Loop:
 
     def go_back(self, point: resuming.Point) -> None:
         """Take the state of a checkpoint; what was logged after it is forgotten."""
-        self.state = checkpoint.restore(point.saved, self.state, point.file)
+        self.state = resuming.state(point, self.state)
         pending = point.saved.tensors.get(checkpoint.PENDING)
         self.log.resume(None if pending is None else pending.to(self.plan.device))
         self.out.cut_metrics(point.step)

@@ -6,6 +6,7 @@ They wrap calls of the operating system, or what a user could have given; nothin
 from __future__ import annotations
 
 import ctypes
+import importlib
 import io
 import os
 import signal
@@ -103,8 +104,9 @@ def outlier(step: int, batch_size: int) -> None:
     import torch
 
     from fgan import rng
-    from fgan.data import Batches, Source, load
+    from fgan.data import Batches, Source
 
+    load = importlib.import_module("fgan.data.load")
     ring = load.ring_points()
     index = Batches(ring, rng.key(0), batch_size).indices(step - 1)[0]
     examples = ring.examples.clone()
@@ -147,3 +149,14 @@ def unheard() -> None:
     """Standard error, too, is a pipe whose reader has gone."""
     unread(0)
     os.dup2(1, 2)
+
+
+def both(first: tuple[Any, ...], second: tuple[Any, ...]) -> None:
+    """Two faults."""
+    for fault, *args in (first, second):
+        fault(*args)
+
+
+def environment(name: str, value: object) -> None:
+    """A variable of the environment."""
+    os.environ[name] = str(value)

@@ -17,7 +17,7 @@ import process_faults as faults
 BAD_STEP, BATCH = 7, 16
 SMALL = ["--gen-hidden", 8, "--disc-hidden", 8, "--batch-size", BATCH, "--keep", 99,
          "--sample-every", 0, "--run-dir", "r"]  # fmt: skip
-RING = ["train", "ring", "--steps", 20, "--log-every", 1, *SMALL]
+RING = ["train", "ring", "--steps", 20, "--log-every", 1, "--loss", "wasserstein", *SMALL]
 OUTLIER = (faults.outlier, BAD_STEP, BATCH)  # gradients overflow at that step
 
 

@@ -77,6 +77,25 @@ def test_a_signal_in_the_last_save_does_not_undo_the_run(tmp_path, command):
     assert rundir.RunDir(tmp_path / "r").newest().path.name == "step-0000009.safetensors"
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+def test_a_signal_during_the_first_compilation_leaves_nothing(
+    tmp_path, command, number, code, delay
+):
+    cold = (faults.environment, "TORCHINDUCTOR_CACHE_DIR", tmp_path / "cold")
+    compiling = command(tmp_path, *SHORT, "--compile", fault=cold)
+    compiling.wait_for("Compiling the step")
+    time.sleep(delay)
+    os.kill(compiling.process.pid, number)
+    ended = compiling.ended()
+    assert (ended.code, ended.out) == (code, ""), ended.err
+    assert "Traceback" not in ended.err
+    assert "First step" not in ended.err  # else it came too late
+    assert not (tmp_path / "r").exists()
+
+
 @linux
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("out", ["many", "s.npz", "s.png"])
