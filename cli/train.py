@@ -115,7 +115,7 @@ def train(
             print(configs.to_toml(plan.config), end="")
             return
         result = training.train(plan, report, run_dir, point)
-    report.ended(result)
+    report.ended(plan, result)
     # A stop may come of the terminal going away, and is reported by the exit code.
     with contextlib.suppress(*([OSError] if result.stopped else [])):
         print(result.run.path, flush=True)

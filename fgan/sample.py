@@ -28,6 +28,7 @@ def sample(
     num: int,
     seed: int = 0,
     *,
+    member: int | None = None,
     device: str = "auto",
     out: Path | None = None,
     notify: Callable[[str], None] | None = None,
@@ -38,6 +39,7 @@ def sample(
         run: a run directory (its newest intact checkpoint is used) or a checkpoint file.
         num: N, at least 1.
         seed: of the latents, from 0 up to 2^63 - 1. Sample i depends on the seed and i alone.
+        member: of a population, from 0; None for a run of one GAN.
         out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
             [N, H, W, C], else a folder of numbered PNGs. Must not exist; appears whole.
         notify: is told, in a sentence, of each damaged checkpoint that is passed over.
@@ -56,10 +58,26 @@ def sample(
     for error in passed_over:
         if notify is not None:
             notify(f"Passed over: {error.problem}")
-    samples = torch.cat(list(_chunks(checkpoint.load(file), file, num, seed, device)))
+    saved = _member_of(checkpoint.load(file), file, member)
+    samples = torch.cat(list(_chunks(saved, file, num, seed, device)))
     if out is not None:
         _write(samples, out)
     return samples
+
+
+def _member_of(saved: Checkpoint, file: Path, number: int | None) -> Checkpoint:
+    """What is saved of the one GAN that is meant."""
+    count = len(_facts(saved.about, file)[0].members)
+    if not count:
+        if number is not None:
+            raise ConfigError(f"{file} is of one GAN, without members.", "Leave out --member.")
+        return saved
+    if number is None or not 0 <= number < count:
+        asked = "--member is missing" if number is None else f"there is no --member {number}"
+        raise ConfigError(
+            f"{file} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
+        )
+    return checkpoint.member(saved, number)
 
 
 def _chunks(

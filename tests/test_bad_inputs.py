@@ -154,6 +154,12 @@ BAD = {
         train mnist --device tpu : --device
         train mnist --device cpu:1 : --device
         train mnist --device cuda:x : --device
+        train ring --seeds 5-2 : --seeds
+        train ring --seeds 0-3 --seed 1 : --seeds
+        train ring --sweep nonsense=1 : --sweep
+        train ring --sweep lr=fast : --sweep
+        train ring --sweep b1=0.5 --optimizer sgd : sgd
+        train ring --seeds 0-1 --on-nonfinite rollback : rollback
         train --config broken.toml : broken.toml
         train --config typo.toml : learning_rate
         train --config kind.toml : kind.toml
@@ -169,6 +175,8 @@ BAD = {
         sample points --device tpu : --device
         sample points --out many : PNG
         sample points --nonsense : --nonsense
+        sample points --member x : --member
+        sample points --member 1 : --member
         inspect : PATH
         inspect points points : points
         inspect points --yaml : --yaml

@@ -74,6 +74,47 @@ def test_a_run_goes_on(fgan, tmp_path):
     assert (code, out) == (0, "new\n")
 
 
+def test_a_population(fgan, tmp_path):
+    options = ["--optimizer", "sgd", "--sweep", "lr=0.5", "--sweep", "disc-lr=0.25,1e30"]
+    code, out, err = fgan("train", "ring", *SMALL, "--seeds", "3,8-9", *options)
+    assert (code, out) == (0, "runs/0001-ring-mlp\n")
+    assert "6 members, seeds 3,8-9 × lr=0.5 disc_lr=0.25,1e+30" in err
+    assert re.search(r"\n  lr +disc_lr +members +gen_loss", err)
+    assert re.search(r"\n  0.5 +0.25 +3 +\d\.\d+ ± 0\.\d+ ", err)
+    assert re.search(r"\n  0.5 +1e\+30 +3 +none finite ", err)
+    named = re.findall(r"Not finite: member (\d) \((.*)\) at \d of 6 steps", err)
+    assert named == [
+        (str(3 + i), f"seed {s}, lr 0.5, disc_lr 1e+30") for i, s in enumerate((3, 8, 9))
+    ]
+    assert "next: fgan sample runs/0001-ring-mlp --member 0 -n 64" in err
+    rows = [json.loads(row) for row in (tmp_path / "runs/0001-ring-mlp/metrics.jsonl").open()]
+    assert [(row["step"], row["member"]) for row in rows] == [(6, i) for i in range(6)]
+
+    run = out.strip()
+    assert fgan("sample", run, "--member", 4, "--out", "g.png")[:2] == (0, "g.png\n")
+    for wrong in (["--member", 6], ["--member", -1], []):
+        code, out, err = fgan("sample", run, *wrong, "--out", "h.png")
+        assert (code, out) == (2, "")
+        assert "from 0 to 5" in err
+    code, out, _ = fgan("inspect", run)
+    assert code == 0
+    assert "members: 6" in out
+    assert "seeds: 3,8-9" in out
+    code, out, err = fgan("train", "--resume", run, "--steps", 8)
+    assert (code, out) == (0, "runs/0001-ring-mlp\n")
+    assert "at 8 of 8 steps" in err
+    code, out, err = fgan("train", "--resume", run, "--steps", 9, "--seeds", "3,8")
+    assert (code, out) == (2, "")
+    assert "--seeds: 3,8-9 in the run, 3,8 now" in err
+    assert fgan("train", "ring", *SMALL, "--seeds", "0-2", "-q") == (0, "runs/0002-ring-mlp\n", "")
+
+
+def test_seeds_alone_are_reported_by_metric(fgan):
+    err = fgan("train", "ring", *SMALL, "--seeds", "0-2")[2]
+    assert re.search(r"\n  metric +mean +± s.e. +min +max +members\n  gen_loss ", err)
+    assert "Every member was finite at every step." in err
+
+
 def test_inspect_says_what_is_there_and_whether_it_is_intact(fgan, tmp_path):
     fgan("train", "ring", *SMALL, "--run-dir", "r")
     code, out, _ = fgan("inspect", "r")
@@ -229,14 +270,15 @@ SURFACE = {
         --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
         --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
         --stat-passes --sample-stats --ema --recipe --epochs
-        --steps --seed --compile --no-compile --device --dtype --threads --config --data-root
+        --steps --seed --seeds --sweep --compile --no-compile --device --dtype --threads --config
+        --data-root
         --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
         --sample-every --save-every --keep --grid --on-nonfinite --resume --override --dry-run
         --quiet --help""",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",
-    "sample": "--num --seed --out --device --help",
+    "sample": "--num --seed --member --out --device --help",
 }
 
 
@@ -256,6 +298,7 @@ def test_the_commands_of_the_readme(fgan):
     commands = re.findall(r"^(?:.*&& )?fgan (train|sample|inspect) (.*)$", README, re.MULTILINE)
     assert len(commands) >= 4
     fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")
+    fgan("train", "ring", *SMALL, "--seeds", "0-7", "--run-dir", "runs/0002-ring-mlp")
     for verb, rest in commands:
         args = rest.split("#")[0].split()
         code, _, err = fgan(verb, *args, *(["--dry-run"] if verb == "train" else []))
