@@ -18,6 +18,7 @@ import typer
 import fgan
 from fgan.errors import FganError, Interrupted
 
+from .bench import bench
 from .doctor import doctor
 from .inspect import inspect
 from .recipes import recipes
@@ -38,6 +39,7 @@ app.command()(sample)
 app.command()(recipes)
 app.command()(inspect)
 app.command()(doctor)
+app.command()(bench)
 
 
 def _version(value: bool) -> None:

@@ -11,6 +11,7 @@ Program: may import every lower room. Starts processes and makes temporary folde
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -147,10 +148,9 @@ def reset_peak(cuda: bool) -> None:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     elif sys.platform == "linux":
-        try:
+        # Where it is not permitted, the high-water mark is that of the whole process.
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # not permitted: the high-water mark is then of the whole process
-            pass
 
 
 def peak(cuda: bool) -> int:
@@ -205,7 +205,7 @@ def held(run: Callable[[], object], device: Any) -> int | None:
 def main() -> None:
     """Answer one question from stdin with a line of JSON."""
     question = json.load(sys.stdin)
-    config = configs.resolve(question["config"])
+    config = configs.resolve(base=question["config"])
     print(json.dumps(facts(question["program"], config, question["begun"])))
 
 

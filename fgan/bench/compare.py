@@ -115,9 +115,7 @@ def compare(
     }
 
 
-def _time(
-    made: dict[str, Program], ceilings: Ceilings, repeats: int, seconds: float
-) -> Rounds:
+def _time(made: dict[str, Program], ceilings: Ceilings, repeats: int, seconds: float) -> Rounds:
     """All programs and both ceilings, each warm, in rounds."""
     runs = {name: program.run for name, program in made.items()}
     runs |= {"product": ceilings.product, "copy": ceilings.copy}

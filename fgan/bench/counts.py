@@ -44,9 +44,9 @@ class Counts(NamedTuple):
     flops: int
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = self.bytes = self.flops = 0
 
     def __torch_dispatch__(
@@ -88,7 +88,7 @@ def inductor_counts() -> dict[str, int | None]:
 
 def count_inductor_bytes() -> None:
     """Have Inductor count the bytes its kernels touch; it tells stderr too."""
-    torch._logging.set_logs(inductor_metrics=True)
+    torch._logging.set_logs(inductor_metrics=True)  # type: ignore[attr-defined]
 
 
 def launches(run: Callable[[], object], device: torch.device) -> int:
@@ -105,7 +105,7 @@ def launches(run: Callable[[], object], device: torch.device) -> int:
         run()
     events = seen.events() or []
     if cuda:
-        on_gpu = torch.autograd.DeviceType.CUDA
+        on_gpu = torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
         return sum(e.device_type == on_gpu and "Memset" not in e.name for e in events)
     return sum(
         e.name.startswith("aten::") and e.name not in _IDLE and _outermost(e) for e in events

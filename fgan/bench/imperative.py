@@ -145,11 +145,11 @@ class Loop:
         weight = 1 - self.config.ema
         for old, new in zip(average.parameters(), self.gen.parameters(), strict=True):
             old.lerp_(new, weight)
-        for old, new in zip(average.buffers(), self.gen.buffers(), strict=True):
-            if new.is_floating_point():
-                old.lerp_(new, weight)
+        for kept, present in zip(average.buffers(), self.gen.buffers(), strict=True):
+            if present.is_floating_point():
+                kept.lerp_(present, weight)
             else:
-                old.copy_(new)
+                kept.copy_(present)
 
 
 def _tensor(z: Tensor | tuple[()]) -> Tensor:

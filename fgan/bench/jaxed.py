@@ -107,14 +107,17 @@ def _draw(config: TrainConfig, key: Any) -> dict[str, Any]:
             return []
         whole = jax.random.uniform(next(keys), (rows, sum(config.disc_hidden)))
         cuts = list(itertools.accumulate(config.disc_hidden))[:-1]
-        return jax.numpy.split(whole, cuts, axis=1)
+        return list(jax.numpy.split(whole, cuts, axis=1))
 
     def z() -> Any:
         return jax.random.normal(next(keys), (size, config.z_dim))
 
     gen = {"z": z(), "noise": uniform(size)}
     disc = [
-        {"z": gen["z"] if shared and i + 1 == config.disc_steps else z(), "noise": uniform(2 * size)}
+        {
+            "z": gen["z"] if shared and i + 1 == config.disc_steps else z(),
+            "noise": uniform(2 * size),
+        }
         for i in range(config.disc_steps)
     ]
     return {"gen": gen, "disc": disc}
@@ -209,7 +212,8 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
         return y.astype(x.dtype), moved
 
     def generate(layers: list[Any], stats: list[Any], z: Any) -> tuple[Any, list[Any]]:
-        x, moved = z, []
+        moved: list[Any] = []
+        x = z
         for layer in layers[:-1]:
             x = linear(layer, x)
             if "scale" in layer:

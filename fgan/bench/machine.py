@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import fgan
-from fgan.doctor import _cpu_model
+from fgan.doctor import cpu_model
 
 _OTHERS = ("jax", "optax", "numpy")
 
@@ -45,7 +45,7 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """Of the model: "AMD EPYC", "NVIDIA H200"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_model()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def slug(device: torch.device) -> str:

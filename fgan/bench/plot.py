@@ -61,4 +61,6 @@ def draw(found: dict[str, Any], file: Path) -> None:
     try:
         figure.savefig(file, dpi=150)
     except OSError as error:
-        raise DiskError(f"{file} cannot be written: {error.strerror}.", "Choose another.") from error
+        raise DiskError(
+            f"{file} cannot be written: {error.strerror}.", "Choose another."
+        ) from error

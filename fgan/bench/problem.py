@@ -16,11 +16,10 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-import fgan
 from fgan import assemble, names, rng
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError
-from fgan.game import Game
+from fgan.game import Game, init_state, make_draws
 from fgan.state import TrainState
 from fgan.types import Draws
 from fgan.validate import option
@@ -68,15 +67,13 @@ class Problem:
     def init(self) -> TrainState:
         """The state before the first step; tensors of its own each time."""
         key = rng.key(self.config.seed, self.device)
-        return fgan.init_state(self.game, key, dtype=assemble.state_dtype(self.config))
+        return init_state(self.game, key, dtype=assemble.state_dtype(self.config))
 
     def draws(self, num_steps: int) -> list[Draws]:
         """The randomness of the first steps."""
         key = rng.key(self.config.seed, self.device)
         size, dtype = self.config.batch_size, assemble.state_dtype(self.config)
-        return [
-            fgan.make_draws(self.game, key, t, size, dtype=dtype) for t in range(num_steps)
-        ]
+        return [make_draws(self.game, key, t, size, dtype=dtype) for t in range(num_steps)]
 
     def wait(self) -> None:
         """Until the device has done what it was given."""

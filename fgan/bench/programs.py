@@ -44,16 +44,14 @@ def missing(name: str) -> str | None:
     """Why a program cannot be had here, in a sentence; None where it can."""
     if name != "jax":
         return None
-    absent = [each for each in ("jax", "optax") if importlib.util.find_spec(each) is None]
-    if not absent:
+    if all(importlib.util.find_spec(package) for package in ("jax", "optax")):
         return None
-    packages = " and ".join(absent)
-    return f"jax is left out: {packages} is not installed (pip install jax optax)."
+    return "jax is left out: it is not installed (pip install jax optax)."
 
 
-def differences(programs: Mapping[str, Program], problem: Problem, num_steps: int = 10) -> dict[
-    str, float
-]:
+def differences(
+    programs: Mapping[str, Program], problem: Problem, num_steps: int = 10
+) -> dict[str, float]:
     """How far each program's losses lie from the first one's, on the same draws.
 
     Returns:
