@@ -28,6 +28,7 @@ from fgan import config as configs
 from fgan.config import TrainConfig
 from fgan.errors import FganError
 
+_MARK = "fgan.bench.held"
 STEPS = 10  # during which memory is watched, and recompilations are counted
 
 
@@ -176,9 +177,12 @@ def _jax_peak() -> int | None:
 
 
 def held(run: Callable[[], object], device: Any) -> int | None:
-    """Bytes of tensors that a call of ``run`` held at its worst moment, above those before it."""
+    """Bytes of tensors that a call of ``run`` held at its worst moment, above those before it.
+
+    Calls it twice on a CPU; both calls must do the same.
+    """
     import torch
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import ProfilerActivity, profile, record_function
 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -187,16 +191,17 @@ def held(run: Callable[[], object], device: Any) -> int | None:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
-        run()
+        run()  # so that what the next call frees was seen being made
+        with record_function(_MARK):
+            run()
     results = seen.profiler.kineto_results if seen.profiler else None
     if results is None:
         return None
-    events = sorted(
-        (event for event in results.events() if event.name() == "[memory]"),
-        key=lambda event: event.start_ns(),
-    )
+    events = list(results.events())
+    begun = next(event.start_ns() for event in events if event.name() == _MARK)
+    changes = [e for e in events if e.name() == "[memory]" and e.start_ns() >= begun]
     now = most = 0
-    for event in events:
+    for event in sorted(changes, key=lambda event: event.start_ns()):
         now += event.nbytes()
         most = max(most, now)
     return most

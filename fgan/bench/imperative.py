@@ -84,9 +84,15 @@ class Loop:
         size = self.config.batch_size
         self.ones, self.zeros = problem.real.new_ones(size), problem.real.new_zeros(size)
 
-    def step(self, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
-        """One step; the losses of the generator and of the last discriminator step."""
-        config, real = self.config, self.problem.real
+    def step(self, draws: Draws | None = None, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step; the losses of the generator and of the last discriminator step.
+
+        Args:
+            draws: random numbers in place of its own.
+            real: a batch in place of the problem's.
+        """
+        config = self.config
+        real = self.problem.real if real is None else real
         reals = (real,) if config.disc_steps == 1 else real.unbind(0)
         gen_z = self.noise() if draws is None else draws.gen.z
         for i, batch in enumerate(reals):
