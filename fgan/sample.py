@@ -44,7 +44,7 @@ def sample(
         raise ConfigError(f"--seed must be at least 0, not {seed}.", "Use another seed.")
     file = rundir.find_checkpoint(run)
     if out is not None:
-        _check_out(out)
+        check_new(out)
     samples = torch.cat(list(_chunks(checkpoint.load(file), file, num, seed, device)))
     if out is not None:
         _write(samples, out)
@@ -81,13 +81,16 @@ def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, .
         ) from error
 
 
-def _check_out(out: Path) -> None:
+def check_new(out: Path) -> None:
+    """Refuse to write where something is, or where no folder is.
+
+    Raises:
+        DiskError: in both cases.
+    """
     if out.exists() or out.is_symlink():
-        raise DiskError(f"{out} exists and is not replaced.", "Give another --out, or remove it.")
+        raise DiskError(f"{out} exists and is not replaced.", "Give another name, or remove it.")
     if not out.parent.is_dir():
-        raise DiskError(
-            f"There is no folder {out.parent}.", "Make it first, or give another --out."
-        )
+        raise DiskError(f"There is no folder {out.parent}.", "Make it first, or give another.")
 
 
 def _write(samples: Tensor, out: Path) -> None:

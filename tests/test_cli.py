@@ -127,6 +127,10 @@ BAD = {
     ("bench", "--config", "absent.toml"): (7, "absent.toml"),
     ("bench", "--device", "cuda:99"): (5, "cuda"),
     ("bench", "--plot", "bench.doc"): (2, "--plot"),
+    ("compile-cache", "save"): (2, "FILE"),
+    ("compile-cache", "save", "x", "faces"): (2, "--image-size"),
+    ("compile-cache", "save", "absent/x"): (7, "absent"),
+    ("compile-cache", "load", "absent", "--trust"): (4, "absent"),
 }
 
 
@@ -344,10 +348,19 @@ SURFACE = {
 }
 
 
+_STEP = set(SURFACE["bench"].split()) - {
+    "--compare", "--repeats", "--seconds", "--quick", "--json", "--plot"
+}  # fmt: skip
+SURFACE |= {
+    "compile-cache save": " ".join(_STEP),
+    "compile-cache load": "--trust --help",
+}
+
+
 @pytest.mark.parametrize("command", SURFACE)
 def test_the_options_of_each_command(fgan, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = fgan(command, "--help")
+    code, out, _ = fgan(*command.split(), "--help")
     assert code == 0
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", out))
     assert shown == set(SURFACE[command].split())

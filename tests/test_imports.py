@@ -21,7 +21,7 @@ ROOMS = {
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "record", "resume", "train",
-        "sample", "inspect", "doctor", "bench",
+        "sample", "inspect", "doctor", "bench", "compile_cache",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fgan.errors import ConfigError, DeviceError, DiskError
+from fgan.sample import check_new
 
 _KINDS = (".png", ".svg", ".pdf")
 
@@ -19,15 +20,14 @@ def check(file: Path) -> None:
     """Fail before measuring where drawing would fail after it.
 
     Raises:
-        ConfigError: for a name that does not end as a picture's; DiskError: when its folder
-            does not exist; DeviceError: without matplotlib.
+        ConfigError: for a name that does not end as a picture's; DiskError: when the file
+            exists or its folder does not; DeviceError: without matplotlib.
     """
     if file.suffix not in _KINDS:
         raise ConfigError(
             f"--plot {file} does not end in {', '.join(_KINDS)}.", "Name it as in bench.png."
         )
-    if not file.absolute().parent.is_dir():
-        raise DiskError(f"--plot {file}: there is no folder for it.", "Make the folder first.")
+    check_new(file)
     if importlib.util.find_spec("matplotlib") is None:
         raise DeviceError("--plot needs matplotlib.", "pip install 'fgan[plot]'.")
 
