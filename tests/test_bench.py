@@ -208,20 +208,28 @@ def test_counts_of_what_can_be_counted_by_hand():
     assert found.bytes == 4 * (6 + 12 + 8) + 4 * (8 + 8)
 
 
-def test_the_flops_of_a_step():
-    of = problem(batch_norm="none")
-    eager = programs.make_program("eager", of)
-    eager.run(1)
+@pytest.mark.parametrize("share_fakes", [False, True])
+def test_the_flops_of_a_step(share_fakes):
+    of = problem(batch_norm="none", share_fakes=share_fakes)
     sizes = of.config
     gen = [sizes.z_dim, *sizes.gen_hidden, math.prod(of.shape)]
     disc = [math.prod(of.shape), *sizes.disc_hidden, 1]
     g, d = (
-        2 * sizes.batch_size * sum(a * b for a, b in itertools.pairwise(w)) for w in (gen, disc)
+        2 * sizes.batch_size * sum(a * b for a, b in itertools.pairwise(widths))
+        for widths in (gen, disc)
     )
     first_g, first_d = (2 * sizes.batch_size * w[0] * w[1] for w in (gen, disc))
-    # Fakes for D; D on both and back to its weights; G and back to its; D and back to its input.
-    expected = g + 2 * (3 * d - first_d) + (3 * g - first_g) + 2 * d
-    assert counts.count(lambda: eager.run(1)).flops == expected
+    again = 0 if share_fakes else g
+    # D forward and back to its weights on both batches; G forward and back to its weights.
+    both = 2 * (3 * d - first_d) + (3 * g - first_g) + again
+    for name, judging in (
+        ("eager", 2 * d),  # D forward and back to its input
+        ("imperative", 3 * d),  # and to its weights, which nobody needs
+    ):
+        program = programs.make_program(name, of)
+        program.run(1)
+        found = counts.count(lambda program=program: program.run(1)).flops
+        assert found == both + judging, name
 
 
 def test_ceilings_take_time_in_proportion():
