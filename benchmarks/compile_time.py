@@ -5,9 +5,9 @@ Three measurements for each configuration, each in new processes:
     compile     from having imported torch to the end of the first step of the bare program
     shell       from starting ``fgan train`` to the end of its first step
 
-each with an empty ``TORCHINDUCTOR_CACHE_DIR`` ("cold") and with what the cold one left there
+each with empty folders for ``TORCHINDUCTOR_CACHE_DIR`` and ``FGAN_CACHE`` ("cold") and with what the cold one left there
 ("cached"). The same programs without compilation are there to compare with. (C++ headers that
-PyTorch precompiles once per machine and version lie outside that folder; the first run on a
+PyTorch precompiles once per machine and version lie outside these; the first run on a
 machine takes some seconds more.)
 
     python benchmarks/compile_time.py --json
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
 
 def from_the_shell(args: list[str], cache: Path) -> float:
     """Seconds from starting the command to its saying that the first step is done."""
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache), "FGAN_CACHE": str(cache)}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "fgan", "train", *args, "--steps", "1"]
         begun = time.perf_counter()

@@ -1,9 +1,13 @@
 """What does a member of a population cost, trained with the others or after them?
 
-Small MLP GANs on the ring of eight Gaussians, float32. A population of M is one compiled step
-(`fgan.population.make_step`); the alternative runs the compiled step of a single game M times
-over. Both draw their latents inside the timed region. Times are interleaved, repeat by
-repeat; the table has the medians, in microseconds per member and step.
+Small MLP GANs on the ring of eight Gaussians, float32, Adam. Three programs train M of them:
+
+    together             one compiled step of all, as `fgan train --seeds` makes it
+    one after another    M loops of nn.Module, backward() and torch.optim.Adam
+    compiled, in turn    the compiled step of one, M times
+
+All draw their latents inside the timed region; the batch of reals is given. Times are
+interleaved, repeat by repeat; the table has the medians, in microseconds per member and step.
 
     python benchmarks/population.py --json > benchmarks/results/population.json
 """
@@ -11,6 +15,7 @@ repeat; the table has the medians, in microseconds per member and step.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -18,56 +23,119 @@ from collections.abc import Callable
 
 import torch
 from step_time import machine
+from torch import nn
 
-import fgan
-from fgan import nets, optim, population, pytree, rng
-from fgan.data.toy import ring_points
+from fgan import assemble, pytree
+from fgan.config import TrainConfig, resolve
+from fgan.data import ring_points
+from fgan.stepping import DrawAhead, init_train_state, make_key, make_train_step
 
 Program = Callable[[], None]
 
 Z_DIM, BATCH, HIDDEN = 8, 64, (64, 64)
 
 
-def make_game() -> fgan.Game:
-    return fgan.Game(
-        gen=nets.mlp_generator(Z_DIM, (2,), hidden=HIDDEN, output="linear"),
-        disc=nets.mlp_discriminator((2,), hidden=HIDDEN),
-        gen_opt=optim.adam(1e-3, betas=(0.5, 0.999)),
-        disc_opt=optim.adam(1e-3, betas=(0.5, 0.999)),
-    )
+def make_config(**who: object) -> TrainConfig:
+    return resolve(
+        data="ring", z_dim=Z_DIM, batch_size=BATCH, gen_hidden=HIDDEN, disc_hidden=HIDDEN,
+        ema=0.0, compile=True, **who,
+    )  # fmt: skip
 
 
-def together(game: fgan.Game, keys: torch.Tensor, real: torch.Tensor) -> Program:
-    """One step of all members."""
-    states = population.init(game, keys, device=real.device)
-    step = fgan.compile_step(population.make_step(game), donate=True)
+def functional(config: TrainConfig, real: torch.Tensor) -> Program:
+    """One step of one GAN, or of all members, as the trainer makes it."""
+    game = assemble.make_game(config, (2,))
+    key = make_key(config, real.device)
+    state = init_train_state(game, config, key)
+    step, draws = make_train_step(game, config), DrawAhead(game, key, config)
     done = 0
+    if config.members:
+        real = real.expand(len(config.members), *real.shape).contiguous()
 
     def run() -> None:
-        nonlocal states, done
-        draws = population.make_draws(game, states.key, done, BATCH)
-        states, metrics = step(states, real, draws)
+        nonlocal state, done
+        state, metrics = step(state, real, draws(done))
         done += 1
         metrics.finite.all().item()
 
     return run
 
 
-def one_after_another(game: fgan.Game, keys: torch.Tensor, real: torch.Tensor) -> Program:
-    """One step of each member in turn."""
-    states = [fgan.init_state(game, key, device=real.device) for key in keys]
-    step = fgan.compile_step(fgan.make_step(game), donate=True)
+def together(members: int, real: torch.Tensor) -> Program:
+    """One step of all members."""
+    return functional(make_config(seeds=range(members)), real)
+
+
+def compiled_in_turn(members: int, real: torch.Tensor) -> Program:
+    """One step of each member after the other."""
+    first, *others = [make_config(seed=seed) for seed in range(members)]
+    game = assemble.make_game(first, (2,))
+    step = make_train_step(game, first)
+    keys = [make_key(config, real.device) for config in (first, *others)]
+    states = [init_train_state(game, first, key) for key in keys]
+    draws = [DrawAhead(game, key, first) for key in keys]
     done = 0
 
     def run() -> None:
         nonlocal done
-        for i, state in enumerate(states):
-            draws = fgan.make_draws(game, state.key, done, BATCH)
-            states[i], metrics = step(state, real, draws)
+        for i, draw in enumerate(draws):
+            states[i], metrics = step(states[i], real, draw(done))
         done += 1
         metrics.finite.item()
 
     return run
+
+
+def one_after_another(members: int, real: torch.Tensor) -> Program:
+    """One step of each of M imperative loops."""
+    steps = [imperative(make_config(seed=seed), real) for seed in range(members)]
+
+    def run() -> None:
+        for step in steps:
+            loss = step()
+        loss.item()
+
+    return run
+
+
+def imperative(config: TrainConfig, real: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """The step of a tutorial, with losses from logits."""
+
+    def net(sizes: tuple[int, ...]) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(sizes):
+            layers += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
+        return nn.Sequential(*layers[:-1]).to(real.device)
+
+    torch.manual_seed(config.seed)
+    gen, disc = net((Z_DIM, *HIDDEN, 2)), net((2, *HIDDEN, 1))
+    gen_opt, disc_opt = (
+        torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas) for net in (gen, disc)
+    )
+    bce = nn.BCEWithLogitsLoss()
+    ones, zeros = real.new_ones(BATCH, 1), real.new_zeros(BATCH, 1)
+
+    def make() -> torch.Tensor:
+        return gen(torch.randn(BATCH, Z_DIM, device=real.device))
+
+    def step() -> torch.Tensor:
+        disc_opt.zero_grad()
+        (bce(disc(real), ones) + bce(disc(make().detach()), zeros)).backward()
+        disc_opt.step()
+        gen_opt.zero_grad()
+        loss = bce(disc(make()), ones)
+        loss.backward()
+        gen_opt.step()
+        return loss.detach()
+
+    return step
+
+
+PROGRAMS = {
+    "together": together,
+    "one after another": one_after_another,
+    "compiled, in turn": compiled_in_turn,
+}
 
 
 def seconds_of(program: Program, count: int) -> float:
@@ -78,14 +146,9 @@ def seconds_of(program: Program, count: int) -> float:
 
 
 def measure(members: int, device: torch.device, repeats: int, seconds: float) -> dict[str, object]:
-    """Median microseconds per member and step, of both programs."""
-    game = make_game()
-    keys = rng.split(rng.key(0, device), members)
+    """Median microseconds per member and step; how much quicker together is than each."""
     real = ring_points().examples[:BATCH].to(device)
-    programs = {
-        "together": together(game, keys, real),
-        "one after another": one_after_another(game, keys, real),
-    }
+    programs = {name: make(members, real) for name, make in PROGRAMS.items()}
     counts = {}
     for name, program in programs.items():
         seconds_of(program, 3)  # compiles
@@ -94,19 +157,38 @@ def measure(members: int, device: torch.device, repeats: int, seconds: float) ->
     for _ in range(repeats):
         for name, program in programs.items():
             times[name].append(seconds_of(program, counts[name]) / members * 1e6)
-    ratios = [b / a for a, b in zip(*times.values(), strict=True)]
+    us = {name: round(statistics.median(t), 1) for name, t in times.items()}
+    compiled = us.pop("compiled, in turn")
+    speedup, spread = ratio(times["one after another"], times["together"])
+    over_compiled, spread_over_compiled = ratio(times["compiled, in turn"], times["together"])
     return {
         "members": members,
-        "parameters": pytree.size(fgan.init_state(game, keys[0]).gen.params),
-        "microseconds": {name: round(statistics.median(t), 1) for name, t in times.items()},
-        "speedup": round(statistics.median(ratios), 2),
-        "spread": [round(min(ratios), 2), round(max(ratios), 2)],
+        "parameters": num_parameters(),
+        "microseconds": us,
+        "speedup": speedup,
+        "spread": spread,
+        "compiled_in_turn_microseconds": compiled,
+        "speedup_over_compiled": over_compiled,
+        "spread_over_compiled": spread_over_compiled,
     }
+
+
+def ratio(of: list[float], to: list[float]) -> tuple[float, list[float]]:
+    """The median of the repeats' ratios, and the least and the largest."""
+    ratios = [a / b for a, b in zip(of, to, strict=True)]
+    return round(statistics.median(ratios), 2), [round(min(ratios), 2), round(max(ratios), 2)]
+
+
+def num_parameters() -> int:
+    """Of one generator."""
+    config = make_config()
+    game = assemble.make_game(config, (2,))
+    return pytree.size(init_train_state(game, config, make_key(config, "cpu")).gen.params)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--members", default="1,4,16,64", help="sizes, with commas")
+    parser.add_argument("--members", default="1,4,16,64,256", help="sizes, with commas")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each program and repeat")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -116,15 +198,17 @@ def main() -> None:
     rows = []
     if not args.json:
         print(machine(device))
-        print(f"{'members':>8}{'together':>12}{'in turn':>12}{'speedup':>10}   us per member, step")
+        print("microseconds per member and step; x: how many times as long as together")
+        print(f"{'members':>8}{'together':>12}{'one by one':>12}{'x':>8}{'compiled':>12}{'x':>8}")
     for members in args.members.split(","):
         row = measure(int(members), device, args.repeats, args.seconds)
         rows.append(row)
         us = row["microseconds"]
         assert isinstance(us, dict)
         if not args.json:
-            numbers = "".join(f"{value:12}" for value in us.values())
-            print(f"{members:>8}{numbers}{row['speedup']:9}x", flush=True)
+            numbers = "".join(f"{value:12}" for value in us.values()) + f"{row['speedup']:8}"
+            numbers += f"{row['compiled_in_turn_microseconds']:12}{row['speedup_over_compiled']:8}"
+            print(f"{members:>8}{numbers}", flush=True)
     if args.json:
         print(json.dumps({"machine": machine(device), "batch_size": BATCH, "rows": rows}, indent=2))
 

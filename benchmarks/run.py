@@ -44,10 +44,16 @@ def overhead_table(found: Found) -> str:
 
 def population_table(found: Found) -> str:
     rows = [
-        (row["members"], *row["microseconds"].values(), f"{row['speedup']}×")
+        (
+            row["members"],
+            *row["microseconds"].values(),
+            f"{row['speedup']}×",
+            row["compiled_in_turn_microseconds"],
+            f"{row['speedup_over_compiled']}×",
+        )
         for row in found["rows"]
     ]
-    columns = ["members", "together", "one after another", "speed-up"]
+    columns = ["members", "together", "imperative, in turn", "", "compiled, in turn", ""]
     return "Microseconds per member and step.\n\n" + markdown(columns, rows)
 
 
@@ -73,7 +79,7 @@ class Study(NamedTuple):
 
 
 STUDIES: dict[str, Study] = {
-    "step_time": Study("A step", step_time.table, ["--tiny"], minutes=15),
+    "step_time": Study("A step", step_time.table, ["--tiny"], minutes=10),
     "end_to_end": Study("The whole trainer", end_to_end.table, ["--tiny"]),
     "compile_time": Study("Until the first step", compile_time.table, ["--tiny"]),
     "trainer_overhead": Study(

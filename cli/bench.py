@@ -19,11 +19,11 @@ from .options import GAME, NETS, ROWS, with_options
 _SETS = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
 SHAPES_HELP = f"Whose shape examples have: {', '.join(_SETS)}. Nothing is read."
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
-FIELDS = [name for name, row in ROWS.items() if row.panel in (NETS, GAME) or name in _OTHERS]
+_FIELDS = [name for name, row in ROWS.items() if row.panel in (NETS, GAME) or name in _OTHERS]
 _MEASURE, _OUT = "Measuring", "Output"
 
 
-@with_options(*FIELDS)
+@with_options(*_FIELDS)
 def bench(
     data: Annotated[
         str,
@@ -87,7 +87,7 @@ def bench(
     while it runs.
     """
     chosen = programs.parse_names(compare)
-    resolved = resolve({**given, "data": data or None}, config, recipe)
+    resolved = _resolve({**given, "data": data or None}, config, recipe)
 
     from .train import _quiet_torch
 
@@ -115,7 +115,7 @@ def bench(
         show(found)
 
 
-def resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> TrainConfig:
+def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> TrainConfig:
     """The configuration, for which a recipe needs no data."""
     compiled = given | {"compile": True}
     if recipe is None:

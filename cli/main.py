@@ -19,7 +19,6 @@ import fgan
 from fgan.errors import FganError, Interrupted
 
 from .bench import bench
-from .compile_cache import compile_cache
 from .doctor import doctor
 from .inspect import inspect
 from .recipes import recipes
@@ -41,7 +40,6 @@ app.command()(recipes)
 app.command()(inspect)
 app.command()(doctor)
 app.command()(bench)
-app.add_typer(compile_cache)
 
 
 def _version(value: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import typer
 
 from fgan import config as configs
-from fgan import names
+from fgan import members, names
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError
 from fgan.validate import option
@@ -104,6 +104,12 @@ ROWS: dict[str, Row] = {
     "epochs": Row(RUN, "Passes over the data."),
     "steps": Row(RUN, "Generator updates, instead of --epochs.", default="--epochs"),
     "seed": Row(RUN, "All randomness follows from it."),
+    "seeds": Row(RUN, "Many GANs in one step, one for each: 0-63, or 0,3,5-7.", default="--seed"),
+    "sweep": Row(
+        RUN,
+        f"NAME=VALUE,VALUE: a GAN for each, of {', '.join(members.VALUES)}. May be repeated.",
+        default="none",
+    ),
     "compile": Row(RUN, "Compile the step into one graph.", flags="--compile/--no-compile"),
     "device": Row(RUN, "auto, cpu, cuda, cuda:N or mps."),
     "dtype": Row(RUN, f"Of the matrix products: {', '.join(names.DTYPES)}."),
@@ -160,12 +166,16 @@ def _annotation(name: str) -> Any:
         show_default=False,
     )
     kind = _TYPES[name] if _TYPES[name] in (bool, int, float) else str
+    if name == "sweep":
+        kind = list[str]
     return Annotated[kind | None, declared]
 
 
 def _parsed(name: str, value: Any) -> Any:
     """The value of an option in its field's type, where the command line has text."""
     kind = _TYPES[name]
+    if name in ("seeds", "sweep"):
+        return value if value != [] else None
     if get_origin(kind) is tuple and value is not None:
         return _numbers(name, value, get_args(kind)[0])
     if name == "save_every" and value is not None and value.isdecimal():

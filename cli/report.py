@@ -22,8 +22,11 @@ from rich.progress import (
 )
 
 import fgan
+from fgan.planning import Plan
 from fgan.rundir import RunDir
-from fgan.train import Observer, Plan, Result
+from fgan.train import Observer, Result
+
+from . import population
 
 _console = Console(stderr=True, highlight=False)
 _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisecond
@@ -41,9 +44,11 @@ def header(plan: Plan, run: RunDir | None) -> None:
         where += f", {config.threads} threads"
     epochs = plan.steps * config.batch_size * config.disc_steps / len(source)
     mode = "compiled" if config.compile else "eager"
-    play = f"{config.loss}, {config.optimizer} lr {config.lr:g}"
-    if config.disc_lr != config.lr:
-        play += f" and {config.disc_lr:g}"
+    play = f"{config.loss}, {config.optimizer}"
+    if not config.sweep:
+        play += f" lr {config.lr:g}"
+        if config.disc_lr != config.lr:
+            play += f" and {config.disc_lr:g}"
     if config.disc_steps > 1:
         play += f", {config.disc_steps} discriminator steps"
     lines = {
@@ -53,6 +58,8 @@ def header(plan: Plan, run: RunDir | None) -> None:
         "run": f"{plan.steps:,} steps of {config.batch_size} ({epochs:.3g} epochs), {config.dtype}",
         "device": f"{where}, torch {torch.__version__}, {mode}",
     }
+    if config.members:
+        lines["members"] = population.about(plan)
     if run is not None:
         lines["to"] = str(run.path)
     _console.print(f"[bold]fgan {fgan.__version__}[/]")
@@ -132,10 +139,10 @@ class Report(Observer):
             self._shown = now
 
     def logged(self, row: dict[str, Any]) -> None:
-        numbers = (
-            f"{row['images_per_second']:,.0f} img/s G {row['gen_loss']:.2f}"
-            f" D {row['disc_loss']:.2f} D(x) {row['d_real']:.2f} D(G(z)) {row['d_fake']:.2f}"
-        )
+        shown = {"G": "gen_loss", "D": "disc_loss", "D(x)": "d_real", "D(G(z))": "d_fake"}
+        numbers = f"{row['images_per_second']:,.0f} img/s"
+        for name, key in shown.items():
+            numbers += f" {name} " + ("-" if row[key] is None else f"{row[key]:.2f}")
         if not self._bar.disable:
             self._bar.update(self._task, numbers=numbers)
         else:
@@ -150,14 +157,19 @@ class Report(Observer):
     def stop_requested(self) -> bool:
         return self.signal != 0
 
-    def ended(self, result: Result) -> None:
+    def ended(self, plan: Plan, result: Result) -> None:
         """The last word: what there is, and what to type next."""
         verb = "Stopped" if result.stopped else "Finished"
         took = time.perf_counter() - self._begun
         if result.state is None:
             return
         self._say(f"{verb} after {result.steps:,} steps, {took:.0f} s.")
+        members = plan.config.members
+        if members and not result.stopped:
+            for line in population.report(plan, result):
+                self._say(line)
         self._say(f"  last grid: {result.run.sample_path(result.steps)}")
         if result.stopped:
             self._say(f"  resume: fgan train --resume {result.run.path}")
-        self._say(f"  next: fgan sample {result.run.path} -n 64 --out samples.png")
+        which = " --member 0" if members else ""
+        self._say(f"  next: fgan sample {result.run.path}{which} -n 64 --out samples.png")

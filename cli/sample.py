@@ -14,6 +14,10 @@ def sample(
     ],
     num: Annotated[int, typer.Option("-n", "--num", help="How many samples.")] = 64,
     seed: Annotated[int, typer.Option("--seed", help="Of the latents.")] = 0,
+    member: Annotated[
+        int | None,
+        typer.Option("--member", help="Which GAN of a population, from 0.", show_default=False),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -32,5 +36,5 @@ def sample(
     """
     from fgan import sample as sampling
 
-    sampling.sample(run, num, seed, device=device, out=out)
+    sampling.sample(run, num, seed, member=member, device=device, out=out)
     print(out)

@@ -115,7 +115,7 @@ def train(
             print(configs.to_toml(plan.config), end="")
             return
         result = training.train(plan, report, run_dir, point)
-    report.ended(result)
+    report.ended(plan, result)
     print(result.run.path)
     if result.stopped:
         raise typer.Exit(128 + report.signal)

@@ -164,6 +164,8 @@ def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Mod
         raise ConfigError(
             f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, nets.SIZES))}."
         ) from error
+    if config.members:  # vmap knows one layout only
+        return gen, disc
     return channels_last(gen), channels_last(disc)
 
 

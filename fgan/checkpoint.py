@@ -84,6 +84,12 @@ def load(path: Path) -> Checkpoint:
         raise sealed.damaged(path, f"its tensors cannot be read ({error})") from error
 
 
+def member(checkpoint: Checkpoint, i: int) -> Checkpoint:
+    """What a population's file would hold of member ``i``, were it alone."""
+    tensors = {name: t[i] for name, t in checkpoint.tensors.items() if name != PENDING}
+    return Checkpoint(tensors, checkpoint.about)
+
+
 def restore(checkpoint: Checkpoint, like: TrainState, path: Path) -> TrainState:
     """The state in a checkpoint, with the structure, types and device of ``like``.
 

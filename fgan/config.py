@@ -4,7 +4,7 @@
 say, checks everything, reports all that is wrong at once, and returns a `TrainConfig`
 with nothing left open. This module never imports torch, so that usage errors are quick.
 
-May import `fgan.errors`.
+May import the ground.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tomli_w
 
 from fgan import names
 from fgan.errors import ConfigError, DiskError
+from fgan.members import Member, Sweep, all_members, seeds_text
 from fgan.validate import check, sentence
 
 
@@ -29,7 +30,8 @@ class TrainConfig:
 
     ``steps`` are generator updates. ``threads`` 0 leaves the choice to PyTorch. ``dtype``
     is that of the matrix products; "bfloat16" keeps parameters, optimizer and losses in
-    float32. ``sample_every`` and ``save_every`` 0 mean at the end only.
+    float32. ``sample_every`` and ``save_every`` 0 mean at the end only. With ``seeds`` or
+    ``sweep`` a run trains a population, its ``members``.
     """
 
     data: str  # a name, a folder or a file
@@ -55,7 +57,7 @@ class TrainConfig:
     disc_loss_scale: float
     optimizer: str
     lr: float
-    disc_lr: float
+    disc_lr: float  # 0: each member's own lr, where a sweep sets that
     betas: tuple[float, float]
     batch_size: int
     disc_steps: int
@@ -78,6 +80,8 @@ class TrainConfig:
     epochs: float  # 0 when the length is given in steps
     steps: int  # 0 when the length is given in epochs
     seed: int
+    seeds: tuple[int, ...]  # of a population, in place of the seed; (): none
+    sweep: Sweep  # hyperparameters of a population and their values
     device: str
     dtype: str
     threads: int
@@ -88,6 +92,13 @@ class TrainConfig:
     keep: int
     on_nonfinite: str
     grid: int
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Of a population; none where the run is of one GAN."""
+        if not self.seeds and not self.sweep:
+            return ()
+        return all_members(self.seeds or (self.seed,), self.sweep)
 
 
 _COMMON: dict[str, Any] = {
@@ -204,14 +215,21 @@ def resolve(
     _refuse_unknown(given, from_file, file)
     known: dict[str, Any] = {}
     for layer in (base or {}, from_file, given):
-        if "steps" in layer or "epochs" in layer:  # a length given anew replaces the old one
-            known = {k: v for k, v in known.items() if k not in ("steps", "epochs")}
+        for pair in _ALTERNATIVES:  # a length given anew replaces the old one
+            if any(name in layer for name in pair):
+                known = {k: v for k, v in known.items() if k not in pair}
         known |= layer
     merged = defaults(str(known.get("data", "mnist")), str(known.get("arch", "mlp"))) | known
-    if "steps" in known and "epochs" not in known:
-        del merged["epochs"]
+    if "seeds" in known or "sweep" in known:
+        # The others of a population go on.
+        merged["on_nonfinite"] = known.get("on_nonfinite", "skip")
+    for chosen, default in _ALTERNATIVES:
+        if chosen in known and default not in known:
+            del merged[default]
     checked = check(merged, set(given), file)
-    absent = {"steps": 0, "epochs": 0.0, "disc_lr": checked["lr"]}
+    follows = "lr" in dict(checked.get("sweep", ()))
+    absent = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0 if follows else checked["lr"]}
+    absent |= {"seed": checked.get("seeds", (0,))[0], "seeds": (), "sweep": ()}
     return TrainConfig(**{**absent, **checked})
 
 
@@ -235,12 +253,17 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """Names and values, tuples as lists, the unused one of ``steps`` and ``epochs`` left out."""
+    """Names and values, tuples as lists; of alternatives such as steps and epochs the one used."""
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     del values["epochs" if config.steps else "steps"]
-    return values
+    del values["seed" if config.seeds else "seeds"]
+    if config.seeds:
+        values["seeds"] = seeds_text(config.seeds)
+    values["sweep"] = {name: list(numbers) for name, numbers in config.sweep}
+    return {k: v for k, v in values.items() if v != {} and not (k == "disc_lr" and v == 0)}
 
 
+_ALTERNATIVES = (("steps", "epochs"), ("seeds", "seed"))
 NAMES = tuple(f.name for f in fields(TrainConfig))
 
 

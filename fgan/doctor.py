@@ -166,7 +166,7 @@ def _output(command: list[str]) -> str:
 
 
 def _caches() -> dict[str, Any]:
-    from fgan.data.cache import cache_folder
+    from fgan.files import cache_folder
 
     named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     inductor = Path(named) if named else Path(tempfile.gettempdir(), f"torchinductor_{_user()}")

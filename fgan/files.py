@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent.
+"""Writing files so that they are whole or absent; and the folder for what can be made again.
 
 Ground for what touches the disk; imports only `fgan.errors`.
 """
@@ -15,6 +15,14 @@ from fgan.errors import DiskError
 
 _WRITE_BYTES = 2**20  # at once: a full disk or a kill comes between two writes
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what `mkstemp` makes of our arguments
+
+
+def cache_folder() -> Path:
+    """``$FGAN_CACHE``, else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``."""
+    if own := os.environ.get("FGAN_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fgan"
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:

@@ -216,12 +216,14 @@ def make_draws(
     Args:
         key: int64 [2], the run's key; the draws are made on its device.
         step: the number of the step, from 0; or an int64 tensor [n] of numbers, which
-            gives every leaf a first dimension n at about the cost of one step.
+            gives every leaf a first dimension n at about the cost of one step. In general
+            keys [..., 2] and numbers [...] are broadcast, and lead every leaf.
         batch_size: B.
         uniform: draws the noise of stochastic layers, (key, shape) -> numbers; for one that
             gives the numbers of `fgan.rng.uniform` sooner.
     """
     step = torch.as_tensor(step, dtype=torch.int64, device=key.device)
+    lead = max(step.ndim, key.ndim - 1)
     num_passes = game.num_disc_steps + 1  # pass 0 is the generator's, then the discriminator's
 
     def keys(role: int, passes: range) -> Key:
@@ -239,15 +241,14 @@ def make_draws(
         numbers = uniform(keys(role, passes), (rows, sum(sizes)))
         layers = torch.split(numbers, sizes, -1)
         by_layer = {
-            name: layer.reshape(*layer.shape[:-1], *shape).unbind(step.ndim)
+            name: layer.reshape(*layer.shape[:-1], *shape).unbind(lead)
             for (name, shape), layer in zip(shapes.items(), layers, strict=True)
         }
         return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
 
     all_passes, disc_passes = range(num_passes), range(1, num_passes)
-    z = rng.normal(keys(_Z, all_passes), (batch_size, *game.gen.shape.input), dtype).unbind(
-        step.ndim
-    )
+    z_shape = (batch_size, *game.gen.shape.input)
+    z = rng.normal(keys(_Z, all_passes), z_shape, dtype).unbind(lead)
     gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, all_passes, batch_size)
     disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
     gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
@@ -266,7 +267,7 @@ def make_draws(
             if callable(std)
             else std
         )
-        return list((scale * drawn).unbind(step.ndim))
+        return list((scale * drawn).unbind(lead))
 
     seen_noise = instance_noise(disc_passes, 2 * batch_size)
     disc = [

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
 
 from fgan import files
@@ -64,12 +65,24 @@ def scatter(points: Tensor, extent: float, size: int = 512) -> Image.Image:
     return Image.fromarray((255 * (1 - ink)).astype(np.uint8))
 
 
+def mosaic(panels: Sequence[Image.Image], columns: int, padding: int = 6) -> Image.Image:
+    """Pictures of one size and mode side by side, on grey."""
+    width, height = panels[0].width + padding, panels[0].height + padding
+    columns = min(columns, len(panels))
+    size = (columns * width + padding, -(-len(panels) // columns) * height + padding)
+    whole = Image.new(panels[0].mode, size, ImageColor.getcolor("grey", panels[0].mode))
+    for i, panel in enumerate(panels):
+        row, column = divmod(i, columns)
+        whole.paste(panel, (padding + column * width, padding + row * height))
+    return whole
+
+
 def picture(
-    samples: Tensor, low: float = -1.0, extent: float = 1.5, columns: int = 8
+    samples: Tensor, low: float = -1.0, extent: float = 1.5, columns: int = 8, size: int = 512
 ) -> Image.Image:
     """A grid of images [N, C, H, W], uint8 or floats in [low, 1], or a plot of points [N, 2]."""
     if samples.ndim == 2:
-        return scatter(samples, extent)
+        return scatter(samples, extent, size)
     return grid(samples if samples.dtype == torch.uint8 else to_uint8(samples, low), columns)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import struct
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,11 @@ def facts(path: Path) -> dict[str, Any]:
           or None), ``step``, and, where its header can be read, ``sha256`` (as written in
           it), ``versions``, ``config``, ``data_shape``, ``players`` (totals under ``gen``,
           ``disc`` and whatever else the state is made of: ``leaves``, ``numbers``, ``bytes``,
-          ``parameters``) and ``leaves`` (``name``, ``dtype``, ``shape``, ``bytes``);
+          ``parameters``, of a population those of all members) and ``leaves`` (``name``,
+          ``dtype``, ``shape``, ``bytes``);
+        - ``population``: of the checkpoint, where it is of one: ``members`` (how many),
+          ``seeds``, ``sweep``, and ``not_finite`` (the members that were not at some step, and
+          at how many; left out where the file is damaged);
         - ``run``: of the directory, or of the one the file is in (else None): ``path``,
           ``config``, ``checkpoints`` (``path``, ``step``, ``bytes``, ``verdict``,
           ``problem``; the newest last), ``metrics`` (``rows`` and ``last``, or ``problem``)
@@ -77,15 +82,30 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         for name, entry in sorted(header.tensors.items())
     ]
     if about["verdict"] == "intact":
-        about["step"] = _step(path, header)
+        about["step"] = max(_steps(path, header), default=None)
     return about | {
         "sha256": header.about.get("sha256"),
         "versions": {name: header.about.get(name) for name in _VERSIONS},
         "config": header.about.get("config"),
         "data_shape": header.about.get("data_shape"),
         "players": _totals(leaves),
+        **_population(path, header, about["verdict"] == "intact"),
         "leaves": leaves,
     }
+
+
+def _population(path: Path, header: sealed.Header, intact: bool) -> dict[str, Any]:
+    config = header.about.get("config")
+    if not isinstance(config, dict) or not ("seeds" in config or "sweep" in config):
+        return {}
+    shape = header.tensors.get("step", {}).get("shape", [])
+    found = {"members": math.prod(shape), "seeds": config.get("seeds", config.get("seed"))}
+    found["sweep"] = config.get("sweep", {})
+    done = header.about.get("step", 0)
+    if intact:
+        behind = enumerate(done - own for own in _steps(path, header))
+        found["not_finite"] = {f"member {i}": n for i, n in behind if n}
+    return {"step": done, "population": found}  # a member's own count may lag behind
 
 
 def _verdict(path: Path) -> dict[str, Any]:
@@ -112,14 +132,16 @@ def _verdict(path: Path) -> dict[str, Any]:
     }
 
 
-def _step(path: Path, header: sealed.Header) -> int | None:
-    """The step in the state itself, an int64 []."""
+def _steps(path: Path, header: sealed.Header) -> list[int]:
+    """The steps in the state itself, an int64 [], or [M] of a population."""
     entry = header.tensors.get("step", {})
-    if entry.get("dtype") != "I64" or entry["shape"]:
-        return None
+    if entry.get("dtype") != "I64" or len(entry["shape"]) > 1:
+        return []
     with path.open("rb") as stream:
         stream.seek(len(header.raw) + entry["data_offsets"][0])
-        return int.from_bytes(stream.read(8), "little", signed=True)
+        return [
+            step for (step,) in struct.iter_unpack("<q", stream.read(8 * math.prod(entry["shape"])))
+        ]
 
 
 def _totals(leaves: list[dict[str, Any]]) -> dict[str, dict[str, int]]:

@@ -18,6 +18,15 @@ LOSSES = (
 )  # fmt: skip
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "optimistic_adam", "optimistic_sgd")
 WITHOUT_BETAS = ("rmsprop", "sgd", "optimistic_sgd")
+_RATES, _ADAM = ("lr", "disc_lr"), ("b1", "b2", "eps")
+HYPERPARAMETERS = {  # of each optimizer, in tensors, so that members of a population may differ
+    "adam": (*_RATES, *_ADAM),
+    "adamw": (*_RATES, *_ADAM, "weight_decay"),
+    "rmsprop": (*_RATES, "decay", "eps"),
+    "sgd": _RATES,
+    "optimistic_adam": (*_RATES, *_ADAM),
+    "optimistic_sgd": _RATES,
+}
 ORDERS = (
     "alternating", "simultaneous",
     "extragradient", "consensus", "symplectic", "competitive", "unrolled",

@@ -20,7 +20,7 @@ May import the ground, the parts and the lower files of this room.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from fgan import game as games
-from fgan import optim, pytree
+from fgan import optim, pytree, rng
 from fgan import step as steps
 from fgan.game import Due, Game
 from fgan.state import PlayerState, TrainState
@@ -73,18 +73,18 @@ def make_draws(
     batch_size: int,
     *,
     dtype: torch.dtype = torch.float32,
+    uniform: Callable[[Key, tuple[int, ...]], Tensor] = rng.uniform,
 ) -> Draws:
     """The randomness of a step for each member: `fgan.make_draws` of each key, stacked.
 
     Args:
         keys: int64 [M, 2], ``states.key``.
+        step: the number of the step, or an int64 tensor [n] of numbers, which gives every
+            leaf the first dimensions [n, M].
+        uniform: as in `fgan.make_draws`.
     """
-
-    def one(key: Key) -> Draws:
-        return games.make_draws(game, key, step, batch_size, dtype=dtype)
-
-    draws: Draws = vmap(one)(keys)
-    return draws
+    numbers = torch.as_tensor(step, dtype=torch.int64, device=keys.device)[..., None]
+    return games.make_draws(game, keys, numbers, batch_size, dtype=dtype, uniform=uniform)
 
 
 def size(states: TrainState) -> int:

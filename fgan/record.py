@@ -7,32 +7,38 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fgan import assemble, images, rng
+from fgan import assemble, images, pytree, rng
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
+from fgan.members import Member
 from fgan.model import Model
 from fgan.rundir import RunDir
 from fgan.state import TrainState
 from fgan.types import Key, Metrics
 
+_PANELS = 64  # members that are shown
+_PANEL_IMAGES = 256  # of all members together
+_PANEL_PIXELS = 1024  # the side of a picture of plots
+
 
 class MetricsLog:
     """Collects the metrics of steps on the device; a line is their mean since the last one.
 
-    Steps that were not finite, and so left the state alone, are counted and not averaged.
+    Steps that were not finite, and so left the state alone, are counted and not averaged. A
+    population has a line for each member, with its number, its seed and what is swept.
     """
 
-    def __init__(self, out: RunDir, batches: Batches) -> None:
-        self._out, self._batches = out, batches
-        self._window: list[Metrics] = []
-        self._checked = 0  # entries of the window known to be finite
-        self._refused = 0  # steps of the window that were not
+    def __init__(self, out: RunDir, batches: Batches, members: Sequence[Member] = ()) -> None:
+        self._out, self._batches, self._members = out, batches, members
+        self._window: list[Metrics] = []  # of numbers [], or [M] for M members
+        self._checked = 0  # entries of the window that `finite` has seen
         self._begun = self._window_begun = time.perf_counter()
         self._cold = True  # no step has been made by this process
         self._timed_steps = -1  # since the window began; the first step ever is not timed
@@ -43,54 +49,79 @@ class MetricsLog:
         if self._cold:
             self._cold = False
             # Compilation, or the first touch of the device, is not speed.
-            metrics.finite.item()
+            metrics.finite.all().item()
             self._window_begun = time.perf_counter()
 
     def finite(self) -> bool:
         """Whether every step since the last call was finite (waits for the device)."""
         unchecked = self._window[self._checked :]
-        good = [metrics for metrics in unchecked if bool(metrics.finite)]
-        self._window[self._checked :] = good
         self._checked = len(self._window)
-        self._refused += len(unchecked) - len(good)
-        return len(good) == len(unchecked)
+        return not unchecked or bool(torch.stack([m.finite for m in unchecked]).all())
 
     def pending(self) -> Tensor:
-        """What the next line will average so far, to be saved: float32 [n, fields], CPU."""
-        rows = [torch.stack([m.float() for m in metrics]).cpu() for metrics in self._window]
-        return torch.stack(rows) if rows else torch.zeros(0, len(Metrics._fields))
+        """What the next line will average so far, to be saved: [n, fields, ...], on the CPU.
+
+        Without what it will not average: those numbers are zero.
+        """
+        if not self._window:
+            return torch.zeros(0, len(Metrics._fields))
+        rows = torch.stack([torch.stack([x.float() for x in m]) for m in self._window])
+        return torch.where(rows[:, -1:] > 0, rows, 0).cpu()
 
     def resume(self, pending: Tensor | None) -> None:
         """Go on with what `pending` gave, or with nothing."""
         rows = [] if pending is None else [list(row.unbind()) for row in pending]
         self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
+        self._checked = len(self._window)
 
-    def write(self, step: int) -> dict[str, Any]:
-        """Add the line of ``step`` to the file, and return it."""
-        self.finite()
-        columns = zip(*self._window, strict=True) if self._window else [()] * len(Metrics._fields)
-        means = [torch.stack(c).double().mean().item() if c else math.nan for c in columns]
-        now = time.perf_counter()
-        per_step = self._batches.batch_size * self._batches.num_disc_steps
-        row: dict[str, Any] = {
+    def write(self, step: int) -> list[dict[str, Any]]:
+        """Add what is known at ``step`` to the file: a line, or one for each member."""
+        columns = Metrics._make(torch.stack(c).cpu() for c in zip(*self._window, strict=True))
+        finite = columns.finite.view(len(self._window), -1)  # [n, M], M = 1 for one GAN
+        sums = [torch.where(finite, c.view_as(finite), 0).double().sum(0) for c in columns[:-1]]
+        means = torch.stack(sums, -1) / finite.sum(0)[:, None]  # NaN: no step was finite
+        place, speed = self._place(step), self._speed()
+        rows = []
+        members: Sequence[Member | None] = self._members or [None]
+        for member, numbers, refused in zip(
+            members, means.tolist(), (~finite).sum(0).tolist(), strict=True
+        ):
+            who = {}
+            if member is not None:
+                who = {"member": member.number, "seed": member.seed, **member.values}
+            named = zip(Metrics._fields[:-1], numbers, strict=True)
+            said = {name: None if math.isnan(x) else x for name, x in named}  # JSON has no NaN
+            row = {**place, **who, **said, **speed}
+            if refused or member is not None:  # a column of a table, or something to be said
+                row["refused"] = refused
+            rows.append(row)
+        self._window, self._checked = [], 0
+        self._out.append_metrics(*rows)
+        return rows
+
+    def _place(self, step: int) -> dict[str, Any]:
+        return {
             "step": step,
             "epoch": round(self._batches.epoch(step), 4),
-            "images_seen": step * per_step,
+            "images_seen": step * self._batches.batch_size * self._batches.num_disc_steps,
         }
-        row.update(zip(Metrics._fields[:-1], means[:-1], strict=True))
+
+    def _speed(self) -> dict[str, Any]:
+        """Since the last line; of each member."""
+        now = time.perf_counter()
+        per_step = self._batches.batch_size * self._batches.num_disc_steps
         begun = self._window_begun if self._timed_steps else self._begun
-        row["images_per_second"] = round(max(1, self._timed_steps) * per_step / (now - begun), 1)
-        row["seconds"] = round(now - self._begun, 3)
-        if self._refused:
-            row["refused"] = self._refused
-        self._window, self._checked, self._refused = [], 0, 0
+        speed = max(1, self._timed_steps) * per_step / (now - begun)
         self._timed_steps, self._window_begun = 0, now
-        self._out.append_metrics(row)
-        return row
+        return {"images_per_second": round(speed, 1), "seconds": round(now - self._begun, 3)}
 
 
 class Pictures:
-    """Grids of the same latents through training, and of reals beside them."""
+    """Pictures of the same latents through training, and of reals beside them.
+
+    A grid of images or a plot of points; of a population a panel for each of the first 64
+    members, in rows.
+    """
 
     def __init__(
         self,
@@ -102,22 +133,39 @@ class Pictures:
     ) -> None:
         self._out, self._config, self._gen, self._source = out, config, gen, source
         self._extent = assemble.points_extent(source)
+        self._low = assemble.image_low(config)
+        self._panels = min(len(config.members), _PANELS)
+        self._key = rng.fold_in(key, 0, rng.Stream.SAMPLES)  # [2], or [M, 2]
         count = 2048 if self._extent else config.grid
-        shape = (count, *self._gen.shape.input)
-        self._key = rng.fold_in(key, 0, rng.Stream.SAMPLES)
-        self._z = rng.normal(self._key, shape).to(assemble.state_dtype(config))
+        if self._panels and not self._extent:
+            count = max(1, min(count, 8, _PANEL_IMAGES // self._panels))
+        keys = self._key[: self._panels] if self._panels else self._key
+        self._z = rng.normal(keys, (count, *gen.shape.input)).to(assemble.state_dtype(config))
 
     def reals(self) -> Path:
         path = self._out.samples / "real.png"
-        images.save_png(self._picture(self._source.first(len(self._z))), path)
+        count = 2048 if self._extent else self._config.grid
+        images.save_png(self._picture(self._source.first(count)), path)
         return path
 
     def fakes(self, state: TrainState, step: int) -> Path:
         path = self._out.sample_path(step)
-        fake = assemble.sample(self._config, self._gen, state.sampler, self._z, self._key)
-        images.save_png(self._picture(fake), path)
+        if not self._panels:
+            fake = assemble.sample(self._config, self._gen, state.sampler, self._z, self._key)
+            images.save_png(self._picture(fake), path)
+            return path
+        panels = []
+        for i, z in enumerate(self._z):
+            weights = pytree.index(state.sampler, i)
+            fake = assemble.sample(self._config, self._gen, weights, z, self._key[i])
+            size = min(512, _PANEL_PIXELS // images.columns(self._panels))
+            panels.append(images.picture(fake, self._low, self._extent, len(fake), size))
+        columns = images.columns(self._panels)
+        if not self._extent:  # strips of images, about as many across as down
+            columns = max(1, round(math.sqrt(self._panels / len(self._z[0]))))
+        images.save_png(images.mosaic(panels, columns), path)
         return path
 
     def _picture(self, samples: Tensor) -> Any:
-        low, columns = assemble.image_low(self._config), images.columns(len(samples))
-        return images.picture(samples, low, self._extent, columns)
+        columns = images.columns(len(samples))
+        return images.picture(samples, self._low, self._extent, columns)

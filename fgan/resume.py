@@ -22,12 +22,14 @@ from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, FganError, RunError
+from fgan.members import seeds_text, sweep_text
 from fgan.rundir import RunDir
 from fgan.validate import option
 
 LENGTH = ("steps", "epochs")  # may change, to go on for longer
 _OUTPUTS = ("log_every", "sample_every", "save_every", "keep", "grid")
 _ROUNDING = ("device", "threads", "compile")
+_MEMBERS = ("seeds", "sweep")  # may never change
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,22 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     ]
     if changed and not override:
         rows = [
-            f"  {option(name)}: {_shown(getattr(point.config, name))} in the run, "
-            f"{_shown(getattr(config, name))} now"
+            f"  {option(name)}: {_shown(name, point.config)} in the run, {_shown(name, config)} now"
             for name in changed
         ]
         raise ConfigError(
             "The run was begun with other options.\n" + "\n".join(rows),
             "Leave them out, or add --override to go on with the new ones.",
         )
+    if any(name in _MEMBERS for name in changed):
+        raise ConfigError(
+            f"The run has its members already: {_shown('seeds', point.config)} for --seeds, "
+            f"{_shown('sweep', point.config)} for --sweep.",
+            "Begin another run for others.",
+        )
     notes = point.notes
     for name in changed:
-        note = f"{option(name)} is now {_shown(getattr(config, name))}"
+        note = f"{option(name)} is now {_shown(name, config)}"
         note += ": the last bits may differ." if name in _ROUNDING else "."
         notes = (*notes, note)
     return replace(point, config=config, notes=notes)
@@ -152,5 +159,9 @@ def _same(a: TrainConfig, b: TrainConfig) -> bool:
     return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, config: TrainConfig) -> str:
+    value = getattr(config, name)
+    if name in _MEMBERS:
+        text = seeds_text(value) if name == "seeds" else sweep_text(value)
+        return text or "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -128,15 +128,15 @@ class RunDir:
         """Remove the directory and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl``.
+    def append_metrics(self, *rows: dict[str, Any]) -> None:
+        """Add lines to ``metrics.jsonl``.
 
         Raises:
             DiskError: when it cannot be written.
         """
         try:
             with self.metrics.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+                stream.write("".join(json.dumps(row) + "\n" for row in rows))
         except OSError as error:
             raise _disk(self.metrics, error) from error
 

@@ -23,7 +23,13 @@ _CHUNK = 256  # samples made at once; the numbers behind a sample do not depend 
 
 
 def sample(
-    run: Path, num: int, seed: int = 0, *, device: str = "auto", out: Path | None = None
+    run: Path,
+    num: int,
+    seed: int = 0,
+    *,
+    member: int | None = None,
+    device: str = "auto",
+    out: Path | None = None,
 ) -> Tensor:
     """Samples of the averaged generator of a run (of the plain one where there is no average).
 
@@ -31,6 +37,7 @@ def sample(
         run: a run directory (its newest checkpoint is used) or a checkpoint file.
         num: N, at least 1.
         seed: of the latents. Sample i depends on the seed and i alone.
+        member: of a population, from 0; None for a run of one GAN.
         out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
             [N, H, W, C], else a folder of numbered PNGs. Must not exist.
     Returns:
@@ -45,10 +52,26 @@ def sample(
     file = rundir.find_checkpoint(run)
     if out is not None:
         check_new(out)
-    samples = torch.cat(list(_chunks(checkpoint.load(file), file, num, seed, device)))
+    saved = _member_of(checkpoint.load(file), file, member)
+    samples = torch.cat(list(_chunks(saved, file, num, seed, device)))
     if out is not None:
         _write(samples, out)
     return samples
+
+
+def _member_of(saved: Checkpoint, file: Path, number: int | None) -> Checkpoint:
+    """What is saved of the one GAN that is meant."""
+    count = len(_facts(saved.about, file)[0].members)
+    if not count:
+        if number is not None:
+            raise ConfigError(f"{file} is of one GAN, without members.", "Leave out --member.")
+        return saved
+    if number is None or not 0 <= number < count:
+        asked = "--member is missing" if number is None else f"there is no --member {number}"
+        raise ConfigError(
+            f"{file} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
+        )
+    return checkpoint.member(saved, number)
 
 
 def _chunks(

@@ -115,7 +115,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
 
 
 def make_steps(
-    game: Game, wrap: Callable[[Step], Step] = lambda step: step
+    game: Game, wrap: Callable[[Step, Due], Step] = lambda step, due: step
 ) -> Callable[[int], Step]:
     """The step of each number, where penalties are due only now and then.
 
@@ -123,7 +123,7 @@ def make_steps(
     save nothing: there are a few different steps, each made and compiled once.
 
     Args:
-        wrap: what to do with a new step, such as `fgan.compile.compile_step`.
+        wrap: (step, its penalties' names or so) -> what to use of it, compiled perhaps.
     Returns:
         ``steps(number) -> step`` for the numbers from 0; a game without lazy penalties
         has one step for all of them.
@@ -134,7 +134,7 @@ def make_steps(
 
     @functools.cache
     def made(due: Due) -> Step:
-        return wrap(make_step(game, due))
+        return wrap(make_step(game, due), due)
 
     return lambda number: made(penalties_due(game, number))
 

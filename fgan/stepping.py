@@ -1,4 +1,8 @@
-"""What a run does at every step, as functions: the step over stored examples, and the draws.
+"""What a run is made of, as functions: the state it begins with, the step over stored
+examples, and the draws.
+
+A run is of one GAN or of a population, and its key says which: int64 [2], or [M, 2] for M
+members. Everything made from keys [M, 2] has a first dimension M.
 
 May import every lower room. Must not touch files or the terminal.
 """
@@ -7,21 +11,76 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
-from fgan import assemble, pytree, rng
+from fgan import assemble, population, pytree, rng
 from fgan.compile import compile_function, compile_step
 from fgan.config import TrainConfig
 from fgan.data import normalise
-from fgan.game import Game, make_draws
-from fgan.state import TrainState
+from fgan.game import Due, Game, init_state, make_draws
+from fgan.optim import hyperparameters, with_hyperparameters
+from fgan.state import PlayerState, TrainState
 from fgan.step import Step, make_steps
 from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
 _BLOCK_STEPS = 64
+
+# What a step cannot follow from, made equal in its name.
+_NOT_COMPUTED: dict[str, Any] = {
+    "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
+    "seed": 0, "device": "", "threads": 0, "log_every": 0, "sample_every": 0, "save_every": 0,
+    "keep": 0, "on_nonfinite": "", "grid": 0,
+}  # fmt: skip
+
+
+# Where a hyperparameter that can be swept is: the players it belongs to, and its name there.
+_HOME: dict[str, tuple[tuple[Literal["gen", "disc"], ...], str]] = {
+    "lr": (("gen", "disc"), "learning_rate"),
+    "disc_lr": (("disc",), "learning_rate"),
+    **{name: (("gen", "disc"), name) for name in ("b1", "b2", "eps", "decay", "weight_decay")},
+}
+
+
+def make_key(config: TrainConfig, device: torch.device | str) -> Key:
+    """The key of a run: of its seed, or one for each member."""
+    seeds = [member.seed for member in config.members]
+    if not seeds:
+        return rng.key(config.seed, device)
+    return torch.stack([rng.key(seed) for seed in seeds]).to(device)
+
+
+def init_train_state(game: Game, config: TrainConfig, key: Key) -> TrainState:
+    """The state before the first step."""
+    dtype = assemble.state_dtype(config)
+    if not config.members:
+        return init_state(game, key, dtype=dtype)
+    states = population.init(game, key, dtype=dtype)
+    # A learning rate of the discriminator alone comes last, whatever the sweep's order.
+    for name, _ in sorted(config.sweep, key=lambda swept: swept[0] == "disc_lr"):
+        players, there = _HOME[name]
+        values = torch.tensor([m.values[name] for m in config.members], dtype=torch.float64)
+        for player in players:
+            if name == "lr" and player == "disc" and config.disc_lr:
+                continue  # which has one of its own
+            states = population.with_hyperparameters(states, player, **{there: values})
+    return states
+
+
+def with_options_of(state: TrainState, options: TrainState) -> TrainState:
+    """A state with the hyperparameters of another of the same game."""
+
+    def player(old: PlayerState, new: PlayerState) -> PlayerState:
+        hyper = hyperparameters(new.opt_state)
+        return old._replace(opt_state=with_hyperparameters(old.opt_state, **hyper))
+
+    gen, disc = player(state.gen, options.gen), player(state.disc, options.disc)
+    return state._replace(gen=gen, disc=disc)
 
 
 def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
@@ -32,17 +91,45 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
     Returns:
         ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)`` and raw
         uint8 [B, C, H, W], or float [B, D] for points (after [k, ...] for k > 1
-        discriminator steps). Compiled, a step writes the new state into the old one.
+        discriminator steps; with M members [M, ...]). Compiled, a step writes the new state
+        into the old one.
     """
     low, dtype = assemble.image_low(config), assemble.state_dtype(config)
 
-    def over_stored(step: Step) -> Step:
+    def over_stored(step: Step, due: Due) -> Step:
+        if config.members:
+            step = vmap(_guarded(step))
+
         def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
             return step(state, normalise(raw, low, dtype), draws)
 
-        return compile_step(train_step, donate=True) if config.compile else train_step
+        if not config.compile:
+            return train_step
+        return compile_step(train_step, donate=True, name=f"{step_family(config)}/{due}")
 
     return make_steps(game, over_stored)
+
+
+def step_family(config: TrainConfig) -> str:
+    """The name of a configuration's compiled steps: all that they may follow from."""
+    return str(replace(config, **_NOT_COMPUTED)).replace("/", "|")
+
+
+def _guarded(step: Step) -> Step:
+    """The step, refusing a state that is not finite where its losses and gradients were.
+
+    One GAN is told so when it is saved, and halts. Of many, one must not keep the others from
+    being saved.
+    """
+
+    def guarded(state: TrainState, real: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+        new, metrics = step(state, real, draws)
+        # What an optimizer and an average keep is finite when these are.
+        networks = [(player.params, player.buffers) for player in (new.gen, new.disc)]
+        finite = metrics.finite & pytree.all_finite(networks)
+        return pytree.where(finite, new, state), metrics._replace(finite=finite)
+
+    return guarded
 
 
 def make_train_step(game: Game, config: TrainConfig) -> Step:
@@ -72,14 +159,14 @@ class DrawAhead:
     def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
         self._key = key
         self._draw = functools.partial(
-            make_draws,
+            population.make_draws if config.members else make_draws,
             game,
             key,
             batch_size=config.batch_size,
             dtype=assemble.state_dtype(config),
             uniform=_compiled_uniform if config.compile else rng.uniform,
         )
-        numbers = pytree.size(make_draws(game, key, 0, config.batch_size))
+        numbers = pytree.size(self._draw(0))
         self._length = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // numbers))
         self._number = -1
         self._block: list[Draws] = []

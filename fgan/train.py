@@ -11,42 +11,33 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import fgan
-from fgan import assemble, checkpoint, pytree, rng, rundir
+from fgan import checkpoint, planning, pytree, rng, rundir, summary
 from fgan import config as configs
 from fgan import resume as resuming
 from fgan.checks import every
-from fgan.compile import HeadStart
 from fgan.config import TrainConfig
-from fgan.data import Batches, Source, StreamedSource, fingerprint, make_feed
-from fgan.errors import DeviceError, DivergedError
-from fgan.game import Game, init_state
+from fgan.data import fingerprint, make_feed
+from fgan.errors import DivergedError
+from fgan.planning import Plan, make_batches, out_of_memory
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
 from fgan.state import TrainState
-from fgan.stepping import DrawAhead, make_train_steps
-from fgan.types import Key
+from fgan.stepping import (
+    DrawAhead,
+    init_train_state,
+    make_key,
+    make_train_steps,
+    with_options_of,
+)
 
 MAX_ROLLBACKS = 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, known before it starts."""
-
-    config: TrainConfig  # device, threads and length resolved
-    source: Source | StreamedSource
-    game: Game
-    device: torch.device
-    steps: int
-    gen_size: int  # parameters
-    disc_size: int
 
 
 class Observer:
@@ -65,7 +56,7 @@ class Observer:
         """``done`` of ``total`` image files are decoded, before the run starts."""
 
     def logged(self, row: dict[str, Any]) -> None:
-        """A line was added to ``metrics.jsonl``."""
+        """A line was added to ``metrics.jsonl``; of a population, the mean of its lines."""
 
     def wrote(self, path: Path) -> None:
         """A grid or a checkpoint was written."""
@@ -83,6 +74,7 @@ class Result:
     state: TrainState | None  # None when a resumed run had nothing left to do
     steps: int  # done
     stopped: bool  # before its end, because the observer asked
+    last: tuple[dict[str, Any], ...] = ()  # lines of metrics, one for each member
 
 
 def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
@@ -93,28 +85,8 @@ def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
-    device = assemble.check_device(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    head_start = HeadStart() if config.compile and device.type == "cpu" else None
     hears = observer or Observer()
-    source = assemble.load_source(config, hears.noted, hears.decoding)
-    if head_start is not None:
-        head_start.wait()
-    game = assemble.make_game(config, source.shape)
-    steps = config.steps or _batches(config, source).num_steps(config.epochs)
-    gen_size, disc_size = (
-        pytree.size(model.init(rng.key(config.seed))[0]) for model in (game.gen, game.disc)
-    )
-    return Plan(
-        config=replace(config, device=str(device), threads=torch.get_num_threads()),
-        source=source,
-        game=game,
-        device=device,
-        steps=steps,
-        gen_size=gen_size,
-        disc_size=disc_size,
-    )
+    return planning.plan(config, hears.noted, hears.decoding)
 
 
 def run(
@@ -181,20 +153,21 @@ class _Loop:
         self.data = fingerprint(plan.source)
         if point is not None:
             resuming.check_data(point, self.data)
-        self.key = rng.key(config.seed, plan.device)
+        self.key = make_key(config, plan.device)
         self.done = self.last_saved = 0
         self.rollbacks = 0
         self.saved_at = time.monotonic()
         try:
-            self.state = init_state(plan.game, self.key, dtype=assemble.state_dtype(config))
+            self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
-            raise _out_of_memory(config) from error
+            raise out_of_memory(config) from error
         self.steps = make_train_steps(plan.game, config)
         rundir.write_config(out, configs.to_toml(config))
         if plan.source.skipped:
             rundir.write_skipped(out, plan.source.skipped)
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
-        self.log = MetricsLog(out, _batches(config, plan.source))
+        self.log = MetricsLog(out, make_batches(config, plan.source), config.members)
+        self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
             self.go_back(point)
             for note in point.notes:
@@ -205,7 +178,8 @@ class _Loop:
 
     def go_back(self, point: resuming.Point) -> None:
         """Take the state of a checkpoint; what was logged after it is forgotten."""
-        self.state = checkpoint.restore(point.saved, self.state, point.file)
+        state = checkpoint.restore(point.saved, self.state, point.file)
+        self.state = with_options_of(state, self.state)  # which --override may have changed
         pending = point.saved.tensors.get(checkpoint.PENDING)
         self.log.resume(None if pending is None else pending.to(self.plan.device))
         self.out.cut_metrics(point.step)
@@ -217,7 +191,7 @@ class _Loop:
         stopped = False
         while self.done < self.plan.steps and not stopped:
             stopped = self._run_until_rollback()
-        return Result(self.out, self.state, self.done, stopped)
+        return Result(self.out, self.state, self.done, stopped, self.last)
 
     def _run_until_rollback(self) -> bool:
         """Steps in order; whether a stop was asked for, or False after a rollback or the end."""
@@ -226,7 +200,7 @@ class _Loop:
         again = rng.Stream.ROLLBACK
         key = rng.fold_in(self.key, self.rollbacks, again) if self.rollbacks else self.key
         draw = DrawAhead(self.plan.game, key, config)
-        batches = _batches(config, self.plan.source, key)
+        batches = make_batches(config, self.plan.source, key)
         with make_feed(self.plan.source, batches, self.plan.device, self.done) as feed:
             while self.done < self.plan.steps:
                 raw = feed(self.done)
@@ -234,12 +208,12 @@ class _Loop:
                     step = self.steps(self.done)
                     self.state, metrics = step(self.state, raw, draw(self.done))
                 except torch.OutOfMemoryError as error:
-                    raise _out_of_memory(config) from error
+                    raise out_of_memory(config) from error
                 self.log.add(metrics)
-                if not self.done:  # not before: drawing imports a second's worth of libraries
-                    self.pictures.reals()
                 self.done += 1
                 self.observer.advanced(self.done)
+                if self.done == 1:  # not before: drawing imports a second's worth of libraries
+                    self.pictures.reals()
                 stopped = self.observer.stop_requested()
                 if self._after_step(stopped):
                     return False
@@ -258,7 +232,8 @@ class _Loop:
             return True
         # Not at a stop: the resumed run writes that line, as if nothing had happened.
         if last or _due(done, config.log_every):
-            self.observer.logged(self.log.write(done))
+            self.last = tuple(self.log.write(done))
+            self.observer.logged(summary.overall(self.last))
         if last or stopped or _due(done, config.sample_every):
             self.observer.wrote(self.pictures.fakes(self.state, done))
         if save:
@@ -310,23 +285,10 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _batches(
-    config: TrainConfig, source: Source | StreamedSource, key: Key | None = None
-) -> Batches:
-    key = rng.key(config.seed) if key is None else key
-    return Batches(source, key, config.batch_size, config.disc_steps)
-
-
 def _diverged(step: int, out: RunDir) -> DivergedError:
     saved = out.saved()
     kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
     return DivergedError(
         f"Training diverged by step {step}: a loss or gradient is not finite. {kept}",
         "Try a lower --lr, another --loss or --optimizer.",
-    )
-
-
-def _out_of_memory(config: TrainConfig) -> DeviceError:
-    return DeviceError(
-        f"Device {config.device} ran out of memory.", "Use a smaller --batch-size or network."
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fgan import checks, names
+from fgan import checks, members, names
 from fgan.errors import ConfigError
 
 
@@ -59,6 +59,8 @@ CHECKS: dict[str, checks.Check] = {
     "epochs": checks.number(0, above=True),
     "steps": checks.integer(1),
     "seed": checks.integer(0, 2**63),
+    "seeds": members.check_seeds,
+    "sweep": members.check_sweep,
     "device": checks.device,
     "dtype": checks.one_of(*names.DTYPES),
     "threads": checks.integer(0, 4096),
@@ -109,6 +111,9 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
     problems = []
     if "steps" in checked and "epochs" in checked:
         problems.append("--steps and --epochs exclude each other")
+    if "seed" in checked and "seeds" in checked:
+        problems.append("--seed and --seeds exclude each other")
+    problems += _crowd_conflicts(checked)
     if checked["order"] != "alternating" and checked["disc_steps"] != 1:
         problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
     if checked["share_fakes"] and checked["same_z"]:
@@ -124,6 +129,17 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
         problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
     if checked["optimizer"] in names.WITHOUT_BETAS and "betas" in given:
         problems.append(f"--betas is for the Adam family, not {checked['optimizer']}")
+    return problems
+
+
+def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
+    """Options that a population excludes."""
+    seeds, sweep = checked.get("seeds", ()), checked.get("sweep", ())
+    if not seeds and not sweep:
+        return []
+    problems = members.conflicts(seeds, sweep, checked["optimizer"], checked["order"])
+    if checked["on_nonfinite"] == "rollback":
+        problems.append("--on-nonfinite rollback would take every member back: use skip or halt")
     return problems
 
 

@@ -7,9 +7,11 @@ import os
 import shutil
 import tempfile
 
-if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="fgan-tests-")
-    atexit.register(shutil.rmtree, os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
+if "FGAN_TESTS_CACHE" not in os.environ:
+    os.environ["FGAN_TESTS_CACHE"] = tempfile.mkdtemp(prefix="fgan-tests-")
+    atexit.register(shutil.rmtree, os.environ["FGAN_TESTS_CACHE"], ignore_errors=True)
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.environ["FGAN_TESTS_CACHE"] + "/inductor")
+os.environ.setdefault("FGAN_CACHE", os.environ["FGAN_TESTS_CACHE"] + "/fgan")
 
 import hypothesis
 import pytest

@@ -114,6 +114,13 @@ BAD = {
     ("train", "mnist", "--device", "tpu"): (2, "--device"),
     ("train", "mnist", "--run-dir", "/proc/none", *SMALL): (7, "/proc/none"),
     ("sample", "absent"): (4, "absent"),
+    ("train", "ring", "--seeds", "5-2"): (2, "--seeds"),
+    ("train", "ring", "--seeds", "0-3", "--seed", "1"): (2, "--seeds"),
+    ("train", "ring", "--sweep", "nonsense=1"): (2, "--sweep"),
+    ("train", "ring", "--sweep", "lr=fast"): (2, "--sweep"),
+    ("train", "ring", "--sweep", "b1=0.5", "--optimizer", "sgd"): (2, "sgd"),
+    ("train", "ring", "--seeds", "0-1", "--on-nonfinite", "rollback"): (2, "rollback"),
+    ("sample", "absent", "--member", "x"): (2, "--member"),
     ("sample",): (2, "RUN"),
     ("explode",): (2, "explode"),
     ("bench", "--compare", "imperativ"): (2, "imperative"),
@@ -127,10 +134,6 @@ BAD = {
     ("bench", "--config", "absent.toml"): (7, "absent.toml"),
     ("bench", "--device", "cuda:99"): (5, "cuda"),
     ("bench", "--plot", "bench.doc"): (2, "--plot"),
-    ("compile-cache", "save"): (2, "FILE"),
-    ("compile-cache", "save", "x", "faces"): (2, "--image-size"),
-    ("compile-cache", "save", "absent/x"): (7, "absent"),
-    ("compile-cache", "load", "absent", "--trust"): (4, "absent"),
 }
 
 
@@ -158,6 +161,47 @@ def test_a_run_goes_on(fgan, tmp_path):
     assert fgan("train", "--resume", "r", "--steps", 12, "--lr", 0.5, "--override")[0] == 0
     code, out, _ = fgan("train", "ring", *SMALL, "--resume", "auto", "--run-dir", "new")
     assert (code, out) == (0, "new\n")
+
+
+def test_a_population(fgan, tmp_path):
+    options = ["--optimizer", "sgd", "--sweep", "lr=0.5", "--sweep", "disc-lr=0.25,1e30"]
+    code, out, err = fgan("train", "ring", *SMALL, "--seeds", "3,8-9", *options)
+    assert (code, out) == (0, "runs/0001-ring-mlp\n")
+    assert "6 members, seeds 3,8-9 × lr=0.5 disc_lr=0.25,1e+30" in err
+    assert re.search(r"\n  lr +disc_lr +members +gen_loss", err)
+    assert re.search(r"\n  0.5 +0.25 +3 +\d\.\d+ ± 0\.\d+ ", err)
+    assert re.search(r"\n  0.5 +1e\+30 +3 +none finite ", err)
+    named = re.findall(r"Not finite: member (\d) \((.*)\) at \d of 6 steps", err)
+    assert named == [
+        (str(3 + i), f"seed {s}, lr 0.5, disc_lr 1e+30") for i, s in enumerate((3, 8, 9))
+    ]
+    assert "next: fgan sample runs/0001-ring-mlp --member 0 -n 64" in err
+    rows = [json.loads(row) for row in (tmp_path / "runs/0001-ring-mlp/metrics.jsonl").open()]
+    assert [(row["step"], row["member"]) for row in rows] == [(6, i) for i in range(6)]
+
+    run = out.strip()
+    assert fgan("sample", run, "--member", 4, "--out", "g.png")[:2] == (0, "g.png\n")
+    for wrong in (["--member", 6], ["--member", -1], []):
+        code, out, err = fgan("sample", run, *wrong, "--out", "h.png")
+        assert (code, out) == (2, "")
+        assert "from 0 to 5" in err
+    code, out, _ = fgan("inspect", run)
+    assert code == 0
+    assert "members: 6" in out
+    assert "seeds: 3,8-9" in out
+    code, out, err = fgan("train", "--resume", run, "--steps", 8)
+    assert (code, out) == (0, "runs/0001-ring-mlp\n")
+    assert "at 8 of 8 steps" in err
+    code, out, err = fgan("train", "--resume", run, "--steps", 9, "--seeds", "3,8")
+    assert (code, out) == (2, "")
+    assert "--seeds: 3,8-9 in the run, 3,8 now" in err
+    assert fgan("train", "ring", *SMALL, "--seeds", "0-2", "-q") == (0, "runs/0002-ring-mlp\n", "")
+
+
+def test_seeds_alone_are_reported_by_metric(fgan):
+    err = fgan("train", "ring", *SMALL, "--seeds", "0-2")[2]
+    assert re.search(r"\n  metric +mean +± s.e. +min +max +members\n  gen_loss ", err)
+    assert "Every member was finite at every step." in err
 
 
 def test_inspect_says_what_is_there_and_whether_it_is_intact(fgan, tmp_path):
@@ -330,7 +374,8 @@ SURFACE = {
         --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
         --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
         --stat-passes --sample-stats --ema --recipe --epochs
-        --steps --seed --compile --no-compile --device --dtype --threads --config --data-root
+        --steps --seed --seeds --sweep --compile --no-compile --device --dtype --threads --config
+        --data-root
         --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
         --sample-every --save-every --keep --grid --on-nonfinite --resume --override --dry-run
         --quiet --help""",
@@ -344,23 +389,14 @@ SURFACE = {
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",
-    "sample": "--num --seed --out --device --help",
-}
-
-
-_STEP = set(SURFACE["bench"].split()) - {
-    "--compare", "--repeats", "--seconds", "--quick", "--json", "--plot"
-}  # fmt: skip
-SURFACE |= {
-    "compile-cache save": " ".join(_STEP),
-    "compile-cache load": "--trust --help",
+    "sample": "--num --seed --member --out --device --help",
 }
 
 
 @pytest.mark.parametrize("command", SURFACE)
 def test_the_options_of_each_command(fgan, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = fgan(*command.split(), "--help")
+    code, out, _ = fgan(command, "--help")
     assert code == 0
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", out))
     assert shown == set(SURFACE[command].split())
@@ -373,6 +409,7 @@ def test_the_commands_of_the_readme(fgan):
     commands = re.findall(r"^(?:.*&& )?fgan (train|sample|inspect) (.*)$", README, re.MULTILINE)
     assert len(commands) >= 4
     fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")
+    fgan("train", "ring", *SMALL, "--seeds", "0-7", "--run-dir", "runs/0002-ring-mlp")
     for verb, rest in commands:
         args = rest.split("#")[0].split()
         code, _, err = fgan(verb, *args, *(["--dry-run"] if verb == "train" else []))

@@ -18,10 +18,9 @@ from support import (
     small_game,
     small_gen,
 )
-from torch._inductor.utils import run_and_get_code
 
 import fgan
-from fgan import optim, pytree, rng
+from fgan import ahead, optim, pytree, rng
 from fgan.compile import check_compiler, compile_function, compile_step, count_graphs, find_cxx
 from fgan.cse import ShareRepeated
 from fgan.errors import DeviceError
@@ -40,6 +39,13 @@ NEAR = {"atol": 1e-5, "rtol": 1e-5}
 @pytest.fixture(autouse=True)
 def _fresh(fresh_dynamo):
     return
+
+
+@pytest.fixture
+def libraries(monkeypatch, tmp_path):
+    """An empty folder of compiled libraries."""
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "compiled"
 
 
 def start(options):
@@ -161,18 +167,29 @@ def test_donated_equals_pure_under_inductor():
     assert_near(actual, expected, **NEAR)
 
 
-def products(game, state):
-    """Matrix products in the kernels of a game's compiled step."""
+def products(game, state, monkeypatch):
+    """Matrix products left in a game's compiled step after repetitions are shared."""
+    counts, share = [], ShareRepeated.__call__
+
+    def counting(self, graph):
+        share(self, graph)
+        products = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        counts.append(sum(node.target in products for node in graph.nodes))
+
     draws = fgan.make_draws(game, state.key, 0, BATCH)
-    step = compile_step(fgan.make_step(game))
-    _, codes = run_and_get_code(step, state, real_batch(game), draws)
-    return sum(code.count("extern_kernels.") for code in codes)
+    with monkeypatch.context() as patched:
+        patched.setattr(ShareRepeated, "__call__", counting)
+        compile_step(fgan.make_step(game))(state, real_batch(game), draws)
+    (count,) = counts
+    return count
 
 
-def test_a_repeated_pass_is_run_once():
+def test_a_repeated_pass_is_run_once(libraries, monkeypatch):
     norms = {"gen": small_gen(batch_norm=True), **GAMES["sgd"]}
     game, state = start({**norms, "same_z": True})
-    assert products(game, state) == products(*start({**norms, "share_fakes": True}))
+    fewest = products(*start({**norms, "share_fakes": True}), monkeypatch)
+    assert products(game, state, monkeypatch) == fewest > 0
+    assert products(*start(norms), monkeypatch) > fewest
 
     actual, history = run_steps(game, state, STEPS, step=compile_step(fgan.make_step(game)))
     expected, wanted = run_steps(game, state, STEPS)
@@ -225,6 +242,69 @@ def test_inductor_draws_the_same_numbers():
     # Vectorised log, sin and cos may differ in the last bits of float64.
     normal = compile_function(lambda key: rng.normal(key, (50,), torch.float64))(keys)
     assert_near(normal, rng.normal(keys, (50,), torch.float64), atol=1e-13)
+
+
+def test_a_library_is_built_once(libraries, monkeypatch):
+    def double(x):
+        return {"twice": 2 * x, "both": (x.sum(), x)}
+
+    x = torch.arange(3.0)
+    assert_same(compile_function(double)(x), double(x))
+    (built,) = libraries.glob("*/graph.so")
+    before = built.stat().st_mtime_ns
+    monkeypatch.setenv("PATH", "")  # nothing can be built any more
+    assert_same(compile_function(double)(x), double(x))
+    assert_same(compile_function(lambda x: double(x))(x + 1), double(x + 1))
+    assert built.stat().st_mtime_ns == before
+    assert list(libraries.iterdir()) == [built.parent]
+    for other in (lambda x: {"twice": 3 * x, "both": (x.sum(), x)}, double):
+        given = x if other is not double else x.double()
+        with pytest.raises(DeviceError, match="could not be compiled"):
+            compile_function(other)(given)
+    with pytest.raises(DeviceError, match="could not be compiled"):
+        compile_function(lambda x: double(x + torch.tensor([1.0, 2.0, 4.0])))(x)
+
+
+def test_constants_tell_libraries_apart(libraries):
+    for constant in (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])):
+        added = compile_function(lambda x, constant=constant: x + constant)(torch.zeros(2))
+        assert torch.equal(added, constant)
+
+
+def test_a_named_library_is_found_without_tracing(libraries):
+    def traced(x):
+        count.append(x)
+        return {"y": x + 1}
+
+    count, x, like = [], torch.arange(4.0), {"y": 0}
+    for form in (x, x, x.double(), x.double(), x):
+        found = compile_function(traced, name="family/one", like=like)(form)
+        assert_same(found, {"y": form + 1})
+    assert len(count) == 3  # the record holds one form: the last
+    assert ahead.known("family")
+    assert not ahead.known("fam")
+    compile_function(traced, name="family/two", like=like)(x)
+    assert len(count) == 4
+
+
+def test_damage_to_the_cache_costs_time_only(libraries, monkeypatch):
+    def call():
+        function = compile_function(lambda x: x - 1, name="a/b", like=0)
+        assert torch.equal(function(torch.ones(2)), torch.zeros(2))
+
+    call()
+    (record,) = libraries.glob("*.json")
+    for text in ("{", "[]", '{"library": 3}', '{"library": "x", "inputs": []}'):
+        record.write_text(text)
+        call()
+    elsewhere = libraries.parent / "elsewhere"  # with a record, and not what it names
+    shutil.copytree(libraries, elsewhere / "compiled", ignore=lambda *_: ["graph.so"])
+    monkeypatch.setenv("FGAN_CACHE", str(elsewhere))
+    call()
+    assert list(elsewhere.glob("compiled/*/graph.so"))
+    (elsewhere / "file").write_text("")
+    monkeypatch.setenv("FGAN_CACHE", str(elsewhere / "file"))  # not a folder
+    call()
 
 
 def test_a_missing_compiler_is_named(monkeypatch, tmp_path):

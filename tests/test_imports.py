@@ -14,14 +14,14 @@ import fgan
 PACKAGE = Path(fgan.__file__).parent
 
 ROOMS = {
-    "ground": ("pytree", "rng", "types", "errors", "checks", "names", "schedules"),
+    "ground": ("pytree", "rng", "types", "errors", "checks", "names", "members", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": ("state", "orders", "game", "objectives", "step", "population", "per_example"),
-    "tools": ("files", "lock", "sealed", "cse"),
+    "tools": ("files", "lock", "sealed", "cse", "ahead"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": (
-        "validate", "config", "recipes", "assemble", "stepping", "record", "resume", "train",
-        "sample", "inspect", "doctor", "bench", "compile_cache",
+        "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
+        "summary", "train", "sample", "inspect", "doctor", "bench",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}

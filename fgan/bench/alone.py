@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def measure(program: str, config: TrainConfig) -> dict[str, dict[str, Any]]:
     """
     with tempfile.TemporaryDirectory(prefix="fgan-bench-") as cache:
         environment = {
+            "FGAN_CACHE": str(Path(cache, "fgan")),
             "TORCHINDUCTOR_CACHE_DIR": str(Path(cache, "inductor")),
             "TRITON_CACHE_DIR": str(Path(cache, "triton")),
             "JAX_COMPILATION_CACHE_DIR": str(Path(cache, "jax")),
@@ -92,20 +94,25 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         - ``graphs``, ``breaks``, ``recompiled``: compiled by the first step, breaks in them,
           compiled by later steps; None where nothing of PyTorch's is compiled;
         - ``kernels``, ``operations``, ``bytes``, ``flops`` of one step, or None where they
-          cannot be counted (see `fgan.bench.counts`).
+          cannot be counted (see `fgan.bench.counts`): kernels and bytes of compiled code are
+          counted where it is made, not where it is found again.
     """
     import torch
 
     from fgan.bench import counts, programs
     from fgan.bench.problem import make_problem
+    from fgan.ahead import known
+    from fgan.bench.functional import family
     from fgan.compile import HeadStart, count_graphs
 
     start = time.perf_counter()
     inductor = program in bench.COMPILED and program != "jax"
-    if inductor:
-        HeadStart().wait()  # as `fgan train --compile` begins
-        counts.count_inductor_bytes()
     problem = make_problem(config)
+    if inductor:
+        counts.count_inductor_bytes()
+        dtype = "bfloat16" if program == "bfloat16" else config.dtype
+        if problem.device.type == "cpu" and not known(family(replace(config, dtype=dtype))):
+            HeadStart().wait()  # as `fgan train --compile` begins
     made = programs.make_program(program, problem)
     made.run(1)
     found: dict[str, Any] = {
@@ -128,7 +135,10 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         found["recompiled"] = count_graphs() - graphs
         generated = counts.inductor_counts()
         outside = counts.launches(lambda: made.run(1), problem.device)
-        found["kernels"] = outside if cuda else (generated["kernels"] or 0) + outside
+        if cuda:
+            found["kernels"] = outside
+        elif generated["kernels"]:  # else they were found, compiled by an earlier process
+            found["kernels"] = generated["kernels"] + outside
         found["bytes"] = generated["bytes"]
         # Of the step that was compiled; it is not run twice where it is eager anyway.
         made = programs.make_program("eager", problem)

@@ -7,16 +7,22 @@ Program: may import every lower room.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from fgan import assemble, rng
 from fgan.bench.problem import Losses, Problem, Program
 from fgan.compile import compile_step
-from fgan.step import make_steps
-from fgan.stepping import DrawAhead
+from fgan.config import TrainConfig
+from fgan.game import Due
+from fgan.step import Step, make_steps
+from fgan.stepping import DrawAhead, step_family
 from fgan.types import Draws
+
+
+def family(config: TrainConfig) -> str:
+    """The name of a configuration's donated steps here, see `fgan.ahead`."""
+    return f"{step_family(config)} bench"
 
 
 def make_functional(
@@ -31,7 +37,13 @@ def make_functional(
     """
     config = replace(problem.config, compile=compiled, dtype=dtype or problem.config.dtype)
     game = assemble.make_game(config, problem.shape)
-    wrap = functools.partial(compile_step, donate=donate)
+
+    def wrap(step: Step, due: Due) -> Step:
+        # As in a run, a donated step is found by its name; it is not the run's own, which
+        # takes images as they are stored.
+        name = f"{family(config)}/{due}" if donate else ""
+        return compile_step(step, donate=donate, name=name)
+
     steps = make_steps(game, wrap) if compiled else make_steps(game)
     draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
     state, done = problem.init(), 0

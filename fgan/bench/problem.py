@@ -87,9 +87,13 @@ def make_problem(config: TrainConfig) -> Problem:
     """The problem of a configuration; sets the number of threads it asks for.
 
     Raises:
-        ConfigError: when the size of the images is not known; DeviceError: for a device or
+        ConfigError: when the size of the images is not known, or for a population; DeviceError: for a device or
             compiler that this machine does not have.
     """
+    if config.members:
+        raise ConfigError(
+            "One GAN is measured, not a population.", "Leave out --seeds and --sweep."
+        )
     device = assemble.check_device(config)
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fgan.files import cache_folder
+
 VERSION = 1  # of what is kept; another one is not read
 _CHUNK = 2**24
 
@@ -38,14 +40,6 @@ class Verdict(NamedTuple):
 
     shape: tuple[int, int, int]
     bad: tuple[tuple[str, str], ...]
-
-
-def cache_folder() -> Path:
-    """``$FGAN_CACHE``, else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``."""
-    if own := os.environ.get("FGAN_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "fgan"
 
 
 def cache_file(folder: Path, *options: object) -> Path:

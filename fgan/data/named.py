@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from fgan.data.arrays import read_idx
-from fgan.data.cache import cache_folder
 from fgan.data.source import Source
 from fgan.errors import DataError
+from fgan.files import cache_folder
 
 Notify = Callable[[str], None]
 

@@ -98,7 +98,8 @@ class Batches:
 
     Args:
         source: whose length counts; in memory or streamed.
-        key: of the run, on the device where the indices are wanted.
+        key: of the run, int64 [2], on the device where the indices are wanted; keys [M, 2]
+            for members of a population, who each have an order of their own.
         batch_size: B, at most ``len(source)``.
         num_disc_steps: k; a step takes k batches.
     Raises:
@@ -113,8 +114,16 @@ class Batches:
         self.batch_size = batch_size
         self.num_disc_steps = num_disc_steps
         self.per_epoch = len(source) // batch_size  # whole batches
+        # Members of one seed share an order, which is made once.
+        self._keys, self._whose = torch.unique(key.view(-1, 2), dim=0, return_inverse=True)
         self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._orders = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the indices of a step: [B], [k, B], [M, B] or [M, k, B]."""
+        k = (self.num_disc_steps,) if self.num_disc_steps > 1 else ()
+        return (*self.key.shape[:-1], *k, self.batch_size)
 
     def epoch(self, step: int) -> float:
         """How many times the data have been seen before step ``step``."""
@@ -125,14 +134,17 @@ class Batches:
         return max(1, round(epochs * self.per_epoch / self.num_disc_steps))
 
     def indices(self, step: int) -> Tensor:
-        """Which examples step ``step`` sees: int64 [B], or [k, B] for k > 1."""
+        """Which examples step ``step`` sees: int64 [B], or [k, B] for k > 1; after M members."""
         first = step * self.num_disc_steps
         rows = [self._batch(n) for n in range(first, first + self.num_disc_steps)]
-        return rows[0] if len(rows) == 1 else torch.stack(rows)
+        return rows[0] if len(rows) == 1 else torch.stack(rows, -2)
 
     def _batch(self, number: int) -> Tensor:
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            epoch_key = rng.fold_in(self.key, epoch, rng.Stream.EPOCH)
-            self._order, self._epoch = rng.permutation(epoch_key, len(self.source)), epoch
-        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+            keys = rng.fold_in(self._keys, epoch, rng.Stream.EPOCH)
+            # One by one: making a permutation takes ten times the memory it fills.
+            self._orders = torch.stack([rng.permutation(key, len(self.source)) for key in keys])
+            self._epoch = epoch
+        batches = self._orders[:, place * self.batch_size : (place + 1) * self.batch_size]
+        return batches[self._whose].view(*self.key.shape[:-1], self.batch_size)

@@ -80,7 +80,7 @@ class Feed:
         self._examples, self._batches, self._device = examples, batches, device
 
     def __call__(self, step: int) -> Tensor:
-        """uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1.
+        """uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1; after M members.
 
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.
@@ -177,8 +177,7 @@ class _StreamedFeed(Feed):
             self._stop()
             raise
         self._next = step + 1
-        k = self._batches.num_disc_steps
-        images = images.view(k, -1, *images.shape[1:]) if k > 1 else images  # [k, B, C, H, W]
+        images = images.view(*self._batches.shape, *images.shape[1:])  # [..., B, C, H, W]
         return images.to(self._device, non_blocking=True)
 
     def close(self) -> None:

@@ -1,0 +1,87 @@
+"""What a person sees of a population at its end: a table over its members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fgan import summary
+from fgan.members import Member, seeds_text, sweep_text
+from fgan.planning import Plan
+from fgan.summary import Setting, Spread
+from fgan.train import Result
+
+_FAILURES = 20  # that are named
+
+
+def about(plan: Plan) -> str:
+    """Who is in it, in a line."""
+    config = plan.config
+    seeds = f"seeds {seeds_text(config.seeds)}" if config.seeds else f"seed {config.seed}"
+    sweep = f" × {sweep_text(config.sweep)}" if config.sweep else ""
+    return f"{len(config.members)} members, {seeds}{sweep}"
+
+
+def report(plan: Plan, result: Result) -> list[str]:
+    """Lines on what the members came to: by metric, or by setting of a sweep."""
+    members = plan.config.members
+    assert result.state is not None
+    found = summary.settings(members, result.last)
+    lines = _by_setting(found) if plan.config.sweep else _by_metric(found[0])
+    updates = result.state.step.tolist()
+    return lines + _failed(summary.failures(members, updates, result.steps), result.steps)
+
+
+def _by_metric(setting: Setting) -> list[str]:
+    head = ["metric", "mean", "± s.e.", "min", "max", "members"]
+    rows = [
+        [name, _text(s.mean), _text(s.error), _text(s.low), _text(s.high), str(s.num)]
+        for name, s in setting.spreads.items()
+    ]
+    return _table([head, *rows])
+
+
+def _by_setting(settings: Sequence[Setting]) -> list[str]:
+    """A row for each setting; with several seeds, a second one with the extremes."""
+    metrics = [m for m in summary.METRICS if not m.endswith("norm")]
+    rows = [[*settings[0].values, "members", *metrics]]
+    for setting in settings:
+        spreads = [setting.spreads.get(name) for name in metrics]
+        values = [f"{value:g}" for value in setting.values.values()]
+        rows.append([*values, str(setting.num_members), *map(_mean, spreads)])
+        if any(spread and spread.num > 1 for spread in spreads):
+            rows.append([*("" for _ in values), "", *map(_extremes, spreads)])
+    return _table(rows)
+
+
+def _mean(spread: Spread | None) -> str:
+    if spread is None:
+        return "none finite"
+    return _text(spread.mean) + (f" ± {_text(spread.error)}" if spread.num > 1 else "")
+
+
+def _extremes(spread: Spread | None) -> str:
+    return "" if spread is None else f"{_text(spread.low)} .. {_text(spread.high)}"
+
+
+def _text(number: float) -> str:
+    return f"{number:.3g}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _failed(failures: Sequence[tuple[Member, int]], steps: int) -> list[str]:
+    if not failures:
+        return ["  Every member was finite at every step."]
+    lines = [
+        f"  Not finite: member {member} at {refused:,} of {steps:,} steps."
+        for member, refused in failures[:_FAILURES]
+    ]
+    if more := len(failures) - _FAILURES:
+        lines += [f"  ... and {more} others: see refused in metrics.jsonl."] if more > 0 else []
+    return lines

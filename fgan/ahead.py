@@ -1,0 +1,195 @@
+"""A graph compiled ahead of time into a shared library, and kept for the next start.
+
+Inductor has two forms. `torch.compile` makes kernels and the Python that calls them: a new
+process imports the compiler, traces again and looks its pieces up. The ahead-of-time form
+makes one library of both: a new process loads it in a millisecond, without the compiler, and
+a call runs no Python at all. It exists for the CPU and for what never changes shape, which
+is what a training step is.
+
+A library is found again by everything it was made from: the operations, the constants, the
+inputs' shapes, types and strides, torch, the processor and the number of threads. A caller
+whose function follows from a name, as a run's step does from its configuration, may give
+it: under that name, and the same fgan, the library is found without tracing either.
+
+The folder is under `fgan.files.cache_folder`; losing it costs time, nothing else. Like any
+program, a library is to be loaded only from a folder that others cannot write to.
+
+May import the ground and `fgan.files`. Never imports Inductor but to build.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from fgan import files
+from fgan.errors import DiskError
+
+Graph: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
+
+_KEPT = 200  # libraries of some megabytes; the least recently used go
+_NAME = "graph.so"
+
+
+def recall(name: str, values: Sequence[Tensor]) -> Graph | None:
+    """The library last built under a name, where that was for such inputs and still exists."""
+    try:
+        kept = json.loads(_record(name).read_text())
+        if kept["inputs"] == _forms(values):
+            return _load(_find(kept["library"]))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        pass
+    return None
+
+
+def known(family: str) -> bool:
+    """Whether a library was built under a name of this family, for whatever inputs."""
+    return any(libraries().glob(f"{_family(family)}-*.json"))
+
+
+def compile_ahead(
+    graph: GraphModule,
+    values: Sequence[Tensor],
+    options: Callable[[], dict[str, Any]],
+    name: str = "",
+) -> Graph:
+    """The graph as a library: that of an earlier process, or one built now.
+
+    Args:
+        graph: from ``make_fx``, of tensors on the CPU to tensors; may write to its inputs.
+        values: example inputs.
+        options: of Inductor, asked for when there is something to build.
+        name: for `recall`; it must say everything that the graph follows from, but for the
+            inputs and the code of fgan. Up to its last "/" it is the name of a family.
+    Raises:
+        InductorError, RuntimeError: when the compiler fails.
+    """
+    key = _key(graph, values)
+    try:
+        found = _find(key)
+        if not found.exists():
+            _keep(graph, values, options(), found.parent)
+        if name:
+            files.write_text(_record(name), json.dumps({"library": key, "inputs": _forms(values)}))
+        return _load(found)
+    except (OSError, DiskError):  # nowhere to keep it; once loaded, the file is not needed
+        with tempfile.TemporaryDirectory() as scratch:
+            return _load(_build(graph, values, options(), Path(scratch)))
+
+
+def libraries() -> Path:
+    """Where they are kept."""
+    return files.cache_folder() / "compiled"
+
+
+def _find(key: str) -> Path:
+    return libraries() / key / _NAME
+
+
+def _record(name: str) -> Path:
+    family, _, member = name.rpartition("/")
+    digest = hashlib.sha256(member.encode()).hexdigest()
+    return libraries() / f"{_family(family)}-{digest[:8]}.json"
+
+
+def _family(name: str) -> str:
+    digest = hashlib.sha256(f"{name}\0{_conditions()}".encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:40]
+
+
+def _load(library: Path) -> Graph:
+    with contextlib.suppress(OSError):
+        os.utime(library.parent)  # the least recently used are forgotten
+    run: Graph = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
+    return run
+
+
+def _build(
+    graph: GraphModule, values: Sequence[Tensor], options: dict[str, Any], folder: Path
+) -> Path:
+    """Compile into ``folder``, and leave there what loading needs: the library's path."""
+    import torch._inductor
+
+    library = folder / _NAME
+    built = torch._inductor.aot_compile(
+        graph, tuple(values), options=options | {"aot_inductor.output_path": str(library)}
+    )
+    if str(built) != str(library):
+        raise RuntimeError(f"Inductor wrote {built} in place of {library}")
+    for path in folder.iterdir():
+        # Operations that Inductor calls back for are listed beside the library.
+        if path.name not in (_NAME, library.with_suffix(".json").name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return library
+
+
+def _keep(
+    graph: GraphModule, values: Sequence[Tensor], options: dict[str, Any], folder: Path
+) -> None:
+    """Build into a folder, which appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        _build(graph, values, options, scratch)
+        with contextlib.suppress(OSError):  # another process was first, with the same
+            os.rename(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    kept = sorted(folder.parent.glob(f"*/{_NAME}"), key=lambda path: -_used(path.parent))
+    for path in kept[_KEPT:]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
+
+
+def _key(graph: GraphModule, values: Sequence[Tensor]) -> str:
+    """A digest of everything a library is made from."""
+    digest = hashlib.sha256(f"{_conditions()}\0{graph.code}\0{_forms(values)}".encode())
+    for name in ("ahead.py", "compile.py", "cse.py"):  # how it is compiled
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            constant = getattr(graph, node.target).detach()
+            digest.update(f"{node.target} {_forms([constant])}".encode())
+            digest.update(constant.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:40]
+
+
+def _forms(values: Sequence[Tensor]) -> list[str]:
+    return [f"{v.dtype} {tuple(v.shape)} {v.stride()}" for v in values]
+
+
+@functools.cache
+def _processor() -> str:
+    """What instructions the compiler may use."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        if found := re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE):
+            return found[1]
+    return f"{platform.system()} {platform.machine()} {platform.processor()}"
+
+
+def _conditions() -> str:
+    threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    return f"{torch.__version__} {torch.version.git_version} {threads} {capability} {_processor()}"

@@ -1,0 +1,87 @@
+"""What a run will do, checked and known before it starts.
+
+May import every lower room. Must not touch argv or the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from fgan import assemble, pytree, rng, stepping
+from fgan.ahead import known
+from fgan.compile import HeadStart
+from fgan.config import TrainConfig
+from fgan.data import Batches, Source, StreamedSource
+from fgan.errors import DeviceError
+from fgan.game import Game
+from fgan.types import Key
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, known before it starts."""
+
+    config: TrainConfig  # device, threads and length resolved
+    source: Source | StreamedSource
+    game: Game
+    device: torch.device
+    steps: int
+    gen_size: int  # parameters, of one member where there are many
+    disc_size: int
+
+
+def plan(
+    config: TrainConfig,
+    noted: Callable[[str], None] | None = None,
+    decoding: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Check everything about a run that can be checked before it starts.
+
+    Args:
+        noted: hears of downloads; decoding: of (images done, of how many).
+    Raises:
+        FganError: for a device, data or combination of options that cannot work.
+    """
+    device = assemble.check_device(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    # What this configuration compiled before is found again without the compiler.
+    compiles = config.compile and not known(stepping.step_family(config))
+    head_start = HeadStart() if compiles and device.type == "cpu" else None
+    source = assemble.load_source(config, noted, decoding)
+    if head_start is not None:
+        head_start.wait()
+    game = assemble.make_game(config, source.shape)
+    steps = config.steps or make_batches(config, source).num_steps(config.epochs)
+    gen_size, disc_size = (
+        pytree.size(model.init(rng.key(config.seed))[0]) for model in (game.gen, game.disc)
+    )
+    return Plan(
+        config=replace(config, device=str(device), threads=torch.get_num_threads()),
+        source=source,
+        game=game,
+        device=device,
+        steps=steps,
+        gen_size=gen_size,
+        disc_size=disc_size,
+    )
+
+
+def make_batches(
+    config: TrainConfig, source: Source | StreamedSource, key: Key | None = None
+) -> Batches:
+    """The order of the data; the key is the run's own where none is given."""
+    key = stepping.make_key(config, "cpu") if key is None else key
+    return Batches(source, key, config.batch_size, config.disc_steps)
+
+
+def out_of_memory(config: TrainConfig) -> DeviceError:
+    """What to say when the device has no more."""
+    fewer = ", or fewer members" if config.members else ""
+    return DeviceError(
+        f"Device {config.device} ran out of memory.",
+        f"Use a smaller --batch-size or network{fewer}.",
+    )
