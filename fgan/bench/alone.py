@@ -99,10 +99,10 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     """
     import torch
 
-    from fgan.bench import counts, programs
-    from fgan.bench.problem import make_problem
     from fgan.ahead import known
+    from fgan.bench import counts, programs
     from fgan.bench.functional import family
+    from fgan.bench.problem import make_problem
     from fgan.compile import HeadStart, count_graphs
 
     start = time.perf_counter()

@@ -87,8 +87,8 @@ def make_problem(config: TrainConfig) -> Problem:
     """The problem of a configuration; sets the number of threads it asks for.
 
     Raises:
-        ConfigError: when the size of the images is not known, or for a population; DeviceError: for a device or
-            compiler that this machine does not have.
+        ConfigError: when the size of the images is not known, or for a population.
+        DeviceError: for a device or compiler that this machine does not have.
     """
     if config.members:
         raise ConfigError(
