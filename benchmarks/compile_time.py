@@ -1,14 +1,14 @@
 """How long until the first step, with nothing in any cache and with everything in it?
 
-Three measurements for each configuration, each in new processes:
+Two measurements for each configuration, each in new processes:
 
     compile     from having imported torch to the end of the first step of the bare program
     shell       from starting ``fgan train`` to the end of its first step
 
-each with empty folders for ``TORCHINDUCTOR_CACHE_DIR`` and ``FGAN_CACHE`` ("cold") and with what the cold one left there
-("cached"). The same programs without compilation are there to compare with. (C++ headers that
-PyTorch precompiles once per machine and version lie outside these; the first run on a
-machine takes some seconds more.)
+each with empty folders for ``TORCHINDUCTOR_CACHE_DIR`` and ``FGAN_CACHE`` ("cold") and with what
+the cold one left there ("cached"). The same programs without compilation are there to compare
+with. (C++ headers that PyTorch precompiles once per machine and version lie outside these; the
+first run on a machine takes some seconds more.)
 
     python benchmarks/compile_time.py --json
 """
