@@ -70,6 +70,10 @@ ROWS: dict[str, Row] = {
     "optimizer": Row(GAME, _one_of(names.OPTIMIZERS)),
     "lr": Row(GAME, "Learning rate."),
     "disc_lr": Row(GAME, "The discriminator's learning rate.", default="--lr"),
+    "lr_schedule": Row(GAME, f"Of both rates: {', '.join(names.LR_SCHEDULES)}."),
+    "lr_length": Row(GAME, "Until its end: steps, or 64000images.", default="the whole run"),
+    "lr_end": Row(GAME, "What is left at its end, as a part of the rate."),
+    "lr_warmup": Row(GAME, "Steps, or images, in which the rates rise from zero."),
     "betas": Row(GAME, "Adam's decay rates, as B1,B2."),
     "batch_size": Row(GAME, "Examples in a batch."),
     "disc_steps": Row(GAME, "Discriminator steps per generator step."),
@@ -123,6 +127,7 @@ ROWS: dict[str, Row] = {
 }
 
 _TYPES = get_type_hints(TrainConfig)
+_NUMBERS_OR_TEXT = ("save_every", "lr_length", "lr_warmup")
 _DEFAULTS = configs.resolve()
 
 
@@ -178,7 +183,7 @@ def _parsed(name: str, value: Any) -> Any:
         return value if value != [] else None
     if get_origin(kind) is tuple and value is not None:
         return _numbers(name, value, get_args(kind)[0])
-    if name == "save_every" and value is not None and value.isdecimal():
+    if name in _NUMBERS_OR_TEXT and value is not None and value.isdecimal():
         return int(value)
     return value
 

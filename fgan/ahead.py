@@ -28,7 +28,8 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -127,9 +128,9 @@ def _build(
     import torch._inductor
 
     library = folder / _NAME
-    built = torch._inductor.aot_compile(
-        graph, tuple(values), options=options | {"aot_inductor.output_path": str(library)}
-    )
+    options = options | {"aot_inductor.output_path": str(library)}
+    with _side_by_side():
+        built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
     for path in folder.iterdir():
@@ -137,6 +138,36 @@ def _build(
         if path.name not in (_NAME, library.with_suffix(".json").name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return library
+
+
+@contextlib.contextmanager
+def _side_by_side() -> Iterator[None]:
+    """The two halves of a library compiled beside each other, and not in turn.
+
+    Half of the time to build is the C++ compiler's: first on the code that calls the
+    kernels, then on the kernels, which do not need each other until they are linked.
+    """
+    from torch._inductor.cpp_builder import CppBuilder
+
+    build = CppBuilder.build
+    begun: list[Future[None]] = []
+
+    def beside(builder: CppBuilder) -> None:
+        target = builder.get_target_file_path()
+        if target.endswith(".wrapper.o"):
+            begun.append(pool.submit(build, builder))
+            return
+        if not target.endswith(".o"):
+            for each in begun:
+                each.result()
+        build(builder)
+
+    with ThreadPoolExecutor(1) as pool:
+        CppBuilder.build = beside  # type: ignore[assignment, method-assign]
+        try:
+            yield
+        finally:
+            CppBuilder.build = build  # type: ignore[method-assign]
 
 
 def _keep(

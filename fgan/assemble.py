@@ -12,7 +12,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fgan import compile, data, ema, losses, names, nets, optim, penalties, rng, spectral
+from fgan import (
+    checks,
+    compile,
+    data,
+    ema,
+    losses,
+    names,
+    nets,
+    optim,
+    penalties,
+    rng,
+    schedules,
+    spectral,
+)
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DeviceError
@@ -22,6 +35,7 @@ from fgan.model import Model, autocast, channels_last
 from fgan.optim import Optimizer
 from fgan.orders import Method, make_competitive
 from fgan.penalties import Penalty
+from fgan.schedules import Schedule
 from fgan.types import Key
 
 Notify = Callable[[str], None]
@@ -203,6 +217,24 @@ def _make_optimizer(config: TrainConfig, lr: float) -> Optimizer:
     make = optim.ALL[config.optimizer]
     plain = config.optimizer in names.WITHOUT_BETAS
     return make(lr) if plain else make(lr, betas=config.betas)
+
+
+def make_lr_factor(config: TrainConfig) -> Schedule | None:
+    """What the learning rates are multiplied with, of the number of updates; None for 1 always.
+
+    Raises:
+        ValueError: for a schedule without a length.
+    """
+    if config.lr_schedule == "constant" and not config.lr_warmup:
+        return None
+    per_step = config.batch_size * config.disc_steps
+    length = checks.in_steps(config.lr_length, per_step)
+    factor = schedules.constant(1.0)
+    if config.lr_schedule != "constant":
+        make = {"linear": schedules.linear, "cosine": schedules.cosine}[config.lr_schedule]
+        factor = make(1.0, config.lr_end, length)
+    warmup = checks.in_steps(config.lr_warmup, per_step)
+    return schedules.warmup(factor, warmup) if warmup else factor
 
 
 def points_extent(source: Source | StreamedSource) -> float:

@@ -108,6 +108,26 @@ def every(value: int | str) -> tuple[float, str]:
     return int(match[1]) * _UNITS[match[2]], "seconds" if match[2] else "steps"
 
 
+def length(value: Any) -> int | str:
+    """A number of steps, or of images, as in ``"64000images"``."""
+    if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,14}images", value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+        return value
+    raise ValueError("must be a number of steps, or of images as in 64000images")
+
+
+def in_steps(value: int | str, images_per_step: int) -> int:
+    """What `length` gave, as steps; at least one, unless it is 0.
+
+    >>> in_steps("640images", 64), in_steps(7, 64)
+    (10, 7)
+    """
+    if isinstance(value, int):
+        return value
+    return max(1, round(int(value.removesuffix("images")) / images_per_step))
+
+
 def interval(value: Any) -> int | str:
     number, unit = every(value)
     return int(number) if unit == "steps" else str(value)

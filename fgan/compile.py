@@ -192,6 +192,8 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
 
 @functools.cache
 def _inductor_options() -> dict[str, Any]:
+    for thread in _head_starts:  # two threads asking what the processor can do may differ
+        thread.join()
     from fgan.cse import ShareRepeated
 
     wanted = {
@@ -203,17 +205,17 @@ def _inductor_options() -> dict[str, Any]:
         # takes three times as long to compile with optimisation.
         "aot_inductor.compile_wrapper_opt_level": "O0",
         "aot_inductor.enable_line_tables": False,
+        "aot_inductor.precompile_headers": False,
     }
     known = torch._inductor.list_options()
     return {name: value for name, value in wanted.items() if name in known}
 
 
 class HeadStart:
-    """What compiling needs, begun in a thread while data are read.
+    """What compiling on the CPU needs, begun in a thread while data are read.
 
-    Imports the compiler (two seconds), hashes what its cache is keyed by, and has the C++
-    headers precompiled (once per machine, seven seconds). Every part of it happens anyway
-    when it is missing here, only later.
+    Imports the compiler (two seconds), and finds out what the processor can do (one more).
+    Both happen anyway when this is missing, only later.
     """
 
     def __init__(self) -> None:
@@ -222,7 +224,9 @@ class HeadStart:
             # in all, to find out what /proc/cpuinfo and the compiler's version say.
             os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
         self._imported = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        _head_starts.append(thread)
 
     def wait(self) -> None:
         """Until the compiler is imported; two threads in one import can see half a module."""
@@ -230,26 +234,16 @@ class HeadStart:
 
     def _run(self) -> None:
         try:
-            import torch._dynamo
-            import torch._inductor.compile_fx  # noqa: F401
-            from torch._inductor import codecache, cpu_vec_isa
-
-            # Here, because two threads asking at once can get different answers, and what is
-            # compiled under one is not found in the cache under the other.
-            cpu_vec_isa.pick_vec_isa()
+            from torch._inductor import cpu_vec_isa
         except Exception:
             return
         finally:
             self._imported.set()
         with contextlib.suppress(Exception):
-            codecache.torch_key()
-            codecache.CacheBase.get_system()
-            if any(name.endswith(".gch") for name in os.listdir(codecache._HEADER_DIR)):
-                return
-        with contextlib.suppress(Exception):
-            source = "#include <torch/csrc/inductor/cpp_prefix.h>\n"
-            source += 'extern "C" void kernel(float* x) {}'
-            codecache.CppPythonBindingsCodeCache.load_pybinding(["float*"], source)
+            cpu_vec_isa.pick_vec_isa()
+
+
+_head_starts: list[threading.Thread] = []
 
 
 def _compiler_knows_every_vector_unit() -> bool:

@@ -58,6 +58,10 @@ class TrainConfig:
     optimizer: str
     lr: float
     disc_lr: float  # 0: each member's own lr, where a sweep sets that
+    lr_schedule: str  # of both players' rates, over generator updates
+    lr_length: int | str  # of the schedule, steps or "64000images"; 0: the whole run
+    lr_end: float  # at its end, as a part of the rate
+    lr_warmup: int | str  # from zero at first; 0: none
     betas: tuple[float, float]
     batch_size: int
     disc_steps: int
@@ -120,6 +124,10 @@ _COMMON: dict[str, Any] = {
     "loss": "non_saturating",
     "disc_loss_scale": 1.0,
     "optimizer": "adam",
+    "lr_schedule": "constant",
+    "lr_length": 0,
+    "lr_end": 0.0,
+    "lr_warmup": 0,
     "disc_steps": 1,
     "order": "alternating",
     "share_fakes": False,

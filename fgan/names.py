@@ -27,6 +27,7 @@ HYPERPARAMETERS = {  # of each optimizer, in tensors, so that members of a popul
     "optimistic_adam": (*_RATES, *_ADAM),
     "optimistic_sgd": _RATES,
 }
+LR_SCHEDULES = ("constant", "linear", "cosine")
 ORDERS = (
     "alternating", "simultaneous",
     "extragradient", "consensus", "symplectic", "competitive", "unrolled",

@@ -56,11 +56,16 @@ def plan(
         head_start.wait()
     game = assemble.make_game(config, source.shape)
     steps = config.steps or make_batches(config, source).num_steps(config.epochs)
+    # Resolved, so that a longer run keeps the schedule it was begun with.
+    decays = config.lr_schedule != "constant"
+    lr_length = config.lr_length or (steps if decays else 0)
     gen_size, disc_size = (
         pytree.size(model.init(rng.key(config.seed))[0]) for model in (game.gen, game.disc)
     )
     return Plan(
-        config=replace(config, device=str(device), threads=torch.get_num_threads()),
+        config=replace(
+            config, device=str(device), threads=torch.get_num_threads(), lr_length=lr_length
+        ),
         source=source,
         game=game,
         device=device,

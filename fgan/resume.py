@@ -154,7 +154,9 @@ def latest_like(
 
 
 def _same(a: TrainConfig, b: TrainConfig) -> bool:
-    open_options = (*LENGTH, *_OUTPUTS, *_ROUNDING)  # "auto" in one is resolved in the other
+    open_options = {*LENGTH, *_OUTPUTS, *_ROUNDING}  # "auto" in one is resolved in the other
+    if not b.lr_length:  # likewise
+        open_options.add("lr_length")
     names = [name for name in configs.NAMES if name not in open_options]
     return all(getattr(a, name) == getattr(b, name) for name in names)
 

@@ -41,6 +41,10 @@ CHECKS: dict[str, checks.Check] = {
     "optimizer": checks.one_of(*names.OPTIMIZERS),
     "lr": checks.number(0, above=True),
     "disc_lr": checks.number(0, above=True),
+    "lr_schedule": checks.one_of(*names.LR_SCHEDULES),
+    "lr_length": checks.length,
+    "lr_end": checks.number(0, below=1),
+    "lr_warmup": checks.length,
     "betas": checks.tuple_of(checks.number(0, below=1), length=2),
     "batch_size": checks.integer(1),
     "disc_steps": checks.integer(1, 1000),
@@ -114,6 +118,16 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
     if "seed" in checked and "seeds" in checked:
         problems.append("--seed and --seeds exclude each other")
     problems += _crowd_conflicts(checked)
+    if checked["lr_schedule"] == "constant":
+        problems += [
+            f"{option(name)} is for --lr-schedule linear or cosine"
+            for name in ("lr_length", "lr_end")
+            if name in given
+        ]
+    if checked["order"] == "competitive" and (
+        checked["lr_schedule"] != "constant" or checked["lr_warmup"]
+    ):
+        problems.append("--order competitive is made for one --lr, not a schedule of it")
     if checked["order"] != "alternating" and checked["disc_steps"] != 1:
         problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
     if checked["share_fakes"] and checked["same_z"]:

@@ -114,6 +114,8 @@ BAD = {
     ("train", "mnist", "--device", "tpu"): (2, "--device"),
     ("train", "mnist", "--run-dir", "/proc/none", *SMALL): (7, "/proc/none"),
     ("sample", "absent"): (4, "absent"),
+    ("train", "ring", "--lr-schedule", "sine"): (2, "--lr-schedule"),
+    ("train", "ring", "--lr-warmup", "soon"): (2, "--lr-warmup"),
     ("train", "ring", "--seeds", "5-2"): (2, "--seeds"),
     ("train", "ring", "--seeds", "0-3", "--seed", "1"): (2, "--seeds"),
     ("train", "ring", "--sweep", "nonsense=1"): (2, "--sweep"),
@@ -370,7 +372,8 @@ for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"
 SURFACE = {
     "train": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
         --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
-        --lr --disc-lr --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
+        --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
+        --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
         --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
         --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
         --stat-passes --sample-stats --ema --recipe --epochs

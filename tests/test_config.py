@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import config, data, game, losses, names, nets, optim, orders
+from fgan import config, data, game, losses, names, nets, optim, orders, schedules
 from fgan.errors import ConfigError, DiskError
 from fgan.validate import CHECKS, option
 
@@ -51,6 +51,7 @@ def test_names_agree_with_the_library():
     assert ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS) == data.NAMES
     assert (names.RESIZES, names.STREAMS) == (data.RESIZES, data.STREAMS)
     assert (*game.ORDERS, *orders.ALL) == names.ORDERS
+    assert set(names.LR_SCHEDULES) <= set(dir(schedules))
     assert names.DISC_BATCHES == game.DISC_BATCHES
     assert names.STAT_PASSES == game.STAT_PASSES
     assert get_args(nets.Activation) == names.ACTIVATIONS

@@ -1,0 +1,148 @@
+"""Learning rates that change along a run, from the options to the numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import pytest
+import torch
+from support import assert_near, assert_same
+
+import fgan
+from fgan import assemble, checks, config, optim, planning, pytree, resume, train
+from fgan.errors import ConfigError
+from fgan.population import member
+from fgan.stepping import init_train_state, make_key, make_train_step
+
+TINY = {
+    "data": "ring", "z_dim": 3, "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 16,
+    "steps": 12, "log_every": 5, "ema": 0.9,
+}  # fmt: skip
+
+
+def resolve(**options):
+    return config.resolve(TINY | options)
+
+
+def factors(**options):
+    made = assemble.make_lr_factor(planning.plan(resolve(**options)).config)
+    return made(torch.arange(14)).tolist()
+
+
+def test_the_factor_of_every_step():
+    assert assemble.make_lr_factor(resolve()) is None
+    linear = [1 - min(t, 12) / 12 for t in range(14)]
+    assert factors(lr_schedule="linear") == pytest.approx(linear)
+    cosine = [0.25 + 0.75 * (1 + math.cos(math.pi * min(t, 8) / 8)) / 2 for t in range(14)]
+    assert factors(lr_schedule="cosine", lr_length=8, lr_end=0.25) == pytest.approx(cosine)
+    rising = [min(t, 4) / 4 for t in range(14)]
+    assert factors(lr_warmup=4) == pytest.approx(rising)
+    both = [a * b for a, b in zip(rising, linear, strict=True)]
+    assert factors(lr_schedule="linear", lr_warmup=4) == pytest.approx(both)
+
+
+def test_lengths_in_images():
+    """A step sees 16 images, or 32 with two discriminator steps."""
+    options = {"lr_schedule": "linear", "lr_length": "128images", "lr_warmup": "64images"}
+    assert factors(**options) == factors(**options | {"lr_length": 8, "lr_warmup": 4})
+    assert factors(**options, disc_steps=2) == factors(
+        **options | {"lr_length": 4, "lr_warmup": 2}, disc_steps=2
+    )
+    assert checks.in_steps("1images", 16) == 1
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, "images", "0images", "5m", True, "64 images"])
+def test_what_is_no_length(value):
+    with pytest.raises(ValueError, match="64000images"):
+        checks.length(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"lr_schedule": "sine"}, "--lr-schedule"),
+        ({"lr_end": 0.5}, "--lr-end"),
+        ({"lr_length": 5}, "--lr-length"),
+        ({"lr_schedule": "linear", "lr_end": 1.0}, "--lr-end"),
+        ({"lr_warmup": "soon"}, "--lr-warmup"),
+        ({"lr_warmup": 5, "order": "competitive"}, "competitive"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(options, word):
+    with pytest.raises(ConfigError, match=word):
+        resolve(**options)
+
+
+def test_every_step_has_the_rate_of_its_number(tmp_path):
+    """A run with a schedule is the run whose rates are set by hand before each step."""
+    options = {"lr_schedule": "cosine", "lr_warmup": 3, "disc_lr": 0.02, "lr": 0.01}
+    result = train.run(resolve(**options), run_dir=tmp_path / "r")
+    plan = planning.plan(resolve(lr=0.01, disc_lr=0.02))
+    key = make_key(plan.config, "cpu")
+    state, step = init_train_state(plan.game, plan.config, key), fgan.make_step(plan.game)
+    batches = planning.make_batches(plan.config, plan.source)
+    for t in range(12):
+        factor = min(t, 3) / 3 * (1 + math.cos(math.pi * t / 12)) / 2
+        gen = optim.with_hyperparameters(state.gen.opt_state, learning_rate=0.01 * factor)
+        disc = optim.with_hyperparameters(state.disc.opt_state, learning_rate=0.02 * factor)
+        state = state._replace(
+            gen=state.gen._replace(opt_state=gen), disc=state.disc._replace(opt_state=disc)
+        )
+        real = plan.source.examples[batches.indices(t)]
+        state, _ = step(state, real, fgan.make_draws(plan.game, key, t, 16))
+    for found, expected in ((result.state.gen, state.gen), (result.state.disc, state.disc)):
+        assert_near(found.params, expected.params, atol=1e-6)
+    rate = optim.hyperparameters(result.state.disc.opt_state)["learning_rate"]
+    assert rate == torch.tensor(0.02), "the state keeps the rate itself"
+
+
+def test_a_schedule_resumes_exactly_and_keeps_its_length(tmp_path):
+    options = {"lr_schedule": "linear", "lr_warmup": 2}
+    whole = train.run(resolve(**options), run_dir=tmp_path / "whole")
+    train.run(resolve(**options | {"lr_length": 12, "steps": 7}), run_dir=tmp_path / "part")
+    resumed = train.resume(tmp_path / "part", steps=12)
+    digests = [
+        hashlib.sha256(run.checkpoint_path(12).read_bytes()).digest()
+        for run in (whole.run, resumed.run)
+    ]
+    assert digests[0] == digests[1]
+    longer = train.resume(tmp_path / "whole", steps=15)
+    assert resume.find(longer.run.path).config.lr_length == 12
+    for name in ("gen", "disc"):  # no rate is left
+        before, after = getattr(whole.state, name), getattr(longer.state, name)
+        assert_same(after.params, before.params)
+
+
+def test_auto_knows_a_run_whose_length_was_resolved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train.run(resolve(lr_schedule="linear"), run_dir=tmp_path / "runs" / "0001-a")
+    assert resume.latest_like(resolve(lr_schedule="linear"), None) is not None
+    assert resume.latest_like(resolve(lr_schedule="linear", lr_length=9), None) is None
+    assert resume.latest_like(resolve(lr_schedule="cosine"), None) is None
+
+
+def test_swept_rates_follow_the_schedule(tmp_path):
+    options = {"lr_schedule": "linear", "lr_warmup": 3}
+    together = train.run(resolve(**options, sweep=["lr=0.01,0.1"]), run_dir=tmp_path / "all")
+    alone = train.run(resolve(**options, lr=0.1), run_dir=tmp_path / "one")
+    assert_near(member(together.state, 1), alone.state, atol=1e-5)
+
+
+def test_nothing_is_compiled_again_and_nothing_changes(fresh_dynamo):
+    """One graph for all steps; with backend and donation as a run has them, less Inductor."""
+    settings = planning.plan(resolve(lr_schedule="cosine", lr_warmup=3)).config
+    plan = planning.plan(settings)
+    key = make_key(settings, "cpu")
+    eager = make_train_step(plan.game, settings)
+    compiled = fgan.compile.compile_function(eager, backend="eager")
+    found = expected = init_train_state(plan.game, settings, key)
+    real = plan.source.examples[:16]
+    for t in range(4):
+        draws = fgan.make_draws(plan.game, key, t, 16)
+        found, _ = compiled(found, real, draws)
+        expected, _ = eager(expected, real, draws)
+    assert fgan.compile.count_graphs() == 1
+    assert_near(found, expected, atol=1e-6)
+    assert bool(pytree.all_finite(found))
