@@ -110,6 +110,8 @@ def test_the_loop_without_draws_makes_noise_of_its_own():
         ("imperative", {"loss": "hinge"}, "--loss hinge"),
         ("imperative", {"r1": 1.0}, "--r1 1.0"),
         ("imperative", {"order": "simultaneous"}, "--order simultaneous"),
+        ("imperative", {"lr_schedule": "linear"}, "--lr-schedule linear"),
+        ("jax", {"lr_warmup": 3}, "--lr-warmup 3"),
         ("imperative", {**DCGAN, "disc_batches": "together"}, "--disc-batches together"),
         ("jax", {"optimizer": "sgd"}, "--optimizer sgd"),
         ("jax", DCGAN, "--arch dcgan"),
@@ -365,6 +367,10 @@ def test_without_jax_the_others_are_compared(monkeypatch):
     assert "alone" not in found["programs"]["eager"]
     with pytest.raises(DeviceError):
         compare.compare(config, ["jax"], quick=True)
+
+
+def test_a_schedule_without_a_run_has_some_length():
+    assert len(losses("eager", problem(lr_schedule="cosine"), 2)) == 2
 
 
 def test_a_population_is_refused():

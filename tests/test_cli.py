@@ -384,7 +384,8 @@ SURFACE = {
         --quiet --help""",
     "bench": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
         --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
-        --lr --disc-lr --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
+        --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
+        --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
         --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
         --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
         --stat-passes --sample-stats --ema --seed --device --dtype --threads --image-size

@@ -10,7 +10,7 @@ Program: may import every lower room. Must not touch argv, files or the terminal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -31,6 +31,9 @@ _SHAPES: dict[str, tuple[int, int]] = {  # channels, side
     "mnist": (1, 28), "fashion-mnist": (1, 28), "kmnist": (1, 28), "emnist": (1, 28),
     "cifar10": (3, 32), "svhn": (3, 32),
 }  # fmt: skip
+
+
+_SCHEDULE_STEPS = 10_000
 
 
 class Program(NamedTuple):
@@ -97,6 +100,9 @@ def make_problem(config: TrainConfig) -> Problem:
     device = assemble.check_device(config)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.lr_schedule != "constant" and not config.lr_length:
+        # It ends with the run, and nothing a step costs depends on when that is.
+        config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)
     shape = data_shape(config)
     k = config.disc_steps
     whole = (config.batch_size, *shape) if k == 1 else (k, config.batch_size, *shape)
@@ -135,6 +141,8 @@ def check_tutorial(config: TrainConfig, program: str) -> None:
         "loss": "non_saturating",
         "optimizer": "adam",
         "order": "alternating",
+        "lr_schedule": "constant",
+        "lr_warmup": 0,
         "stat_passes": "every",
         "spectral_norm": False,
         "instance_noise": 0.0,
