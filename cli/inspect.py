@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fgan.errors import RunError
+
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A run directory, or a checkpoint file.")],
@@ -24,9 +26,9 @@ def inspect(
         print(json.dumps(facts, indent=2))
     else:
         _show(facts)
-    checkpoint = facts.get("checkpoint") or facts
-    if checkpoint.get("verdict", "intact") != "intact":
-        raise typer.Exit(4)
+    checkpoint = facts["checkpoint"]
+    if checkpoint and checkpoint["verdict"] != "intact":
+        raise RunError(checkpoint["problem"], "Use another checkpoint of the run.")
 
 
 def _show(facts: Any, indent: str = "") -> None:

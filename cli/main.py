@@ -1,14 +1,17 @@
 """The ``fgan`` command: its subcommands, and how every failure ends.
 
 Exit codes: 0 done; 2 usage or configuration; 3 data; 4 checkpoint or run; 5 device,
-memory, missing compiler or extra; 6 diverged; 7 files and disk; 130 and 143 after SIGINT
-and SIGTERM; 1 only for a bug in fgan. Results go to stdout, everything else to stderr.
+memory, missing compiler or extra; 6 diverged; 7 files and disk; 129, 130 and 143 after
+SIGHUP, SIGINT and SIGTERM; 1 only for a bug in fgan. Results go to stdout, everything else
+to stderr.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -23,7 +26,7 @@ from .doctor import doctor
 from .inspect import inspect
 from .recipes import recipes
 from .sample import sample
-from .train import train
+from .train import ending, train
 
 app = typer.Typer(
     name="fgan",
@@ -59,20 +62,32 @@ def _options(
 
 def main() -> None:
     """Run the command line and end the process."""
+    for number in ending():
+        signal.signal(number, _interrupt)
     try:
         code = app(prog_name="fgan", standalone_mode=False)
+        if not code:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except Interrupted as stop:
         code = stop.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
         code = 0
+    except SystemExit as end:  # which typer makes of that
+        code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code
     except (Exception, typer.Abort) as error:
         code = _report(error)
     gc.enable()  # which `fgan train` turns off until its first step
+    try:
+        sys.stdout.flush()
+    except OSError:  # keep Python from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -95,9 +110,14 @@ def _report(error: BaseException) -> int:
     elif _out_of_memory(error):
         problem, code = f"There is not enough memory: {str(error).splitlines()[0]}", 5
         fix = "Use a smaller --batch-size or smaller networks."
+    elif isinstance(error, OSError):
+        what = error.filename or "A file, or standard output,"
+        problem, code = f"{what} cannot be used: {error.strerror or error}.", 7
+        fix = "Check the path, the free space and the permissions."
     else:
         problem = f"fgan failed unexpectedly: {type(error).__name__}: {error}"
         fix = "Run again with FGAN_DEBUG=1 and report what it prints."
         code = 1
-    print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody there to read it
+        print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
     return code

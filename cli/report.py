@@ -5,10 +5,12 @@ Everything goes to stderr. Without a terminal, plain lines take the place of the
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import torch
 from rich.console import Console
@@ -28,7 +30,24 @@ from fgan.train import Observer, Result
 
 from . import population
 
-_console = Console(stderr=True, highlight=False)
+
+class _Stderr:
+    """Standard error, or nothing where nobody reads it any more: a run outlives its terminal."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+_console = Console(file=cast(IO[str], _Stderr()), highlight=False)
 _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisecond
 
 

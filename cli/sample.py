@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -36,5 +37,8 @@ def sample(
     """
     from fgan import sample as sampling
 
-    sampling.sample(run, num, seed, member=member, device=device, out=out)
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    sampling.sample(run, num, seed, member=member, device=device, out=out, notify=say)
     print(out)

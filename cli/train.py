@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +116,9 @@ def train(
             return
         result = training.train(plan, report, run_dir, point)
     report.ended(plan, result)
-    print(result.run.path)
+    # A stop may come of the terminal going away, and is reported by the exit code.
+    with contextlib.suppress(*([OSError] if result.stopped else [])):
+        print(result.run.path, flush=True)
     if result.stopped:
         raise typer.Exit(128 + report.signal)
 
@@ -150,8 +152,14 @@ def _quiet_torch() -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
+def ending() -> list[signal.Signals]:
+    """The signals that ask a process to end, but for Ctrl-C; not one that ``nohup`` ignores."""
+    known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
+
+
 def _on_signals(report: Any) -> None:
-    """SIGINT and SIGTERM end the run after the present step, or at once where there is none.
+    """A signal ends the run after the present step, or at once where there is none.
 
     A second one ends the process whatever it does.
     """
@@ -162,7 +170,8 @@ def _on_signals(report: Any) -> None:
         report.signal = number
         if not report.under_way:  # decoding, compiling: nothing to finish, nothing to lose
             raise Interrupted(number)
-        print("\nStopping after this step; once more to stop at once.", file=sys.stderr)
+        with contextlib.suppress(OSError):  # not `print`: it may be what was interrupted
+            os.write(2, b"\nStopping after this step; once more to stop at once.\n")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending()):
         signal.signal(number, stop)

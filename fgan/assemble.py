@@ -51,8 +51,13 @@ def find_device(name: str) -> torch.device:
     """The device of a name; "auto" is CUDA where there is one, else the CPU.
 
     Raises:
+        ConfigError: for what names no device.
         DeviceError: for a device this machine does not have.
     """
+    try:
+        checks.device(name)
+    except ValueError as error:
+        raise ConfigError(f"--device {error}, not {name!r}.", "Use --device auto.") from error
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -42,7 +42,7 @@ def save(
     Args:
         about: JSON-serialisable facts to keep beside it. No times and no names of
             machines, so that equal states make equal files.
-        pending: float32 [n, fields], metrics that the next line of the log will average.
+        pending: [n, fields], metrics that the next line of the log will average.
     Returns:
         The SHA-256 of the content, 64 digits: equal for equal states and facts.
     Raises:

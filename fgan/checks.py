@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+_LARGEST = 1.7976931348623157e308  # float; whole numbers may have any length
+
 Check = Callable[[Any], Any]  # returns the value in its proper type, or raises ValueError
 
 
@@ -20,7 +22,8 @@ def number(low: float, *, above: bool = False, below: float = math.inf) -> Check
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("must be a number")
-        if not math.isfinite(value) or value < low or (above and value == low) or value >= below:
+        finite = abs(value) <= _LARGEST
+        if not finite or value < low or (above and value == low) or value >= below:
             raise ValueError(f"must be finite, {bound}{limit}")
         return float(value)
 
@@ -85,8 +88,7 @@ def name(value: Any) -> str:
 
 
 def device(value: Any) -> str:
-    kind, _, index = text(value).partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not index.isdigit()):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", text(value)):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
     return str(value)
 
@@ -100,7 +102,7 @@ def every(value: int | str) -> tuple[float, str]:
     Raises:
         ValueError: for anything else.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
         return float(value), "steps"
     match = re.fullmatch(r"(\d{1,9})([smh]?)", value) if isinstance(value, str) else None
     if match is None or (match[2] and not int(match[1])):

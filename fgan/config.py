@@ -233,7 +233,7 @@ def resolve(
         merged["on_nonfinite"] = known.get("on_nonfinite", "skip")
     for chosen, default in _ALTERNATIVES:
         if chosen in known and default not in known:
-            del merged[default]
+            merged.pop(default, None)  # an unknown architecture has no length
     checked = check(merged, set(given), file)
     follows = "lr" in dict(checked.get("sweep", ()))
     absent = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0 if follows else checked["lr"]}

@@ -45,13 +45,15 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # signals, too
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
         raise DiskError(
             f"{path} cannot be written: {error.strerror or error}.",
             "Check the free space and the permissions of its folder.",
@@ -78,7 +80,8 @@ def _write_all(handle: int, content: bytes | memoryview) -> None:
         left = left[os.write(handle, left[:_WRITE_BYTES]) :]
 
 
-def _umask() -> int:
+def umask() -> int:
+    """What this process takes from the permissions of new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

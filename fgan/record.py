@@ -61,15 +61,17 @@ class MetricsLog:
     def pending(self) -> Tensor:
         """What the next line will average so far, to be saved: [n, fields, ...], on the CPU.
 
-        Without what it will not average: those numbers are zero.
+        Of the losses' type, for rounding would show in the line; without what it will not
+        average: those numbers are zero.
         """
         if not self._window:
             return torch.zeros(0, len(Metrics._fields))
-        rows = torch.stack([torch.stack([x.float() for x in m]) for m in self._window])
+        dtype = self._window[0].gen_loss.dtype
+        rows = torch.stack([torch.stack([x.to(dtype) for x in m]) for m in self._window])
         return torch.where(rows[:, -1:] > 0, rows, 0).cpu()
 
     def resume(self, pending: Tensor | None) -> None:
-        """Go on with what `pending` gave, or with nothing."""
+        """Go on with what `pending` gave, or with nothing; what was added since is forgotten."""
         rows = [] if pending is None else [list(row.unbind()) for row in pending]
         self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
         self._checked = len(self._window)

@@ -57,14 +57,10 @@ def find(path: Path) -> Point:
     file, damaged = run.newest()
     saved = checkpoint.load(file)
     about = saved.about
-    try:
-        config = configs.resolve(base=about["config"])
-        step, rollbacks = int(about["step"]), int(about["rollbacks"])
-    except (KeyError, TypeError, ValueError, FganError) as error:
-        raise RunError(
-            f"{file} holds a configuration this version cannot use: {error}",
-            "Use the version that wrote it.",
-        ) from error
+    config = config_of(about, file)
+    step, rollbacks = about.get("step"), about.get("rollbacks")
+    if type(step) is not int or type(rollbacks) is not int or step < 0 or rollbacks < 0:
+        raise RunError(f"{file} does not say where its run stood.", "Use another checkpoint.")
     notes = [f"Passed over: {error.problem}" for error in damaged]
     if about.get("torch") != torch.__version__:
         notes.append(
@@ -72,6 +68,24 @@ def find(path: Path) -> Point:
             "the numbers may differ in their last bits."
         )
     return Point(run, file, saved, config, step, rollbacks, tuple(notes))
+
+
+def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
+    """The configuration in a checkpoint's facts.
+
+    Raises:
+        RunError: when it is not one of this version, or none at all.
+    """
+    base = about.get("config")
+    if not isinstance(base, dict):
+        raise RunError(f"{file} holds no configuration.", "Use another checkpoint.")
+    try:
+        return configs.resolve(base=base)
+    except FganError as error:
+        raise RunError(
+            f"{file} holds a configuration this version cannot use: {error.problem}",
+            "Use the version that wrote it.",
+        ) from error
 
 
 def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) -> Point:
@@ -124,7 +138,8 @@ def check_data(point: Point, now: Mapping[str, Any]) -> None:
     then = point.saved.about.get("data", now)
     if then == now:
         return
-    before, after = then["examples"], now["examples"]
+    before = then.get("examples") if isinstance(then, dict) else None
+    after = now["examples"]
     what = f"{before} examples then, {after} now" if before != after else "other examples"
     raise RunError(
         f"The data of {point.run.path} have changed: {what}.",

@@ -128,6 +128,12 @@ class RunDir:
         """Remove the directory and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def remove_empty(self) -> None:
+        """Remove the directory if it holds nothing but empty folders."""
+        for folder in (self.samples, self.checkpoints, self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def append_metrics(self, *rows: dict[str, Any]) -> None:
         """Add lines to ``metrics.jsonl``.
 
@@ -204,16 +210,16 @@ def step_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The newest checkpoint of a run directory; a file is one itself.
+def find_checkpoint(path: Path) -> Newest:
+    """The newest intact checkpoint of a run directory; a file is one itself, intact or not.
 
     Raises:
-        RunError: when ``path`` is neither.
+        RunError: when ``path`` is neither, or holds none that is intact.
     """
     if path.is_dir():
-        return RunDir(path).latest()
+        return RunDir(path).newest()
     if path.is_file():
-        return path
+        return Newest(path, [])
     raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
 
 

@@ -5,18 +5,19 @@ May import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fgan import assemble, checkpoint, images, rng, rundir
-from fgan import config as configs
+from fgan import assemble, checkpoint, files, images, resume, rng, rundir
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
-from fgan.errors import ConfigError, DiskError, FganError, RunError
+from fgan.errors import ConfigError, DiskError, RunError
 from fgan.game import init_state
 
 _CHUNK = 256  # samples made at once; the numbers behind a sample do not depend on N
@@ -30,16 +31,18 @@ def sample(
     member: int | None = None,
     device: str = "auto",
     out: Path | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Samples of the averaged generator of a run (of the plain one where there is no average).
 
     Args:
-        run: a run directory (its newest checkpoint is used) or a checkpoint file.
+        run: a run directory (its newest intact checkpoint is used) or a checkpoint file.
         num: N, at least 1.
-        seed: of the latents. Sample i depends on the seed and i alone.
+        seed: of the latents, from 0 up to 2^63 - 1. Sample i depends on the seed and i alone.
         member: of a population, from 0; None for a run of one GAN.
         out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
-            [N, H, W, C], else a folder of numbered PNGs. Must not exist.
+            [N, H, W, C], else a folder of numbered PNGs. Must not exist; appears whole.
+        notify: is told, in a sentence, of each damaged checkpoint that is passed over.
     Returns:
         uint8 [N, C, H, W] for images, float32 [N, D] for points; on the CPU.
     Raises:
@@ -47,11 +50,14 @@ def sample(
     """
     if num < 1:
         raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
-    if seed < 0:
-        raise ConfigError(f"--seed must be at least 0, not {seed}.", "Use another seed.")
-    file = rundir.find_checkpoint(run)
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed must be from 0 up to 2^63 - 1, not {seed}.", "Use another seed.")
     if out is not None:
         check_new(out)
+    file, passed_over = rundir.find_checkpoint(run)
+    for error in passed_over:
+        if notify is not None:
+            notify(f"Passed over: {error.problem}")
     saved = _member_of(checkpoint.load(file), file, member)
     samples = torch.cat(list(_chunks(saved, file, num, seed, device)))
     if out is not None:
@@ -95,13 +101,15 @@ def _chunks(
 
 
 def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...]]:
-    try:
-        return configs.resolve(base=about["config"]), tuple(int(n) for n in about["data_shape"])
-    except (KeyError, TypeError, ValueError, FganError) as error:
+    config = resume.config_of(about, file)
+    shape = about.get("data_shape")
+    sizes = shape if isinstance(shape, list) else []
+    if len(sizes) not in (1, 3) or not all(type(n) is int and 0 < n < 2**16 for n in sizes):
         raise RunError(
-            f"{file} holds a configuration this version cannot use: {error}",
-            "Use the version that wrote it.",
-        ) from error
+            f"{file} holds a shape of the data that cannot be: {shape}.",
+            "Use another checkpoint.",
+        )
+    return config, tuple(sizes)
 
 
 def check_new(out: Path) -> None:
@@ -128,12 +136,24 @@ def _write(samples: Tensor, out: Path) -> None:
             "Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz."
         )
     else:
-        try:
-            out.mkdir()
-        except OSError as error:
-            raise DiskError(
-                f"{out} cannot be made: {error.strerror}.", "Give another --out."
-            ) from error
-        digits = max(6, len(str(len(samples) - 1)))
+        _write_folder(samples, out)
+
+
+def _write_folder(samples: Tensor, out: Path) -> None:
+    """Numbered PNGs in a folder that gets its name when all of them are there."""
+    digits = max(6, len(str(len(samples) - 1)))
+    made = None
+    try:
+        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
         for i, image in enumerate(samples):
-            images.save_png(images.to_pil(image), out / f"{i:0{digits}d}.png")
+            images.save_png(images.to_pil(image), made / f"{i:0{digits}d}.png")
+        made.chmod(0o777 & ~files.umask())
+        made.rename(out)
+    except BaseException as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DiskError(
+                f"{out} cannot be made: {error.strerror or error}.", "Give another --out."
+            ) from error
+        raise

@@ -24,7 +24,7 @@ from fgan import resume as resuming
 from fgan.checks import every
 from fgan.config import TrainConfig
 from fgan.data import fingerprint, make_feed
-from fgan.errors import DivergedError
+from fgan.errors import DiskError, DivergedError
 from fgan.planning import Plan, make_batches, out_of_memory
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
@@ -131,7 +131,12 @@ def train(
         return Result(point.run, None, point.step, False)
     name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
     out = point.run if point else rundir.create(run_dir, name)
-    with out.acquire():
+    try:
+        held = out.acquire()
+    except DiskError:
+        out.remove_empty()
+        raise
+    with held:
         loop = None
         try:
             loop = _Loop(plan, observer, out, point)
@@ -162,16 +167,16 @@ class _Loop:
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config) from error
         self.steps = make_train_steps(plan.game, config)
-        rundir.write_config(out, configs.to_toml(config))
-        if plan.source.skipped:
-            rundir.write_skipped(out, plan.source.skipped)
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
         self.log = MetricsLog(out, make_batches(config, plan.source), config.members)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
-            self.go_back(point)
+            self.go_back(point)  # before anything is written: it may not fit
             for note in point.notes:
                 observer.noted(note)
+        rundir.write_config(out, configs.to_toml(config))
+        if plan.source.skipped:
+            rundir.write_skipped(out, plan.source.skipped)
         observer.started(plan, out)
         if point is not None:
             observer.noted(f"Resumed from {point.file}.")
@@ -228,7 +233,10 @@ class _Loop:
         save = last or stopped or self._save_due()
         # Reading the flag waits for the device: at every step only where that is free.
         check = self.plan.device.type == "cpu" or save or _due(done, config.log_every)
-        if check and not self.log.finite() and self._refused():
+        refused = check and not self.log.finite()
+        # An update may overflow where its gradient did not, which the next step would notice.
+        overflowed = (save or refused) and not bool(pytree.all_finite(self.state))
+        if (refused or overflowed) and self._gone_back(overflowed):
             return True
         # Not at a stop: the resumed run writes that line, as if nothing had happened.
         if last or _due(done, config.log_every):
@@ -262,10 +270,15 @@ class _Loop:
         self.last_saved, self.saved_at = self.done, time.monotonic()
         self.observer.wrote(path)
 
-    def _refused(self) -> bool:
-        """A step was not finite, and left the state as it was: halt, skip, or go back."""
+    def _gone_back(self, overflowed: bool) -> bool:
+        """After a step that was not finite: halt, skip it (False), or go back (True).
+
+        Args:
+            overflowed: the state is not finite, and no skipping will mend that; else the
+                step has left it as it was.
+        """
         policy = self.plan.config.on_nonfinite
-        if policy == "skip":
+        if policy == "skip" and not overflowed:
             return False
         if policy == "rollback" and self.last_saved and self.rollbacks < MAX_ROLLBACKS:
             step, rollbacks = self.done, self.rollbacks + 1
@@ -276,7 +289,7 @@ class _Loop:
                 f"({rollbacks} of {MAX_ROLLBACKS} times)."
             )
             return True
-        if bool(pytree.all_finite(self.state)):
+        if not overflowed:
             self.save()
         raise _diverged(self.done, self.out)
 
@@ -289,6 +302,6 @@ def _diverged(step: int, out: RunDir) -> DivergedError:
     saved = out.saved()
     kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
     return DivergedError(
-        f"Training diverged by step {step}: a loss or gradient is not finite. {kept}",
+        f"Training diverged by step {step}: a loss, gradient or weight is not finite. {kept}",
         "Try a lower --lr, another --loss or --optimizer.",
     )

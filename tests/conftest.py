@@ -1,10 +1,12 @@
-"""Settings of the whole suite: one thread, repeatable properties, one compile cache."""
+"""Settings of the whole suite, and the command as a fixture, here or in a process of its own."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
 
 if "FGAN_TESTS_CACHE" not in os.environ:
@@ -37,3 +39,43 @@ def fresh_dynamo():
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def fgan(monkeypatch, capfd, tmp_path):
+    """Run the command in a folder of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    caught = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    handlers = {number: signal.getsignal(number) for number in caught}
+
+    def run(*args):
+        from fgan_cli.main import main
+
+        monkeypatch.setattr(sys, "argv", ["fgan", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def command(tmp_path_factory):
+    """Start the command in a real process, with a fault or without; killed when the test ends."""
+    from processes import Command
+
+    place = tmp_path_factory.mktemp("said")
+    started = []
+
+    def start(folder, *args, fault=()):
+        started.append(Command(folder, place / str(len(started)), *args, fault=fault))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -22,6 +21,7 @@ if sys.platform == "win32":
     pytest.skip("kills and limits of POSIX", allow_module_level=True)
 
 import fault_children as children
+import processes
 
 MEBIBYTE = 2**20
 
@@ -29,13 +29,13 @@ MEBIBYTE = 2**20
 @pytest.fixture(scope="module")
 def start():
     """Start a function of fault_children in a process that has torch from its birth."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "pytest", "fgan.checkpoint", "fgan.rundir"])
     started = []
 
     def start(function, *args, talks=True):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=function, args=(*args, theirs) if talks else args)
+        ours, theirs = processes.context().Pipe()
+        process = processes.context().Process(
+            target=function, args=(*args, theirs) if talks else args
+        )
         process.start()
         theirs.close()
         started.append(process)

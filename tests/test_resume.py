@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,7 +14,6 @@ from fgan import resume, train
 from fgan.errors import ConfigError, DivergedError, RunError
 
 SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "log_every": 7}
-BIG = 1200  # steps: enough to be killed among them
 
 
 def settings(**options):
@@ -65,42 +60,6 @@ def test_stopped_and_resumed_is_never_interrupted(tmp_path, stop_at, disc_steps)
     resumed = train.resume(tmp_path / "part")
     assert (resumed.steps, resumed.stopped) == (20, False)
     assert_same_end(whole.run, resumed.run, 20)
-
-
-def kill_when_saved(args, run_dir, first_step):
-    """Start the command; SIGKILL it once a checkpoint of that step or a later one is there."""
-    child = subprocess.Popen([sys.executable, "-m", "fgan", *args], stderr=subprocess.PIPE)
-    try:
-        until = time.monotonic() + 240
-        while not any(
-            int(p.stem[5:]) >= first_step for p in (run_dir / "checkpoints").glob("step-*")
-        ):
-            assert child.poll() is None, child.stderr.read().decode()
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    finally:
-        child.kill()
-        child.stderr.close()
-
-
-@pytest.mark.parametrize(
-    "mode", ["--no-compile", pytest.param("--compile", marks=pytest.mark.slow)]
-)
-def test_killed_and_resumed_is_never_interrupted(tmp_path, mode):
-    options = [*mode.split(), "--steps", str(BIG), "--gen-hidden", "8", "--disc-hidden", "8",
-               "--batch-size", "32", "--log-every", "7", "--save-every", "50"]  # fmt: skip
-    args = ["train", "ring", *options, "--run-dir"]
-    killed = tmp_path / "killed"
-    kill_when_saved([*args, str(killed)], killed, 100)
-    point = resume.find(killed)
-    assert 100 <= point.step < BIG
-    resumed = train.resume(killed)
-    command = [sys.executable, "-m", "fgan", *args, str(tmp_path / "whole"), "-q"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    whole = train.rundir.RunDir(tmp_path / "whole")
-    assert_same_end(whole, resumed.run, BIG)
 
 
 def test_a_longer_run_is_the_longer_run(tmp_path):

@@ -1,0 +1,98 @@
+"""Real processes for tests: forked from a server that has the libraries loaded already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PRELOADED = (
+    "torch",
+    "torchvision.utils",
+    "pytest",
+    "fgan.train",
+    "fgan.sample",
+    "fgan.inspect",
+    "fgan_cli.main",
+    "fgan_cli.report",
+)
+
+
+def context() -> Any:
+    """Where processes come from; the same server for all test files."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(list(PRELOADED))
+    return made
+
+
+class Ended(NamedTuple):
+    """What a command ended with."""
+
+    code: int  # negative: by that signal
+    out: str
+    err: str
+
+
+class Command:
+    """``fgan`` with arguments in a process of its own, its output in files.
+
+    Args:
+        folder: where it runs; `place` beside it takes the output.
+        fault: is called with its arguments in the new process, before the command; it may
+            wrap what the operating system or the user gives, and nothing of ours.
+    """
+
+    def __init__(self, folder: Path, place: Path, *args: Any, fault: tuple[Any, ...] = ()) -> None:
+        self._out, self._err = place.with_suffix(".out"), place.with_suffix(".err")
+        self.process: BaseProcess = context().Process(
+            target=_command,
+            args=([str(a) for a in args], folder, self._out, self._err, *fault),
+        )
+        self.process.start()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text() if self._err.exists() else ""
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Until stderr holds a text."""
+        until = time.monotonic() + seconds
+        while text not in self.err:
+            assert self.process.is_alive(), f"it ended without {text!r}: {self.err}"
+            assert time.monotonic() < until, f"no {text!r} in {seconds} s: {self.err}"
+            time.sleep(0.01)
+
+    def ended(self, seconds: float = 120) -> Ended:
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still running: {self.err}"
+        return Ended(self.process.exitcode, self._out.read_text(), self.err)
+
+
+def _command(
+    args: list[str],
+    folder: Path,
+    out: Path,
+    err: Path,
+    fault: Callable[..., None] | None = None,
+    *fault_args: Any,
+) -> None:
+    os.chdir(folder)
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        stream.flush()
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, stream.fileno())
+        os.close(handle)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = ["fgan", *args]
+    if fault is not None:
+        fault(*fault_args)
+    from fgan_cli.main import main
+
+    main()
