@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from fgan_cli import report
 from rich.console import Console
-from step_time import machine
 
 import fgan
 from fgan import config, stepping, train
+from fgan.bench.machine import facts as machine
 
 CASES: dict[str, dict[str, Any]] = {
     "default": {},

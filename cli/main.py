@@ -21,6 +21,7 @@ import typer
 import fgan
 from fgan.errors import FganError, Interrupted
 
+from .bench import bench
 from .doctor import doctor
 from .inspect import inspect
 from .recipes import recipes
@@ -41,6 +42,7 @@ app.command()(sample)
 app.command()(recipes)
 app.command()(inspect)
 app.command()(doctor)
+app.command()(bench)
 
 
 def _version(value: bool) -> None:

@@ -106,7 +106,7 @@ def _system() -> dict[str, Any]:
     return {
         "os": platform.platform(),
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": len(affinity(0)) if affinity else os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -114,7 +114,7 @@ def _system() -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     try:
         if sys.platform == "darwin":
             return _output(["sysctl", "-n", "machdep.cpu.brand_string"])
@@ -137,7 +137,7 @@ def _devices() -> list[dict[str, Any]]:
     import torch
 
     found: list[dict[str, Any]] = [
-        {"name": "cpu", "model": _cpu_model(), "memory_bytes": _memory_bytes()}
+        {"name": "cpu", "model": cpu_model(), "memory_bytes": _memory_bytes()}
     ]
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(i)

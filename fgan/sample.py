@@ -53,7 +53,7 @@ def sample(
     if not 0 <= seed < 2**63:
         raise ConfigError(f"--seed must be from 0 up to 2^63 - 1, not {seed}.", "Use another seed.")
     if out is not None:
-        _check_out(out)
+        check_new(out)
     file, passed_over = rundir.find_checkpoint(run)
     for error in passed_over:
         if notify is not None:
@@ -112,13 +112,16 @@ def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, .
     return config, tuple(sizes)
 
 
-def _check_out(out: Path) -> None:
+def check_new(out: Path) -> None:
+    """Refuse to write where something is, or where no folder is.
+
+    Raises:
+        DiskError: in both cases.
+    """
     if out.exists() or out.is_symlink():
-        raise DiskError(f"{out} exists and is not replaced.", "Give another --out, or remove it.")
+        raise DiskError(f"{out} exists and is not replaced.", "Give another name, or remove it.")
     if not out.parent.is_dir():
-        raise DiskError(
-            f"There is no folder {out.parent}.", "Make it first, or give another --out."
-        )
+        raise DiskError(f"There is no folder {out.parent}.", "Make it first, or give another.")
 
 
 def _write(samples: Tensor, out: Path) -> None:

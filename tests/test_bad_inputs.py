@@ -186,6 +186,14 @@ BAD = {
         recipes --json : --json
         doctor mnist : mnist
         doctor --yaml : --yaml
+        bench --compare imperativ : imperative
+        bench --compare imperative --loss hinge : --loss
+        bench --repeats 2 : --repeats
+        bench --seconds 0 : --seconds
+        bench --batch-size 0 : --batch-size
+        bench --recipe mnist-mlp-smal : mnist-mlp-small
+        bench faces : --image-size
+        bench --plot bench.doc : --plot
         explode : explode
         --nonsense : --nonsense
         """,
@@ -244,12 +252,14 @@ BAD = {
         """
         train mnist --device cuda:99 : cuda
         sample points --device cuda:99 : cuda
+        bench --device cuda:99 : cuda
         """,
     ),
     **rows(
         7,
         """
         train --config absent.toml : absent.toml
+        bench --config absent.toml : absent.toml
         train --config folder : folder
         train ring --run-dir text.txt : text.txt
         train ring --run-dir text.txt/run : text.txt

@@ -140,6 +140,20 @@ def test_doctor_and_recipes(fgan):
     assert [line.split()[0] for line in out.splitlines()] == list(recipes.ALL)
 
 
+def test_bench_prints_a_table_or_json(fgan, tmp_path):
+    options = [*SMALL[2:], "--quick", "--repeats", 3, "--seconds", 0.001]
+    code, out, err = fgan("bench", "ring", *options, "--compare", "eager,imperative")
+    assert code == 0
+    assert re.search(r"^eager .* 1\.00 ", out, re.MULTILINE)
+    assert re.search(r"^imperative .*yes", out, re.MULTILINE)
+    assert "eager" not in err
+    options += ["--recipe", "mnist-mlp-small", "--compare", "imperative", "--json"]
+    code, out, _ = fgan("bench", *options)
+    found = json.loads(out)
+    assert (code, found["config"]["share_fakes"], found["shape"]) == (0, True, [1, 28, 28])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_pictures(fgan, tmp_path, monkeypatch):
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "faces").mkdir()
@@ -252,7 +266,8 @@ def test_help_version_and_usage_errors_stay_free_of_torch():
 import sys
 from fgan_cli.main import main
 for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"],
-             ["train", "mnist", "--lr", "nan"], ["train", "--nonsense"]):
+             ["train", "mnist", "--lr", "nan"], ["train", "--nonsense"],
+             ["bench", "--help"], ["bench", "--compare", "nothing"]):
     sys.argv = ["fgan", *args]
     try:
         main()
@@ -276,6 +291,14 @@ SURFACE = {
         --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
         --sample-every --save-every --keep --grid --on-nonfinite --resume --override --dry-run
         --quiet --help""",
+    "bench": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
+        --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
+        --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
+        --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
+        --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
+        --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
+        --stat-passes --sample-stats --ema --seed --device --dtype --threads --image-size
+        --channels --recipe --config --compare --repeats --seconds --quick --json --plot --help""",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",

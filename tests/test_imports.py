@@ -21,7 +21,7 @@ ROOMS = {
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
-        "summary", "train", "sample", "inspect", "doctor",
+        "summary", "train", "sample", "inspect", "doctor", "bench",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}

@@ -1,0 +1,160 @@
+"""Run every study and write down what it found.
+
+    python benchmarks/run.py
+
+Each study runs in a process of its own. What it finds goes to
+``benchmarks/results/<study>-<machine>.json``, with the hardware, the versions and the threads,
+and into the tables of ``summary-<machine>.md``, which is printed too. A study that fails or
+takes too long is named at the end, the others go on; the exit code is then 1. All of them
+together take about a quarter of an hour on two quiet cores: leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import compile_time
+import end_to_end
+import memory
+import scaling
+import step_time
+import torch
+from study import Found, markdown, say
+
+from fgan.bench.machine import slug
+
+HERE = Path(__file__).parent
+
+
+def overhead_table(found: Found) -> str:
+    rows = [
+        (f"`{name}`", case["bare_ms"], case["whole_ms"], f"{case['ratio']:.2f}×")
+        for name, case in found["cases"].items()
+    ]
+    columns = ["configuration", "bare step", "fgan train", "ratio"]
+    return "Milliseconds per step, alone and with all of the trainer.\n\n" + markdown(columns, rows)
+
+
+def population_table(found: Found) -> str:
+    rows = [
+        (
+            row["members"],
+            *row["microseconds"].values(),
+            f"{row['speedup']}×",
+            row["compiled_in_turn_microseconds"],
+            f"{row['speedup_over_compiled']}×",
+        )
+        for row in found["rows"]
+    ]
+    columns = ["members", "together", "imperative, in turn", "", "compiled, in turn", ""]
+    return "Microseconds per member and step.\n\n" + markdown(columns, rows)
+
+
+def dirac_table(found: Found) -> str:
+    rows = [
+        (row["game"], row["play"], f"{row['distance']:.2e}", row["verdict"])
+        for row in found["rows"]
+    ]
+    columns = ["game", "order of play", "distance", "verdict"]
+    return f"Distance from the equilibrium after {found['steps']} steps.\n\n" + markdown(
+        columns, rows
+    )
+
+
+class Study(NamedTuple):
+    """A script that prints JSON when asked to."""
+
+    title: str
+    table: Callable[[Found], str]
+    tiny: list[str]  # its arguments when only to see that it works
+    full: list[str] = []  # noqa: RUF012
+    minutes: float = 8.0  # to be stopped after; several times what it takes
+
+
+STUDIES: dict[str, Study] = {
+    "step_time": Study("A step", step_time.table, ["--tiny"], minutes=10),
+    "end_to_end": Study("The whole trainer", end_to_end.table, ["--tiny"]),
+    "compile_time": Study("Until the first step", compile_time.table, ["--tiny"]),
+    "trainer_overhead": Study(
+        "The trainer beside its step",
+        overhead_table,
+        ["--cases", "mnist-mlp-small", "--repeats", "1", "--steps", "20"],
+        ["--repeats", "5", "--steps", "500"],
+    ),
+    "scaling": Study("Growing", scaling.table, ["--tiny"]),
+    "memory": Study("Memory", memory.table, ["--tiny"]),
+    "population": Study(
+        "Several GANs at once",
+        population_table,
+        ["--members", "1,2", "--repeats", "3", "--seconds", "0.01"],
+        ["--members", "1,4,16", "--repeats", "9"],
+    ),
+    "dirac_gan": Study("The smallest game", dirac_table, []),
+}
+
+
+def run(name: str, study: Study, tiny: bool, results: Path, machine: str) -> str:
+    """One study, to its file; the section of the summary.
+
+    Raises:
+        RuntimeError: saying why there is none.
+    """
+    command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
+    command += study.tiny if tiny else study.full
+    begun = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, timeout=60 * study.minutes, check=True
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        section = f"## {study.title} (`benchmarks/{name}.py`)\n\n{study.table(found)}\n"
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"took more than {study.minutes:g} minutes") from error
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"ended with {error.returncode}") from error
+    except (ValueError, KeyError) as error:
+        raise RuntimeError(f"printed something else: {error!r}") from error
+    file = results / f"{name}-{machine}.json"
+    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    say(f"{name}: {time.perf_counter() - begun:.0f} s, {file}")
+    return section
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default=",".join(STUDIES), help="studies, with commas")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where to write")
+    parser.add_argument("--machine", default="", help="its name in the files' names")
+    parser.add_argument("--tiny", action="store_true", help="in little time, to see that it works")
+    args = parser.parse_args()
+    names = args.only.split(",")
+    if unknown := [name for name in names if name not in STUDIES]:
+        parser.error(f"no study {', '.join(unknown)}: there are {', '.join(STUDIES)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = args.machine or slug(device)
+    args.results.mkdir(parents=True, exist_ok=True)
+    begun, sections, failed = time.perf_counter(), [], []
+    for name in names:
+        say(f"{name} ...")
+        try:
+            sections.append(run(name, STUDIES[name], args.tiny, args.results, machine))
+        except RuntimeError as problem:
+            failed.append(f"{name} {problem}")
+            say(failed[-1])
+    summary = "\n".join(sections)
+    (args.results / f"summary-{machine}.md").write_text(summary, encoding="utf-8")
+    print(summary)
+    say(f"{(time.perf_counter() - begun) / 60:.1f} minutes")
+    if failed:
+        sys.exit(f"failed: {'; '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""``fgan bench``: the step against the loop a tutorial reader writes, measured here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fgan import bench as programs
+from fgan import config as configs
+from fgan import names, recipes
+from fgan.config import TrainConfig
+
+from .options import GAME, NETS, ROWS, with_options
+
+_SETS = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
+SHAPES_HELP = f"Whose shape examples have: {', '.join(_SETS)}. Nothing is read."
+_OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
+_FIELDS = [name for name, row in ROWS.items() if row.panel in (NETS, GAME) or name in _OTHERS]
+_MEASURE, _OUT = "Measuring", "Output"
+
+
+@with_options(*_FIELDS)
+def bench(
+    data: Annotated[
+        str,
+        typer.Argument(help=SHAPES_HELP, show_default=False),
+    ] = "",
+    *,
+    given: dict[str, Any],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of a known run, which other options override.",
+            rich_help_panel=_MEASURE,
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of options; the command line goes before it.",
+            rich_help_panel=_MEASURE,
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        str,
+        typer.Option(
+            help=f"Some of {', '.join(programs.PROGRAMS)}; first the baseline.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = ",".join(programs.DEFAULT),
+    repeats: Annotated[
+        int, typer.Option(help="Rounds; each times every program.", rich_help_panel=_MEASURE)
+    ] = 15,
+    seconds: Annotated[
+        float, typer.Option(help="Of each program in a round.", rich_help_panel=_MEASURE)
+    ] = 0.3,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Leave out starting, compiling, memory and counts.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUT)
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw every round into a .png, .svg or .pdf.",
+            rich_help_panel=_OUT,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure one step of the same GAN in several programs, interleaved.
+
+    On random images of the right shape, so nothing is read or downloaded. Prints medians,
+    quartiles, ratios with 95 % confidence, and what explains them; leave the machine alone
+    while it runs.
+    """
+    chosen = programs.parse_names(compare)
+    resolved = _resolve({**given, "data": data or None}, config, recipe)
+
+    from .train import _quiet_torch
+
+    _quiet_torch()
+    from fgan.bench import plot as plotting
+    from fgan.bench.compare import compare as measure
+
+    if plot is not None:
+        plotting.check(plot)
+    found = measure(
+        resolved,
+        chosen,
+        repeats=repeats,
+        seconds=seconds,
+        quick=quick,
+        notify=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if plot is not None:
+        plotting.draw(found, plot)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        from .tables import show
+
+        show(found)
+
+
+def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> TrainConfig:
+    """The configuration, for which a recipe needs no data."""
+    compiled = given | {"compile": True}
+    if recipe is None:
+        return configs.resolve(compiled, config)
+    if config is None:
+        compiled["data"] = given["data"] or "mnist"
+    return recipes.resolve(recipe, compiled, config)

@@ -1,0 +1,236 @@
+"""A whole comparison, from a configuration to one JSON-serialisable answer.
+
+First whether all programs do the same work, then each in processes of its own, then all of
+them in one process, interleaved with the machine's ceilings.
+
+Program: may import every lower room. Must not touch argv or the terminal.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fgan import bench, pytree
+from fgan import config as configs
+from fgan.bench import alone, machine, programs, timing
+from fgan.bench.counts import Ceilings, make_ceilings
+from fgan.bench.problem import Problem, Program, make_problem
+from fgan.bench.timing import Rounds
+from fgan.config import TrainConfig
+from fgan.errors import ConfigError, DeviceError
+
+SCHEMA = 1
+AGREEMENT_STEPS = 10
+_RESTLESS = 0.2  # of the median: quartiles farther apart say that something else was running
+
+Notify = Callable[[str], None]
+
+
+def compare(
+    config: TrainConfig,
+    names: Sequence[str] = bench.DEFAULT,
+    *,
+    repeats: int = 15,
+    seconds: float = 0.3,
+    quick: bool = False,
+    notify: Notify = lambda text: None,
+) -> dict[str, Any]:
+    """Compare programs on one problem.
+
+    Args:
+        config: of the networks, the batch, the device, the type of the matrix products.
+        names: of programs; the first that can be had is what the others are compared with.
+        repeats: rounds, at least 3.
+        seconds: of each program's block in a round.
+        quick: leave out what needs processes of their own: starting, compiling, memory,
+            counts.
+        notify: is told what is going on.
+    Returns:
+        - ``schema``, ``machine`` (`fgan.bench.machine.facts`), ``config``, ``shape`` of an
+          example, ``parameters`` of both networks, ``repeats``, ``baseline`` (a name);
+        - ``notes``: sentences about what was left out or should be doubted;
+        - ``programs``: by name, ``milliseconds`` of a step (`fgan.bench.timing.Spread`, and
+          ``each`` round), ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
+          ``cpus`` (CPU seconds per second), ``difference`` (largest relative one of a loss
+          from the baseline's, over ten steps on the same draws) and ``same_work``;
+          unless quick also ``alone`` (`fgan.bench.alone.measure`), ``flops`` of a step,
+          ``flops_of_ceiling``, ``bytes_of_ceiling``, ``payback_steps`` (by "cold" and
+          "cached": the step from which the time for compiling is regained, None for never);
+        - ``ceilings``: ``flops_per_second`` and ``bytes_per_second`` (medians).
+    Raises:
+        ConfigError: for options a program does not know, or less than 3 repeats.
+        DeviceError: for a device, a compiler or a package that this machine does not have.
+    """
+    if repeats < 3:
+        raise ConfigError(f"--repeats {repeats} gives no spread.", "Use at least 3.")
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds {seconds:g} is no length of time.", "Use 0.3.")
+    problem = make_problem(config)
+    notes = [text for name in names if (text := programs.missing(name))]
+    made: dict[str, Program] = {}
+    for name in names:
+        if programs.missing(name) is None:
+            try:
+                made[name] = programs.make_program(name, problem)
+            except DeviceError as error:  # JAX without this device
+                if name != "jax":
+                    raise
+                notes.append(f"jax is left out: {error.problem}")
+    if not made:
+        raise DeviceError("None of the programs can be had here.", "pip install jax optax.")
+    apart: dict[str, dict[str, Any]] = {}
+    if not quick:
+        for name in made:
+            notify(f"{name}: starting{' and compiling' if name in bench.COMPILED else ''} ...")
+            apart[name] = alone.measure(name, config)
+    notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
+    differences = programs.differences(made, problem, AGREEMENT_STEPS)
+    notify(f"Timing {len(made)} programs in {repeats} rounds ...")
+    ceilings = make_ceilings(problem.device, config.dtype)
+    rounds = _time(made, ceilings, repeats, seconds)
+    baseline = next(iter(made))
+    state = problem.init()
+    found = {
+        name: _about(name, baseline, problem, rounds, ceilings, differences[name], apart)
+        for name in made
+    }
+    notes += _doubts(found, rounds)
+    return {
+        "schema": SCHEMA,
+        "machine": machine.facts(problem.device),
+        "config": configs.as_dict(config),
+        "shape": list(problem.shape),
+        "parameters": [pytree.size(state.gen.params), pytree.size(state.disc.params)],
+        "repeats": repeats,
+        "baseline": baseline,
+        "programs": found,
+        "ceilings": {
+            "flops_per_second": ceilings.product_flops / _median(rounds, "product"),
+            "bytes_per_second": ceilings.copy_bytes / _median(rounds, "copy"),
+        },
+        "notes": notes,
+    }
+
+
+def _time(made: dict[str, Program], ceilings: Ceilings, repeats: int, seconds: float) -> Rounds:
+    """All programs and both ceilings, each warm, in rounds."""
+    runs = {name: program.run for name, program in made.items()}
+    runs |= {"product": ceilings.product, "copy": ceilings.copy}
+    for run in runs.values():
+        run(1)  # compiles
+        run(2)
+    gc.collect()
+    return timing.interleave(runs, repeats=repeats, seconds=seconds)
+
+
+def _median(rounds: Rounds, name: str) -> float:
+    return timing.spread(rounds.seconds[name]).median
+
+
+def _about(
+    name: str,
+    baseline: str,
+    problem: Problem,
+    rounds: Rounds,
+    ceilings: Ceilings,
+    difference: float,
+    apart: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """What is known of one program."""
+    times, config = rounds.seconds[name], problem.config
+    milliseconds = [1e3 * t for t in times]
+    images = config.batch_size * config.disc_steps
+    about: dict[str, Any] = {
+        "milliseconds": timing.spread(milliseconds)._asdict() | {"each": milliseconds},
+        "speedup": timing.ratio(rounds.seconds[baseline], times)._asdict(),
+        "images_per_second": images / _median(rounds, name),
+        "cpus": rounds.cpus[name],
+        "difference": difference,
+        "same_work": difference <= programs.tolerance(name, problem),
+    }
+    if not apart:
+        return about
+    return about | _explained(name, baseline, apart, rounds, ceilings)
+
+
+def _explained(
+    name: str,
+    baseline: str,
+    apart: dict[str, dict[str, Any]],
+    rounds: Rounds,
+    ceilings: Ceilings,
+) -> dict[str, Any]:
+    """What the measurements in processes of their own add to the times."""
+    first = _first(apart[name])
+    flops = first["flops"] or _flops_of_the_step(apart)
+
+    def of_ceiling(work: float | None, kind: str, most: float) -> float | None:
+        if not work:
+            return None
+        return timing.ratio(rounds.seconds[kind], rounds.seconds[name]).median * work / most
+
+    # The ceiling is that of the type of the run's products.
+    alike = name != "bfloat16"
+    gain = _median(rounds, baseline) - _median(rounds, name)
+    return {
+        "alone": apart[name],
+        "flops": flops,
+        "flops_of_ceiling": (
+            of_ceiling(flops, "product", ceilings.product_flops) if alike else None
+        ),
+        "bytes_of_ceiling": of_ceiling(first["bytes"], "copy", ceilings.copy_bytes),
+        "payback_steps": {
+            kind: payback(
+                facts["first_step_seconds"] - _first(apart[baseline])["first_step_seconds"], gain
+            )
+            for kind, facts in apart[name].items()
+            if name != baseline
+        },
+    }
+
+
+def _first(facts: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(iter(facts.values()))
+    return found
+
+
+def _flops_of_the_step(apart: dict[str, dict[str, Any]]) -> int | None:
+    """For what cannot be counted itself but computes what the pure step does."""
+    pure = [_first(facts)["flops"] for name, facts in apart.items() if name != "imperative"]
+    return next((flops for flops in pure if flops), None)
+
+
+def payback(cost: float, gain: float) -> int | None:
+    """The step from which a cost at the start is regained by a gain at every step.
+
+    Args:
+        cost: in seconds, more than the other program's; gain: of each step, in seconds.
+    Returns:
+        The number of the step, 0 when there is nothing to regain, None for never.
+
+    >>> payback(10.0, 0.003)
+    3334
+    """
+    if cost <= 0 and gain >= 0:
+        return 0
+    return math.ceil(cost / gain) if gain > 0 else None
+
+
+def _doubts(found: dict[str, dict[str, Any]], rounds: Rounds) -> list[str]:
+    """Sentences about what should be doubted."""
+    notes = [
+        f"{name} does not compute the same: its losses differ by {about['difference']:.1e}."
+        for name, about in found.items()
+        if not about["same_work"]
+    ]
+    spreads = {name: timing.spread(times) for name, times in rounds.seconds.items()}
+    restless = [name for name, s in spreads.items() if s.q3 - s.q1 > _RESTLESS * s.median]
+    if restless:
+        notes.append(
+            f"The times of {', '.join(restless)} vary by more than a fifth: something else was "
+            "running. Trust ratios before times."
+        )
+    return notes

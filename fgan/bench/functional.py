@@ -1,0 +1,65 @@
+"""The library's own step as a program: eager or compiled, pure or donated.
+
+It draws its noise as a training run does (`fgan.stepping.DrawAhead`), inside the timed region.
+
+Program: may import every lower room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fgan import assemble, rng
+from fgan.bench.problem import Losses, Problem, Program
+from fgan.compile import compile_step
+from fgan.config import TrainConfig
+from fgan.game import Due
+from fgan.step import Step, make_steps
+from fgan.stepping import DrawAhead, step_family
+from fgan.types import Draws
+
+
+def family(config: TrainConfig) -> str:
+    """The name of a configuration's donated steps here, see `fgan.ahead`."""
+    return f"{step_family(config)} bench"
+
+
+def make_functional(
+    problem: Problem, *, compiled: bool, donate: bool = False, dtype: str | None = None
+) -> Program:
+    """The pure step of a problem.
+
+    Args:
+        compiled: into one graph.
+        donate: write the new state into the old one's memory.
+        dtype: of the matrix products, in place of the problem's own.
+    """
+    config = replace(problem.config, compile=compiled, dtype=dtype or problem.config.dtype)
+    game = assemble.make_game(config, problem.shape)
+
+    def wrap(step: Step, due: Due) -> Step:
+        # As in a run, a donated step is found by its name; it is not the run's own, which
+        # takes images as they are stored.
+        name = f"{family(config)}/{due}" if donate else ""
+        return compile_step(step, donate=donate, name=name)
+
+    steps = make_steps(game, wrap) if compiled else make_steps(game)
+    draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
+    state, done = problem.init(), 0
+
+    def run(count: int) -> None:
+        nonlocal state, done
+        for _ in range(count):
+            state, _ = steps(done)(state, problem.real, draw(done))
+            done += 1
+        problem.wait()
+
+    def losses(draws: Sequence[Draws]) -> list[Losses]:
+        fresh, found = problem.init(), []
+        for number, each in enumerate(draws):
+            fresh, metrics = steps(number)(fresh, problem.real, each)
+            found.append((metrics.gen_loss.item(), metrics.disc_loss.item()))
+        return found
+
+    return Program(run, losses)

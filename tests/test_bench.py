@@ -1,0 +1,433 @@
+"""Comparisons: programs that do the same work, times that can be trusted, and their surface."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fgan import bench
+from fgan import config as configs
+from fgan.bench import alone, compare, counts, plot, programs, timing
+from fgan.bench.imperative import Loop
+from fgan.bench.machine import slug
+from fgan.bench.problem import Problem, data_shape, make_problem
+from fgan.errors import ConfigError, DeviceError, DiskError, FganError
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SMALL = {
+    "image_size": 4, "z_dim": 5, "gen_hidden": (8, 6), "disc_hidden": (7, 6),
+    "batch_size": 12, "lr": 0.01, "disc_lr": 0.02,
+}  # fmt: skip
+CASES = {
+    "defaults": {},
+    "bare": {"batch_norm": "none", "ema": 0.0, "disc_loss_scale": 0.5},
+    "dropout, shared fakes": {"dropout": 0.3, "share_fakes": True, "disc_steps": 2},
+    "dropout, same z": {"dropout": 0.3, "same_z": True, "batch_norm": "after_first"},
+    "other activations": {
+        "gen_activation": "relu", "disc_activation": "tanh", "output": "sigmoid",
+    },
+    "points": {"data": "ring", "image_size": 0},
+}  # fmt: skip
+TINY = {"gen_hidden": (4,), "disc_hidden": (4,), "batch_norm": "none"}
+DCGAN = {"arch": "dcgan", "image_size": 16, "features": 3, "batch_size": 4, "z_dim": 5}
+
+
+def problem(**options: object) -> Problem:
+    base = {} if options.get("arch") == "dcgan" else SMALL
+    return make_problem(configs.resolve({"compile": True, "device": "cpu", **base, **options}))
+
+
+def losses(name: str, of: Problem, num_steps: int = 10) -> np.ndarray:
+    return np.array(programs.make_program(name, of).losses(of.draws(num_steps)))
+
+
+@pytest.mark.parametrize("options", [*CASES.values(), DCGAN], ids=[*CASES, "dcgan"])
+def test_the_tutorials_loop_computes_what_the_step_computes(options):
+    of = problem(**options, dtype="float64")
+    np.testing.assert_allclose(losses("imperative", of), losses("eager", of), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_jax_computes_what_the_tutorials_loop_computes(options):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    of = problem(**options)
+    np.testing.assert_allclose(losses("jax", of), losses("imperative", of), rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_programs_compute_the_same():
+    of = problem(**TINY)
+    made = {
+        name: programs.make_program(name, of)
+        for name in ("imperative", "compiled", "compiled-donated")
+    }
+    found = programs.differences(made, of)
+    assert list(found) == list(made)
+    assert found["imperative"] == 0
+    assert all(found[name] <= programs.tolerance(name, of) for name in made)
+    # A program goes on from where it was, whatever its losses were asked for.
+    before = made["compiled-donated"].losses(of.draws(2))
+    made["compiled-donated"].run(3)
+    assert made["compiled-donated"].losses(of.draws(2)) == before
+
+
+@pytest.mark.parametrize("options", [{"lr": 0.011}, {"slope": 0.1}, {"disc_loss_scale": 0.9}])
+def test_other_work_is_seen(options):
+    of, other = problem(), problem(**options)
+    made = {
+        "imperative": programs.make_program("imperative", of),
+        "eager": programs.make_program("eager", other),
+    }
+    assert programs.differences(made, of)["eager"] > programs.tolerance("eager", of)
+
+
+def test_bfloat16_in_the_tutorials_loop_is_bfloat16():
+    plain, low = (losses("imperative", problem(dtype=d)) for d in ("float32", "bfloat16"))
+    distance = np.abs(plain - low).max()
+    assert 1e-5 < distance < 0.1
+
+
+def test_the_loop_without_draws_makes_noise_of_its_own():
+    torch.manual_seed(0)
+    loop = Loop(problem(dropout=0.5))
+    assert len({loop.step()[1].item() for _ in range(4)}) == 4
+    assert loop.average is not None
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "word"),
+    [
+        ("imperative", {"loss": "hinge"}, "--loss hinge"),
+        ("imperative", {"r1": 1.0}, "--r1 1.0"),
+        ("imperative", {"order": "simultaneous"}, "--order simultaneous"),
+        ("imperative", {"lr_schedule": "linear"}, "--lr-schedule linear"),
+        ("jax", {"lr_warmup": 3}, "--lr-warmup 3"),
+        ("imperative", {**DCGAN, "disc_batches": "together"}, "--disc-batches together"),
+        ("jax", {"optimizer": "sgd"}, "--optimizer sgd"),
+        ("jax", DCGAN, "--arch dcgan"),
+        ("jax", {"dtype": "float64"}, "--dtype float64"),
+    ],
+)
+def test_what_a_program_does_not_know_is_refused(program, options, word):
+    with pytest.raises(ConfigError, match=word):
+        programs.make_program(program, problem(**options))
+
+
+def test_shapes_without_data():
+    def shape(**options):
+        return data_shape(configs.resolve(options))
+
+    assert shape() == (1, 28, 28)
+    assert shape(data="cifar10") == (3, 32, 32)
+    assert shape(data="grid") == (2,)
+    assert shape(data="mnist", image_size=64, channels=3) == (3, 64, 64)
+    assert shape(data="faces", image_size=50) == (3, 50, 50)
+    with pytest.raises(ConfigError, match="faces"):
+        shape(data="faces")
+
+
+def test_the_reals_lie_where_the_generator_puts_its_fakes():
+    real = problem().real
+    assert real.shape == (12, 1, 4, 4)
+    assert -1 <= real.min() < -0.8
+    assert 0.8 < real.max() <= 1
+    real = problem(output="sigmoid", disc_steps=3).real
+    assert real.shape == (3, 12, 1, 4, 4)
+    assert 0 <= real.min() < 0.1
+
+
+def test_programs_take_turns():
+    seen = []
+
+    def program(name, pause):
+        def run(count):
+            seen.append(name)
+            time.sleep(pause * count)
+
+        return run
+
+    rounds = timing.interleave(
+        {"a": program("a", 0.004), "b": program("b", 0.001)}, repeats=4, seconds=0.02
+    )
+    assert seen[-8:] == ["a", "b"] * 4
+    assert {name: len(times) for name, times in rounds.seconds.items()} == {"a": 4, "b": 4}
+    assert rounds.steps["b"] > rounds.steps["a"] >= 1
+    assert min(rounds.seconds["a"]) >= 0.004
+    assert max(rounds.cpus.values()) < 0.9  # asleep
+
+
+def test_ratios_are_taken_within_rounds():
+    slow = [1.0, 10.0, 2.0, 7.0, 30.0]
+    assert timing.ratio(slow, [t / 3 for t in slow]) == pytest.approx((3, 3, 3))
+    with pytest.raises(ValueError, match="pairs"):
+        timing.ratio([1.0], [1.0, 2.0])
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        noise = np.exp(0.2 * generator.standard_normal((2, 15)))
+        found = timing.ratio(list(2 * noise[0]), list(noise[1]))
+        assert found.low <= found.median <= found.high
+        hits += found.low <= 2 <= found.high
+    assert 175 <= hits <= 199
+
+
+def test_five_numbers():
+    assert timing.spread([3.0, 1.0, 9.0, 2.0, 4.0]) == (3.0, 2.0, 4.0, 1.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("cost", "gain", "step"),
+    [(10.0, 0.003, 3334), (10.0, 0.0, None), (10.0, -1.0, None), (0.0, 1.0, 0), (-3.0, 1.0, 0),
+     (-3.0, -1.0, None)],
+)  # fmt: skip
+def test_when_compiling_has_paid_back(cost, gain, step):
+    assert compare.payback(cost, gain) == step
+
+
+def test_counts_of_what_can_be_counted_by_hand():
+    a, b = torch.ones(2, 3), torch.ones(3, 4)
+
+    def run():
+        product = a @ b  # [2, 4]
+        return product.view(8).t().relu_()
+
+    found = counts.count(run)
+    assert found.operations == 2  # views do not count
+    assert found.flops == 2 * 2 * 3 * 4
+    assert found.bytes == 4 * (6 + 12 + 8) + 4 * (8 + 8)
+
+
+@pytest.mark.parametrize("share_fakes", [False, True])
+def test_the_flops_of_a_step(share_fakes):
+    of = problem(batch_norm="none", share_fakes=share_fakes)
+    sizes = of.config
+    gen = [sizes.z_dim, *sizes.gen_hidden, math.prod(of.shape)]
+    disc = [math.prod(of.shape), *sizes.disc_hidden, 1]
+    g, d = (
+        2 * sizes.batch_size * sum(a * b for a, b in itertools.pairwise(widths))
+        for widths in (gen, disc)
+    )
+    first_g, first_d = (2 * sizes.batch_size * w[0] * w[1] for w in (gen, disc))
+    again = 0 if share_fakes else g
+    # D forward and back to its weights on both batches; G forward and back to its weights.
+    both = 2 * (3 * d - first_d) + (3 * g - first_g) + again
+    for name, judging in (
+        ("eager", 2 * d),  # D forward and back to its input
+        ("imperative", 3 * d),  # and to its weights, which nobody needs
+    ):
+        program = programs.make_program(name, of)
+        program.run(1)
+        found = counts.count(lambda program=program: program.run(1)).flops
+        assert found == both + judging, name
+
+
+def test_ceilings_take_time_in_proportion():
+    ceilings = counts.make_ceilings(torch.device("cpu"), "float32")
+    assert ceilings.product_flops == 2 * 1024**3
+    begun = time.perf_counter()
+    ceilings.product(1)
+    ceilings.copy(1)
+    assert time.perf_counter() > begun
+
+
+MIB = 2**20
+
+
+def test_what_a_call_holds():
+    kept = {}
+
+    def run():
+        kept["old"] = None  # 3 MiB go
+        a = torch.ones(MIB // 4)
+        b = torch.ones(2 * MIB // 4)
+        del a
+        kept["old"] = torch.ones(3 * MIB // 4)
+        return b
+
+    assert alone.held(run, torch.device("cpu")) == 2 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the mark can be reset on Linux only")
+def test_the_peak_is_that_since_the_reset():
+    torch.ones(64 * MIB // 4)
+    alone.reset_peak(False)
+    before = alone.peak(False)
+    torch.ones(32 * MIB // 4)
+    assert 24 * MIB < alone.peak(False) - before < 48 * MIB
+
+
+def test_facts_about_what_is_compiled():
+    cold, cached = alone.measure("compiled-donated", problem(**TINY).config).values()
+    for facts in (cold, cached):
+        assert (facts["graphs"], facts["breaks"], facts["recompiled"]) == (1, 0, 0)
+        assert facts["flops"] > 1000
+    assert cold["kernels"] > 1
+    assert cold["bytes"] > 0
+    assert (cached["kernels"], cached["bytes"]) == (None, None)  # nothing was made
+    assert cached["first_step_seconds"] < cold["first_step_seconds"]
+
+
+def test_a_process_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(FganError, match="eager ended with 1"):
+        alone.measure("eager", problem().config)
+
+
+@pytest.fixture(scope="module")
+def found():
+    config = problem().config
+    said = []
+    answer = compare.compare(
+        config, ["imperative", "eager"], repeats=5, seconds=0.01, notify=said.append
+    )
+    assert any("eager" in text for text in said)
+    return json.loads(json.dumps(answer))
+
+
+def test_the_answer(found):
+    assert found["schema"] == compare.SCHEMA
+    assert found["baseline"] == "imperative"
+    assert found["shape"] == [1, 4, 4]
+    assert found["machine"]["threads"] == torch.get_num_threads()
+    assert list(found["programs"]) == ["imperative", "eager"]
+    base, eager = found["programs"].values()
+    assert base["speedup"] == {"median": 1, "low": 1, "high": 1}
+    assert base["difference"] == 0
+    for about in (base, eager):
+        times = about["milliseconds"]
+        assert len(times["each"]) == 5
+        assert times["least"] <= times["q1"] <= times["median"] <= times["q3"] <= times["most"]
+        assert about["images_per_second"] == pytest.approx(12_000 / times["median"])
+        assert about["same_work"]
+        assert 0 < about["flops_of_ceiling"] < 1
+        assert about["bytes_of_ceiling"] > 0
+        facts = about["alone"]["first"]
+        assert facts["process_seconds"] > facts["first_step_seconds"] > 0
+        assert facts["peak_bytes"] > 50 * MIB
+        assert facts["step_bytes"] > 1000
+        assert facts["kernels"] == facts["operations"] > 100
+        assert (facts["graphs"], facts["recompiled"]) == (None, None)
+    assert base["payback_steps"] == {}
+    assert list(eager["payback_steps"]) == ["first"]
+    assert found["ceilings"]["flops_per_second"] > 1e8
+    assert found["ceilings"]["bytes_per_second"] > 1e7
+
+
+def test_the_table(found, capsys):
+    from fgan_cli.tables import show
+
+    show(found)
+    out = capsys.readouterr().out
+    assert "batch 12" in out
+    for about, name in zip(found["programs"].values(), found["programs"], strict=True):
+        row = next(line for line in out.splitlines() if line.startswith(name))
+        assert f"{about['speedup']['median']:.2f}" in row
+        assert "yes" in row
+    assert "…" not in out
+    found = json.loads(json.dumps(found))
+    found["programs"]["eager"]["same_work"] = False
+    show(found)
+    assert "NO" in capsys.readouterr().out
+
+
+def test_different_work_is_noted():
+    about = {"same_work": False, "difference": 0.5}
+    rounds = timing.Rounds({"eager": [1.0] * 5}, {}, {})
+    (note,) = compare._doubts({"eager": about}, rounds)
+    assert "eager does not compute the same" in note
+    restless = timing.Rounds({"eager": [1.0, 2.0, 3.0, 4.0, 5.0]}, {}, {})
+    (note,) = compare._doubts({"eager": about | {"same_work": True}}, restless)
+    assert "eager vary" in note
+
+
+def test_without_jax_the_others_are_compared(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "jax" else real(name, *rest),
+    )
+    config = problem().config
+    found = compare.compare(config, ["jax", "eager"], repeats=3, seconds=0.005, quick=True)
+    assert list(found["programs"]) == ["eager"]
+    assert any("jax is left out" in note for note in found["notes"])
+    assert "alone" not in found["programs"]["eager"]
+    with pytest.raises(DeviceError):
+        compare.compare(config, ["jax"], quick=True)
+
+
+def test_a_schedule_without_a_run_has_some_length():
+    assert len(losses("eager", problem(lr_schedule="cosine"), 2)) == 2
+
+
+def test_a_population_is_refused():
+    with pytest.raises(ConfigError, match="population"):
+        problem(seeds=(1, 2))
+
+
+@pytest.mark.parametrize("options", [{"repeats": 2}, {"seconds": 0.0}, {"seconds": math.nan}])
+def test_measurements_without_meaning_are_refused(options):
+    with pytest.raises(ConfigError):
+        compare.compare(problem().config, ["eager"], quick=True, **options)
+
+
+def test_names_of_programs():
+    assert bench.parse_names("jax, eager,") == ["jax", "eager"]
+    assert programs.MAKERS.keys() == bench.PROGRAMS.keys()
+    assert {*bench.DEFAULT, *bench.COMPILED} <= bench.PROGRAMS.keys()
+    for text, word in (("", "no program"), ("eagr", "eager"), ("jax,jax", "twice")):
+        with pytest.raises(ConfigError, match=word):
+            bench.parse_names(text)
+
+
+def test_a_plot(found, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    plot.draw(found, tmp_path / "bench.svg")
+    drawn = (tmp_path / "bench.svg").read_text(encoding="utf-8")
+    assert drawn.count("<use") >= 10  # a dot for each round of each program
+
+
+def test_a_plot_that_cannot_be_is_refused_first(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"x\.txt"):
+        plot.check(tmp_path / "x.txt")
+    with pytest.raises(DiskError):
+        plot.check(tmp_path / "absent" / "x.png")
+    (tmp_path / "mine.png").write_text("mine")
+    with pytest.raises(DiskError):
+        plot.check(tmp_path / "mine.png")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match="matplotlib"):
+        plot.check(tmp_path / "x.png")
+
+
+def test_a_name_for_files():
+    assert slug(torch.device("cpu")).replace("-", "").isalnum()
+
+
+def test_the_studies_run_and_a_failure_stops_none_of_them(tmp_path):
+    def run(*args):
+        command = [sys.executable, BENCHMARKS / "run.py", "--tiny", "--results", tmp_path]
+        return subprocess.run(
+            [*command, "--machine", "here", *args], capture_output=True, text=True, check=False
+        )
+
+    done = run("--only", "scaling")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "scaling-here.json").read_text())["rows"]
+    assert [row["value"] for row in rows] == [4, 64, 4]
+    assert "| width 4 |" in (tmp_path / "summary-here.md").read_text()
+    assert "| width 4 |" in done.stdout
+    assert run("--only", "nonsense").returncode == 2
