@@ -217,11 +217,11 @@ class _Loop:
                 self.log.add(metrics)
                 self.done += 1
                 self.observer.advanced(self.done)
-                if self.done == 1:  # not before: drawing imports a second's worth of libraries
-                    self.pictures.reals()
                 stopped = self.observer.stop_requested()
                 if self._after_step(stopped):
                     return False
+                if self.done == 1:  # not before: drawing imports a second's worth of libraries
+                    self.pictures.reals()
                 if stopped:
                     return True
         return False
