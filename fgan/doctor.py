@@ -166,11 +166,11 @@ def _output(command: list[str]) -> str:
 
 
 def _caches() -> dict[str, Any]:
+    from fgan.data.cache import cache_folder
+
     named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     inductor = Path(named) if named else Path(tempfile.gettempdir(), f"torchinductor_{_user()}")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    ours = os.environ.get("FGAN_CACHE") or os.path.join(base, "fgan")
-    return {"inductor": _folder(inductor), "fgan": _folder(Path(ours).expanduser())}
+    return {"inductor": _folder(inductor), "fgan": _folder(cache_folder())}
 
 
 def _user() -> str:

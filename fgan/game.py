@@ -65,7 +65,8 @@ class Game:
             of the reals; what its passes do to running statistics is dropped.
         instance_noise: standard deviation of normal noise on whatever the discriminator
             sees, reals and fakes, in every loss and penalty; at least 0. A number, or a
-            schedule of the number of the step.
+            schedule of the number of the step (Sønderby et al. 2017, arXiv:1610.04490;
+            Arjovsky and Bottou 2017, arXiv:1701.04862, section 3).
         clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
             after each of its updates; 0 for not at all.
 

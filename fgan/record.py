@@ -56,13 +56,13 @@ class MetricsLog:
         return len(good) == len(unchecked)
 
     def pending(self) -> Tensor:
-        """What the next line will average so far, to be saved: [n, fields], on the CPU."""
+        """What the next line will average so far, to be saved: float32 [n, fields], CPU."""
         rows = [torch.stack([m.float() for m in metrics]).cpu() for metrics in self._window]
         return torch.stack(rows) if rows else torch.zeros(0, len(Metrics._fields))
 
-    def resume(self, pending: Tensor) -> None:
-        """Go on with what `pending` gave."""
-        rows = [list(row.unbind()) for row in pending]
+    def resume(self, pending: Tensor | None) -> None:
+        """Go on with what `pending` gave, or with nothing."""
+        rows = [] if pending is None else [list(row.unbind()) for row in pending]
         self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
 
     def write(self, step: int) -> dict[str, Any]:

@@ -103,15 +103,17 @@ def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
         head_start.wait()
     game = assemble.make_game(config, source.shape)
     steps = config.steps or _batches(config, source).num_steps(config.epochs)
-    shapes = [model.init(rng.key(config.seed))[0] for model in (game.gen, game.disc)]
+    gen_size, disc_size = (
+        pytree.size(model.init(rng.key(config.seed))[0]) for model in (game.gen, game.disc)
+    )
     return Plan(
         config=replace(config, device=str(device), threads=torch.get_num_threads()),
         source=source,
         game=game,
         device=device,
         steps=steps,
-        gen_size=pytree.size(shapes[0]),
-        disc_size=pytree.size(shapes[1]),
+        gen_size=gen_size,
+        disc_size=disc_size,
     )
 
 
@@ -204,7 +206,8 @@ class _Loop:
     def go_back(self, point: resuming.Point) -> None:
         """Take the state of a checkpoint; what was logged after it is forgotten."""
         self.state = checkpoint.restore(point.saved, self.state, point.file)
-        self.log.resume(point.saved.tensors[checkpoint.PENDING].to(self.plan.device))
+        pending = point.saved.tensors.get(checkpoint.PENDING)
+        self.log.resume(None if pending is None else pending.to(self.plan.device))
         self.out.cut_metrics(point.step)
         self.done = self.last_saved = point.step
         self.rollbacks = point.rollbacks

@@ -6,25 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import LOGITS, MODERATE, weights
 from support import signed
 from torch.func import grad
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fgan import losses
 
-MODERATE = st.floats(-8, 8, allow_subnormal=False)
-LOGITS = st.lists(st.tuples(MODERATE, MODERATE), min_size=1, max_size=6).map(
-    lambda rows: torch.tensor(rows, dtype=torch.float64).unbind(-1)
-)
 # Sums of a few terms up to 16; -log p near p = 1 has the rounding of p as absolute error.
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def weights(n: int) -> st.SearchStrategy[torch.Tensor]:
-    """Probabilities of n points, each above zero."""
-    return st.lists(st.floats(0.05, 1), min_size=n, max_size=n).map(
-        lambda w: torch.tensor(w, dtype=torch.float64) / sum(w)
-    )
 
 
 def test_scores_by_hand():

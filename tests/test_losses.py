@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import LOGITS, weights
 from support import run_steps, signed, small_game
 from torch.func import grad, vmap
 
@@ -15,19 +16,8 @@ import fgan
 from fgan import losses, rng
 from fgan.compile import compile_function
 
-MODERATE = st.floats(-8, 8, allow_subnormal=False)
-LOGITS = st.lists(st.tuples(MODERATE, MODERATE), min_size=1, max_size=6).map(
-    lambda rows: torch.tensor(rows, dtype=torch.float64).unbind(-1)
-)
 # log(1 - D) loses up to log2(e^8) = 12 of 53 bits to 1 - D at logits of 8: 1e-12.
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def weights(n: int) -> st.SearchStrategy[torch.Tensor]:
-    """Probabilities of n points, each above zero."""
-    return st.lists(st.floats(0.05, 1), min_size=n, max_size=n).map(
-        lambda w: torch.tensor(w, dtype=torch.float64) / sum(w)
-    )
 
 
 @given(LOGITS)

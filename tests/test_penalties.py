@@ -228,13 +228,6 @@ def test_clipped_weights():
             penalties.clip_weights(params, c)
 
 
-def test_instance_noise():
-    x, noise = signed((3, 2)), signed((3, 2), 1)
-    for std in (0.5, torch.tensor(0.5, dtype=torch.float64)):
-        torch.testing.assert_close(penalties.instance_noise(x, noise, std), x + noise / 2)
-    assert torch.equal(penalties.instance_noise(x, noise, 0.0), x)
-
-
 # Terms
 
 

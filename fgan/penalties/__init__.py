@@ -1,4 +1,4 @@
-r"""What the discriminator pays beside its loss: gradient penalties; and two plainer restraints.
+r"""What the discriminator pays beside its loss: gradient penalties; and clipped weights.
 
 A penalty is a pure function of a ``critic``, a callable from examples [B, *data] to
 logits [B], and returns one number per example; the caller takes the mean and weighs it.
@@ -33,7 +33,7 @@ from fgan.penalties.gradient import (
     wgan_gp,
     zero_centred_interpolates,
 )
-from fgan.penalties.plain import clip_weights, instance_noise
+from fgan.penalties.plain import clip_weights
 from fgan.penalties.term import (
     Penalty,
     due,
@@ -54,7 +54,6 @@ __all__ = [
     "dragan",
     "due",
     "input_gradient",
-    "instance_noise",
     "make_dragan",
     "make_r1",
     "make_r2",
