@@ -27,13 +27,13 @@ from torchvision import transforms
 
 import fgan
 from fgan import config, recipes, train
-from fgan.bench import timing
+from fgan.bench import TUTORIAL, timing
 from fgan.bench.imperative import Loop
 from fgan.bench.problem import make_problem
 
 # By name, a recipe or the defaults, and what differs from it.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("", {}),
+    "default": ("", TUTORIAL),
     "mnist-mlp-small": ("mnist-mlp-small", {}),
     "mnist-mlp-batchnorm": ("mnist-mlp-batchnorm", {}),
 }

@@ -18,7 +18,7 @@ import study
 from study import Found, markdown, mebibytes
 
 from fgan import config, pytree, recipes
-from fgan.bench import alone
+from fgan.bench import TUTORIAL, alone
 from fgan.bench.problem import make_problem
 
 PROGRAMS = ("imperative", "eager", "compiled", "compiled-donated")
@@ -28,8 +28,8 @@ CASES = {"default": "", "mnist-dcgan": "mnist-dcgan"}
 def measure(cases: list[str], names: tuple[str, ...], given: dict[str, Any]) -> Found:
     found: Found = {}
     for case in cases:
-        settings = {"data": "mnist", "compile": True, **given}
         recipe = CASES[case]
+        settings = {"data": "mnist", "compile": True, **given, **({} if recipe else TUTORIAL)}
         whole = recipes.resolve(recipe, settings) if recipe else config.resolve(settings)
         state = pytree.leaves(make_problem(whole).init())
         found[case] = {

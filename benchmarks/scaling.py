@@ -20,7 +20,7 @@ import torch
 from study import Found, digits, markdown, mebibytes, ratio_text
 
 from fgan import config, pytree
-from fgan.bench import alone, programs, timing
+from fgan.bench import TUTORIAL, alone, programs, timing
 from fgan.bench.problem import make_problem
 
 PROGRAMS = ("imperative", "compiled-donated")
@@ -69,7 +69,7 @@ def measure(
     for axis, values in sweeps.items():
         for value in values:
             study.say(f"{axis} {value}")
-            whole = config.resolve({"compile": True, **given, **settings(axis, value)})
+            whole = config.resolve({"compile": True, **TUTORIAL, **given, **settings(axis, value)})
             rows.append({"axis": axis, "value": value, **point(whole, names, repeats, seconds)})
             torch._dynamo.reset()
     return {"programs": list(names), "rows": rows}

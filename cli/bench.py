@@ -12,6 +12,7 @@ import typer
 from fgan import bench as programs
 from fgan import config as configs
 from fgan import names, recipes
+from fgan.bench import TUTORIAL
 from fgan.config import TrainConfig
 
 from .options import GAME, NETS, ROWS, with_options
@@ -119,6 +120,8 @@ def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> 
     """The configuration, for which a recipe needs no data."""
     compiled = given | {"compile": True}
     if recipe is None:
+        if config is None and given["loss"] is None:
+            compiled |= TUTORIAL
         return configs.resolve(compiled, config)
     if config is None:
         compiled["data"] = given["data"] or "mnist"

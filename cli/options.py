@@ -65,7 +65,10 @@ ROWS: dict[str, Row] = {
     "output": Row(NETS, "Of the generator: tanh (images in [-1, 1]), sigmoid ([0, 1]), linear."),
     "features": Row(NETS, "Channels of dcgan's narrowest layers."),
     "dropout": Row(NETS, "Probability of dropout in the discriminator."),
-    "loss": Row(GAME, _one_of(names.LOSSES)),
+    "loss": Row(
+        GAME,
+        f"{_one_of(names.LOSSES)} Another than the default comes without its penalties.",
+    ),
     "disc_loss_scale": Row(GAME, "1: the sum of the losses on real and fake; 0.5: their mean."),
     "optimizer": Row(GAME, _one_of(names.OPTIMIZERS)),
     "lr": Row(GAME, "Learning rate."),

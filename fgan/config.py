@@ -115,6 +115,10 @@ _COMMON: dict[str, Any] = {
     "skip_bad": False,
     "stream": "auto",
     "arch": "mlp",
+    "z_dim": 64,
+    "gen_hidden": (256, 512),
+    "disc_hidden": (512, 256),
+    "batch_norm": "all",
     "gen_activation": "leaky_relu",
     "disc_activation": "leaky_relu",
     "slope": 0.2,
@@ -128,6 +132,10 @@ _COMMON: dict[str, Any] = {
     "lr_length": 0,
     "lr_end": 0.0,
     "lr_warmup": 0,
+    "lr": 2e-4,
+    "betas": (0.5, 0.999),
+    "batch_size": 128,
+    "ema": 0.999,
     "disc_steps": 1,
     "order": "alternating",
     "share_fakes": False,
@@ -161,17 +169,17 @@ _COMMON: dict[str, Any] = {
 # digits in five minutes on two cores, compilation included; what was tried is in
 # benchmarks/results/mnist-mlp-defaults.md.
 _MLP_IMAGES: dict[str, Any] = {
-    "z_dim": 64,
-    "gen_hidden": (256, 512),
-    "disc_hidden": (512, 256),
-    "batch_norm": "all",
-    "lr": 2e-4,
-    "betas": (0.5, 0.999),
-    "batch_size": 128,
-    "ema": 0.999,
-    "epochs": 35.0,
+    "loss": "relativistic",
+    "r1": 1.0,
+    "r2": 1.0,
+    "penalty_every": 4,
+    "lr": 1e-3,
+    "betas": (0.0, 0.999),
+    "batch_size": 64,
+    "ema": 0.9998,
+    "epochs": 15.0,
 }
-_MLP_POINTS: dict[str, Any] = _MLP_IMAGES | {
+_MLP_POINTS: dict[str, Any] = {
     "z_dim": 2,
     "gen_hidden": (128, 128),
     "disc_hidden": (128, 128),
@@ -182,20 +190,25 @@ _MLP_POINTS: dict[str, Any] = _MLP_IMAGES | {
     "epochs": 25.0,
 }
 # Of DCGAN, at half its width and a quarter of its pixels: minutes an epoch on two cores.
-_DCGAN: dict[str, Any] = _MLP_IMAGES | {
+_DCGAN: dict[str, Any] = {
     "z_dim": 100,
     "image_size": 32,
     "features": 32,
     "batch_size": 64,
     "epochs": 5.0,
 }
+# A game is a loss and its penalties: whoever names another loss gets it without them.
+_NO_PENALTIES: dict[str, Any] = {**dict.fromkeys(names.PENALTIES, 0.0), "penalty_every": 1}
 
 
-def defaults(data: str = "mnist", arch: str = "mlp") -> dict[str, Any]:
-    """The options of a run of which nothing is said but data and architecture."""
+def defaults(data: str = "mnist", arch: str = "mlp", loss: str | None = None) -> dict[str, Any]:
+    """The options of a run of which nothing is said but data, architecture and perhaps loss."""
     mlp = _MLP_POINTS if data in names.POINT_SETS else _MLP_IMAGES
     special = {"mlp": mlp, "dcgan": _DCGAN}.get(arch, {})
-    return _COMMON | special | {"data": data, "arch": arch}
+    found = _COMMON | special | {"data": data, "arch": arch}
+    if loss is not None and loss != found["loss"]:
+        found |= _NO_PENALTIES | {"loss": loss}
+    return found
 
 
 def resolve(
@@ -227,7 +240,8 @@ def resolve(
             if any(name in layer for name in pair):
                 known = {k: v for k, v in known.items() if k not in pair}
         known |= layer
-    merged = defaults(str(known.get("data", "mnist")), str(known.get("arch", "mlp"))) | known
+    of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
+    merged = defaults(*of) | known
     if "seeds" in known or "sweep" in known:
         # The others of a population go on.
         merged["on_nonfinite"] = known.get("on_nonfinite", "skip")

@@ -7,7 +7,7 @@ latents from N(0, I). Losses are computed from logits, never through sigmoid and
 same function without the overflow. Batches are whole: what is left over at the end of an
 epoch is dropped, where the tutorials train on a smaller last batch.
 
-May import `fgan.config`; never torch, so that listing them is quick.
+May import `fgan.config` and the ground; never torch, so that listing them is quick.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fgan import config as configs
+from fgan import names
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError
 
@@ -75,7 +76,17 @@ def resolve(
 
 
 def _adam(lr: float, b1: float = 0.9) -> dict[str, Any]:
-    return {"optimizer": "adam", "lr": lr, "betas": (b1, 0.999), "ema": 0.0}
+    """The game all five play: nothing of it is left to the defaults."""
+    return {
+        "loss": "non_saturating",
+        **dict.fromkeys(names.PENALTIES, 0.0),
+        "penalty_every": 1,
+        "instance_noise": 0.0,
+        "optimizer": "adam",
+        "lr": lr,
+        "betas": (b1, 0.999),
+        "ema": 0.0,
+    }
 
 
 @recipe("folder of faces 100x100, MLP 31 M")

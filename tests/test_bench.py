@@ -26,7 +26,7 @@ from fgan.errors import ConfigError, DeviceError, DiskError, FganError
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "image_size": 4, "z_dim": 5, "gen_hidden": (8, 6), "disc_hidden": (7, 6),
-    "batch_size": 12, "lr": 0.01, "disc_lr": 0.02,
+    "batch_size": 12, "lr": 0.01, "disc_lr": 0.02, "loss": "non_saturating",
 }  # fmt: skip
 CASES = {
     "defaults": {},

@@ -69,6 +69,19 @@ def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
     assert resolved.z_dim == config.defaults()["z_dim"]
 
 
+def test_another_loss_comes_without_the_penalties_of_the_default_one(tmp_path):
+    ours, none = config.resolve(), {**dict.fromkeys(names.PENALTIES, 0.0), "penalty_every": 1}
+    assert ours.r1 > 0
+    assert ours.r2 > 0
+    assert config.resolve(loss=ours.loss) == ours
+    file = tmp_path / "some.toml"
+    file.write_text('loss = "wasserstein"\nwgan_gp = 10.0\n')
+    for options, named in (({"loss": "hinge"}, {}), ({"file": file}, {"wgan_gp": 10.0})):
+        other = config.as_dict(config.resolve(**options))
+        assert {k: other[k] for k in none} == none | named
+    assert config.resolve(loss="hinge", r1=3.0).r1 == 3.0
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -19,7 +19,7 @@ from support import assert_near, assert_same, copy_tree
 from torch import Tensor, nn
 
 import fgan
-from fgan import assemble, pytree, recipes, rng, stepping
+from fgan import assemble, names, pytree, recipes, rng, stepping
 from fgan.compile import compile_function, count_graphs
 from fgan.errors import ConfigError
 
@@ -254,6 +254,16 @@ def test_the_table_is_the_tutorials():
 def test_settings(name, options, expected):
     config = recipes.resolve(name, options)
     assert {k: getattr(config, k) for k in expected} == expected
+
+
+@pytest.mark.parametrize("name", recipes.ALL)
+def test_a_recipe_plays_the_game_of_its_tutorial_whatever_the_defaults(name):
+    config = recipes.resolve(name, {"data": "mnist"})
+    assert (config.loss, config.optimizer, config.ema) == ("non_saturating", "adam", 0.0)
+    assert (config.instance_noise, config.clip_disc, config.spectral_norm) == (0.0, 0.0, False)
+    assert {getattr(config, penalty) for penalty in names.PENALTIES} == {0.0}
+    said = recipes.ALL[name].settings()
+    assert {"loss", *names.PENALTIES, "penalty_every", "betas", "lr", "ema", "epochs"} <= set(said)
 
 
 def test_a_recipe_that_needs_a_folder_says_so():

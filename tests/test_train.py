@@ -34,7 +34,7 @@ def rows(run):
 
 
 def test_what_a_run_leaves_behind(tmp_path):
-    result = train.run(tiny(), run_dir=tmp_path / "r")
+    result = train.run(tiny(loss="non_saturating"), run_dir=tmp_path / "r")
     run = result.run
     found = sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file())
     assert found == [
@@ -106,11 +106,11 @@ def test_the_loop_is_the_step_fed_by_hand(tmp_path, options):
     key = fgan.rng.key(settings.seed)
     state = fgan.init_state(game, key, dtype=dtype)
     batches = fgan.data.Batches(source, key, settings.batch_size, settings.disc_steps)
-    step = fgan.make_step(game)
+    steps = fgan.make_steps(game)
     for t in range(settings.steps):
         real = fgan.data.normalise(source.examples[batches.indices(t)], dtype=dtype)
         draws = fgan.make_draws(game, key, t, settings.batch_size, dtype=dtype)
-        state, _ = step(state, real, draws)
+        state, _ = steps(t)(state, real, draws)
     # A block of draws is made by vectorised code whose last elements may take another path:
     # one unit in the last place of a latent, at most.
     for name, a, b in zip(

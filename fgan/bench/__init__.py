@@ -30,6 +30,9 @@ PROGRAMS: dict[str, str] = {
 }
 """Every program by its name, with what it is."""
 
+TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
+"""What differs from the defaults of a run: the game that every program knows."""
+
 DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
 COMPILED = ("compiled", "compiled-donated", "bfloat16", "jax")
 

@@ -8,7 +8,7 @@ torchvision are imported where they are first needed, not here.
 """
 
 from fgan.data.load import NAMES, RESIZES, STREAMS, load
-from fgan.data.mnist import load_mnist
+from fgan.data.mnist import load_mnist, load_mnist_labels
 from fgan.data.resize import resize_images, to_channels
 from fgan.data.source import Batches, Source, fingerprint, normalise
 from fgan.data.stream import Feed, StreamedSource, make_feed
@@ -26,6 +26,7 @@ __all__ = [
     "grid_points",
     "load",
     "load_mnist",
+    "load_mnist_labels",
     "make_feed",
     "normalise",
     "resize_images",

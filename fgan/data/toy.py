@@ -17,6 +17,7 @@ from fgan import rng
 from fgan.data.source import Source
 
 NUM_POINTS = 100_000
+RING_STD, GRID_STD = 0.01, 0.05  # of every component in both directions
 
 
 def ring_modes() -> Tensor:
@@ -33,12 +34,12 @@ def grid_modes() -> Tensor:
 
 def ring_points(num_points: int = NUM_POINTS, seed: int = 0) -> Source:
     """Points of the ring, float32 [N, 2]: as many of each mode, up to one."""
-    return Source("ring", _mixture(ring_modes(), 0.01, num_points, seed))
+    return Source("ring", _mixture(ring_modes(), RING_STD, num_points, seed))
 
 
 def grid_points(num_points: int = NUM_POINTS, seed: int = 0) -> Source:
     """Points of the grid, float32 [N, 2]: as many of each mode, up to one."""
-    return Source("grid", _mixture(grid_modes(), 0.05, num_points, seed))
+    return Source("grid", _mixture(grid_modes(), GRID_STD, num_points, seed))
 
 
 def _mixture(modes: Tensor, std: float, num_points: int, seed: int) -> Tensor:

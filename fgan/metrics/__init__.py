@@ -1,0 +1,23 @@
+"""What a set of samples is worth, as numbers the literature reports.
+
+Functions of tensors that are already there: nothing here draws samples, reads a file or
+knows a configuration. Distances are computed in float64 and in blocks, so that memory
+stays bounded however many samples there are.
+
+May import the ground. Must not import another service.
+"""
+
+from fgan.metrics.classes import ClassShares, nearest_class_shares
+from fgan.metrics.modes import ModeCoverage, mode_coverage
+from fgan.metrics.parzen import SIGMAS, ParzenScore, parzen_log_density, parzen_score
+
+__all__ = [
+    "SIGMAS",
+    "ClassShares",
+    "ModeCoverage",
+    "ParzenScore",
+    "mode_coverage",
+    "nearest_class_shares",
+    "parzen_log_density",
+    "parzen_score",
+]

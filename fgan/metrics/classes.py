@@ -1,0 +1,51 @@
+"""Are all classes there, and in equal shares? Asked of the nearest labelled example.
+
+May import the ground.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_distances
+
+
+class ClassShares(NamedTuple):
+    """How samples spread over the classes.
+
+    Attributes:
+        shares: float64 [K], the share of each class; they sum to 1.
+        kl_to_uniform: KL(shares || uniform) in nats: 0 when all are equal, log K when one
+            class has all samples.
+    """
+
+    shares: Tensor
+    kl_to_uniform: float
+
+
+def nearest_class_shares(samples: Tensor, examples: Tensor, labels: Tensor) -> ClassShares:
+    """Each sample counts for the class of the example nearest to it, number by number.
+
+    A rough classifier (on MNIST with 10 000 examples it is right for 95 of 100 test
+    images) that must place every sample, what looks like nothing too: good for seeing
+    that a class is missing or doubled, not for judging what the samples look like. Nor are
+    these the modes of the literature on stacked MNIST, which has a trained classifier.
+
+    Args:
+        samples: [N, ...]; examples: [M, ...], uint8 images (as numbers in [0, 1]) or floats.
+        labels: integers [M] from 0; K is the highest plus one.
+    Raises:
+        ValueError: for nothing to compare, numbers that are not finite, or shapes that do
+            not fit together.
+    """
+    if labels.shape != examples.shape[:1]:
+        raise ValueError(f"{len(examples)} examples have labels {list(labels.shape)}")
+    rows, known = as_rows(samples, "the samples"), as_rows(examples, "the examples")
+    check_dims(rows, known, "samples and examples")
+    nearest = torch.cat([d.argmin(dim=1) for d in squared_distances(rows, known)])  # [N]
+    classes = labels.to(torch.int64)
+    counts = torch.bincount(classes[nearest], minlength=int(classes.max()) + 1)  # [K]
+    return ClassShares(counts / counts.sum(dtype=torch.float64), kl_to_uniform(counts))
