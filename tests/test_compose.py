@@ -102,19 +102,20 @@ def test_a_population_of_every_game_plays_as_its_members_alone(loss):
     assert torch.pdist(torch.stack(ends)).min() > 1e-7
 
 
-# Compiling takes a hundred times as long as playing, so not the whole product is compiled
-# but every penalty in every order, the losses in turn: what shapes a graph is who
-# differentiates what how often, and a loss is a formula that all of them differentiate.
+# Compiling takes a hundred times as long as playing, so neither the whole product nor all
+# pairs are compiled: each loss once, and beside it the penalties and the orders in turn.
 COMPILED = [
-    (LOSSES[i % len(LOSSES)], penalty, order)
-    for i, (penalty, order) in enumerate(itertools.product(PENALTIES, ALL_ORDERS))
+    (LOSSES[i % len(LOSSES)], PENALTIES[i % len(PENALTIES)], ALL_ORDERS[i % len(ALL_ORDERS)])
+    for i in range(max(len(LOSSES), len(PENALTIES), len(ALL_ORDERS)))
 ]
 
 
-def test_what_is_compiled():
-    found = {(penalty, order) for _, penalty, order in COMPILED}
-    assert found == set(itertools.product(PENALTIES, ALL_ORDERS))
-    assert {loss for loss, _, _ in COMPILED} == set(LOSSES)
+def test_everything_is_compiled_in_some_game():
+    for column, table in zip(
+        zip(*COMPILED, strict=True), (LOSSES, PENALTIES, ALL_ORDERS), strict=True
+    ):
+        assert set(column) == set(table)
+    assert len({(penalty, order) for _, penalty, order in COMPILED}) >= len(COMPILED) / 2
 
 
 @pytest.mark.parametrize(("loss", "penalty", "order"), COMPILED)
