@@ -332,7 +332,7 @@ def test_which_penalties_are_due():
     game = small_game(disc_penalties=LAZY, num_disc_steps=2)
     both = ("r1", "wgan_gp")
     assert [penalties_due(game, t) for t in range(4)] == [
-        (both, ()), (("wgan_gp",), ("r1",)), (("wgan_gp",), ()), (both, ())
+        ((), ("wgan_gp",)), (("r1",), ("wgan_gp",)), ((), both), ((), ("wgan_gp",))
     ]  # fmt: skip
     assert penalties_due(small_game(), 5) == ((),)
     for due in (((),), (("r1",), ("none",))):

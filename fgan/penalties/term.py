@@ -133,10 +133,13 @@ def noise_shapes(penalties: Sequence[Penalty], data: Shape) -> dict[str, Shape]:
 def due(penalties: Sequence[Penalty], step: int) -> tuple[Penalty, ...]:
     """The penalties of discriminator step ``step``, counted from 0.
 
+    The last of every ``every`` steps has the penalty, so that a run begins with the step that
+    is compiled sooner (Karras et al. take the first).
+
     Decided outside of the compiled step, which is compiled once for each distinct answer:
     a penalty that is merely multiplied by zero would cost as much as one that counts.
     """
-    return tuple(p for p in penalties if step % p.every == 0)
+    return tuple(p for p in penalties if (step + 1) % p.every == 0)
 
 
 def total(
