@@ -83,9 +83,8 @@ def train(
     begun = time.perf_counter()
     for first in range(0, num_steps, DRAWN):  # drawing many steps at once costs little more
         steps = torch.arange(first, min(first + DRAWN, num_steps))
-        draws = population.make_draws(game, states.key, steps, batch_size)  # [M, DRAWN, ...]
-        for i, t in enumerate(steps.tolist()):
-            now = pytree.map(lambda leaf, i=i: leaf[:, i], draws)
+        draws = population.make_draws(game, states.key, steps, batch_size)  # [DRAWN, M, ...]
+        for t, now in zip(steps.tolist(), pytree.unstack(draws), strict=True):
             states, report = step(states, points.examples[batches.indices(t)], now)
         if not report.finite.all():
             raise SystemExit(f"step {t} is not finite")
@@ -139,6 +138,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a folder for modes.json and the pictures")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     if args.threads:
         torch.set_num_threads(args.threads)
     results = {}

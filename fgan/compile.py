@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -125,14 +126,7 @@ def _compile_graph(
         outputs, result = pytree.flatten(function(*pytree.unflatten(structure, values)))
         return outputs
 
-    from torch.fx.experimental.proxy_tensor import make_fx  # half a second: only to compile
-
-    with torch.no_grad():
-        graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
-    for node in list(graph.graph.nodes):
-        if _is_unused_question(node):
-            graph.graph.erase_node(node)
-    graph.recompile()
+    graph = _trace(flat, values)
     if ahead:
         try:
             compiled = compile_ahead(graph, values, _inductor_options, name)
@@ -141,6 +135,25 @@ def _compile_graph(
     else:
         compiled = _compile_in_place(graph, backend)
     return lambda values: pytree.unflatten(result, compiled(values))
+
+
+def _trace(flat: Callable[..., list[Tensor]], values: list[Tensor]) -> GraphModule:
+    """The operations of a function of tensors."""
+    from torch.fx.experimental.proxy_tensor import make_fx  # half a second: only to compile
+
+    with torch.no_grad():
+        try:
+            graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
+        except RuntimeError as error:
+            # Without values, vmap over jvp takes tensors for ones of the meta device.
+            if not re.search(r"devices?\b.*\bmeta\b|\bmeta\b.*\bdevice", str(error), re.IGNORECASE):
+                raise
+            graph = make_fx(flat, tracing_mode="real")(*(value.clone() for value in values))
+    for node in list(graph.graph.nodes):
+        if _is_unused_question(node):
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
 
 
 def _compile_in_place(graph: GraphModule, backend: str) -> Graph:
