@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from fgan import pytree
 from fgan.types import Buffers, Params
@@ -28,17 +29,36 @@ def init(params: Params, buffers: Buffers) -> Weights:
     return pytree.map(torch.clone, Weights(params, buffers))
 
 
-def update(average: Weights, params: Params, buffers: Buffers, decay: float) -> Weights:
+def warmed(decay: float, step: Tensor) -> Tensor:
+    """``min(decay, (1 + t) / (10 + t))``: the decay of update t, float64 [].
+
+    So that the average forgets where the run began: with a decay of 0.9998 from the start, a
+    sixteenth of the first weights would still be in it after 14 000 steps.
+
+    Args:
+        step: t, int64 [], from 0.
+
+    References:
+        TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    """
+    t = step.double()
+    return ((1 + t) / (10 + t)).clamp(max=decay)
+
+
+def update(average: Weights, params: Params, buffers: Buffers, decay: float | Tensor) -> Weights:
     """``average <- decay * average + (1 - decay) * present``, leaf by leaf.
 
     Running statistics are averaged with the weights they belong to; integer buffers,
     such as counts of batches, are taken as they are.
 
     Args:
-        decay: in [0, 1).
+        decay: in [0, 1), a number or a 0-d tensor.
     """
+    weight = torch.as_tensor(decay, dtype=torch.float64)
 
-    def mix(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        return torch.lerp(new, old, decay) if new.is_floating_point() else new.clone()
+    def mix(old: Tensor, new: Tensor) -> Tensor:
+        if not new.is_floating_point():
+            return new.clone()
+        return torch.lerp(new, old, weight.to(new.device, new.dtype))
 
     return pytree.map(mix, average, Weights(params, buffers))
