@@ -112,16 +112,21 @@ def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, .
     return config, tuple(sizes)
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path, option: str = "--out") -> None:
     """Refuse to write where something is, or where no folder is.
+
+    Args:
+        option: that names the place.
 
     Raises:
         DiskError: in both cases.
     """
     if out.exists() or out.is_symlink():
-        raise DiskError(f"{out} exists and is not replaced.", "Give another name, or remove it.")
+        raise DiskError(
+            f"{out} exists and is not replaced.", f"Give another {option}, or remove it."
+        )
     if not out.parent.is_dir():
-        raise DiskError(f"There is no folder {out.parent}.", "Make it first, or give another.")
+        raise DiskError(f"There is no folder {out.parent}.", f"Make it, or give another {option}.")
 
 
 def _write(samples: Tensor, out: Path) -> None:

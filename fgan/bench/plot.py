@@ -27,7 +27,7 @@ def check(file: Path) -> None:
         raise ConfigError(
             f"--plot {file} does not end in {', '.join(_KINDS)}.", "Name it as in bench.png."
         )
-    check_new(file)
+    check_new(file, "--plot")
     if importlib.util.find_spec("matplotlib") is None:
         raise DeviceError("--plot needs matplotlib.", "pip install 'fgan[plot]'.")
 
