@@ -29,20 +29,21 @@ def init(params: Params, buffers: Buffers) -> Weights:
     return pytree.map(torch.clone, Weights(params, buffers))
 
 
-def warmed(decay: float, step: Tensor) -> Tensor:
-    """``min(decay, (1 + t) / (10 + t))``: the decay of update t, float64 [].
+def unbiased(decay: float, step: Tensor) -> Tensor:
+    """``1 - (1 - d) / (1 - d^(t + 1))``: the decay of update t, float64 [].
 
-    So that the average forgets where the run began: with a decay of 0.9998 from the start, a
-    sixteenth of the first weights would still be in it after 14 000 steps.
+    With it the average is that of the weights after each update, the last one counting most,
+    and not of where the run began: with a decay of 0.9998 from the start, a sixteenth of the
+    first weights would still be in it after 14 000 steps.
 
     Args:
+        decay: d, in [0, 1).
         step: t, int64 [], from 0.
 
     References:
-        TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+        Kingma and Ba 2015, arXiv:1412.6980, section 3 (the correction of Adam's averages).
     """
-    t = step.double()
-    return ((1 + t) / (10 + t)).clamp(max=decay)
+    return 1 - (1 - decay) / (1 - torch.pow(decay, step.double() + 1))
 
 
 def update(average: Weights, params: Params, buffers: Buffers, decay: float | Tensor) -> Weights:

@@ -59,8 +59,8 @@ class Game:
         stat_passes: which passes in training move running statistics (of batch
             normalisation and the like): "every" pass, as in an imperative loop, or only a
             player's "own", those its gradient is taken through.
-        ema_decay: of the moving average of the generator, in (0, 1), reached as
-            `fgan.ema.warmed` says; 0 turns it off.
+        ema_decay: of the moving average of the generator, in (0, 1), without the bias to
+            its first value (`fgan.ema.unbiased`); 0 turns it off.
         disc_penalties: added to the discriminator's mean loss. Their critic is the
             discriminator as it stands before the step, stochastic layers having the noise
             of the reals; what its passes do to running statistics is dropped.

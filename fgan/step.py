@@ -107,7 +107,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
         finite = _all_finite([metrics.finite, *(x for report in reports for x in report)])
         average = state.ema
         if isinstance(average, ema.Weights):
-            decay = ema.warmed(game.ema_decay, state.step)
+            decay = ema.unbiased(game.ema_decay, state.step)
             average = ema.update(average, gen.params, gen.buffers, decay)
         new = TrainState(gen, disc, average, state.key, state.step + 1)
         return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
