@@ -94,7 +94,7 @@ STUDIES: dict[str, Study] = {
         "Several GANs at once",
         population_table,
         ["--members", "1,2", "--repeats", "3", "--seconds", "0.01"],
-        ["--members", "1,4,16", "--repeats", "9"],
+        ["--members", "1,16,64", "--repeats", "5"],
     ),
     "dirac_gan": Study("The smallest game", dirac_table, []),
 }

@@ -11,14 +11,13 @@ import typer
 
 from fgan import bench as programs
 from fgan import config as configs
-from fgan import names, recipes
+from fgan import recipes
 from fgan.bench import TUTORIAL
 from fgan.config import TrainConfig
 
-from .options import GAME, NETS, ROWS, with_options
+from .options import GAME, NETS, ROWS, SETS, config_option, recipe_option, with_options
 
-_SETS = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
-SHAPES_HELP = f"Whose shape examples have: {', '.join(_SETS)}. Nothing is read."
+SHAPES_HELP = f"Whose shape examples have: {', '.join(SETS)}. Nothing is read."
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
 _FIELDS = [name for name, row in ROWS.items() if row.panel in (NETS, GAME) or name in _OTHERS]
 _MEASURE, _OUT = "Measuring", "Output"
@@ -32,22 +31,8 @@ def bench(
     ] = "",
     *,
     given: dict[str, Any],
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Settings of a known run, which other options override.",
-            rich_help_panel=_MEASURE,
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file of options; the command line goes before it.",
-            rich_help_panel=_MEASURE,
-            show_default=False,
-        ),
-    ] = None,
+    recipe: Annotated[str | None, recipe_option(_MEASURE)] = None,
+    config: Annotated[Path | None, config_option(_MEASURE)] = None,
     compare: Annotated[
         str,
         typer.Option(
@@ -90,9 +75,9 @@ def bench(
     chosen = programs.parse_names(compare)
     resolved = _resolve({**given, "data": data or None}, config, recipe)
 
-    from .train import _quiet_torch
+    from .train import quiet_torch
 
-    _quiet_torch()
+    quiet_torch()
     from fgan.bench import plot as plotting
     from fgan.bench.compare import compare as measure
 

@@ -15,14 +15,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """
     from fgan import doctor as examining
 
-    from .inspect import _show
-    from .train import _quiet_torch
+    from .inspect import show
+    from .train import quiet_torch
 
-    _quiet_torch()
+    quiet_torch()
     facts = examining.facts()
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        _show(facts)
+        show(facts)
     if not facts["compile"]["works"]:
         raise typer.Exit(5)

@@ -25,18 +25,18 @@ def inspect(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        _show(facts)
+        show(facts)
     checkpoint = facts["checkpoint"]
     if checkpoint and checkpoint["verdict"] != "intact":
         raise RunError(checkpoint["problem"], "Use another checkpoint of the run.")
 
 
-def _show(facts: Any, indent: str = "") -> None:
+def show(facts: Any, indent: str = "") -> None:
     """Nested facts as indented lines; long lists of tables one row a line."""
     for name, value in facts.items():
         if isinstance(value, dict):
             print(f"{indent}{name}")
-            _show(value, indent + "  ")
+            show(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{indent}{name}")
             for row in value:

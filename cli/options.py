@@ -17,9 +17,10 @@ from fgan import config as configs
 from fgan import members, names
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError
-from fgan.validate import option
+from fgan.validate import option, shown
 
 DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
+SETS = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
 
 
 class Row(NamedTuple):
@@ -130,8 +131,19 @@ ROWS: dict[str, Row] = {
 }
 
 _TYPES = get_type_hints(TrainConfig)
-_NUMBERS_OR_TEXT = ("save_every", "lr_length", "lr_warmup")
 _DEFAULTS = configs.resolve()
+
+
+def recipe_option(panel: str) -> Any:
+    """What declares ``--recipe``."""
+    text = "Settings of a known run, which other options override: see `fgan recipes`."
+    return typer.Option(help=text, rich_help_panel=panel, show_default=False)
+
+
+def config_option(panel: str) -> Any:
+    """What declares ``--config``."""
+    text = "TOML file of options; the command line goes before it."
+    return typer.Option(help=text, rich_help_panel=panel, show_default=False)
 
 
 def with_options(*fields: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -186,7 +198,7 @@ def _parsed(name: str, value: Any) -> Any:
         return value if value != [] else None
     if get_origin(kind) is tuple and value is not None:
         return _numbers(name, value, get_args(kind)[0])
-    if name in _NUMBERS_OR_TEXT and value is not None and value.isdecimal():
+    if kind == (int | str) and value is not None and value.isdecimal():
         return int(value)
     return value
 
@@ -199,8 +211,3 @@ def _numbers(name: str, text: str, kind: type) -> tuple[Any, ...]:
             f"{option(name)} must be numbers with commas between them, not {text!r}.",
             "Write them as in 256,512.",
         ) from error
-
-
-def shown(value: Any) -> str:
-    """A value as the command line spells it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -12,13 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from fgan import config as configs
-from fgan import names, recipes
+from fgan import recipes
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, Interrupted
 
-from .options import OUT, ROWS, RUN, with_options
-
-_NAMES = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
+from .options import OUT, ROWS, RUN, SETS, config_option, recipe_option, with_options
 
 
 @with_options(*ROWS)
@@ -26,20 +24,13 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help=f"A folder of images, a .npy, .npz or IDX file, or one of {', '.join(_NAMES)}.",
+            help=f"A folder of images, a .npy, .npz or IDX file, or one of {', '.join(SETS)}.",
             show_default=False,
         ),
     ] = "",
     *,
     given: dict[str, Any],
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Settings of a known run, which other options override: see `fgan recipes`.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
+    recipe: Annotated[str | None, recipe_option(RUN)] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -52,12 +43,7 @@ def train(
         bool,
         typer.Option("--override", help="Resume with other options.", rich_help_panel=RUN),
     ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file of options; the command line goes before it.", rich_help_panel=RUN
-        ),
-    ] = None,
+    config: Annotated[Path | None, config_option(RUN)] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(
@@ -91,7 +77,7 @@ def train(
     anew = resume in (None, "auto")
     resolved = _resolve(given, config, recipe) if anew else None
 
-    _quiet_torch()
+    quiet_torch()
     # Importing and tracing make millions of objects that live for good: looking for garbage
     # among them takes a tenth of the time to the first step.
     gc.disable()
@@ -145,7 +131,7 @@ def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> 
     return configs.resolve(given, config)
 
 
-def _quiet_torch() -> None:
+def quiet_torch() -> None:
     """Keep a note of torch's about CUDA toolkits without a GPU out of the report."""
     import logging
 

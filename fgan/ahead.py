@@ -80,16 +80,25 @@ def compile_ahead(
         InductorError, RuntimeError: when the compiler fails.
     """
     key = _key(graph, values)
+    library = _find(key)
+    scratch = None
     try:
-        found = _find(key)
-        if not found.exists():
-            _keep(graph, values, options(), found.parent)
+        if not library.exists():
+            scratch = _scratch()
+            built = _build(graph, values, options(), scratch)
+            with contextlib.suppress(OSError):  # another process was first, with the same
+                os.rename(scratch, library.parent)
+            if not library.exists():  # nowhere to keep it; once loaded, it is not needed
+                library = built
+            _forget_old()
         if name:
-            files.write_text(_record(name), json.dumps({"library": key, "inputs": _forms(values)}))
-        return _load(found)
-    except (OSError, DiskError):  # nowhere to keep it; once loaded, the file is not needed
-        with tempfile.TemporaryDirectory() as scratch:
-            return _load(_build(graph, values, options(), Path(scratch)))
+            record = json.dumps({"library": key, "inputs": _forms(values)})
+            with contextlib.suppress(DiskError):
+                files.write_text(_record(name), record)
+        return _load(library)
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def libraries() -> Path:
@@ -108,10 +117,16 @@ def _record(name: str) -> Path:
 
 
 def _family(name: str) -> str:
-    digest = hashlib.sha256(f"{name}\0{_conditions()}".encode())
+    return hashlib.sha256(f"{name}\0{_conditions()}\0{_sources()}".encode()).hexdigest()[:40]
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of fgan's own code."""
+    digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:40]
+    return digest.hexdigest()
 
 
 def _load(library: Path) -> Graph:
@@ -170,19 +185,18 @@ def _side_by_side() -> Iterator[None]:
             CppBuilder.build = build  # type: ignore[method-assign]
 
 
-def _keep(
-    graph: GraphModule, values: Sequence[Tensor], options: dict[str, Any], folder: Path
-) -> None:
-    """Build into a folder, which appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+def _scratch() -> Path:
+    """A new folder to build in: where libraries are kept, or else anywhere."""
+    prefix = ".building-"
     try:
-        _build(graph, values, options, scratch)
-        with contextlib.suppress(OSError):  # another process was first, with the same
-            os.rename(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    kept = sorted(folder.parent.glob(f"*/{_NAME}"), key=lambda path: -_used(path.parent))
+        libraries().mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=libraries()))
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix=prefix))
+
+
+def _forget_old() -> None:
+    kept = sorted(libraries().glob(f"*/{_NAME}"), key=lambda path: -_used(path.parent))
     for path in kept[_KEPT:]:
         shutil.rmtree(path.parent, ignore_errors=True)
 

@@ -24,7 +24,7 @@ from fgan.config import TrainConfig
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.members import seeds_text, sweep_text
 from fgan.rundir import RunDir
-from fgan.validate import option
+from fgan.validate import option, shown
 
 LENGTH = ("steps", "epochs")  # may change, to go on for longer
 _OUTPUTS = ("log_every", "sample_every", "save_every", "keep", "grid")
@@ -181,4 +181,4 @@ def _shown(name: str, config: TrainConfig) -> str:
     if name in _MEMBERS:
         text = seeds_text(value) if name == "seeds" else sweep_text(value)
         return text or "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return shown(value)

@@ -124,7 +124,8 @@ def make_steps(
     save nothing: there are a few different steps, each made and compiled once.
 
     Args:
-        wrap: (step, its penalties' names or so) -> what to use of it, compiled perhaps.
+        wrap: (step, due) -> what to use in its place, such as the step compiled; ``due``
+            as in `penalties_due`.
     Returns:
         ``steps(number) -> step`` for the numbers from 0; a game without lazy penalties
         has one step for all of them.

@@ -138,8 +138,12 @@ def _scheduled(step: Step, factor: Schedule) -> Step:
 
 
 def step_family(config: TrainConfig) -> str:
-    """The name of a configuration's compiled steps: all that they may follow from."""
-    return str(replace(config, **_NOT_COMPUTED)).replace("/", "|")
+    """The name of a configuration's compiled steps: all that they may follow from.
+
+    Of a population that it is one; how many members it has shows in the inputs.
+    """
+    many = (0,) if config.members else ()
+    return str(replace(config, **_NOT_COMPUTED, seeds=many, sweep=())).replace("/", "|")
 
 
 def _guarded(step: Step) -> Step:

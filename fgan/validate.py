@@ -16,6 +16,11 @@ def option(name: str) -> str:
     return "DATA" if name == "data" else "--" + name.replace("_", "-")
 
 
+def shown(value: Any) -> str:
+    """A value as the command line spells it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 CHECKS: dict[str, checks.Check] = {
     "data": checks.name,
     "data_root": checks.text,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import fgan
-from fgan import nets, optim, pytree
+from fgan import nets, optim, pytree, train
 from fgan.model import from_module
 
 BATCH = 6
@@ -19,6 +19,27 @@ Z_DIM = 3
 def signed(shape: Any, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Distinct numbers of both signs, from a generator of their own."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class Listener(train.Observer):
+    """Keeps what it hears of a run, and stops it after a step where one is given."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.step, self.stop_at = 0, stop_at
+        self.notes: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
+
+    def logged(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def advanced(self, step: int) -> None:
+        self.step = step
+
+    def stop_requested(self) -> bool:
+        return self.step == self.stop_at
 
 
 def copy_tree(tree: Any) -> Any:

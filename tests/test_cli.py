@@ -278,27 +278,20 @@ for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+PLAYED = """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
+    --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
+    --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
+    --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
+    --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
+    --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
+    --stat-passes --sample-stats --ema --seed --device --dtype --threads --image-size
+    --channels --recipe --config """  # networks, game, machine: what is trained and measured
 SURFACE = {
-    "train": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
-        --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
-        --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
-        --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
-        --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
-        --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
-        --stat-passes --sample-stats --ema --recipe --epochs
-        --steps --seed --seeds --sweep --compile --no-compile --device --dtype --threads --config
-        --data-root
-        --pattern --image-size --channels --resize --skip-bad --stream --run-dir --log-every
-        --sample-every --save-every --keep --grid --on-nonfinite --resume --override --dry-run
-        --quiet --help""",
-    "bench": """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
-        --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
-        --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
-        --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
-        --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
-        --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
-        --stat-passes --sample-stats --ema --seed --device --dtype --threads --image-size
-        --channels --recipe --config --compare --repeats --seconds --quick --json --plot --help""",
+    "train": PLAYED
+    + """--epochs --steps --seeds --sweep --compile --no-compile --data-root --pattern --resize
+        --skip-bad --stream --run-dir --log-every --sample-every --save-every --keep --grid
+        --on-nonfinite --resume --override --dry-run --quiet --help""",
+    "bench": PLAYED + "--compare --repeats --seconds --quick --json --plot --help",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import assert_near, assert_same, distance
+from support import Listener, assert_near, assert_same, distance
 
 from fgan import (
     assemble,
@@ -52,23 +52,6 @@ def go(tmp_path):
         return train.run(resolve(**options), observer, run_dir=tmp_path / f"run{next(made)}")
 
     return run
-
-
-class StopAt(train.Observer):
-    def __init__(self, step):
-        self.step, self.at, self.notes, self.rows = 0, step, [], []
-
-    def noted(self, text):
-        self.notes.append(text)
-
-    def logged(self, row):
-        self.rows.append(row)
-
-    def advanced(self, step):
-        self.step = step
-
-    def stop_requested(self):
-        return self.step == self.at
 
 
 def timeless(rows):
@@ -164,7 +147,7 @@ def digest(run, step):
 )
 def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
     whole = go(seeds="0-2", **options)
-    part = go(StopAt(stop_at), seeds="0-2", **options)
+    part = go(Listener(stop_at), seeds="0-2", **options)
     assert (part.steps, part.stopped) == (stop_at, True)
     resumed = train.resume(part.run.path)
     assert digest(whole.run, 12) == digest(resumed.run, 12)
@@ -177,7 +160,7 @@ def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
 @pytest.mark.slow
 def test_a_compiled_population(go):
     whole = go(seeds="0-2", compile=True)
-    part = go(StopAt(7), seeds="0-2", compile=True)
+    part = go(Listener(7), seeds="0-2", compile=True)
     resumed = train.resume(part.run.path)
     assert digest(whole.run, 12) == digest(resumed.run, 12)
     assert_near(whole.state, go(seeds="0-2").state, atol=1e-5)
@@ -242,7 +225,7 @@ def test_halt_ends_the_whole_population(go):
 
 
 def test_a_line_for_each_member_and_what_is_heard(go):
-    hears = StopAt(None)
+    hears = Listener(None)
     result = go(hears, seeds="3-4", sweep=["lr=0.1,0.2"])
     rows = result.run.read_metrics()
     assert [(row["step"], row["member"], row["seed"], row["lr"]) for row in rows[4:8]] == [

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 import pytest
+from support import Listener
 
 from fgan import config as configs
 from fgan import resume, train
@@ -18,20 +19,6 @@ SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 
 
 def settings(**options):
     return configs.resolve(SMALL | {"ema": 0.9, "dropout": 0.2} | options)
-
-
-class Notes(train.Observer):
-    def __init__(self, stop_at=None):
-        self.notes, self.stop_at, self.step = [], stop_at, 0
-
-    def noted(self, text):
-        self.notes.append(text)
-
-    def advanced(self, step):
-        self.step = step
-
-    def stop_requested(self):
-        return self.step == self.stop_at
 
 
 def final_hash(run, step):
@@ -55,7 +42,7 @@ def assert_same_end(one, other, step):
 def test_stopped_and_resumed_is_never_interrupted(tmp_path, stop_at, disc_steps):
     config = settings(steps=20, disc_steps=disc_steps, data_root="")
     whole = train.run(config, run_dir=tmp_path / "whole")
-    part = train.run(config, Notes(stop_at), run_dir=tmp_path / "part")
+    part = train.run(config, Listener(stop_at), run_dir=tmp_path / "part")
     assert (part.steps, part.stopped) == (stop_at, True)
     resumed = train.resume(tmp_path / "part")
     assert (resumed.steps, resumed.stopped) == (20, False)
@@ -73,7 +60,7 @@ def test_a_longer_run_is_the_longer_run(tmp_path):
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     train.run(settings(steps=3), run_dir=tmp_path / "run")
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
-    notes = Notes()
+    notes = Listener()
     result = train.resume(tmp_path / "run", notes)
     assert result.state is None
     assert "already at step 3" in notes.notes[0]
@@ -100,7 +87,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
     content = bytearray(newest.read_bytes())
     content[-3] ^= 1
     newest.write_bytes(content)
-    notes = Notes()
+    notes = Listener()
     resumed = train.resume(tmp_path / "run", notes)
     assert any(str(newest) in note for note in notes.notes)
     assert final_hash(resumed.run, 20) == expected
@@ -153,7 +140,7 @@ def test_skip_goes_on(tmp_path):
 
 
 def test_rollback_is_tried_three_times(tmp_path):
-    notes = Notes()
+    notes = Listener()
     with pytest.raises(DivergedError):
         train.run(diverging(on_nonfinite="rollback"), notes, run_dir=tmp_path / "run")
     backs = [note for note in notes.notes if "back to step" in note]

@@ -90,7 +90,7 @@ def compare(
     differences = programs.differences(made, problem, AGREEMENT_STEPS)
     notify(f"Timing {len(made)} programs in {repeats} rounds ...")
     ceilings = make_ceilings(problem.device, config.dtype)
-    rounds = _time(made, ceilings, repeats, seconds)
+    rounds = _time(made, ceilings, config.penalty_every, repeats, seconds)
     baseline = next(iter(made))
     state = problem.init()
     found = {
@@ -115,12 +115,14 @@ def compare(
     }
 
 
-def _time(made: dict[str, Program], ceilings: Ceilings, repeats: int, seconds: float) -> Rounds:
-    """All programs and both ceilings, each warm, in rounds."""
+def _time(
+    made: dict[str, Program], ceilings: Ceilings, kinds: int, repeats: int, seconds: float
+) -> Rounds:
+    """All programs and both ceilings, each warm after ``kinds`` steps and some, in rounds."""
     runs = {name: program.run for name, program in made.items()}
     runs |= {"product": ceilings.product, "copy": ceilings.copy}
     for run in runs.values():
-        run(1)  # compiles
+        run(kinds)  # compiles every kind of step
         run(2)
     gc.collect()
     return timing.interleave(runs, repeats=repeats, seconds=seconds)

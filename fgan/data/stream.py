@@ -162,11 +162,8 @@ class _StreamedFeed(Feed):
         except DataError:
             self.close()
             raise
-        except (
-            RuntimeError,
-            OSError,
-            MemoryError,
-        ) as error:  # a worker was killed, say for its memory
+        except (RuntimeError, OSError, MemoryError) as error:
+            # A worker was killed, say for its memory.
             self.close()
             raise DataError(
                 f"Decoding the images in {self._source.folder} failed: {error}.",
