@@ -1,7 +1,8 @@
 """Which of the 25 modes of the grid does a GAN find, and how many of its samples are good?
 
 Two games of one size on the grid of 25 Gaussians, each eight seeds as one population
-(`fgan.population`), the averaged generators sampled 2 500 times at the end:
+(`fgan.population`), their learning rates falling to a twentieth along a cosine, the averaged
+generators sampled 2 500 times at the end:
 
     non-saturating       the original game
     relativistic R1 R2   the paired relativistic loss with gradient penalties on both sides
@@ -28,14 +29,30 @@ from step_time import machine
 from torch import Tensor
 
 import fgan
-from fgan import ema, images, losses, metrics, nets, optim, penalties, population, pytree, rng
+from fgan import (
+    ema,
+    images,
+    losses,
+    metrics,
+    nets,
+    optim,
+    penalties,
+    population,
+    pytree,
+    rng,
+    schedules,
+)
 from fgan.data import Batches
 from fgan.data.toy import GRID_STD, grid_modes, grid_points
 from fgan.losses import GanLoss
 from fgan.penalties import Penalty
+from fgan.state import PlayerState
+from fgan.step import Step
+from fgan.types import Draws, Metrics
 
 NUM_SAMPLES = 2500  # of the papers' protocol
 DRAWN = 50
+LAST_LR = 0.05  # of the first
 EXTENT = 5.0
 
 
@@ -69,8 +86,27 @@ def make_game(play: Play, hidden: int, lr: float, z_dim: int) -> fgan.Game:
     )
 
 
+def make_step(game: fgan.Game, lr: float, num_steps: int) -> Step:
+    """The population's step, at the learning rate of its time."""
+    step = population.make_step(game)
+    schedule = schedules.cosine(lr, lr * LAST_LR, num_steps)
+
+    def at_present_rate(player: PlayerState, rate: Tensor) -> PlayerState:
+        opt_state = optim.with_hyperparameters(player.opt_state, learning_rate=rate)
+        return player._replace(opt_state=opt_state)
+
+    def scheduled(
+        states: fgan.TrainState, real: Tensor, draws: Draws
+    ) -> tuple[fgan.TrainState, Metrics]:
+        rate = schedule(states.step)  # [M]
+        gen, disc = (at_present_rate(player, rate) for player in (states.gen, states.disc))
+        return step(states._replace(gen=gen, disc=disc), real, draws)
+
+    return scheduled
+
+
 def train(
-    game: fgan.Game, keys: Tensor, num_steps: int, batch_size: int
+    game: fgan.Game, lr: float, keys: Tensor, num_steps: int, batch_size: int
 ) -> tuple[fgan.TrainState, float]:
     """The population after ``num_steps``, and the seconds they took.
 
@@ -79,7 +115,7 @@ def train(
     points = grid_points()
     batches = Batches(points, rng.key(0), batch_size)
     states = population.init(game, keys)
-    step = fgan.compile_step(population.make_step(game), donate=True)
+    step = fgan.compile_step(make_step(game, lr, num_steps), donate=True)
     begun = time.perf_counter()
     for first in range(0, num_steps, DRAWN):  # drawing many steps at once costs little more
         steps = torch.arange(first, min(first + DRAWN, num_steps))
@@ -111,7 +147,7 @@ def study(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], list[Ten
     play = PLAYS[name]
     game = make_game(play, args.hidden, args.lr, args.z_dim)
     keys = torch.stack([rng.key(seed) for seed in range(args.seeds)])
-    states, seconds = train(game, keys, args.steps, args.batch_size)
+    states, seconds = train(game, args.lr, keys, args.steps, args.batch_size)
     samples = [samples_of(game, state, i) for i, state in enumerate(population.unstack(states))]
     found = [metrics.mode_coverage(each, grid_modes(), GRID_STD) for each in samples]
     row = {

@@ -10,18 +10,19 @@ activations, gradients, temporaries.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells stderr when it starts
 
 import study
-import torch
 from study import Found, digits, markdown, mebibytes, ratio_text
 
 from fgan import config, pytree
-from fgan.bench import TUTORIAL, alone, programs, timing
+from fgan.bench import TUTORIAL, timing
 from fgan.bench.problem import make_problem
+from fgan.bench.worker import Worker
 
 PROGRAMS = ("imperative", "compiled-donated")
 SWEEPS: dict[str, list[int]] = {
@@ -40,20 +41,16 @@ def settings(axis: str, value: int) -> dict[str, Any]:
 
 def point(whole: config.TrainConfig, names: tuple[str, ...], repeats: int, seconds: float) -> Found:
     problem = make_problem(whole)
-    made = {name: programs.make_program(name, problem) for name in names}
-    for program in made.values():
-        program.run(3)
-    rounds = timing.interleave(
-        {name: program.run for name, program in made.items()}, repeats=repeats, seconds=seconds
-    )
+    with contextlib.ExitStack() as stack:
+        made = {name: stack.enter_context(Worker(name, whole)) for name in names}
+        runs: dict[str, timing.Run] = {name: worker.run for name, worker in made.items()}
+        rounds = timing.interleave(runs, repeats=repeats, seconds=seconds)
+        held = {name: worker.held() for name, worker in made.items()}
     first, second = names
     return {
         "milliseconds": {n: 1e3 * timing.spread(t).median for n, t in rounds.seconds.items()},
         "speedup": timing.ratio(rounds.seconds[first], rounds.seconds[second])._asdict(),
-        "held_bytes": {
-            name: alone.held(lambda program=program: program.run(1), problem.device)
-            for name, program in made.items()
-        },
+        "held_bytes": held,
         "state_bytes": sum(x.numel() * x.element_size() for x in pytree.leaves(problem.init())),
     }
 
@@ -71,7 +68,6 @@ def measure(
             study.say(f"{axis} {value}")
             whole = config.resolve({"compile": True, **TUTORIAL, **given, **settings(axis, value)})
             rows.append({"axis": axis, "value": value, **point(whole, names, repeats, seconds)})
-            torch._dynamo.reset()
     return {"programs": list(names), "rows": rows}
 
 

@@ -19,7 +19,6 @@ compile times and memory. Run it with nothing else on the machine:
 from __future__ import annotations
 
 import study
-import torch
 from study import Found, digits, markdown, ratio_text
 
 from fgan import recipes
@@ -40,7 +39,6 @@ def measure(
         config = recipes.resolve(name, settings)
         able = [p for p in programs if p != "jax" or config.arch == "mlp"]
         found[name] = compare(config, able, repeats=repeats, seconds=seconds, quick=True)
-        torch._dynamo.reset()
     return {"cases": found}
 
 

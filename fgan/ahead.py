@@ -20,6 +20,7 @@ May import the ground and `fgan.files`. Never imports Inductor but to build.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import json
@@ -44,6 +45,7 @@ Graph: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
 
 _KEPT = 200  # libraries of some megabytes; the least recently used go
 _NAME = "graph.so"
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def recall(name: str, values: Sequence[Tensor]) -> Graph | None:
@@ -132,8 +134,23 @@ def _sources() -> str:
 def _load(library: Path) -> Graph:
     with contextlib.suppress(OSError):
         os.utime(library.parent)  # the least recently used are forgotten
+    _keep_memory()
     run: Graph = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
     return run
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Have the C library keep what a step frees, since the next step asks for the same.
+
+    glibc gives large blocks back to the system, which hands them out again a page at a time
+    and cleared: a third of a step of 30 million parameters. Now it keeps up to two gigabytes
+    of them. Other C libraries stay as they are.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _build(
@@ -144,7 +161,9 @@ def _build(
 
     library = folder / _NAME
     options = options | {"aot_inductor.output_path": str(library)}
-    with _side_by_side():
+    from fgan.products import lowered
+
+    with _side_by_side(), _unchecked(), lowered():
         built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
@@ -162,6 +181,8 @@ def _side_by_side() -> Iterator[None]:
     Half of the time to build is the C++ compiler's: first on the code that calls the
     kernels, then on the kernels, which do not need each other until they are linked.
     """
+    from unittest import mock  # a tenth of a second: only to build
+
     from torch._inductor.cpp_builder import CppBuilder
 
     build = CppBuilder.build
@@ -177,12 +198,31 @@ def _side_by_side() -> Iterator[None]:
                 each.result()
         build(builder)
 
-    with ThreadPoolExecutor(1) as pool:
-        CppBuilder.build = beside  # type: ignore[assignment, method-assign]
-        try:
-            yield
-        finally:
-            CppBuilder.build = build  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool, mock.patch.object(CppBuilder, "build", beside):
+        yield
+
+
+@contextlib.contextmanager
+def _unchecked() -> Iterator[None]:
+    """No code for checking the inputs, which is off where Inductor runs it.
+
+    It is two thirds of the code that calls the kernels, and who calls the library knows
+    the forms of its inputs.
+    """
+    from unittest import mock
+
+    from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+    from torch._inductor.virtualized import V
+
+    name = "generate_input_output_runtime_checks"
+    generate = getattr(CppWrapperCpu, name)
+
+    def without_inputs(wrapper: CppWrapperCpu) -> None:
+        with mock.patch.object(V.graph, "graph_inputs", {}):
+            generate(wrapper)
+
+    with mock.patch.object(CppWrapperCpu, name, without_inputs):
+        yield
 
 
 def _scratch() -> Path:
@@ -211,7 +251,7 @@ def _used(path: Path) -> float:
 def _key(graph: GraphModule, values: Sequence[Tensor]) -> str:
     """A digest of everything a library is made from."""
     digest = hashlib.sha256(f"{_conditions()}\0{graph.code}\0{_forms(values)}".encode())
-    for name in ("ahead.py", "compile.py", "cse.py"):  # how it is compiled
+    for name in ("ahead.py", "compile.py", "cse.py", "products.py"):  # how it is compiled
         digest.update(Path(__file__).with_name(name).read_bytes())
     for node in graph.graph.nodes:
         if node.op == "get_attr":

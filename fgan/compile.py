@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +29,7 @@ from fgan.types import Batch, Draws, Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_count: list[None] = []  # one for each graph
+_graphs = 0  # made in this process
 
 
 def compile_step(
@@ -96,15 +96,24 @@ def compile_function(
     Raises:
         DeviceError: on the first call, when Inductor's compiler fails.
     """
-    graphs: dict[Any, Callable[..., Any]] = {}
+    # For each structure of the arguments, hardly ever a second: what reads their leaves, and
+    # the graphs for leaves of different forms.
+    known: list[tuple[Callable[[Any], list[Tensor] | None], dict[Any, Any]]] = []
+
+    def find(args: tuple[Any, ...]) -> tuple[list[Tensor], dict[Any, Any]]:
+        for read, graphs in known:
+            if (values := read(args)) is not None:
+                return values, graphs
+        known.append((pytree.reader(args), {}))
+        return pytree.leaves(args), known[-1][1]
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        values, structure = pytree.flatten(args)
-        key = (structure, *((v.shape, v.stride(), v.dtype, v.device) for v in values))
-        graph = graphs.get(key)
+        values, graphs = find(args)
+        form = tuple([(v.shape, v.stride(), v.dtype, v.device) for v in values])
+        graph = graphs.get(form)
         if graph is None:
-            graph = graphs[key] = _compile_graph(function, args, backend, name, like)
+            graph = graphs[form] = _compile_graph(function, args, backend, name, like)
         return graph(values)
 
     return call  # type: ignore[return-value]
@@ -114,10 +123,11 @@ def _compile_graph(
     function: Callable[..., Any], args: tuple[Any, ...], backend: str, name: str, like: Any
 ) -> Callable[[list[Tensor]], Any]:
     """The compiled function of the leaves of ``args``."""
+    global _graphs
     values, structure = pytree.flatten(args)
     result: Any = pytree.structure(like)
     ahead = backend == "inductor" and all(value.device.type == "cpu" for value in values)
-    _count.append(None)
+    _graphs += 1
     if ahead and name and (found := recall(name, values)):
         return lambda values: pytree.unflatten(result, found(values))
 
@@ -208,12 +218,14 @@ def _inductor_options() -> dict[str, Any]:
     for thread in _head_starts:  # two threads asking what the processor can do may differ
         thread.join()
     from fgan.cse import ShareRepeated
+    from fgan.products import ChooseProducts
 
     wanted = {
         # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
         # the same kernels in our graphs and takes a second less.
         "max_fusion_buffer_group_pairwise_attempts": 4,
         "post_grad_custom_pre_pass": ShareRepeated(),
+        "post_grad_custom_post_pass": ChooseProducts(),
         # The code that calls the kernels runs in microseconds however it is compiled, and
         # takes three times as long to compile with optimisation.
         "aot_inductor.compile_wrapper_opt_level": "O0",
@@ -227,15 +239,11 @@ def _inductor_options() -> dict[str, Any]:
 class HeadStart:
     """What compiling on the CPU needs, begun in a thread while data are read.
 
-    Imports the compiler (two seconds), and finds out what the processor can do (one more).
-    Both happen anyway when this is missing, only later.
+    Imports the compiler (two seconds), and finds out what the processor can do (two more,
+    if Inductor has to try). Both happen anyway when this is missing, only later.
     """
 
     def __init__(self) -> None:
-        if _compiler_knows_every_vector_unit():
-            # Else Inductor compiles and runs a probe for each instruction set, seven seconds
-            # in all, to find out what /proc/cpuinfo and the compiler's version say.
-            os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
         self._imported = threading.Event()
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
@@ -252,25 +260,44 @@ class HeadStart:
             return
         finally:
             self._imported.set()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), _trusted(cpu_vec_isa.VecISA):
             cpu_vec_isa.pick_vec_isa()
 
 
 _head_starts: list[threading.Thread] = []
 
 
-def _compiler_knows_every_vector_unit() -> bool:
-    """Whether the C++ compiler is a GCC of version 12 or later, on Linux."""
+@contextlib.contextmanager
+def _trusted(isa: Any) -> Iterator[None]:
+    """What torch says the processor can do, the compiler can too, where it is new enough.
+
+    Else Inductor compiles and runs a probe for each instruction set, nine seconds in all.
+    """
+    tries = isa.check_build
+    version = _gcc_version()
+
+    def knows(self: Any, code: str) -> bool:
+        needed = 13 if "amx-fp16" in self._arch_flags else 12
+        return version >= needed or tries(self, code)
+
+    isa.check_build = knows
+    try:
+        yield
+    finally:
+        isa.check_build = tries
+
+
+def _gcc_version() -> int:
+    """Of the C++ compiler, where it is GCC on Linux; else 0."""
     compiler = find_cxx()
-    if compiler is None or sys.platform != "linux":
-        return False
+    if compiler is None or sys.platform != "linux" or "clang" in os.path.realpath(compiler):
+        return 0
     try:
         command = [compiler, "-dumpfullversion", "-dumpversion"]
         version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        is_gcc = "clang" not in os.path.realpath(compiler)
-        return is_gcc and int(version.split(".")[0]) >= 12
+        return int(version.split(".")[0])
     except (OSError, subprocess.SubprocessError, ValueError):
-        return False
+        return 0
 
 
 def check_compiler(device: torch.device) -> None:
@@ -295,4 +322,4 @@ def find_cxx() -> str | None:
 
 def count_graphs() -> int:
     """Graphs compiled in this process so far: constant while nothing is recompiled."""
-    return len(_count)
+    return _graphs

@@ -29,7 +29,7 @@ from fgan.state import PlayerState, TrainState
 from fgan.step import Step, make_steps
 from fgan.types import Draws, Key, Metrics
 
-_BLOCK_NUMBERS = 2**19  # random numbers drawn at once, a few megabytes
+_BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _BLOCK_STEPS = 64
 
 # What a step cannot follow from, made equal in its name.

@@ -107,6 +107,55 @@ def test_paths_lead_to_the_leaves(tree):
     assert all(found[name] is leaf for name, leaf in zip(names, leaves, strict=True))
 
 
+@given(ANY_TREE)
+def test_a_reader_lists_the_leaves_of_its_structure(tree):
+    read = pytree.reader(tree)
+    for each in (tree, copy_tree(tree)):
+        found = read(each)
+        assert len(found) == len(pytree.leaves(each))
+        assert all(a is b for a, b in zip(found, pytree.leaves(each), strict=True))
+
+
+@given(ANY_TREE, ANY_TREE)
+def test_a_reader_refuses_other_structures(tree, other):
+    found = pytree.reader(tree)(other)
+    if pytree.structure(tree) == pytree.structure(other):
+        assert found is not None
+    elif found is not None:  # the same but for the order of keys
+        assert sorted(pytree.paths(tree)) == sorted(pytree.paths(other))
+
+
+def test_a_reader_keeps_the_order_of_keys_of_its_example():
+    first, second = torch.ones(1), torch.zeros(1)
+    assert pytree.reader({"a": first, "b": second})({"b": second, "a": first}) == [first, second]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": torch.ones(1)},
+        {"a": torch.ones(1), "c": Pair(torch.ones(1), ())},
+        {"a": torch.ones(1), "b": (torch.ones(1), ())},
+        {"a": torch.ones(1), "b": Pair(torch.ones(1), (torch.ones(1),))},
+        {"a": torch.ones(1), "b": Pair(torch.ones(1), ()), "c": torch.ones(1)},
+        {"a": (), "b": Pair(torch.ones(1), ())},
+        {"a": 1.0, "b": Pair(torch.ones(1), ())},
+        [torch.ones(1), torch.ones(1)],
+        torch.ones(1),
+    ],
+    ids=str,
+)
+def test_a_reader_says_none(other):
+    assert pytree.reader({"a": torch.ones(1), "b": Pair(torch.ones(1), ())})(other) is None
+
+
+def test_a_reader_of_what_only_torch_knows():
+    largest = torch.max(torch.rand(3, 2), dim=0)
+    read = pytree.reader({"largest": largest})
+    assert [id(leaf) for leaf in read({"largest": largest})] == [id(leaf) for leaf in largest]
+    assert read({"largest": tuple(largest)}) is None
+
+
 def test_absent_is_an_empty_tuple():
     assert pytree.leaves(((), {"a": ()})) == []
     assert pytree.paths(Pair(torch.zeros(1), ())) == ["first"]

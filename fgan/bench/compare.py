@@ -1,13 +1,14 @@
 """A whole comparison, from a configuration to one JSON-serialisable answer.
 
-First whether all programs do the same work, then each in processes of its own, then all of
-them in one process, interleaved with the machine's ceilings.
+First whether all programs do the same work, then how each starts, then their times, each in a
+process of its own, interleaved with the machine's ceilings.
 
 Program: may import every lower room. Must not touch argv or the terminal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from fgan import config as configs
 from fgan.bench import alone, machine, programs, timing
 from fgan.bench.counts import Ceilings, make_ceilings
 from fgan.bench.problem import Problem, Program, make_problem
-from fgan.bench.timing import Rounds
+from fgan.bench.timing import Rounds, Run
+from fgan.bench.worker import Worker
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, DeviceError
 
@@ -88,14 +90,15 @@ def compare(
             apart[name] = alone.measure(name, config)
     notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
     differences = programs.differences(made, problem, AGREEMENT_STEPS)
-    notify(f"Timing {len(made)} programs in {repeats} rounds ...")
+    able, state = list(made), problem.init()
+    made.clear()
+    notify(f"Timing {len(able)} programs in {repeats} rounds ...")
     ceilings = make_ceilings(problem.device, config.dtype)
-    rounds = _time(made, ceilings, config.penalty_every, repeats, seconds)
-    baseline = next(iter(made))
-    state = problem.init()
+    rounds = _time(able, config, ceilings, repeats, seconds)
+    baseline = able[0]
     found = {
         name: _about(name, baseline, problem, rounds, ceilings, differences[name], apart)
-        for name in made
+        for name in able
     }
     notes += _doubts(found, rounds)
     return {
@@ -116,16 +119,18 @@ def compare(
 
 
 def _time(
-    made: dict[str, Program], ceilings: Ceilings, kinds: int, repeats: int, seconds: float
+    names: Sequence[str], config: TrainConfig, ceilings: Ceilings, repeats: int, seconds: float
 ) -> Rounds:
-    """All programs and both ceilings, each warm after ``kinds`` steps and some, in rounds."""
-    runs = {name: program.run for name, program in made.items()}
-    runs |= {"product": ceilings.product, "copy": ceilings.copy}
+    """All programs, each warm in its process, and both ceilings, in rounds."""
+    runs: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
     for run in runs.values():
-        run(kinds)  # compiles every kind of step
-        run(2)
-    gc.collect()
-    return timing.interleave(runs, repeats=repeats, seconds=seconds)
+        run(3)
+    warm = config.penalty_every + 2  # compiles every kind of step
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            runs[name] = stack.enter_context(Worker(name, config, warm)).run
+        gc.collect()
+        return timing.interleave(runs, repeats=repeats, seconds=seconds)
 
 
 def _median(rounds: Rounds, name: str) -> float:
