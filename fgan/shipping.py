@@ -1,0 +1,121 @@
+"""Compiled libraries in one file, to take them to another machine or into an image.
+
+A library is found by what it was made from (`fgan.ahead`): torch, the processor, the number of
+threads and fgan's own code among it. On a machine where one of these differs what was brought
+is not found, and does no harm.
+
+May import `fgan.ahead` and `fgan.files`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from fgan import files
+from fgan.ahead import libraries
+from fgan.errors import DiskError
+
+_LIBRARY = re.compile(r"([0-9a-f]{40})/graph\.(so|json)")
+_RECORD = re.compile(r"[0-9a-f]{40}-[0-9a-f]{8}\.json")
+
+
+class Shipped(NamedTuple):
+    """What was taken along.
+
+    Attributes:
+        libraries: how many; bytes: of all their files.
+    """
+
+    libraries: int
+    bytes: int
+
+
+def save(path: Path) -> Shipped:
+    """Write all libraries, and the names they are found by, into a compressed tar file.
+
+    Raises:
+        DiskError: when it cannot be written, or there is nothing to write.
+    """
+    buffer, sizes = io.BytesIO(), []
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for file in sorted(libraries().glob("**/*")):
+            name = file.relative_to(libraries()).as_posix()
+            if _LIBRARY.fullmatch(name) or _RECORD.fullmatch(name):
+                with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
+                    archive.add(file, name, recursive=False)
+                    sizes.append((name, file.stat().st_size))
+    if not sizes:
+        raise DiskError(
+            f"There are no compiled libraries in {libraries()}.",
+            "Run `fgan train --compile` (or `fgan bench`) first.",
+        )
+    files.write_bytes(path, buffer.getbuffer())
+    return _shipped(sizes)
+
+
+def load(path: Path) -> Shipped:
+    """Add the libraries of such a file to those kept here, which stay as they are.
+
+    A library is a program: load only files whose maker you trust.
+
+    Raises:
+        DiskError: when it cannot be read, is no such file, or there is no place for it. What
+            was kept before is whole then.
+    """
+    libraries().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".loading-", dir=libraries().parent) as scratch:
+            sizes = _extract(path, Path(scratch))
+            _move(Path(scratch), [name for name, _ in sizes])
+    except OSError as error:
+        raise DiskError(
+            f"{error.filename or path} cannot be used: {error.strerror or error}.",
+            "Check the path, the permissions and the free space.",
+        ) from error
+    return _shipped(sizes)
+
+
+def _extract(path: Path, folder: Path) -> list[tuple[str, int]]:
+    try:
+        whole = io.BytesIO(gzip.decompress(path.read_bytes()))  # to its checksum, at the end
+        with tarfile.open(fileobj=whole, mode="r:") as archive:
+            members = archive.getmembers()
+            for member in members:
+                known = _LIBRARY.fullmatch(member.name) or _RECORD.fullmatch(member.name)
+                if not (known and member.isreg()):
+                    raise tarfile.TarError(f"it contains {member.name}")
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DiskError(
+            f"{path} is not a file of `fgan compile-cache save`: {error}.",
+            "Save it again where it came from.",
+        ) from error
+    return [(member.name, member.size) for member in members]
+
+
+def _move(source: Path, names: list[str]) -> None:
+    """Libraries first, whole folders; then the names that lead to them."""
+    libraries().mkdir(parents=True, exist_ok=True)
+    folders = {match[1] for name in names if (match := _LIBRARY.fullmatch(name))}
+    for folder in folders:
+        if not (libraries() / folder / "graph.so").exists():
+            shutil.rmtree(libraries() / folder, ignore_errors=True)
+            os.rename(source / folder, libraries() / folder)
+    for name in names:
+        if _RECORD.fullmatch(name):
+            os.replace(source / name, libraries() / name)
+
+
+def _shipped(sizes: list[tuple[str, int]]) -> Shipped:
+    count = sum(name.endswith("/graph.so") for name, _ in sizes)
+    return Shipped(count, sum(size for _, size in sizes))
