@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import re
 import shutil
@@ -217,6 +218,7 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
 def _inductor_options() -> dict[str, Any]:
     for thread in _head_starts:  # two threads asking what the processor can do may differ
         thread.join()
+    _look_at_processor()
     from fgan.cse import ShareRepeated
     from fgan.products import ChooseProducts
 
@@ -239,8 +241,8 @@ def _inductor_options() -> dict[str, Any]:
 class HeadStart:
     """What compiling on the CPU needs, begun in a thread while data are read.
 
-    Imports the compiler (two seconds), and finds out what the processor can do (two more,
-    if Inductor has to try). Both happen anyway when this is missing, only later.
+    Imports the compiler (two seconds), and finds out what the processor can do. Both happen
+    anyway when this is missing, only later.
     """
 
     def __init__(self) -> None:
@@ -255,16 +257,23 @@ class HeadStart:
 
     def _run(self) -> None:
         try:
-            from torch._inductor import cpu_vec_isa
+            importlib.import_module("torch._inductor.cpu_vec_isa")  # the compiler, with it
         except Exception:
             return
         finally:
             self._imported.set()
-        with contextlib.suppress(Exception), _trusted(cpu_vec_isa.VecISA):
-            cpu_vec_isa.pick_vec_isa()
+        _look_at_processor()
 
 
 _head_starts: list[threading.Thread] = []
+
+
+def _look_at_processor() -> None:
+    """Find out which instructions to use; remembered, so that a second time costs nothing."""
+    from torch._inductor import cpu_vec_isa
+
+    with contextlib.suppress(Exception), _trusted(cpu_vec_isa.VecISA):
+        cpu_vec_isa.pick_vec_isa()
 
 
 @contextlib.contextmanager

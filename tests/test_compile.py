@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -285,6 +288,23 @@ def test_a_named_library_is_found_without_tracing(libraries):
     assert not ahead.known("fam")
     compile_function(traced, name="family/two", like=like)(x)
     assert len(count) == 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+def test_memory_that_a_step_frees_is_kept_for_the_next():
+    code = """
+import torch
+from fgan.compile import compile_function
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+compile_function(lambda x: x + 1)(torch.ones(1))
+before = resident()
+torch.ones(2**24)
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 60_000  # kB, of 65 536
 
 
 def test_damage_to_the_cache_costs_time_only(libraries, monkeypatch):
