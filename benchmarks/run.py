@@ -87,7 +87,7 @@ STUDIES: dict[str, Study] = {
         ["--repeats", "9", "--seconds", "0.2"],
         minutes=12,
     ),
-    "end_to_end": Study("The whole trainer", end_to_end.table, ["--tiny"]),
+    "end_to_end": Study("The whole trainer", end_to_end.table, ["--tiny"], ["--repeats", "3"]),
     "compile_time": Study("Until the first step", compile_time.table, ["--tiny"]),
     "trainer_overhead": Study(
         "The trainer beside its step",
@@ -95,7 +95,7 @@ STUDIES: dict[str, Study] = {
         ["--cases", "mnist-mlp-small", "--repeats", "1", "--steps", "20"],
         ["--repeats", "5", "--steps", "500"],
     ),
-    "scaling": Study("Growing", scaling.table, ["--tiny"]),
+    "scaling": Study("Growing", scaling.table, ["--tiny"], ["--repeats", "5"]),
     "memory": Study("Memory", memory.table, ["--tiny"]),
     "population": Study(
         "Several GANs at once",
