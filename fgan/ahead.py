@@ -29,8 +29,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -161,9 +160,10 @@ def _build(
 
     library = folder / _NAME
     options = options | {"aot_inductor.output_path": str(library)}
+    from fgan.cpp import compiled_faster
     from fgan.products import lowered
 
-    with _side_by_side(), _unchecked(), lowered():
+    with compiled_faster(folder, options), lowered():
         built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
@@ -172,57 +172,6 @@ def _build(
         if path.name not in (_NAME, library.with_suffix(".json").name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return library
-
-
-@contextlib.contextmanager
-def _side_by_side() -> Iterator[None]:
-    """The two halves of a library compiled beside each other, and not in turn.
-
-    Half of the time to build is the C++ compiler's: first on the code that calls the
-    kernels, then on the kernels, which do not need each other until they are linked.
-    """
-    from unittest import mock  # a tenth of a second: only to build
-
-    from torch._inductor.cpp_builder import CppBuilder
-
-    build = CppBuilder.build
-    begun: list[Future[None]] = []
-
-    def beside(builder: CppBuilder) -> None:
-        target = builder.get_target_file_path()
-        if target.endswith(".wrapper.o"):
-            begun.append(pool.submit(build, builder))
-            return
-        if not target.endswith(".o"):
-            for each in begun:
-                each.result()
-        build(builder)
-
-    with ThreadPoolExecutor(1) as pool, mock.patch.object(CppBuilder, "build", beside):
-        yield
-
-
-@contextlib.contextmanager
-def _unchecked() -> Iterator[None]:
-    """No code for checking the inputs, which is off where Inductor runs it.
-
-    It is two thirds of the code that calls the kernels, and who calls the library knows
-    the forms of its inputs.
-    """
-    from unittest import mock
-
-    from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
-    from torch._inductor.virtualized import V
-
-    name = "generate_input_output_runtime_checks"
-    generate = getattr(CppWrapperCpu, name)
-
-    def without_inputs(wrapper: CppWrapperCpu) -> None:
-        with mock.patch.object(V.graph, "graph_inputs", {}):
-            generate(wrapper)
-
-    with mock.patch.object(CppWrapperCpu, name, without_inputs):
-        yield
 
 
 def _scratch() -> Path:
@@ -251,7 +200,7 @@ def _used(path: Path) -> float:
 def _key(graph: GraphModule, values: Sequence[Tensor]) -> str:
     """A digest of everything a library is made from."""
     digest = hashlib.sha256(f"{_conditions()}\0{graph.code}\0{_forms(values)}".encode())
-    for name in ("ahead.py", "compile.py", "cse.py", "products.py"):  # how it is compiled
+    for name in ("ahead.py", "compile.py", "cpp.py", "cse.py", "products.py"):  # how it is compiled
         digest.update(Path(__file__).with_name(name).read_bytes())
     for node in graph.graph.nodes:
         if node.op == "get_attr":

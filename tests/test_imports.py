@@ -17,7 +17,7 @@ ROOMS = {
     "ground": ("pytree", "rng", "types", "errors", "checks", "names", "members", "schedules"),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": ("state", "orders", "game", "objectives", "step", "population", "per_example"),
-    "tools": ("files", "lock", "sealed", "cse", "products", "ahead", "shipping"),
+    "tools": ("files", "lock", "sealed", "cse", "cpp", "products", "ahead", "shipping"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",

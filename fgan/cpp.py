@@ -1,0 +1,134 @@
+"""The C++ that Inductor writes for a graph, compiled in half the time.
+
+Inductor writes a library as two files, the kernels and a wrapper that calls them, and has the
+compiler make them one after the other. Half of the time to a first step was spent waiting for
+it. Here
+
+- the two files are compiled beside each other;
+- the wrapper's interface, which is the same for every graph, is compiled while Inductor still
+  works on the graph, and is no longer part of the wrapper;
+- the wrapper has no code for checking its inputs.
+
+What another version of torch does differently is compiled as that version would.
+
+May import torch only, and only when a step is compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from torch._inductor import config
+from torch._inductor.codegen import cpp_wrapper_cpu
+from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
+from torch._inductor.cpu_vec_isa import pick_vec_isa
+from torch._inductor.virtualized import V
+
+_INTERFACE = Path(cpp_wrapper_cpu.__file__).with_name("aoti_runtime") / "interface.cpp"
+
+
+@contextlib.contextmanager
+def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
+    """While Inductor builds one library for the CPU.
+
+    Args:
+        folder: where there is place for files; they may stay.
+        options: of Inductor, for the same library.
+    """
+    build = CppBuilder.build
+    with ThreadPoolExecutor(2) as pool:
+        interface = _begin_interface(pool, build, folder, options)
+        wrapper: list[Future[None]] = []
+
+        def beside(builder: CppBuilder) -> None:
+            target = builder.get_target_file_path()
+            if target.endswith(".wrapper.o"):
+                wrapper.append(pool.submit(_build_wrapper, build, builder, interface))
+                return
+            if not target.endswith(".o"):  # the library, of all of them
+                for each in wrapper:
+                    each.result()
+            build(builder)
+
+        with mock.patch.object(CppBuilder, "build", beside), _unchecked():
+            yield
+
+
+def _begin_interface(
+    pool: ThreadPoolExecutor,
+    build: Callable[[CppBuilder], None],
+    folder: Path,
+    options: dict[str, Any],
+) -> Future[Path]:
+    """Compile the interface of every library to an object file, in the background."""
+    with config.patch(options):
+        flags = CppTorchDeviceOptions(
+            vec_isa=pick_vec_isa(),
+            device_type="cpu",
+            aot_mode=True,
+            compile_only=True,
+            min_optimize=True,
+        )
+    builder = CppBuilder("interface", str(_INTERFACE), flags, str(folder))
+
+    def run() -> Path:
+        build(builder)
+        return Path(builder.get_target_file_path())
+
+    return pool.submit(run)
+
+
+def _build_wrapper(
+    build: Callable[[CppBuilder], None], builder: CppBuilder, interface: Future[Path]
+) -> None:
+    """Compile a wrapper without its interface, and join the two; or else as it is."""
+    wrapper = Path(builder.get_target_file_path())
+    source = wrapper.with_suffix(".cpp")
+    try:
+        whole = source.read_text()
+        before, text, after = whole.partition(_INTERFACE.read_text().strip())
+        if not text:
+            raise RuntimeError("no interface in the wrapper")
+        source.write_text(before + after)
+        try:
+            build(builder)
+            _join(builder, interface.result(), wrapper)
+        except Exception:
+            source.write_text(whole)
+            raise
+    except Exception:
+        build(builder)
+
+
+def _join(builder: CppBuilder, interface: Path, wrapper: Path) -> None:
+    """Make the second object file hold the first as well."""
+    compiler = builder.get_command_line().split()[0]
+    joined = wrapper.with_suffix(".joined")
+    command = [compiler, "-r", "-nostdlib", str(wrapper), str(interface), "-o", str(joined)]
+    subprocess.run(command, check=True, capture_output=True)
+    joined.replace(wrapper)
+
+
+@contextlib.contextmanager
+def _unchecked() -> Iterator[None]:
+    """No code for checking the inputs, which is off where Inductor runs it.
+
+    It is two thirds of the code that calls the kernels, and who calls the library knows
+    the forms of its inputs.
+    """
+    name = "generate_input_output_runtime_checks"
+    generate = getattr(CppWrapperCpu, name)
+
+    def without_inputs(wrapper: CppWrapperCpu) -> None:
+        with mock.patch.object(V.graph, "graph_inputs", {}):
+            generate(wrapper)
+
+    with mock.patch.object(CppWrapperCpu, name, without_inputs):
+        yield

@@ -1,0 +1,88 @@
+"""The C++ of a library: the parts it is compiled from, and that it works without shortcuts."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+from torch._inductor.cpp_builder import CppBuilder
+
+from fgan import cpp
+from fgan.compile import compile_function
+
+
+@pytest.fixture
+def built(monkeypatch, tmp_path):
+    """The sources of each call of the C++ compiler, as they were when it ended."""
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path))
+    seen, build = {}, CppBuilder.build
+
+    def building(builder):
+        build(builder)
+        sources = [word for word in builder.get_command_line().split() if word.endswith(".cpp")]
+        for source in sources:
+            with open(source) as file:
+                name = builder.get_target_file_path().rsplit("/", 1)[-1].split(".", 1)[-1]
+                seen.setdefault(name, []).append(file.read())
+
+    monkeypatch.setattr(CppBuilder, "build", building)
+    return seen
+
+
+def function(x, y):
+    return torch.softmax(x @ y, 0) + 1
+
+
+ARGS = torch.arange(12.0).reshape(3, 4) / 12, torch.eye(4)
+INTERFACE = "AOTInductorModelContainerRun("  # a function that every library offers
+
+
+def check():
+    torch.testing.assert_close(compile_function(function)(*ARGS), function(*ARGS))
+
+
+def test_the_interface_is_compiled_apart(built):
+    check()
+    (wrapper,) = built["wrapper.o"]
+    assert INTERFACE not in wrapper
+    assert "run_impl" in wrapper
+    assert INTERFACE in built["o"][0]  # interface.o
+
+
+def test_inputs_are_not_checked(built):
+    check()
+    (wrapper,) = built["wrapper.o"]
+    checks = wrapper.partition("__check_inputs_outputs(")[2].partition("}")[0]
+    assert "arg0_1" not in checks
+    assert "unmatched" not in wrapper
+
+
+def no_interface(monkeypatch, tmp_path):
+    other = tmp_path / "interface.cpp"
+    other.write_text("// of another version\nint other() { return 0; }\n")
+    monkeypatch.setattr(cpp, "_INTERFACE", other)
+
+
+def no_join(monkeypatch, tmp_path):
+    def fails(*args):
+        raise subprocess.CalledProcessError(1, "g++ -r")
+
+    monkeypatch.setattr(cpp, "_join", fails)
+
+
+def no_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpp, "_INTERFACE", tmp_path / "missing.cpp")
+
+
+@pytest.mark.parametrize("fault", [no_interface, no_join, no_file])
+def test_else_the_wrapper_is_compiled_whole(built, monkeypatch, tmp_path, fault):
+    fault(monkeypatch, tmp_path)
+    check()
+    assert INTERFACE in built["wrapper.o"][-1]
+
+
+def test_nothing_is_left(built, tmp_path):
+    check()
+    (library,) = (path for path in (tmp_path / "compiled").iterdir() if path.is_dir())
+    assert {path.name for path in library.iterdir()} <= {"graph.so", "graph.json"}
