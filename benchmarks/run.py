@@ -6,8 +6,8 @@ Each study runs in a process of its own. What it finds goes to
 ``benchmarks/results/<study>-<machine>.json``, with the hardware, the versions and the threads,
 and into the tables of ``summary-<machine>.md``, which is printed too. A study that fails or
 takes too long is named at the end, the others go on; the exit code is then 1. With --only some
-are done again, and the summary is of all there are. All of them together take less than twenty
-minutes on two quiet cores: leave the machine alone meanwhile.
+are done again, and the summary is of all there are. Leave the machine alone meanwhile; it says
+at the end how long it took.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def settings(axis: str, value: int) -> dict[str, Any]:
 def point(whole: config.TrainConfig, names: tuple[str, ...], repeats: int, seconds: float) -> Found:
     problem = make_problem(whole)
     with contextlib.ExitStack() as stack:
-        made = {name: stack.enter_context(Worker(name, whole)) for name in names}
+        made = {
+            name: stack.enter_context(contextlib.closing(Worker(name, whole))) for name in names
+        }
         runs: dict[str, timing.Run] = {name: worker.run for name, worker in made.items()}
         rounds = timing.interleave(runs, repeats=repeats, seconds=seconds)
         held = {name: worker.held() for name, worker in made.items()}

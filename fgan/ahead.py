@@ -43,7 +43,8 @@ from fgan.errors import DiskError
 Graph: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
 
 _KEPT = 200  # libraries of some megabytes; the least recently used go
-_NAME = "graph.so"
+LIBRARY = "graph.so"  # in a folder named by a digest of 40 digits
+LISTED = "graph.json"  # beside it: operations that it calls back for
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -108,7 +109,7 @@ def libraries() -> Path:
 
 
 def _find(key: str) -> Path:
-    return libraries() / key / _NAME
+    return libraries() / key / LIBRARY
 
 
 def _record(name: str) -> Path:
@@ -158,7 +159,7 @@ def _build(
     """Compile into ``folder``, and leave there what loading needs: the library's path."""
     import torch._inductor
 
-    library = folder / _NAME
+    library = folder / LIBRARY
     options = options | {"aot_inductor.output_path": str(library)}
     from fgan.cpp import compiled_faster
     from fgan.products import lowered
@@ -168,8 +169,7 @@ def _build(
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
     for path in folder.iterdir():
-        # Operations that Inductor calls back for are listed beside the library.
-        if path.name not in (_NAME, library.with_suffix(".json").name):
+        if path.name not in (LIBRARY, LISTED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return library
 
@@ -185,7 +185,7 @@ def _scratch() -> Path:
 
 
 def _forget_old() -> None:
-    kept = sorted(libraries().glob(f"*/{_NAME}"), key=lambda path: -_used(path.parent))
+    kept = sorted(libraries().glob(f"*/{LIBRARY}"), key=lambda path: -_used(path.parent))
     for path in kept[_KEPT:]:
         shutil.rmtree(path.parent, ignore_errors=True)
 

@@ -2,9 +2,9 @@
 
 ATen gives float32 products to MKL, which on processors that are not Intel's leaves half of
 the vector unit unused. oneDNN does not, and where the second matrix would have to be
-transposed first, it reads it as it lies. Measured on two EPYC cores, a product of [64, 4096]
-by [4096, 2048] and the gradient it sends back take two thirds of the time; small ones, and
-those that sum over the batch, are MKL's.
+transposed first, it reads it as it lies. Measured on two EPYC cores, a product of [64, 2048]
+by [2048, 4096] takes 0.63 of the time and the gradient it sends back 0.74; small ones, and
+those that sum over the batch, are faster in MKL.
 
 May import torch only, and only when a step is compiled.
 """
@@ -103,7 +103,5 @@ def lowered() -> Iterator[None]:
         return ir.TensorBox.create(made)
 
     op = torch.ops.mkldnn._linear_pointwise.default
-    with mock.patch.dict(
-        lowering.lowerings, {op: linear, torch.ops.mkldnn._linear_pointwise: linear}
-    ):
+    with mock.patch.dict(lowering.lowerings, {op: linear}):
         yield

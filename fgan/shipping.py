@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgan import files
-from fgan.ahead import libraries
+from fgan.ahead import LIBRARY, LISTED, libraries
 from fgan.errors import DiskError
 
-_LIBRARY = re.compile(r"([0-9a-f]{40})/graph\.(so|json)")
+_LIBRARY = re.compile(rf"([0-9a-f]{{40}})/({re.escape(LIBRARY)}|{re.escape(LISTED)})")
 _RECORD = re.compile(r"[0-9a-f]{40}-[0-9a-f]{8}\.json")
 
 
@@ -43,12 +43,14 @@ class Shipped(NamedTuple):
 def save(path: Path) -> Shipped:
     """Write all libraries, and the names they are found by, into a compressed tar file.
 
+    A file that is there already is replaced, once the new one is whole.
+
     Raises:
         DiskError: when it cannot be written, or there is nothing to write.
     """
     buffer, sizes = io.BytesIO(), []
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        for file in sorted(libraries().glob("**/*")):
+        for file in sorted([*libraries().glob("*/*"), *libraries().glob("*.json")]):
             name = file.relative_to(libraries()).as_posix()
             if _LIBRARY.fullmatch(name) or _RECORD.fullmatch(name):
                 with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
@@ -57,7 +59,7 @@ def save(path: Path) -> Shipped:
     if not sizes:
         raise DiskError(
             f"There are no compiled libraries in {libraries()}.",
-            "Run `fgan train --compile` (or `fgan bench`) first.",
+            "Run `fgan train mnist --compile`, or what else is to be taken along, first.",
         )
     files.write_bytes(path, buffer.getbuffer())
     return _shipped(sizes)
@@ -72,8 +74,8 @@ def load(path: Path) -> Shipped:
         DiskError: when it cannot be read, is no such file, or there is no place for it. What
             was kept before is whole then.
     """
-    libraries().parent.mkdir(parents=True, exist_ok=True)
     try:
+        libraries().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".loading-", dir=libraries().parent) as scratch:
             sizes = _extract(path, Path(scratch))
             _move(Path(scratch), [name for name, _ in sizes])
@@ -108,7 +110,7 @@ def _move(source: Path, names: list[str]) -> None:
     libraries().mkdir(parents=True, exist_ok=True)
     folders = {match[1] for name in names if (match := _LIBRARY.fullmatch(name))}
     for folder in folders:
-        if not (libraries() / folder / "graph.so").exists():
+        if not (libraries() / folder / LIBRARY).exists():
             shutil.rmtree(libraries() / folder, ignore_errors=True)
             os.rename(source / folder, libraries() / folder)
     for name in names:
@@ -117,5 +119,5 @@ def _move(source: Path, names: list[str]) -> None:
 
 
 def _shipped(sizes: list[tuple[str, int]]) -> Shipped:
-    count = sum(name.endswith("/graph.so") for name, _ in sizes)
+    count = sum(name.endswith(f"/{LIBRARY}") for name, _ in sizes)
     return Shipped(count, sum(size for _, size in sizes))

@@ -131,6 +131,23 @@ def test_a_link_is_refused(at, tmp_path):
         shipping.load(tmp_path / "link.tgz")
 
 
+def test_a_folder_that_cannot_be_made(monkeypatch, tmp_path):
+    archive(tmp_path / "whole.tgz", {LIBRARY: b"x"})
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DiskError, match="file"):
+        shipping.load(tmp_path / "whole.tgz")
+
+
+def test_a_file_is_replaced(at, tmp_path):
+    (tmp_path / "cache.tgz").write_text("older")
+    at("here")
+    named()(torch.arange(5.0))
+    saved = shipping.save(tmp_path / "cache.tgz")
+    at("there")
+    assert shipping.load(tmp_path / "cache.tgz") == saved
+
+
 def test_the_command(fgan, at, tmp_path):
     at("here")
     named()(torch.arange(5.0))

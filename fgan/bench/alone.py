@@ -70,13 +70,18 @@ def _in_a_process(
     )
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise FganError(
-            f"A process to measure {program} ended with {done.returncode}; it said: {said}",
-            "Run `fgan doctor`, or leave the program out of --compare.",
-        )
+        raise failed(program, done.returncode, done.stderr)
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
+
+
+def failed(program: str, code: int, said: str) -> FganError:
+    """What to say of a process that was to measure a program."""
+    last = (said.strip().splitlines() or ["nothing"])[-1]
+    return FganError(
+        f"A process to measure {program} ended with {code}; it said: {last}",
+        "Run `fgan doctor`, or leave the program out of --compare.",
+    )
 
 
 def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _time(
     warm = config.penalty_every + 2  # compiles every kind of step
     with contextlib.ExitStack() as stack:
         for name in names:
-            runs[name] = stack.enter_context(Worker(name, config, warm)).run
+            runs[name] = stack.enter_context(contextlib.closing(Worker(name, config, warm))).run
         gc.collect()
         return timing.interleave(runs, repeats=repeats, seconds=seconds)
 

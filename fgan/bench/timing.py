@@ -72,7 +72,8 @@ def interleave(programs: Mapping[str, Run], *, repeats: int, seconds: float) -> 
             elsewhere = run(steps[name])
             took = time.perf_counter() - begun
             times[name].append(took / steps[name])
-            shares[name].append((elsewhere or time.process_time() - cpu) / took)
+            here = time.process_time() - cpu
+            shares[name].append((here if elsewhere is None else elsewhere) / took)
     cpus = {name: float(np.median(found)) for name, found in shares.items()}
     return Rounds(times, cpus, steps)
 

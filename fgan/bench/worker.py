@@ -17,12 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from types import TracebackType
 from typing import Any
 
 from fgan import config as configs
+from fgan.bench import alone
 from fgan.config import TrainConfig
-from fgan.errors import FganError
 
 
 class Worker:
@@ -65,21 +64,10 @@ class Worker:
         except (OSError, ValueError) as error:
             code = self._process.wait()
             self._said.seek(0)
-            said = (self._said.read().strip().splitlines() or ["nothing"])[-1]
-            raise FganError(
-                f"A process to measure {self._program} ended with {code}; it said: {said}",
-                "Run `fgan doctor`, or leave the program out of --compare.",
-            ) from error
+            raise alone.failed(self._program, code, self._said.read()) from error
 
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._process.kill()
         self._process.communicate()
         self._said.close()
@@ -87,7 +75,7 @@ class Worker:
 
 def main() -> None:
     """Answer each line of stdin with one."""
-    from fgan.bench import alone, programs
+    from fgan.bench import programs
     from fgan.bench.problem import make_problem
 
     asked = json.loads(sys.stdin.readline())
