@@ -18,6 +18,7 @@ import torch
 from fgan import bench
 from fgan import config as configs
 from fgan.bench import alone, compare, counts, plot, programs, timing
+from fgan.bench.functional import exact_losses
 from fgan.bench.imperative import Loop
 from fgan.bench.machine import slug
 from fgan.bench.problem import Problem, data_shape, make_problem
@@ -71,14 +72,49 @@ def test_compiled_programs_compute_the_same():
         name: programs.make_program(name, of)
         for name in ("imperative", "compiled", "compiled-donated")
     }
-    found = programs.differences(made, of)
+    found = programs.agreement(made, of)
     assert list(found) == list(made)
-    assert found["imperative"] == 0
-    assert all(found[name] <= programs.tolerance(name, of) for name in made)
+    assert found["imperative"] == (0, True)
+    assert all(each.difference <= 1e-4 and each.same_work for each in found.values())
     # A program goes on from where it was, whatever its losses were asked for.
     before = made["compiled-donated"].losses(of.draws(2))
     made["compiled-donated"].run(3)
     assert made["compiled-donated"].losses(of.draws(2)) == before
+
+
+class Losing:
+    """A program whose losses are given."""
+
+    def __init__(self, *losses):
+        self.losses = lambda draws: list(losses)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ([(1.0, 2.0), (1.0, 2.09)], True),  # rounding is 0.01 at the second step
+        ([(1.0, 2.0), (1.0, 2.21)], False),
+        ([(1.0, 2.01), (1.0, 2.0)], False),  # and none at the first
+        ([(1.0, math.nan), (1.0, 2.0)], False),
+        ([(1.0, 2.0), (1.0, math.nan)], False),
+    ],
+)
+def test_rounding_explains_what_it_can(monkeypatch, other, same):
+    exact = [(1.0, 2.0), (1.0, 2.02)]
+    monkeypatch.setattr(programs, "exact_losses", lambda problem, draws: exact)
+    made = {"imperative": Losing((1.0, 2.0), (1.0, 2.0)), "eager": Losing(*other)}
+    assert programs.agreement(made, problem(), 2)["eager"].same_work == same
+
+
+def test_exact_losses_are_those_of_float64():
+    wide = problem(dtype="float64")
+    draws = wide.draws(3)
+    exact = programs.make_program("imperative", wide).losses(draws)
+    found = exact_losses(wide, draws)  # wide already: the same values
+    assert found == [pytest.approx(each, rel=1e-10) for each in exact]
+    narrow = problem()
+    near = programs.make_program("imperative", narrow).losses(narrow.draws(3))
+    assert exact_losses(narrow, narrow.draws(3)) == [pytest.approx(each, rel=1e-4) for each in near]
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.011}, {"slope": 0.1}, {"disc_loss_scale": 0.9}])
@@ -88,7 +124,9 @@ def test_other_work_is_seen(options):
         "imperative": programs.make_program("imperative", of),
         "eager": programs.make_program("eager", other),
     }
-    assert programs.differences(made, of)["eager"] > programs.tolerance("eager", of)
+    found = programs.agreement(made, of)
+    assert found["eager"].difference > 1e-4
+    assert not found["eager"].same_work
 
 
 def test_bfloat16_in_the_tutorials_loop_is_bfloat16():

@@ -19,6 +19,7 @@ from fgan import config as configs
 from fgan.bench import alone, machine, programs, timing
 from fgan.bench.counts import Ceilings, make_ceilings
 from fgan.bench.problem import Problem, Program, make_problem
+from fgan.bench.programs import Agreement
 from fgan.bench.timing import Rounds, Run
 from fgan.bench.worker import Worker
 from fgan.config import TrainConfig
@@ -57,7 +58,8 @@ def compare(
         - ``programs``: by name, ``milliseconds`` of a step (`fgan.bench.timing.Spread`, and
           ``each`` round), ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
           ``cpus`` (CPU seconds per second), ``difference`` (largest relative one of a loss
-          from the baseline's, over ten steps on the same draws) and ``same_work``;
+          from the baseline's, over ten steps on the same draws) and ``same_work``
+          (`programs.agreement`);
           unless quick also ``alone`` (`fgan.bench.alone.measure`), ``flops`` of a step,
           ``flops_of_ceiling``, ``bytes_of_ceiling``, ``payback_steps`` (by "cold" and
           "cached": the step from which the time for compiling is regained, None for never);
@@ -89,7 +91,7 @@ def compare(
             notify(f"{name}: starting{' and compiling' if name in bench.COMPILED else ''} ...")
             apart[name] = alone.measure(name, config)
     notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
-    differences = programs.differences(made, problem, AGREEMENT_STEPS)
+    agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
     able, state = list(made), problem.init()
     made.clear()
     notify(f"Timing {len(able)} programs in {repeats} rounds ...")
@@ -97,7 +99,7 @@ def compare(
     rounds = _time(able, config, ceilings, repeats, seconds)
     baseline = able[0]
     found = {
-        name: _about(name, baseline, problem, rounds, ceilings, differences[name], apart)
+        name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)
         for name in able
     }
     notes += _doubts(found, rounds)
@@ -143,7 +145,7 @@ def _about(
     problem: Problem,
     rounds: Rounds,
     ceilings: Ceilings,
-    difference: float,
+    agreed: Agreement,
     apart: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """What is known of one program."""
@@ -155,8 +157,7 @@ def _about(
         "speedup": timing.ratio(rounds.seconds[baseline], times)._asdict(),
         "images_per_second": images / _median(rounds, name),
         "cpus": rounds.cpus[name],
-        "difference": difference,
-        "same_work": difference <= programs.tolerance(name, problem),
+        **agreed._asdict(),
     }
     if not apart:
         return about

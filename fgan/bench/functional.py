@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fgan import assemble, rng
+from torch import Tensor
+
+from fgan import assemble, pytree, rng
 from fgan.bench.problem import Losses, Problem, Program
 from fgan.compile import compile_step
 from fgan.config import TrainConfig
@@ -63,3 +65,18 @@ def make_functional(
         return found
 
     return Program(run, losses)
+
+
+def exact_losses(problem: Problem, draws: Sequence[Draws]) -> list[Losses]:
+    """The losses of a float32 problem from the same values and draws, computed in float64."""
+
+    def wide(value: Tensor) -> Tensor:
+        return value.double() if value.is_floating_point() else value
+
+    config = replace(problem.config, dtype="float64")
+    steps = make_steps(assemble.make_game(config, problem.shape))
+    state, real, found = pytree.map(wide, problem.init()), wide(problem.real), []
+    for number, each in enumerate(draws):
+        state, metrics = steps(number)(state, real, pytree.map(wide, each))
+        found.append((metrics.gen_loss.item(), metrics.disc_loss.item()))
+    return found
