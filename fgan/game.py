@@ -247,10 +247,12 @@ def make_draws(
         }
         return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
 
-    all_passes, disc_passes = range(num_passes), range(1, num_passes)
+    disc_passes = range(1, num_passes)
+    # Where the last discriminator pass takes the generator's, none is drawn for it.
+    own_passes = range(num_passes - 1 if game.share_fakes or game.same_z else num_passes)
     z_shape = (batch_size, *game.gen.shape.input)
-    z = rng.normal(keys(_Z, all_passes), z_shape, dtype).unbind(lead)
-    gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, all_passes, batch_size)
+    z = rng.normal(keys(_Z, own_passes), z_shape, dtype).unbind(lead)
+    gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, own_passes, batch_size)
     disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
     gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
     judge_noise = noise(game.disc.noise_shapes, _DISC_NOISE, range(1), gen_rows)[0]
@@ -271,11 +273,10 @@ def make_draws(
         return list((scale * drawn).unbind(lead))
 
     seen_noise = instance_noise(disc_passes, 2 * batch_size)
+    fakes = [(z[p], gen_noise[p]) if p in own_passes else ((), ()) for p in disc_passes]
     disc = [
-        DiscDraws(z[p], gen_noise[p], disc_noise[p - 1], penalty_noise[p - 1], seen_noise[p - 1])
-        for p in disc_passes
+        DiscDraws(*fake, *others)
+        for fake, *others in zip(fakes, disc_noise, penalty_noise, seen_noise, strict=True)
     ]
-    if game.share_fakes or game.same_z:
-        disc[-1] = DiscDraws((), (), *disc[-1][2:])
     gen = GenDraws(z[0], gen_noise[0], judge_noise, *instance_noise(range(1), gen_rows))
     return Draws(disc=tuple(disc), gen=gen)

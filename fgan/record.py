@@ -56,6 +56,8 @@ class MetricsLog:
         """Whether every step since the last call was finite (waits for the device)."""
         unchecked = self._window[self._checked :]
         self._checked = len(self._window)
+        if len(unchecked) == 1 and not self._members:  # as on the CPU, after every step
+            return bool(unchecked[0].finite)
         return not unchecked or bool(torch.stack([m.finite for m in unchecked]).all())
 
     def pending(self) -> Tensor:

@@ -9,7 +9,7 @@ one shape and a compiled step never meets another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -117,7 +117,7 @@ class Batches:
         # Members of one seed share an order, which is made once.
         self._keys, self._whose = torch.unique(key.view(-1, 2), dim=0, return_inverse=True)
         self._epoch = -1
-        self._orders = torch.empty(0, dtype=torch.int64)
+        self._order: Sequence[Tensor] = ()  # of the epoch, batch by batch
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -144,7 +144,10 @@ class Batches:
         if epoch != self._epoch:
             keys = rng.fold_in(self._keys, epoch, rng.Stream.EPOCH)
             # One by one: making a permutation takes ten times the memory it fills.
-            self._orders = torch.stack([rng.permutation(key, len(self.source)) for key in keys])
+            orders = torch.stack([rng.permutation(key, len(self.source)) for key in keys])
+            self._order = torch.split(orders, self.batch_size, -1)
             self._epoch = epoch
-        batches = self._orders[:, place * self.batch_size : (place + 1) * self.batch_size]
+        batches = self._order[place]  # [keys, B]
+        if self.key.ndim == 1:
+            return batches[0]
         return batches[self._whose].view(*self.key.shape[:-1], self.batch_size)
