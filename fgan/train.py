@@ -162,6 +162,7 @@ class _Loop:
         self.done = self.last_saved = 0
         self.rollbacks = 0
         self.saved_at = time.monotonic()
+        self.save_every = every(config.save_every)
         try:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
@@ -249,7 +250,7 @@ class _Loop:
         return False
 
     def _save_due(self) -> bool:
-        number, unit = every(self.plan.config.save_every)
+        number, unit = self.save_every
         if unit == "steps":
             return _due(self.done, int(number))
         return time.monotonic() - self.saved_at >= number

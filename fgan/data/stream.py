@@ -8,8 +8,9 @@ anything of the run; they ignore an interrupt, so that the run can end in its ow
 from __future__ import annotations
 
 import itertools
+import math
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fgan.data.decode import Spec
 
 _MAX_WORKERS = 8
+_BLOCK_BYTES = 2**20  # that a feed from memory collects at once
+_BLOCK_STEPS = 64
 _AHEAD = 2  # steps that each worker prepares
 
 
@@ -78,6 +81,10 @@ class Feed:
 
     def __init__(self, examples: Tensor, batches: Batches, device: torch.device) -> None:
         self._examples, self._batches, self._device = examples, batches, device
+        size = math.prod(batches.shape) * examples[:1].nbytes
+        self._length = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // size))
+        self._number = -1
+        self._block: Sequence[Tensor] = ()
 
     def __call__(self, step: int) -> Tensor:
         """uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1; after M members.
@@ -85,14 +92,22 @@ class Feed:
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.
         """
-        indices = self._batches.indices(step)
-        if indices.ndim == 1:  # a fifth of the time
-            batch = self._examples.index_select(0, indices)
-        else:
-            batch = self._examples[indices]
-        if batch.device.type == self._device.type:
-            return batch
-        return batch.pin_memory().to(self._device, non_blocking=True)
+        # Several steps at once: a call costs as much as collecting a batch of small images.
+        number, place = divmod(step, self._length)
+        if number != self._number:
+            first = number * self._length
+            steps = range(first, first + self._length)
+            self._block = self._collect(torch.stack([self._batches.indices(t) for t in steps]))
+            self._number = number
+        return self._block[place]
+
+    def _collect(self, indices: Tensor) -> Sequence[Tensor]:
+        """The batches of steps on the device, of indices [steps, ...]."""
+        found = self._examples.index_select(0, indices.flatten())
+        found = found.view(*indices.shape, *self._examples.shape[1:])
+        if found.device.type != self._device.type:
+            found = found.pin_memory().to(self._device, non_blocking=True)
+        return found.unbind(0)
 
     def close(self) -> None:
         """End what the feed has started; it gives no more batches."""
