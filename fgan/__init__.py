@@ -75,6 +75,7 @@ _NAMES = {
     "make_draws": "game",
     "make_step": "step",
     "make_steps": "step",
+    "scheduled": "step",
 }
 
 __all__ = sorted([*_MODULES, *_NAMES, "__version__"])

@@ -4,12 +4,8 @@ A schedule takes the number of steps done (or of images seen, or whatever its le
 given in) as a tensor of any shape and returns a value of that shape: a learning rate, a
 standard deviation, a weight. Time is an input like any other, so nothing is compiled again:
 
-    schedule = schedules.warmup(schedules.cosine(2e-4, 0.0, num_steps=10_000), num_steps=500)
-
-    def scheduled(state, real, draws):
-        rate = schedule(state.step)
-        opt_state = optim.with_hyperparameters(state.disc.opt_state, learning_rate=rate)
-        ...
+    factor = schedules.warmup(schedules.cosine(1.0, 0.0, num_steps=10_000), num_steps=500)
+    step = fgan.scheduled(fgan.make_step(game), factor)  # both learning rates, times the factor
 
 An integer count gives float32 values, a floating one values of its own type; the values
 are computed in that type, which holds counts exactly to 2^24 in float32 and closely beyond.

@@ -50,8 +50,9 @@ from fgan.objectives import (
     objectives,
     sample_fakes,
 )
-from fgan.optim import apply_updates
+from fgan.optim import apply_updates, hyperparameters, with_hyperparameters
 from fgan.orders import Grads, Pair, Players
+from fgan.schedules import Schedule
 from fgan.state import PlayerState, TrainState
 from fgan.types import Batch, Buffers, DiscDraws, Draws, GenDraws, Metrics, Params
 
@@ -139,6 +140,37 @@ def make_steps(
         return wrap(make_step(game, due), due)
 
     return lambda number: made(penalties_due(game, number))
+
+
+def scheduled(step: Step, factor: Schedule) -> Step:
+    """A step with both learning rates times a factor of the number of steps done.
+
+        step = fgan.scheduled(fgan.make_step(game), schedules.cosine(1.0, 0.05, num_steps=20_000))
+
+    The state keeps the rates themselves, so that nothing but its count says where a run is.
+    A population's step may be given as well, before ``vmap`` or after.
+
+    Args:
+        factor: from `fgan.schedules`, of ``state.step``.
+    """
+
+    def with_rates(state: TrainState, gen: Tensor, disc: Tensor) -> TrainState:
+        gen_opt = with_hyperparameters(state.gen.opt_state, learning_rate=gen)
+        disc_opt = with_hyperparameters(state.disc.opt_state, learning_rate=disc)
+        return state._replace(
+            gen=state.gen._replace(opt_state=gen_opt), disc=state.disc._replace(opt_state=disc_opt)
+        )
+
+    def at_present_rates(
+        state: TrainState, real: Batch, draws: Draws
+    ) -> tuple[TrainState, Metrics]:
+        gen = hyperparameters(state.gen.opt_state)["learning_rate"]
+        disc = hyperparameters(state.disc.opt_state)["learning_rate"]
+        now = factor(state.step)
+        new, metrics = step(with_rates(state, gen * now, disc * now), real, draws)
+        return with_rates(new, gen, disc), metrics
+
+    return at_present_rates
 
 
 def play_round(

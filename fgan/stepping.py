@@ -24,9 +24,8 @@ from fgan.config import TrainConfig
 from fgan.data import normalise
 from fgan.game import Due, Game, init_state, make_draws
 from fgan.optim import hyperparameters, with_hyperparameters
-from fgan.schedules import Schedule
 from fgan.state import PlayerState, TrainState
-from fgan.step import Step, make_steps
+from fgan.step import Step, make_steps, scheduled
 from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
@@ -100,7 +99,7 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
 
     def over_stored(step: Step, due: Due) -> Step:
         if factor is not None:
-            step = _scheduled(step, factor)
+            step = scheduled(step, factor)
         if config.members:
             step = vmap(_guarded(step))
 
@@ -112,29 +111,6 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
         return compile_step(train_step, donate=True, name=f"{step_family(config)}/{due}")
 
     return make_steps(game, over_stored)
-
-
-def _scheduled(step: Step, factor: Schedule) -> Step:
-    """The step with both learning rates times a factor of the number of updates done.
-
-    The state keeps the rates themselves, so that nothing but the count says where a run is.
-    """
-
-    def with_rates(state: TrainState, gen: Tensor, disc: Tensor) -> TrainState:
-        gen_opt = with_hyperparameters(state.gen.opt_state, learning_rate=gen)
-        disc_opt = with_hyperparameters(state.disc.opt_state, learning_rate=disc)
-        return state._replace(
-            gen=state.gen._replace(opt_state=gen_opt), disc=state.disc._replace(opt_state=disc_opt)
-        )
-
-    def scheduled(state: TrainState, real: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        gen = hyperparameters(state.gen.opt_state)["learning_rate"]
-        disc = hyperparameters(state.disc.opt_state)["learning_rate"]
-        now = factor(state.step)
-        new, metrics = step(with_rates(state, gen * now, disc * now), real, draws)
-        return with_rates(new, gen, disc), metrics
-
-    return scheduled
 
 
 def step_family(config: TrainConfig) -> str:
