@@ -1,4 +1,4 @@
-"""The C++ that Inductor writes for a graph, compiled in half the time.
+"""The C++ that Inductor writes for a graph, in less time.
 
 Inductor writes a library as two files, the kernels and a wrapper that calls them, and has the
 compiler make them one after the other. Half of the time to a first step was spent waiting for
@@ -7,9 +7,11 @@ it. Here
 - the two files are compiled beside each other;
 - the wrapper's interface, which is the same for every graph, is compiled while Inductor still
   works on the graph, and is no longer part of the wrapper;
-- the wrapper has no code for checking its inputs.
+- the wrapper has no code for checking its inputs;
+- what only Triton and debugging need is not done: a digest of all of Triton, half a gigabyte,
+  and where in the source each operation comes from.
 
-What another version of torch does differently is compiled as that version would.
+A wrapper that does not look as expected is compiled as it is.
 
 May import torch only, and only when a step is compiled.
 """
@@ -24,12 +26,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from torch._inductor import config
+from torch._inductor import config, select_algorithm
+from torch._inductor.codecache import CacheBase
 from torch._inductor.codegen import cpp_wrapper_cpu
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch._inductor.virtualized import V
+from torch.fx import config as fx_config
 
 _INTERFACE = Path(cpp_wrapper_cpu.__file__).with_name("aoti_runtime") / "interface.cpp"
 
@@ -57,7 +61,7 @@ def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
                     each.result()
             build(builder)
 
-        with mock.patch.object(CppBuilder, "build", beside), _unchecked():
+        with mock.patch.object(CppBuilder, "build", beside), _unchecked(), _untuned():
             yield
 
 
@@ -131,4 +135,23 @@ def _unchecked() -> Iterator[None]:
             generate(wrapper)
 
     with mock.patch.object(CppWrapperCpu, name, without_inputs):
+        yield
+
+
+@contextlib.contextmanager
+def _untuned() -> Iterator[None]:
+    """No memory of tuned kernels, unless they are asked for, and no stacks of the source.
+
+    Its key has a digest of Triton, which takes a second to read, and several from a cold disk.
+    """
+    with contextlib.ExitStack() as patches:
+        if not (config.max_autotune or config.max_autotune_gemm):
+            none = staticmethod(lambda: {"hash": ""})
+            patches.enter_context(mock.patch.object(CacheBase, "get_system", none))
+            patches.enter_context(
+                mock.patch.object(select_algorithm, "_ALGORITHM_SELECTOR_CACHE", None)
+            )
+        patches.enter_context(  # which torch 2.11 does not have
+            mock.patch.object(fx_config, "do_not_emit_stack_traces", True, create=True)
+        )
         yield

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import torch
+from torch._inductor import codecache, select_algorithm
 from torch._inductor.cpp_builder import CppBuilder
 
 from fgan import cpp
@@ -86,3 +87,17 @@ def test_nothing_is_left(built, tmp_path):
     check()
     (library,) = (path for path in (tmp_path / "compiled").iterdir() if path.is_dir())
     assert {path.name for path in library.iterdir()} <= {"graph.so", "graph.json"}
+
+
+def test_triton_is_not_read(built, monkeypatch):
+    """And what Inductor keeps of it for a GPU stays as it was."""
+    before = codecache.CacheBase.get_system
+
+    def reads(*args):
+        raise AssertionError("all of Triton is read")
+
+    monkeypatch.setattr(codecache, "triton_key", reads, raising=False)
+    monkeypatch.setattr(select_algorithm, "_ALGORITHM_SELECTOR_CACHE", None)
+    check()
+    assert codecache.CacheBase.get_system is before
+    assert select_algorithm._ALGORITHM_SELECTOR_CACHE is None
