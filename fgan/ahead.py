@@ -159,11 +159,11 @@ def _build(
     """Compile into ``folder``, and leave there what loading needs: the library's path."""
     import torch._inductor
 
-    library = folder / LIBRARY
-    options = options | {"aot_inductor.output_path": str(library)}
     from fgan.cpp import compiled_faster
     from fgan.products import lowered
 
+    library = folder / LIBRARY
+    options = options | {"aot_inductor.output_path": str(library)}
     with compiled_faster(folder, options), lowered():
         built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):

@@ -95,19 +95,16 @@ def _build_wrapper(
     """Compile a wrapper without its interface, and join the two; or else as it is."""
     wrapper = Path(builder.get_target_file_path())
     source = wrapper.with_suffix(".cpp")
+    whole = source.read_text()
     try:
-        whole = source.read_text()
         before, text, after = whole.partition(_INTERFACE.read_text().strip())
         if not text:
             raise RuntimeError("no interface in the wrapper")
         source.write_text(before + after)
-        try:
-            build(builder)
-            _join(builder, interface.result(), wrapper)
-        except Exception:
-            source.write_text(whole)
-            raise
+        build(builder)
+        _join(builder, interface.result(), wrapper)
     except Exception:
+        source.write_text(whole)
         build(builder)
 
 

@@ -56,9 +56,10 @@ class MetricsLog:
         """Whether every step since the last call was finite (waits for the device)."""
         unchecked = self._window[self._checked :]
         self._checked = len(self._window)
-        if len(unchecked) == 1 and not self._members:  # as on the CPU, after every step
-            return bool(unchecked[0].finite)
-        return not unchecked or bool(torch.stack([m.finite for m in unchecked]).all())
+        if not unchecked:
+            return True
+        flags = [metrics.finite for metrics in unchecked]  # one, after every step on the CPU
+        return bool((torch.stack(flags) if len(flags) > 1 else flags[0]).all())
 
     def pending(self) -> Tensor:
         """What the next line will average so far, to be saved: [n, fields, ...], on the CPU.

@@ -151,7 +151,12 @@ def scheduled(step: Step, factor: Schedule) -> Step:
     A population's step may be given as well, before ``vmap`` or after.
 
     Args:
-        factor: from `fgan.schedules`, of ``state.step``.
+        factor: from `fgan.schedules`, of ``state.step`` (int64 [], or [M] of a population),
+            with a value of that shape.
+    Returns:
+        A step of the same form.
+    Raises:
+        KeyError: on the first call, for an optimizer without a learning rate.
     """
 
     def with_rates(state: TrainState, gen: Tensor, disc: Tensor) -> TrainState:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from fgan import assemble, population, pytree, rng
+from fgan.blocks import Blocks
 from fgan.compile import compile_function, compile_step
 from fgan.config import TrainConfig
 from fgan.data import normalise
@@ -29,7 +30,6 @@ from fgan.step import Step, make_steps, scheduled
 from fgan.types import Draws, Key, Metrics
 
 _BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
-_BLOCK_STEPS = 64
 
 # What a step cannot follow from, made equal in its name.
 _NOT_COMPUTED: dict[str, Any] = {
@@ -158,9 +158,7 @@ class DrawAhead:
 
     Drawn eagerly, but for the noise of stochastic layers in a compiled run: that is a
     hundred times as many numbers, and compiled they take a tenth of the time. (Compiling
-    the latents too costs more seconds than it saves in a run of minutes.) Blocks are
-    aligned to multiples of their length, so that a step's numbers do not depend on where a
-    run began.
+    the latents too costs more seconds than it saves in a run of minutes.)
     """
 
     def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
@@ -173,16 +171,11 @@ class DrawAhead:
             dtype=assemble.state_dtype(config),
             uniform=_compiled_uniform if config.compile else rng.uniform,
         )
-        numbers = pytree.size(self._draw(0))
-        self._length = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // numbers))
-        self._number = -1
-        self._block: list[Draws] = []
+        self._blocks = Blocks(self._several, pytree.size(self._draw(0)), _BLOCK_NUMBERS)
 
     def __call__(self, step: int) -> Draws:
-        number, place = divmod(step, self._length)
-        if number != self._number:
-            first = number * self._length
-            steps = torch.arange(first, first + self._length, device=self._key.device)
-            self._block = pytree.unstack(self._draw(steps))
-            self._number = number
-        return self._block[place]
+        return self._blocks(step)
+
+    def _several(self, steps: range) -> list[Draws]:
+        numbers = torch.arange(steps.start, steps.stop, device=self._key.device)
+        return pytree.unstack(self._draw(numbers))

@@ -114,7 +114,9 @@ def test_exact_losses_are_those_of_float64():
     assert found == [pytest.approx(each, rel=1e-10) for each in exact]
     narrow = problem()
     near = programs.make_program("imperative", narrow).losses(narrow.draws(3))
-    assert exact_losses(narrow, narrow.draws(3)) == [pytest.approx(each, rel=1e-4) for each in near]
+    found = exact_losses(narrow, narrow.draws(3))
+    assert found == [pytest.approx(each, rel=1e-5) for each in near]  # some roundings of 2^-24
+    assert not (np.array(found) == np.array(found, np.float32)).any()
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.011}, {"slope": 0.1}, {"disc_loss_scale": 0.9}])

@@ -14,7 +14,9 @@ import fgan
 PACKAGE = Path(fgan.__file__).parent
 
 ROOMS = {
-    "ground": ("pytree", "rng", "types", "errors", "checks", "names", "members", "schedules"),
+    "ground": (
+        "pytree", "rng", "types", "blocks", "errors", "checks", "names", "members", "schedules",
+    ),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": ("state", "orders", "game", "objectives", "step", "population", "per_example"),
     "tools": ("files", "lock", "sealed", "cse", "cpp", "products", "ahead", "shipping"),

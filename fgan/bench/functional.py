@@ -68,7 +68,13 @@ def make_functional(
 
 
 def exact_losses(problem: Problem, draws: Sequence[Draws]) -> list[Losses]:
-    """The losses of a float32 problem from the same values and draws, computed in float64."""
+    """The losses of a float32 problem from the same values and draws, computed in float64.
+
+    Args:
+        draws: of the first steps, as `Problem.draws` gives them.
+    Returns:
+        Of each step, the generator's and the discriminator's.
+    """
 
     def wide(value: Tensor) -> Tensor:
         return value.double() if value.is_floating_point() else value

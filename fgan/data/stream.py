@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fgan.blocks import Blocks
 from fgan.data.machine import num_cpus
 from fgan.data.source import Batches, Source
 from fgan.errors import DataError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _MAX_WORKERS = 8
 _BLOCK_BYTES = 2**20  # that a feed from memory collects at once
-_BLOCK_STEPS = 64
 _AHEAD = 2  # steps that each worker prepares
 
 
@@ -82,9 +82,7 @@ class Feed:
     def __init__(self, examples: Tensor, batches: Batches, device: torch.device) -> None:
         self._examples, self._batches, self._device = examples, batches, device
         size = math.prod(batches.shape) * examples[:1].nbytes
-        self._length = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // size))
-        self._number = -1
-        self._block: Sequence[Tensor] = ()
+        self._blocks = Blocks(self._collect, size, _BLOCK_BYTES)
 
     def __call__(self, step: int) -> Tensor:
         """uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1; after M members.
@@ -92,17 +90,11 @@ class Feed:
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.
         """
-        # Several steps at once: a call costs as much as collecting a batch of small images.
-        number, place = divmod(step, self._length)
-        if number != self._number:
-            first = number * self._length
-            steps = range(first, first + self._length)
-            self._block = self._collect(torch.stack([self._batches.indices(t) for t in steps]))
-            self._number = number
-        return self._block[place]
+        return self._blocks(step)
 
-    def _collect(self, indices: Tensor) -> Sequence[Tensor]:
-        """The batches of steps on the device, of indices [steps, ...]."""
+    def _collect(self, steps: range) -> Sequence[Tensor]:
+        """Their batches, on the device."""
+        indices = torch.stack([self._batches.indices(t) for t in steps])
         found = self._examples.index_select(0, indices.flatten())
         found = found.view(*indices.shape, *self._examples.shape[1:])
         if found.device.type != self._device.type:
