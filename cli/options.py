@@ -119,6 +119,9 @@ ROWS: dict[str, Row] = {
         default="none",
     ),
     "compile": Row(RUN, "Compile the step into one graph.", flags="--compile/--no-compile"),
+    "steps_per_execution": Row(
+        RUN, "Steps between looks at the run; 0: 1, on a GPU with --compile up to 64."
+    ),
     "device": Row(RUN, "auto, cpu, cuda, cuda:N or mps."),
     "dtype": Row(RUN, f"Of the matrix products: {', '.join(names.DTYPES)}."),
     "threads": Row(RUN, "CPU threads; 0: as PyTorch chooses."),

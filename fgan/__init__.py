@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from fgan.compile import compile_step
     from fgan.game import Game, init_state, make_draws
     from fgan.model import Model, from_module
+    from fgan.replay import replayed
+    from fgan.several import scan
     from fgan.state import PlayerState, TrainState
-    from fgan.step import make_step, make_steps
+    from fgan.step import make_step, make_steps, scheduled
     from fgan.types import Draws, Metrics
 
 __version__ = "0.1.0"
@@ -75,6 +77,8 @@ _NAMES = {
     "make_draws": "game",
     "make_step": "step",
     "make_steps": "step",
+    "replayed": "replay",
+    "scan": "several",
     "scheduled": "step",
 }
 

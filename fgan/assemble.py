@@ -82,9 +82,33 @@ def check_device(config: TrainConfig) -> torch.device:
     device = find_device(config.device)
     if config.dtype == "float64" and device.type == "mps":
         raise DeviceError("--dtype float64: Apple GPUs do not have it.", "Use --device cpu.")
+    if config.dtype == "tf32" and device.type != "cuda":
+        raise DeviceError(
+            f"--dtype tf32: CUDA devices compute in it, {device.type} does not.",
+            "Use --dtype float32 or bfloat16.",
+        )
     if config.compile:
         compile.check_compiler(device)
     return device
+
+
+def set_up(config: TrainConfig, device: torch.device) -> None:
+    """What a run asks of torch itself: how many threads, and what a float32 product is.
+
+    PyTorch lets cuDNN round float32 convolutions to TF32 unless it is told not to; here
+    float32 is float32.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if device.type == "cuda":
+        set_tf32(config.dtype == "tf32")
+
+
+def set_tf32(allowed: bool) -> None:
+    """Whether products and convolutions of float32 numbers on CUDA devices round to TF32."""
+    # By the older of two interfaces, both of which Inductor reads: this sets them alike.
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def load_source(

@@ -29,8 +29,8 @@ class TrainConfig:
     """Every option of a training run, resolved; made by `resolve`.
 
     ``steps`` are generator updates. ``threads`` 0 leaves the choice to PyTorch. ``dtype``
-    is that of the matrix products; "bfloat16" keeps parameters, optimizer and losses in
-    float32. ``sample_every`` and ``save_every`` 0 mean at the end only. With ``seeds`` or
+    is that of the matrix products; "tf32" and "bfloat16" keep parameters, optimizer and
+    losses in float32. ``sample_every`` and ``save_every`` 0 mean at the end only. With ``seeds`` or
     ``sweep`` a run trains a population, its ``members``.
     """
 
@@ -90,6 +90,7 @@ class TrainConfig:
     dtype: str
     threads: int
     compile: bool
+    steps_per_execution: int  # 0: one, or on a GPU as many as fit
     log_every: int
     sample_every: int
     save_every: int | str  # steps, or a time such as "5m"
@@ -157,6 +158,7 @@ _COMMON: dict[str, Any] = {
     "dtype": "float32",
     "threads": 0,
     "compile": False,
+    "steps_per_execution": 0,
     "log_every": 100,
     "sample_every": 1000,
     "save_every": 5000,

@@ -223,12 +223,13 @@ def make_draws(
         uniform: draws the noise of stochastic layers, (key, shape) -> numbers; for one that
             gives the numbers of `fgan.rng.uniform` sooner.
     """
-    step = torch.as_tensor(step, dtype=torch.int64, device=key.device)
+    step = rng.number(step, key.device)
     lead = max(step.ndim, key.ndim - 1)
     num_passes = game.num_disc_steps + 1  # pass 0 is the generator's, then the discriminator's
 
     def keys(role: int, passes: range) -> Key:
-        streams = torch.tensor([p * 3 + role for p in passes], device=key.device)
+        first, last = (end * 3 + role for end in (passes.start, passes.stop))
+        streams = torch.arange(first, last, 3, device=key.device)
         step_key = rng.fold_in(key, step, rng.Stream.DRAWS)[..., None, :]
         return rng.fold_in(step_key, 0, streams)  # [..., passes, 2]
 

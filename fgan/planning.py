@@ -46,8 +46,7 @@ def plan(
         FganError: for a device, data or combination of options that cannot work.
     """
     device = assemble.check_device(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    assemble.set_up(config, device)
     # What this configuration compiled before is found again without the compiler.
     compiles = config.compile and not known(stepping.step_family(config))
     head_start = HeadStart() if compiles and device.type == "cpu" else None

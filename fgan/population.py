@@ -83,7 +83,7 @@ def make_draws(
             leaf the first dimensions [n, M].
         uniform: as in `fgan.make_draws`.
     """
-    numbers = torch.as_tensor(step, dtype=torch.int64, device=keys.device)[..., None]
+    numbers = rng.number(step, keys.device)[..., None]
     return games.make_draws(game, keys, numbers, batch_size, dtype=dtype, uniform=uniform)
 
 

@@ -40,16 +40,18 @@ class MetricsLog:
         self._window: list[Metrics] = []  # of numbers [], or [M] for M members
         self._checked = 0  # entries of the window that `finite` has seen
         self._begun = self._window_begun = time.perf_counter()
-        self._cold = True  # no step has been made by this process
-        self._timed_steps = -1  # since the window began; the first step ever is not timed
+        self._first_steps = 0  # those of the first execution of this process
+        self._timed_steps = 0  # later ones, since the window began
 
-    def add(self, metrics: Metrics) -> None:
-        self._window.append(metrics)
-        self._timed_steps += 1
-        if self._cold:
-            self._cold = False
+    def add(self, history: Sequence[Metrics]) -> None:
+        """The metrics of the steps of one execution."""
+        self._window.extend(history)
+        if self._first_steps:
+            self._timed_steps += len(history)
+        else:
+            self._first_steps = len(history)
             # Compilation, or the first touch of the device, is not speed.
-            metrics.finite.all().item()
+            history[-1].finite.all().item()
             self._window_begun = time.perf_counter()
 
     def finite(self) -> bool:
@@ -116,7 +118,7 @@ class MetricsLog:
         now = time.perf_counter()
         per_step = self._batches.batch_size * self._batches.num_disc_steps
         begun = self._window_begun if self._timed_steps else self._begun
-        speed = max(1, self._timed_steps) * per_step / (now - begun)
+        speed = (self._timed_steps or self._first_steps) * per_step / (now - begun)
         self._timed_steps, self._window_begun = 0, now
         return {"images_per_second": round(speed, 1), "seconds": round(now - self._begun, 3)}
 

@@ -27,7 +27,8 @@ from fgan.rundir import RunDir
 from fgan.validate import option, shown
 
 LENGTH = ("steps", "epochs")  # may change, to go on for longer
-_OUTPUTS = ("log_every", "sample_every", "save_every", "keep", "grid")
+# No number of the state follows from these.
+_FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_execution")
 _ROUNDING = ("device", "threads", "compile")
 _MEMBERS = ("seeds", "sweep")  # may never change
 
@@ -102,7 +103,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     changed = [
         name
         for name in configs.NAMES
-        if name not in (*LENGTH, *_OUTPUTS) and getattr(config, name) != getattr(point.config, name)
+        if name not in (*LENGTH, *_FREE) and getattr(config, name) != getattr(point.config, name)
     ]
     if changed and not override:
         rows = [
@@ -169,7 +170,7 @@ def latest_like(
 
 
 def _same(a: TrainConfig, b: TrainConfig) -> bool:
-    open_options = {*LENGTH, *_OUTPUTS, *_ROUNDING}  # "auto" in one is resolved in the other
+    open_options = {*LENGTH, *_FREE, *_ROUNDING}  # "auto" in one is resolved in the other
     if not b.lr_length:  # likewise
         open_options.add("lr_length")
     names = [name for name in configs.NAMES if name not in open_options]

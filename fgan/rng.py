@@ -102,11 +102,17 @@ def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
     Returns:
         Keys of the broadcast shape [..., 2].
     """
-    data = torch.as_tensor(data, dtype=torch.int64, device=key.device)
-    stream = torch.as_tensor(stream, dtype=torch.int64, device=key.device)
+    data, stream = number(data, key.device), number(stream, key.device)
     counter = (data & _WORD, data >> 32, stream, torch.full_like(stream, _FOLD))
     words = philox4x32(counter, (key[..., 0], key[..., 1]))
     return torch.stack(words[:2], dim=-1)
+
+
+def number(value: int | Tensor, device: torch.device) -> Tensor:
+    """A number, or a tensor of them, as int64 on a device; a GPU is not waited for."""
+    if isinstance(value, int):  # made there: a copy from here would wait until it is done
+        return torch.full((), value, dtype=torch.int64, device=device)
+    return value.to(device, torch.int64)
 
 
 def split(key: Key, num: int = 2) -> Key:

@@ -10,9 +10,9 @@ May import every lower room. Must not touch files or the terminal.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,17 +25,23 @@ from fgan.config import TrainConfig
 from fgan.data import normalise
 from fgan.game import Due, Game, init_state, make_draws
 from fgan.optim import hyperparameters, with_hyperparameters
+from fgan.replay import replayed
+from fgan.several import scan
 from fgan.state import PlayerState, TrainState
 from fgan.step import Step, make_steps, scheduled
 from fgan.types import Draws, Key, Metrics
 
+T_co = TypeVar("T_co", covariant=True)
+
 _BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
+_MOST_STEPS = 64  # in one execution, where nobody says how many
+_MOST_NUMBERS = 2**28  # random ones that they need, a gigabyte
 
 # What a step cannot follow from, made equal in its name.
 _NOT_COMPUTED: dict[str, Any] = {
     "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
-    "seed": 0, "device": "", "threads": 0, "log_every": 0, "sample_every": 0, "save_every": 0,
-    "keep": 0, "on_nonfinite": "", "grid": 0,
+    "seed": 0, "device": "", "threads": 0, "steps_per_execution": 0, "log_every": 0,
+    "sample_every": 0, "save_every": 0, "keep": 0, "on_nonfinite": "", "grid": 0,
 }  # fmt: skip
 
 
@@ -144,6 +150,50 @@ def make_train_step(game: Game, config: TrainConfig) -> Step:
     return make_train_steps(game, config)(0)
 
 
+class Source(Protocol[T_co]):
+    """What gives the steps of a run something they need."""
+
+    def __call__(self, step: int, /) -> T_co:
+        """Of one step."""
+
+    def block(self, steps: range, /) -> T_co:
+        """Of several, which are the first dimension of every leaf."""
+
+
+Advance = Callable[
+    [TrainState, range, Source[Tensor], Source[Draws]], tuple[TrainState, Sequence[Metrics]]
+]
+
+
+def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
+    """What takes the steps of a run, one or several in one execution.
+
+    Args:
+        steps: by their numbers.
+        replay: whether several are recorded and replayed (`fgan.replayed`).
+    Returns:
+        ``advance(state, numbers, feed, draw) -> (state, metrics)``: the steps of those
+        numbers, and the metrics of each.
+    """
+
+    @functools.cache
+    def several(chosen: tuple[Step, ...]) -> Step:
+        return replayed(scan(chosen)) if replay else scan(chosen)
+
+    def advance(
+        state: TrainState, numbers: range, feed: Source[Tensor], draw: Source[Draws]
+    ) -> tuple[TrainState, Sequence[Metrics]]:
+        if len(numbers) == 1:
+            number = numbers[0]
+            state, metrics = steps(number)(state, feed(number), draw(number))
+            return state, [metrics]
+        together = several(tuple(steps(number) for number in numbers))
+        state, metrics = together(state, feed.block(numbers), draw.block(numbers))
+        return state, pytree.unstack(metrics)
+
+    return advance
+
+
 def _compiled_uniform(key: Key, shape: tuple[int, ...]) -> Tensor:
     return _uniform_of(shape)(key)
 
@@ -156,26 +206,43 @@ def _uniform_of(shape: tuple[int, ...]) -> Callable[[Key], Tensor]:
 class DrawAhead:
     """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
 
-    Drawn eagerly, but for the noise of stochastic layers in a compiled run: that is a
-    hundred times as many numbers, and compiled they take a tenth of the time. (Compiling
-    the latents too costs more seconds than it saves in a run of minutes.)
+    On the CPU they are drawn eagerly, but for the noise of stochastic layers in a compiled
+    run: that is a hundred times as many numbers, and compiled they take a tenth of the time.
+    (Compiling the latents too costs more seconds than it saves in a run of minutes.) On a GPU
+    a compiled run has all of them compiled: Philox is hundreds of small kernels.
+
+    Attributes:
+        size: how many numbers one step needs.
     """
 
     def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
         self._key = key
-        self._draw = functools.partial(
+        on_cpu = key.device.type == "cpu"
+        make = functools.partial(
             population.make_draws if config.members else make_draws,
             game,
-            key,
             batch_size=config.batch_size,
             dtype=assemble.state_dtype(config),
-            uniform=_compiled_uniform if config.compile else rng.uniform,
+            uniform=_compiled_uniform if config.compile and on_cpu else rng.uniform,
         )
-        self._blocks = Blocks(self._several, pytree.size(self._draw(0)), _BLOCK_NUMBERS)
+        self.size = pytree.size(make(key, 0))
+        self._make = compile_function(make) if config.compile and not on_cpu else make
+        self._blocks = Blocks(self._several, self.size, _BLOCK_NUMBERS)
 
     def __call__(self, step: int) -> Draws:
         return self._blocks(step)
 
     def _several(self, steps: range) -> list[Draws]:
-        numbers = torch.arange(steps.start, steps.stop, device=self._key.device)
-        return pytree.unstack(self._draw(numbers))
+        return pytree.unstack(self.block(steps))
+
+    def block(self, steps: range) -> Draws:
+        """Of several steps, which are the first dimension of every leaf."""
+        return self._make(self._key, torch.arange(steps.start, steps.stop, device=self._key.device))
+
+    def steps_per_execution(self, config: TrainConfig) -> int:
+        """How many steps a run takes in one execution at most."""
+        if config.steps_per_execution:
+            return config.steps_per_execution
+        if not config.compile or self._key.device.type != "cuda":
+            return 1  # each costs more than what is done between them
+        return max(1, min(_MOST_STEPS, _MOST_NUMBERS // self.size))

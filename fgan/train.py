@@ -32,6 +32,7 @@ from fgan.state import TrainState
 from fgan.stepping import (
     DrawAhead,
     init_train_state,
+    make_advance,
     make_key,
     make_train_steps,
     with_options_of,
@@ -167,7 +168,8 @@ class _Loop:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config) from error
-        self.steps = make_train_steps(plan.game, config)
+        replay = config.compile and plan.device.type == "cuda"
+        self.advance = make_advance(make_train_steps(plan.game, config), replay=replay)
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
         self.log = MetricsLog(out, make_batches(config, plan.source), config.members)
         self.last: tuple[dict[str, Any], ...] = ()
@@ -208,27 +210,35 @@ class _Loop:
         draw = DrawAhead(self.plan.game, key, config)
         batches = make_batches(config, self.plan.source, key)
         with make_feed(self.plan.source, batches, self.plan.device, self.done) as feed:
+            most = draw.steps_per_execution(config)
             while self.done < self.plan.steps:
-                raw = feed(self.done)
+                numbers = range(self.done, min(self.done + most, self._next_due()))
                 try:
-                    step = self.steps(self.done)
-                    self.state, metrics = step(self.state, raw, draw(self.done))
+                    self.state, history = self.advance(self.state, numbers, feed, draw)
                 except torch.OutOfMemoryError as error:
                     raise out_of_memory(config) from error
-                self.log.add(metrics)
-                self.done += 1
+                self.log.add(history)
+                self.done = numbers.stop
                 self.observer.advanced(self.done)
                 stopped = self.observer.stop_requested()
-                if self._after_step(stopped):
+                if self._after_steps(stopped):
                     return False
-                if self.done == 1:  # not before: drawing imports a second's worth of libraries
+                if not numbers.start:  # not before: drawing imports a second's worth of libraries
                     self.pictures.reals()
                 if stopped:
                     return True
         return False
 
-    def _after_step(self, stopped: bool) -> bool:
-        """What is due after a step; whether the run went back to a checkpoint."""
+    def _next_due(self) -> int:
+        """The next number of steps after which something is written."""
+        config = self.plan.config
+        number, unit = self.save_every
+        periods = [config.log_every, config.sample_every, int(number) if unit == "steps" else 0]
+        due = [self.done - self.done % every + every for every in periods if every]
+        return min([self.plan.steps, *due])
+
+    def _after_steps(self, stopped: bool) -> bool:
+        """What is due after these steps; whether the run went back to a checkpoint."""
         config, done = self.plan.config, self.done
         last = done == self.plan.steps
         save = last or stopped or self._save_due()

@@ -74,6 +74,7 @@ CHECKS: dict[str, checks.Check] = {
     "dtype": checks.one_of(*names.DTYPES),
     "threads": checks.integer(0, 4096),
     "compile": checks.boolean,
+    "steps_per_execution": checks.integer(0, 1025),
     "log_every": checks.integer(1),
     "sample_every": checks.integer(0),
     "save_every": checks.interval,

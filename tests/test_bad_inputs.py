@@ -151,6 +151,7 @@ BAD = {
         train mnist --seed 99999999999999999999999 : --seed
         train mnist --threads 99999 : --threads
         train mnist --dtype float16 : --dtype
+        train mnist --steps-per-execution 2000 : --steps-per-execution
         train mnist --device tpu : --device
         train mnist --device cpu:1 : --device
         train mnist --device cuda:x : --device
@@ -251,6 +252,7 @@ BAD = {
         5,
         """
         train mnist --device cuda:99 : cuda
+        train mnist --device cpu --dtype tf32 : tf32
         sample points --device cuda:99 : cuda
         bench --device cuda:99 : cuda
         """,

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recorder import whole
 
-from fgan import bench
+from fgan import bench, replay
 from fgan import config as configs
 from fgan.bench import alone, compare, counts, plot, programs, timing
 from fgan.bench.functional import exact_losses
@@ -332,6 +333,20 @@ def test_a_process_that_fails_says_why(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(FganError, match="eager ended with 1"):
         alone.measure("eager", problem().config)
+
+
+def test_replayed_steps_are_donated_steps(monkeypatch):
+    recorded = whole()
+    monkeypatch.setattr(replay, "record", recorded)
+    of = problem(**TINY)
+    assert programs.missing("replayed", of.device).endswith("for CUDA devices.")
+    made = programs.make_program("replayed", of)
+    for _ in range(3):
+        made.run(2 * bench.REPLAYED_STEPS + 1)
+    assert recorded.launches == 5  # the very first is played as it is
+    assert made.losses(of.draws(3)) == programs.make_program("compiled-donated", of).losses(
+        of.draws(3)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -288,9 +288,9 @@ PLAYED = """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-ac
     --channels --recipe --config """  # networks, game, machine: what is trained and measured
 SURFACE = {
     "train": PLAYED
-    + """--epochs --steps --seeds --sweep --compile --no-compile --data-root --pattern --resize
-        --skip-bad --stream --run-dir --log-every --sample-every --save-every --keep --grid
-        --on-nonfinite --resume --override --dry-run --quiet --help""",
+    + """--epochs --steps --seeds --sweep --compile --no-compile --steps-per-execution --data-root
+        --pattern --resize --skip-bad --stream --run-dir --log-every --sample-every --save-every
+        --keep --grid --on-nonfinite --resume --override --dry-run --quiet --help""",
     "bench": PLAYED + "--compare --repeats --seconds --quick --json --plot --help",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",

@@ -18,8 +18,11 @@ ROOMS = {
         "pytree", "rng", "types", "blocks", "errors", "checks", "names", "members", "schedules",
     ),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
-    "game": ("state", "orders", "game", "objectives", "step", "population", "per_example"),
-    "tools": ("files", "lock", "sealed", "cse", "cpp", "products", "ahead", "shipping"),
+    "game": (
+        "state", "orders", "game", "objectives", "step", "several", "population",
+        "per_example",
+    ),
+    "tools": ("files", "lock", "sealed", "cse", "cpp", "products", "ahead", "shipping", "replay"),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",

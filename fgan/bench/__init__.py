@@ -21,11 +21,14 @@ import difflib
 
 from fgan.errors import ConfigError
 
+REPLAYED_STEPS = 32
+
 PROGRAMS: dict[str, str] = {
     "imperative": "nn.Module, backward() and torch.optim, as tutorials write it",
     "eager": "the pure step as it is, operation by operation",
     "compiled": "the pure step as one compiled graph",
     "compiled-donated": "the same, writing the new state into the old one's memory",
+    "replayed": f"the same, {REPLAYED_STEPS} steps in one CUDA graph (on a GPU)",
     "bfloat16": "compiled-donated with its matrix products in bfloat16",
     "jax": "the same step in JAX and Optax, jitted, its state donated",
 }
@@ -35,7 +38,7 @@ TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
 """What differs from the defaults of a run: the game that every program knows."""
 
 DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
-COMPILED = ("compiled", "compiled-donated", "bfloat16", "jax")
+COMPILED = ("compiled", "compiled-donated", "replayed", "bfloat16", "jax")
 
 
 def parse_names(text: str) -> list[str]:

@@ -73,10 +73,10 @@ def compare(
     if not 0 < seconds < math.inf:
         raise ConfigError(f"--seconds {seconds:g} is no length of time.", "Use 0.3.")
     problem = make_problem(config)
-    notes = [text for name in names if (text := programs.missing(name))]
+    notes = [text for name in names if (text := programs.missing(name, problem.device))]
     made: dict[str, Program] = {}
     for name in names:
-        if programs.missing(name) is None:
+        if programs.missing(name, problem.device) is None:
             try:
                 made[name] = programs.make_program(name, problem)
             except DeviceError as error:  # JAX without this device

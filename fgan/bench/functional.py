@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from fgan.compile import compile_step
 from fgan.config import TrainConfig
 from fgan.game import Due
 from fgan.step import Step, make_steps
-from fgan.stepping import DrawAhead, step_family
+from fgan.stepping import DrawAhead, make_advance, step_family
 from fgan.types import Draws
 
 
@@ -28,13 +29,19 @@ def family(config: TrainConfig) -> str:
 
 
 def make_functional(
-    problem: Problem, *, compiled: bool, donate: bool = False, dtype: str | None = None
+    problem: Problem,
+    *,
+    compiled: bool,
+    donate: bool = False,
+    at_once: int = 1,
+    dtype: str | None = None,
 ) -> Program:
     """The pure step of a problem.
 
     Args:
         compiled: into one graph.
         donate: write the new state into the old one's memory.
+        at_once: steps in one execution, recorded and replayed where they are more than one.
         dtype: of the matrix products, in place of the problem's own.
     """
     config = replace(problem.config, compile=compiled, dtype=dtype or problem.config.dtype)
@@ -48,13 +55,16 @@ def make_functional(
 
     steps = make_steps(game, wrap) if compiled else make_steps(game)
     draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
+    advance = make_advance(steps, replay=at_once > 1)
     state, done = problem.init(), 0
 
     def run(count: int) -> None:
         nonlocal state, done
-        for _ in range(count):
-            state, _ = steps(done)(state, problem.real, draw(done))
-            done += 1
+        end = done + count
+        while done < end:
+            numbers = range(done, min(done + at_once, end))
+            state, _ = advance(state, numbers, _Same(problem.real), draw)
+            done = numbers.stop
         problem.wait()
 
     def losses(draws: Sequence[Draws]) -> list[Losses]:
@@ -65,6 +75,18 @@ def make_functional(
         return found
 
     return Program(run, losses)
+
+
+class _Same(NamedTuple):
+    """The same reals for every step."""
+
+    real: Tensor
+
+    def __call__(self, step: int) -> Tensor:
+        return self.real
+
+    def block(self, steps: range) -> Tensor:
+        return self.real.expand(len(steps), *self.real.shape)
 
 
 def exact_losses(problem: Problem, draws: Sequence[Draws]) -> list[Losses]:

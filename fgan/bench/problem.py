@@ -98,8 +98,7 @@ def make_problem(config: TrainConfig) -> Problem:
             "One GAN is measured, not a population.", "Leave out --seeds and --sweep."
         )
     device = assemble.check_device(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    assemble.set_up(config, device)
     if config.lr_schedule != "constant" and not config.lr_length:
         # It ends with the run, and nothing a step costs depends on when that is.
         config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fgan import bench
 from fgan.bench.functional import exact_losses, make_functional
@@ -23,6 +24,9 @@ MAKERS: dict[str, Callable[[Problem], Program]] = {
     "eager": lambda problem: make_functional(problem, compiled=False),
     "compiled": lambda problem: make_functional(problem, compiled=True),
     "compiled-donated": lambda problem: make_functional(problem, compiled=True, donate=True),
+    "replayed": lambda problem: make_functional(
+        problem, compiled=True, donate=True, at_once=bench.REPLAYED_STEPS
+    ),
     "bfloat16": lambda problem: make_functional(
         problem, compiled=True, donate=True, dtype="bfloat16"
     ),
@@ -31,7 +35,7 @@ MAKERS: dict[str, Callable[[Problem], Program]] = {
 assert MAKERS.keys() == bench.PROGRAMS.keys()
 
 # How far losses may lie apart after some steps, and be called the same without a question.
-TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.1}
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "tf32": 0.1, "bfloat16": 0.1}
 
 
 def make_program(name: str, problem: Problem) -> Program:
@@ -44,8 +48,10 @@ def make_program(name: str, problem: Problem) -> Program:
     return MAKERS[name](problem)
 
 
-def missing(name: str) -> str | None:
+def missing(name: str, device: torch.device) -> str | None:
     """Why a program cannot be had here, in a sentence; None where it can."""
+    if name == "replayed" and device.type != "cuda":
+        return "replayed is left out: it is for CUDA devices."
     if name != "jax":
         return None
     if all(importlib.util.find_spec(package) for package in ("jax", "optax")):

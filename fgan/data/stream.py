@@ -93,13 +93,16 @@ class Feed:
         return self._blocks(step)
 
     def _collect(self, steps: range) -> Sequence[Tensor]:
-        """Their batches, on the device."""
+        return self.block(steps).unbind(0)
+
+    def block(self, steps: range) -> Tensor:
+        """The batches of several steps, with a first dimension of these; errors as for one."""
         indices = torch.stack([self._batches.indices(t) for t in steps])
         found = self._examples.index_select(0, indices.flatten())
         found = found.view(*indices.shape, *self._examples.shape[1:])
         if found.device.type != self._device.type:
             found = found.pin_memory().to(self._device, non_blocking=True)
-        return found.unbind(0)
+        return found
 
     def close(self) -> None:
         """End what the feed has started; it gives no more batches."""
@@ -187,6 +190,9 @@ class _StreamedFeed(Feed):
         self._next = step + 1
         images = images.view(*self._batches.shape, *images.shape[1:])  # [..., B, C, H, W]
         return images.to(self._device, non_blocking=True)
+
+    def block(self, steps: range) -> Tensor:
+        return torch.stack([self(step) for step in steps])
 
     def close(self) -> None:
         self._closed = True
