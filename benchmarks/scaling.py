@@ -10,7 +10,6 @@ activations, gradients, temporaries.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
@@ -20,9 +19,8 @@ import study
 from study import Found, digits, markdown, mebibytes, ratio_text
 
 from fgan import config, pytree
-from fgan.bench import TUTORIAL, timing
+from fgan.bench import TUTORIAL, timing, worker
 from fgan.bench.problem import make_problem
-from fgan.bench.worker import Worker
 
 PROGRAMS = ("imperative", "compiled-donated")
 SWEEPS: dict[str, list[int]] = {
@@ -41,13 +39,10 @@ def settings(axis: str, value: int) -> dict[str, Any]:
 
 def point(whole: config.TrainConfig, names: tuple[str, ...], repeats: int, seconds: float) -> Found:
     problem = make_problem(whole)
-    with contextlib.ExitStack() as stack:
-        made = {
-            name: stack.enter_context(contextlib.closing(Worker(name, whole))) for name in names
-        }
-        runs: dict[str, timing.Run] = {name: worker.run for name, worker in made.items()}
+    with worker.started(names, whole) as made:
+        runs: dict[str, timing.Run] = {name: each.run for name, each in made.items()}
         rounds = timing.interleave(runs, repeats=repeats, seconds=seconds)
-        held = {name: worker.held() for name, worker in made.items()}
+        held = {name: each.held() for name, each in made.items()}
     first, second = names
     return {
         "milliseconds": {n: 1e3 * timing.spread(t).median for n, t in rounds.seconds.items()},

@@ -1,8 +1,12 @@
 """What does the trainer cost on top of the compiled step?
 
-Times, in turn, the bare compiled step (inputs fixed) and the whole of ``fgan train`` with
-the same configuration: batches, draws, finiteness, metrics, the live bar (drawn to a
-terminal of its own size in memory). Grids and checkpoints come at their default intervals.
+Times, in turn, three loops over the same steps:
+
+- bare: the compiled step on fixed inputs;
+- fed: the step on the batches and the draws of a run, which any loop has to get;
+- whole: ``fgan train`` with the same configuration: finiteness looked at after each step,
+  metrics, the live bar (drawn to a terminal of its own size in memory), and grids and
+  checkpoints at their default intervals.
 
     python benchmarks/trainer_overhead.py --json > benchmarks/results/trainer_overhead.json
 """
@@ -16,46 +20,45 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from fgan_cli import report
 from rich.console import Console
 
-import fgan
-from fgan import config, stepping, train
+from fgan import config, planning, recipes, stepping, train
 from fgan.bench.machine import facts as machine
+from fgan.data import make_feed
 
-CASES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "mnist-mlp-small": {
-        "z_dim": 100,
-        "gen_hidden": (256,),
-        "disc_hidden": (128,),
-        "batch_norm": "none",
-        "batch_size": 32,
-        "loss": "non_saturating",
-        "share_fakes": True,
-        "ema": 0.0,
-    },
-}
+CASES = ("default", "mnist-mlp-small")
 
 
-def bare(settings: config.TrainConfig, steps: int) -> float:
-    """Milliseconds of one compiled step on fixed inputs."""
+def resolve(name: str, steps: int) -> config.TrainConfig:
+    given = {"compile": True, "steps": steps}
+    if name == "default":
+        return config.resolve(given)
+    # A recipe writes when its tutorial does; here everything comes at the default intervals.
+    usual = config.defaults()
+    when = {each: usual[each] for each in ("log_every", "sample_every", "save_every", "grid")}
+    return recipes.resolve(name, given | when)
+
+
+def loop(settings: config.TrainConfig, steps: int, fed: bool) -> float:
+    """Milliseconds of one compiled step on its batch and its draws, or always on the first's."""
     plan = train.plan(settings)
-    key = fgan.rng.key(0)
-    state = fgan.init_state(plan.game, key)
-    draws = fgan.make_draws(plan.game, key, 0, settings.batch_size)
-    raw = plan.source.examples[: settings.batch_size]
+    key = stepping.make_key(settings, plan.device)
+    state = stepping.init_train_state(plan.game, settings, key)
+    draw = stepping.DrawAhead(plan.game, key, settings)
     made = stepping.make_train_steps(plan.game, settings)
-    for t in range(5):
-        state, metrics = made(t)(state, raw, draws)
-    begun = time.perf_counter()
-    for t in range(steps):
-        state, metrics = made(t)(state, raw, draws)
-    metrics.finite.item()
-    return (time.perf_counter() - begun) / steps * 1e3
+    with make_feed(plan.source, planning.make_batches(settings, plan.source), plan.device) as feed:
+        first = feed(0), draw(0)
+        for t in range(5):
+            state, metrics = made(t)(state, *first)
+        begun = time.perf_counter()
+        for t in range(steps):
+            raw, draws = (feed(t), draw(t)) if fed else first
+            state, metrics = made(t)(state, raw, draws)
+        metrics.finite.item()
+        return (time.perf_counter() - begun) / steps * 1e3
 
 
 def whole(settings: config.TrainConfig) -> float:
@@ -76,6 +79,11 @@ def whole(settings: config.TrainConfig) -> float:
     return (observer.ended - observer.begun) / (result.steps - 2) * 1e3
 
 
+def ratios(times: list[dict[str, float]], above: str, below: str) -> dict[str, object]:
+    each = [round(t[above] / t[below], 3) for t in times]
+    return {"median": round(statistics.median(each), 3), "each": each}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default=",".join(CASES))
@@ -85,13 +93,20 @@ def main() -> None:
     args = parser.parse_args()
     cases = {}
     for name in args.cases.split(","):
-        settings = config.resolve(CASES[name], compile=True, steps=args.steps)
-        pairs = [(bare(settings, args.steps), whole(settings)) for _ in range(args.repeats)]
+        settings = resolve(name, args.steps)
+        times = [
+            {
+                "bare": loop(settings, args.steps, fed=False),
+                "fed": loop(settings, args.steps, fed=True),
+                "whole": whole(settings),
+            }
+            for _ in range(args.repeats)
+        ]
         cases[name] = {
-            "bare_ms": round(statistics.median(b for b, _ in pairs), 3),
-            "whole_ms": round(statistics.median(w for _, w in pairs), 3),
-            "ratio": round(statistics.median(w / b for b, w in pairs), 3),
-            "ratios": [round(w / b, 3) for b, w in pairs],
+            f"{each}_ms": round(statistics.median(t[each] for t in times), 3) for each in times[0]
+        } | {
+            f"{above}_over_{below}": ratios(times, above, below)
+            for above, below in (("fed", "bare"), ("whole", "fed"))
         }
     found = {"machine": machine(torch.device("cpu")), "steps": args.steps, "cases": cases}
     if args.json:
@@ -99,7 +114,7 @@ def main() -> None:
         return
     print(found["machine"])
     for name, case in cases.items():
-        print(f"{name:20} bare {case['bare_ms']} whole {case['whole_ms']} ms: {case['ratio']}")
+        print(name, case)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ Program: may import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fgan import bench, pytree
 from fgan import config as configs
-from fgan.bench import alone, machine, programs, timing
+from fgan.bench import alone, machine, programs, timing, worker
 from fgan.bench.counts import Ceilings, make_ceilings
 from fgan.bench.problem import Problem, Program, make_problem
 from fgan.bench.programs import Agreement
@@ -90,13 +89,16 @@ def compare(
         for name in made:
             notify(f"{name}: starting{' and compiling' if name in bench.COMPILED else ''} ...")
             apart[name] = alone.measure(name, config)
-    notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
-    agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
     able, state = list(made), problem.init()
-    made.clear()
-    notify(f"Timing {len(able)} programs in {repeats} rounds ...")
-    ceilings = make_ceilings(problem.device, config.dtype)
-    rounds = _time(able, config, ceilings, repeats, seconds)
+    notify(f"Starting {len(able)} programs, each in a process of its own ...")
+    warm = config.penalty_every + 2  # compiles every kind of step
+    with worker.started(able, config, warm) as workers:
+        notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
+        agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
+        made.clear()
+        notify(f"Timing {len(able)} programs in {repeats} rounds ...")
+        ceilings = make_ceilings(problem.device, config.dtype)
+        rounds = _time(workers, ceilings, repeats, seconds)
     baseline = able[0]
     found = {
         name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)
@@ -121,18 +123,15 @@ def compare(
 
 
 def _time(
-    names: Sequence[str], config: TrainConfig, ceilings: Ceilings, repeats: int, seconds: float
+    workers: Mapping[str, Worker], ceilings: Ceilings, repeats: int, seconds: float
 ) -> Rounds:
     """All programs, each warm in its process, and both ceilings, in rounds."""
     runs: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
     for run in runs.values():
         run(3)
-    warm = config.penalty_every + 2  # compiles every kind of step
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            runs[name] = stack.enter_context(contextlib.closing(Worker(name, config, warm))).run
-        gc.collect()
-        return timing.interleave(runs, repeats=repeats, seconds=seconds)
+    runs |= {name: worker.run for name, worker in workers.items()}
+    gc.collect()
+    return timing.interleave(runs, repeats=repeats, seconds=seconds)
 
 
 def _median(rounds: Rounds, name: str) -> float:

@@ -12,11 +12,13 @@ Program: may import every lower room. Starts processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fgan import config as configs
@@ -24,11 +26,32 @@ from fgan.bench import alone
 from fgan.config import TrainConfig
 
 
-class Worker:
-    """The process of one program; its first steps, which compile, are done when it is made.
+@contextlib.contextmanager
+def started(
+    names: Sequence[str], config: TrainConfig, warm: int = 3
+) -> Iterator[dict[str, Worker]]:
+    """The processes of programs, which start and compile beside each other.
 
     Raises:
-        FganError: when the process fails, now or later.
+        FganError: when one fails.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(contextlib.closing(Worker(name, config, warm)))
+            for name in names
+        }
+        for worker in workers.values():
+            worker.ready()
+        yield workers
+
+
+class Worker:
+    """The process of one program.
+
+    Args:
+        warm: steps that it takes first, which compile; the maker does not wait for them.
+    Raises:
+        FganError: from every method, when the process fails.
     """
 
     def __init__(self, program: str, config: TrainConfig, warm: int = 3) -> None:
@@ -41,8 +64,14 @@ class Worker:
             stderr=self._said,
             text=True,
         )
-        self._ask({"program": program, "config": configs.as_dict(config)})
-        self.run(warm)
+        self._unread = 0
+        self._tell({"program": program, "config": configs.as_dict(config)})
+        self._tell(warm)
+
+    def ready(self) -> None:
+        """Wait until it has done what it was told."""
+        while self._unread:
+            self._answer()
 
     def run(self, count: int) -> float:
         """Take that many steps; the CPU seconds that took."""
@@ -55,16 +84,27 @@ class Worker:
         return held
 
     def _ask(self, question: Any) -> Any:
+        self.ready()
+        self._tell(question)
+        return self._answer()
+
+    def _tell(self, question: Any) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
+        self._unread += 1
+        with contextlib.suppress(OSError):  # it has ended; the answer says how
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        try:
+            answer = json.loads(self._process.stdout.readline())
         except (OSError, ValueError) as error:
             code = self._process.wait()
             self._said.seek(0)
             raise alone.failed(self._program, code, self._said.read()) from error
+        self._unread -= 1
+        return answer
 
     def close(self) -> None:
         """End the process."""
