@@ -26,11 +26,12 @@ from step_time import machine
 from torch import nn
 
 from fgan import assemble, pytree
+from fgan.bench.functional import Same
 from fgan.config import TrainConfig, resolve
 from fgan.data import ring_points
-from fgan.stepping import DrawAhead, init_train_state, make_key, make_train_step
+from fgan.stepping import DrawAhead, init_train_state, make_advance, make_key, make_train_steps
 
-Program = Callable[[], None]
+Program = Callable[[int], None]  # takes that many steps
 
 Z_DIM, BATCH, HIDDEN = 8, 64, (64, 64)
 
@@ -43,20 +44,24 @@ def make_config(**who: object) -> TrainConfig:
 
 
 def functional(config: TrainConfig, real: torch.Tensor) -> Program:
-    """One step of one GAN, or of all members, as the trainer makes it."""
+    """Steps of one GAN, or of all members, as the trainer takes them."""
     game = assemble.make_game(config, (2,))
     key = make_key(config, real.device)
     state = init_train_state(game, config, key)
-    step, draws = make_train_step(game, config), DrawAhead(game, key, config)
-    done = 0
+    draws, done = DrawAhead(game, key, config), 0
+    most = draws.steps_per_execution(config)
+    advance = make_advance(make_train_steps(game, config), replay=real.is_cuda)
     if config.members:
         real = real.expand(len(config.members), *real.shape).contiguous()
 
-    def run() -> None:
+    def run(count: int) -> None:
         nonlocal state, done
-        state, metrics = step(state, real, draws(done))
-        done += 1
-        metrics.finite.all().item()
+        end = done + count
+        while done < end:
+            numbers = range(done, min(done + most, end))
+            state, history = advance(state, numbers, Same(real), draws)
+            done = numbers.stop
+        history[-1].finite.all().item()
 
     return run
 
@@ -70,17 +75,18 @@ def compiled_in_turn(members: int, real: torch.Tensor) -> Program:
     """One step of each member after the other."""
     first, *others = [make_config(seed=seed) for seed in range(members)]
     game = assemble.make_game(first, (2,))
-    step = make_train_step(game, first)
+    step = make_train_steps(game, first)(0)
     keys = [make_key(config, real.device) for config in (first, *others)]
     states = [init_train_state(game, first, key) for key in keys]
     draws = [DrawAhead(game, key, first) for key in keys]
     done = 0
 
-    def run() -> None:
+    def run(count: int) -> None:
         nonlocal done
-        for i, draw in enumerate(draws):
-            states[i], metrics = step(states[i], real, draw(done))
-        done += 1
+        for _ in range(count):
+            for i, draw in enumerate(draws):
+                states[i], metrics = step(states[i], real, draw(done))
+            done += 1
         metrics.finite.item()
 
     return run
@@ -90,9 +96,10 @@ def one_after_another(members: int, real: torch.Tensor) -> Program:
     """One step of each of M imperative loops."""
     steps = [imperative(make_config(seed=seed), real) for seed in range(members)]
 
-    def run() -> None:
-        for step in steps:
-            loss = step()
+    def run(count: int) -> None:
+        for _ in range(count):
+            for step in steps:
+                loss = step()
         loss.item()
 
     return run
@@ -140,8 +147,7 @@ PROGRAMS = {
 
 def seconds_of(program: Program, count: int) -> float:
     begun = time.perf_counter()
-    for _ in range(count):
-        program()
+    program(count)
     return (time.perf_counter() - begun) / count
 
 

@@ -8,6 +8,7 @@ programs of a recipe interleaved in one process:
     compiled-donated   the pure step as one graph, written into the old state's memory
     bfloat16           the same with matrix products and convolutions in bfloat16
     jax                the same in JAX and Optax, where installed (MLPs)
+    replayed           compiled-donated, many steps in one CUDA graph (on a GPU)
 
 Every program draws its own noise inside the timed region; the batch of reals is given. The
 losses of all are compared on the same draws first. `fgan bench` is this for one network, with
@@ -19,6 +20,7 @@ compile times and memory. Run it with nothing else on the machine:
 from __future__ import annotations
 
 import study
+import torch
 from study import Found, digits, markdown, ratio_text
 
 from fgan import recipes
@@ -27,6 +29,7 @@ from fgan.bench.compare import compare
 from fgan.bench.machine import facts as machine  # noqa: F401  (for the other studies)
 
 PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax"
+ON_A_GPU = "replayed"
 
 
 def measure(
@@ -64,7 +67,8 @@ def table(found: Found) -> str:
 def main() -> None:
     parser = study.parser(__doc__)
     parser.add_argument("--cases", default=",".join(recipes.ALL), help="recipes, with commas")
-    parser.add_argument("--programs", default=PROGRAMS, help="with commas; first the baseline")
+    usual = f"{PROGRAMS},{ON_A_GPU}" if torch.cuda.is_available() else PROGRAMS
+    parser.add_argument("--programs", default=usual, help="with commas; first the baseline")
     parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each program and repeat")
     args = parser.parse_args()

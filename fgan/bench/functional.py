@@ -63,7 +63,7 @@ def make_functional(
         end = done + count
         while done < end:
             numbers = range(done, min(done + at_once, end))
-            state, _ = advance(state, numbers, _Same(problem.real), draw)
+            state, _ = advance(state, numbers, Same(problem.real), draw)
             done = numbers.stop
         problem.wait()
 
@@ -77,8 +77,8 @@ def make_functional(
     return Program(run, losses)
 
 
-class _Same(NamedTuple):
-    """The same reals for every step."""
+class Same(NamedTuple):
+    """The same reals for every step, in the place of a `fgan.data.Feed`."""
 
     real: Tensor
 
