@@ -169,14 +169,11 @@ def _trace(flat: Callable[..., list[Tensor]], values: list[Tensor]) -> GraphModu
 
 def _compile_in_place(graph: GraphModule, backend: str) -> Graph:
     """``torch.compile`` of a traced graph, for other devices and backends."""
-    compiled = torch.compile(
-        graph,
-        fullgraph=True,
-        dynamic=False,
-        backend=backend,
-        options=(_inductor_options() if backend == "inductor" else {})
-        | {"guard_filter_fn": _no_guards},
-    )
+    options: dict[str, Any] = {"guard_filter_fn": _no_guards}
+    if backend == "inductor":
+        # Small kernels that do not need each other are launched as one: half of the launches.
+        options |= _inductor_options() | {"combo_kernels": True}
+    compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
 
     def run(values: list[Tensor]) -> list[Tensor]:
         try:
