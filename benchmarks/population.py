@@ -49,7 +49,6 @@ def functional(config: TrainConfig, real: torch.Tensor) -> Program:
     key = make_key(config, real.device)
     state = init_train_state(game, config, key)
     draws, done = DrawAhead(game, key, config), 0
-    most = draws.steps_per_execution(config)
     advance = make_advance(make_train_steps(game, config), replay=real.is_cuda)
     if config.members:
         real = real.expand(len(config.members), *real.shape).contiguous()
@@ -58,7 +57,7 @@ def functional(config: TrainConfig, real: torch.Tensor) -> Program:
         nonlocal state, done
         end = done + count
         while done < end:
-            numbers = range(done, min(done + most, end))
+            numbers = range(done, min(done + draws.most_steps, end))
             state, history = advance(state, numbers, Same(real), draws)
             done = numbers.stop
         history[-1].finite.all().item()

@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -92,7 +93,15 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
     Returns:
         What launches it, and the function's result, whose tensors have values after that.
     """
+    device = pytree.leaves(args)[0].device
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(pytree.leaves(args)[0].device), torch.cuda.graph(graph):
+    with torch.cuda.device(device), torch.cuda.graph(graph, pool=_pool(device)):
         result = function(*args)
     return graph.replay, result
+
+
+@functools.cache
+def _pool(device: torch.device) -> Any:
+    """Memory that recordings of a device share: one is replayed at a time, and of what one
+    leaves there only its result is looked at, which is kept."""
+    return torch.cuda.graph_pool_handle()

@@ -110,9 +110,10 @@ def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
 
 def number(value: int | Tensor, device: torch.device) -> Tensor:
     """A number, or a tensor of them, as int64 on a device; a GPU is not waited for."""
-    if isinstance(value, int):  # made there: a copy from here would wait until it is done
-        return torch.full((), value, dtype=torch.int64, device=device)
-    return value.to(device, torch.int64)
+    if isinstance(value, Tensor):
+        return value.to(device, torch.int64)
+    # Made there: a copy from here would wait until it is done.
+    return torch.full((), value, dtype=torch.int64, device=device)
 
 
 def split(key: Key, num: int = 2) -> Key:

@@ -150,8 +150,8 @@ def make_train_step(game: Game, config: TrainConfig) -> Step:
     return make_train_steps(game, config)(0)
 
 
-class Source(Protocol[T_co]):
-    """What gives the steps of a run something they need."""
+class Supply(Protocol[T_co]):
+    """What steps need, by their numbers: batches or draws."""
 
     def __call__(self, step: int, /) -> T_co:
         """Of one step."""
@@ -161,7 +161,7 @@ class Source(Protocol[T_co]):
 
 
 Advance = Callable[
-    [TrainState, range, Source[Tensor], Source[Draws]], tuple[TrainState, Sequence[Metrics]]
+    [TrainState, range, Supply[Tensor], Supply[Draws]], tuple[TrainState, Sequence[Metrics]]
 ]
 
 
@@ -181,7 +181,7 @@ def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
         return replayed(scan(chosen)) if replay else scan(chosen)
 
     def advance(
-        state: TrainState, numbers: range, feed: Source[Tensor], draw: Source[Draws]
+        state: TrainState, numbers: range, feed: Supply[Tensor], draw: Supply[Draws]
     ) -> tuple[TrainState, Sequence[Metrics]]:
         if len(numbers) == 1:
             number = numbers[0]
@@ -212,22 +212,26 @@ class DrawAhead:
     a compiled run has all of them compiled: Philox is hundreds of small kernels.
 
     Attributes:
-        size: how many numbers one step needs.
+        most_steps: that a run takes in one execution.
     """
 
     def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
         self._key = key
-        on_cpu = key.device.type == "cpu"
+        self._compiled = config.compile and key.device.type != "cpu"
+        compiled_noise = config.compile and not self._compiled
         make = functools.partial(
             population.make_draws if config.members else make_draws,
             game,
             batch_size=config.batch_size,
             dtype=assemble.state_dtype(config),
-            uniform=_compiled_uniform if config.compile and on_cpu else rng.uniform,
+            uniform=_compiled_uniform if compiled_noise else rng.uniform,
         )
-        self.size = pytree.size(make(key, 0))
-        self._make = compile_function(make) if config.compile and not on_cpu else make
-        self._blocks = Blocks(self._several, self.size, _BLOCK_NUMBERS)
+        size = pytree.size(make(key, 0))
+        self.most_steps = config.steps_per_execution or 1
+        if not config.steps_per_execution and config.compile and key.device.type == "cuda":
+            self.most_steps = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
+        self._make = compile_function(make) if self._compiled else make
+        self._blocks = Blocks(self._several, size, _BLOCK_NUMBERS)
 
     def __call__(self, step: int) -> Draws:
         return self._blocks(step)
@@ -237,12 +241,9 @@ class DrawAhead:
 
     def block(self, steps: range) -> Draws:
         """Of several steps, which are the first dimension of every leaf."""
-        return self._make(self._key, torch.arange(steps.start, steps.stop, device=self._key.device))
-
-    def steps_per_execution(self, config: TrainConfig) -> int:
-        """How many steps a run takes in one execution at most."""
-        if config.steps_per_execution:
-            return config.steps_per_execution
-        if not config.compile or self._key.device.type != "cuda":
-            return 1  # each costs more than what is done between them
-        return max(1, min(_MOST_STEPS, _MOST_NUMBERS // self.size))
+        count = len(steps)
+        if self._compiled:  # for one number of steps, of which fewer are used
+            count = max(count, self.most_steps)
+        numbers = torch.arange(steps.start, steps.start + count, device=self._key.device)
+        draws = self._make(self._key, numbers)
+        return draws if count == len(steps) else pytree.map(lambda x: x[: len(steps)], draws)

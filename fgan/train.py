@@ -210,9 +210,8 @@ class _Loop:
         draw = DrawAhead(self.plan.game, key, config)
         batches = make_batches(config, self.plan.source, key)
         with make_feed(self.plan.source, batches, self.plan.device, self.done) as feed:
-            most = draw.steps_per_execution(config)
             while self.done < self.plan.steps:
-                numbers = range(self.done, min(self.done + most, self._next_due()))
+                numbers = range(self.done, min(self.done + draw.most_steps, self._next_due()))
                 try:
                     self.state, history = self.advance(self.state, numbers, feed, draw)
                 except torch.OutOfMemoryError as error:

@@ -202,8 +202,18 @@ def test_how_many_where_nobody_says():
     game = small_game()
     settings = config.resolve(RUN, compile=True)
     draw = stepping.DrawAhead(game, rng.key(0), settings)
-    assert draw.steps_per_execution(settings) == 1  # on the CPU
-    assert draw.size == pytree.size(fgan.make_draws(game, rng.key(0), 0, RUN["batch_size"]))
+    assert draw.most_steps == 1  # on the CPU
+    asked = config.resolve(RUN, compile=True, steps_per_execution=9)
+    assert stepping.DrawAhead(game, rng.key(0), asked).most_steps == 9
+
+
+def test_draws_compiled_for_more_steps_than_are_taken():
+    settings = config.resolve(RUN, steps_per_execution=8)
+    game = small_game()
+    draw = stepping.DrawAhead(game, rng.key(4), settings)
+    draw._compiled = True  # as on a GPU
+    expected = [fgan.make_draws(game, rng.key(4), t, RUN["batch_size"]) for t in (3, 4, 5)]
+    assert_same(draw.block(range(3, 6)), pytree.stack(expected))
 
 
 def test_a_gpu_is_never_waited_for():
