@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.resource_sharer import DupFd
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,22 @@ def test_a_worker_that_is_killed(pictures):
             take(feed, range(1, 99))
         assert gone(pids)
         assert error.value.__cause__ is not None  # its frames are alive, and hold the loader
+
+
+def test_a_worker_that_is_killed_while_it_hands_over(pictures, monkeypatch):
+    """Which happens once in many times; then the connection to it just ends."""
+    _, disk = both(pictures)
+    with make_feed(disk, Batches(disk, rng.key(3), 6), "cpu", num_workers=2) as feed:
+        feed(0)
+        pids = workers()
+
+        def detach(self):  # what it does when the worker is gone and nobody has noticed
+            raise EOFError
+
+        monkeypatch.setattr(DupFd, "detach", detach)
+        with pytest.raises(DataError, match="a worker ended"):
+            take(feed, range(1, 99))
+        assert gone(pids)
 
 
 def test_workers_ignore_an_interrupt(pictures):

@@ -176,11 +176,12 @@ class _StreamedFeed(Feed):
         except DataError:
             self.close()
             raise
-        except (RuntimeError, OSError, MemoryError) as error:
-            # A worker was killed, say for its memory.
+        except (RuntimeError, OSError, EOFError, MemoryError) as error:
+            # A worker was killed, say for its memory; EOFError, while it handed something over.
             self.close()
             raise DataError(
-                f"Decoding the images in {self._source.folder} failed: {error}.",
+                f"Decoding the images in {self._source.folder} failed: "
+                f"{str(error) or 'a worker ended'}.",
                 "There may be too little memory, or too little of /dev/shm in a container: "
                 "use fewer workers or smaller batches.",
             ) from error
