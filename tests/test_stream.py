@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from fgan import data, rng
-from fgan.data import Batches, machine, make_feed
+from fgan.data import Batches, machine, make_feed, stream
 from fgan.data.machine import _of_container
 from fgan.errors import DataError
 
@@ -242,6 +242,17 @@ def test_a_program_that_ends_in_the_middle(pictures, end):
         program.kill()
     program.wait(timeout=30)
     assert gone(pids, within=15)
+
+
+@pytest.mark.parametrize(("parent", "code"), [(os.getpid, 0), (os.getppid, 1), (lambda: None, 0)])
+def test_a_worker_whose_parent_is_gone_before_it_begins(parent, code):
+    """It would wait for ever: its loader asks whether the parent has changed since it began."""
+    worker = multiprocessing.get_context("fork").Process(
+        target=stream._begin_worker, args=(parent(), 0)
+    )
+    worker.start()
+    worker.join(timeout=30)
+    assert worker.exitcode == code
 
 
 def test_what_does_not_fit_is_streamed(pictures):
