@@ -26,10 +26,10 @@ from step_time import machine
 from torch import nn
 
 from fgan import assemble, pytree
-from fgan.bench.functional import Same
+from fgan.bench.functional import make_taker
 from fgan.config import TrainConfig, resolve
 from fgan.data import ring_points
-from fgan.stepping import DrawAhead, init_train_state, make_advance, make_key, make_train_steps
+from fgan.stepping import DrawAhead, init_train_state, make_key, make_train_steps
 
 Program = Callable[[int], None]  # takes that many steps
 
@@ -48,19 +48,13 @@ def functional(config: TrainConfig, real: torch.Tensor) -> Program:
     game = assemble.make_game(config, (2,))
     key = make_key(config, real.device)
     state = init_train_state(game, config, key)
-    draws, done = DrawAhead(game, key, config), 0
-    advance = make_advance(make_train_steps(game, config), replay=real.is_cuda)
+    steps, draw = make_train_steps(game, config), DrawAhead(game, key, config)
     if config.members:
         real = real.expand(len(config.members), *real.shape).contiguous()
+    take = make_taker(steps, draw, state, real, replay=real.is_cuda)
 
     def run(count: int) -> None:
-        nonlocal state, done
-        end = done + count
-        while done < end:
-            numbers = range(done, min(done + draws.most_steps, end))
-            state, history = advance(state, numbers, Same(real), draws)
-            done = numbers.stop
-        history[-1].finite.all().item()
+        take(count)[-1].finite.all().item()
 
     return run
 

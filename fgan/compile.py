@@ -171,7 +171,7 @@ def _compile_in_place(graph: GraphModule, backend: str) -> Graph:
     """``torch.compile`` of a traced graph, for other devices and backends."""
     options: dict[str, Any] = {"guard_filter_fn": _no_guards}
     if backend == "inductor":
-        # Small kernels that do not need each other are launched as one: half of the launches.
+        # Small kernels that do not need each other are launched as one.
         options |= _inductor_options() | {"combo_kernels": True}
     compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
 

@@ -102,6 +102,9 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
 
 @functools.cache
 def _pool(device: torch.device) -> Any:
-    """Memory that recordings of a device share: one is replayed at a time, and of what one
-    leaves there only its result is looked at, which is kept."""
+    """Memory that the recordings of a device share.
+
+    One is replayed at a time, and of what it leaves there only its result is looked at, whose
+    place no other gets while the recording lives.
+    """
     return torch.cuda.graph_pool_handle()

@@ -109,7 +109,11 @@ def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
 
 
 def number(value: int | Tensor, device: torch.device) -> Tensor:
-    """A number, or a tensor of them, as int64 on a device; a GPU is not waited for."""
+    """A number, or a tensor of them, as int64 on a device; a GPU is not waited for.
+
+    Returns:
+        int64 [], or the shape of the tensor.
+    """
     if isinstance(value, Tensor):
         return value.to(device, torch.int64)
     # Made there: a copy from here would wait until it is done.

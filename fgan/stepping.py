@@ -165,6 +165,11 @@ Advance = Callable[
 ]
 
 
+def replays(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a run's executions are recorded and replayed."""
+    return config.compile and device.type == "cuda"
+
+
 def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
     """What takes the steps of a run, one or several in one execution.
 
@@ -227,9 +232,9 @@ class DrawAhead:
             uniform=_compiled_uniform if compiled_noise else rng.uniform,
         )
         size = pytree.size(make(key, 0))
-        self.most_steps = config.steps_per_execution or 1
-        if not config.steps_per_execution and config.compile and key.device.type == "cuda":
-            self.most_steps = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
+        fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
+        usual = fitting if replays(config, key.device) else 1
+        self.most_steps = config.steps_per_execution or usual
         self._make = compile_function(make) if self._compiled else make
         self._blocks = Blocks(self._several, size, _BLOCK_NUMBERS)
 

@@ -35,6 +35,7 @@ from fgan.stepping import (
     make_advance,
     make_key,
     make_train_steps,
+    replays,
     with_options_of,
 )
 
@@ -168,8 +169,8 @@ class _Loop:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config) from error
-        replay = config.compile and plan.device.type == "cuda"
-        self.advance = make_advance(make_train_steps(plan.game, config), replay=replay)
+        steps = make_train_steps(plan.game, config)
+        self.advance = make_advance(steps, replay=replays(config, plan.device))
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
         self.log = MetricsLog(out, make_batches(config, plan.source), config.members)
         self.last: tuple[dict[str, Any], ...] = ()

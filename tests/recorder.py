@@ -6,6 +6,8 @@ work on the same tensors, and results appear where they were recorded.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,22 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fgan import pytree
 
 
-class _Undone:
+@contextlib.contextmanager
+def undone(tree: Any) -> Iterator[None]:
     """Puts back what tensors held."""
-
-    def __init__(self, tree: Any) -> None:
-        self._leaves = pytree.leaves(tree)
-        self._held = [leaf.clone() for leaf in self._leaves]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exception: object) -> None:
-        for leaf, held in zip(self._leaves, self._held, strict=True):
-            leaf.copy_(held)
+    held = pytree.map(torch.clone, tree)
+    yield
+    for leaf, before in zip(pytree.leaves(tree), pytree.leaves(held), strict=True):
+        leaf.copy_(before)
 
 
-class whole:  # noqa: N801  (a kind of recording)
+class Rerun:
     """Launching calls the function again: for libraries, in which no operations are seen."""
 
     def __init__(self) -> None:
@@ -37,7 +33,7 @@ class whole:  # noqa: N801  (a kind of recording)
 
     def __call__(self, function: Any, *args: Any) -> Any:
         self.calls += 1
-        with _Undone(args):
+        with undone(args):
             result = function(*args)
 
         def launch() -> None:
@@ -49,7 +45,7 @@ class whole:  # noqa: N801  (a kind of recording)
         return launch, result
 
 
-class operations(TorchDispatchMode):  # noqa: N801  (another)
+class Operations(TorchDispatchMode):
     """Launching repeats the operations that were seen, and no Python: as a GPU does."""
 
     def __init__(self) -> None:
@@ -65,7 +61,7 @@ class operations(TorchDispatchMode):  # noqa: N801  (another)
     def __call__(self, function: Any, *args: Any) -> Any:
         self.calls += 1
         self._seen = []
-        with _Undone(args), self:
+        with undone(args), self:
             result = function(*args)
         seen = self._seen
 

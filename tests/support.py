@@ -25,7 +25,8 @@ class Listener(train.Observer):
     """Keeps what it hears of a run, and stops it after a step where one is given."""
 
     def __init__(self, stop_at: int | None = None) -> None:
-        self.step, self.stop_at = 0, stop_at
+        self.steps: list[int] = []  # done, each time it hears
+        self.stop_at = stop_at
         self.notes: list[str] = []
         self.rows: list[dict[str, Any]] = []
 
@@ -36,10 +37,10 @@ class Listener(train.Observer):
         self.rows.append(row)
 
     def advanced(self, step: int) -> None:
-        self.step = step
+        self.steps.append(step)
 
     def stop_requested(self) -> bool:
-        return self.step == self.stop_at
+        return self.steps[-1] == self.stop_at
 
 
 def copy_tree(tree: Any) -> Any:

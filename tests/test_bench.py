@@ -14,16 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recorder import whole
+from recorder import Rerun
+from support import assert_same
 
-from fgan import bench, replay
+from fgan import bench, pytree, replay, rng, stepping
 from fgan import config as configs
 from fgan.bench import alone, compare, counts, plot, programs, timing
-from fgan.bench.functional import exact_losses
+from fgan.bench.functional import exact_losses, make_taker
 from fgan.bench.imperative import Loop
 from fgan.bench.machine import slug
 from fgan.bench.problem import Problem, data_shape, make_problem
+from fgan.compile import compile_step
 from fgan.errors import ConfigError, DeviceError, DiskError, FganError
+from fgan.step import make_steps
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
@@ -336,7 +339,7 @@ def test_a_process_that_fails_says_why(monkeypatch):
 
 
 def test_replayed_steps_are_donated_steps(monkeypatch):
-    recorded = whole()
+    recorded = Rerun()
     monkeypatch.setattr(replay, "record", recorded)
     of = problem(**TINY)
     assert programs.missing("replayed", of.device).endswith("for CUDA devices.")
@@ -344,9 +347,21 @@ def test_replayed_steps_are_donated_steps(monkeypatch):
     for _ in range(3):
         made.run(2 * bench.REPLAYED_STEPS + 1)
     assert recorded.launches == 5  # the very first is played as it is
-    assert made.losses(of.draws(3)) == programs.make_program("compiled-donated", of).losses(
-        of.draws(3)
-    )
+
+
+def test_steps_that_are_replayed_are_the_same_steps(monkeypatch):
+    recorded = Rerun()
+    monkeypatch.setattr(replay, "record", recorded)
+
+    def metrics(at_once):
+        of = problem(**TINY, steps_per_execution=at_once)
+        draw = stepping.DrawAhead(of.game, rng.key(0), of.config)
+        steps = make_steps(of.game, lambda step, due: compile_step(step, donate=True))
+        take = make_taker(steps, draw, of.init(), of.real, replay=at_once > 1)
+        return [pytree.map(torch.clone, take(count)[-1]) for count in (4, 4, 9, 1)]
+
+    assert_same(metrics(4), metrics(1))
+    assert recorded.launches == 3  # the first four are played as they are
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorder import operations, whole
-from support import BATCH, assert_same, copy_tree, full_options, real_batch, small_game
+from recorder import Operations, Rerun
+from support import (
+    BATCH,
+    Listener,
+    assert_near,
+    assert_same,
+    copy_tree,
+    full_options,
+    real_batch,
+    small_game,
+)  # fmt: skip
 
 import fgan
 from fgan import assemble, config, penalties, pytree, replay, rng, stepping, train
@@ -78,19 +87,15 @@ def test_a_scan_compiles_and_vmaps():
     wanted = together(state, reals, draws)
     compiled = torch.compile(together, fullgraph=True, backend="aot_eager")
     near = {"atol": 1e-5, "rtol": 1e-5}  # the order of float32 sums
-    torch.testing.assert_close(
-        pytree.leaves(compiled(state, reals, draws)), pytree.leaves(wanted), **near
-    )
+    assert_near(compiled(state, reals, draws), wanted, **near)
     other = fgan.init_state(game, rng.key(2))
     both = torch.func.vmap(together, in_dims=(0, None, None))
     found, _ = both(pytree.stack([other, state]), reals, draws)
-    torch.testing.assert_close(
-        pytree.leaves(pytree.index(found, 1)), pytree.leaves(wanted[0]), **near
-    )
+    assert_near(pytree.index(found, 1), wanted[0], **near)
 
 
 @pytest.mark.parametrize("name", GAMES)
-@pytest.mark.parametrize("record", [operations, whole])
+@pytest.mark.parametrize("record", [Operations, Rerun])
 def test_a_recording_does_what_was_recorded(monkeypatch, name, record):
     """With all that changes from call to call: reals, draws and the state itself."""
     recorded = record()
@@ -111,7 +116,7 @@ def test_a_recording_does_what_was_recorded(monkeypatch, name, record):
 
 
 def test_another_state_or_form_is_recorded_anew(monkeypatch):
-    recorded = operations()
+    recorded = Operations()
     monkeypatch.setattr(replay, "record", recorded)
     game, steps, first = start("plain")
     together = fgan.replayed(fgan.scan([donated(steps(0))] * 2))
@@ -149,14 +154,6 @@ RUN = {
 }  # fmt: skip
 
 
-class Hears(train.Observer):
-    def __init__(self):
-        self.steps = []
-
-    def advanced(self, step):
-        self.steps.append(step)
-
-
 def finished(path, hears=None, **options):
     """The last state of a run, and its lines of metrics without the clock's."""
     done = train.run(config.resolve({**RUN, **options}), hears, run_dir=path)
@@ -168,7 +165,7 @@ def finished(path, hears=None, **options):
 
 @pytest.mark.parametrize("options", [{}, {"seeds": "0-2"}, {"disc_steps": 2, "dropout": 0.2}])
 def test_a_run_of_several_steps_at_once_is_the_same_run(tmp_path, options):
-    hears = Hears()
+    hears = Listener()
     actual = finished(tmp_path / "a", hears, steps_per_execution=4, **options)
     expected = finished(tmp_path / "b", **options)
     assert_same(actual[0], expected[0])
@@ -179,7 +176,7 @@ def test_a_run_of_several_steps_at_once_is_the_same_run(tmp_path, options):
 
 def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
     """As on a GPU: all executions of several steps, after the first of a kind."""
-    recorded = whole()
+    recorded = Rerun()
     monkeypatch.setattr(replay, "record", recorded)
     expected = finished(tmp_path / "a", compile=True, steps=60)
     monkeypatch.setattr(stepping, "scan", lambda steps: fgan.replayed(fgan.scan(steps)))

@@ -244,12 +244,15 @@ def test_a_program_that_ends_in_the_middle(pictures, end):
     assert gone(pids, within=15)
 
 
-@pytest.mark.parametrize(("parent", "code"), [(os.getpid, 0), (os.getppid, 1), (lambda: None, 0)])
-def test_a_worker_whose_parent_is_gone_before_it_begins(parent, code):
+@pytest.mark.parametrize(
+    ("method", "gone", "code"), [("fork", False, 0), ("fork", True, 1), ("forkserver", True, 0)]
+)
+def test_a_worker_whose_parent_is_gone_before_it_begins(monkeypatch, method, gone, code):
     """It would wait for ever: its loader asks whether the parent has changed since it began."""
-    worker = multiprocessing.get_context("fork").Process(
-        target=stream._begin_worker, args=(parent(), 0)
-    )
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    if gone:
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+    worker = multiprocessing.get_context("fork").Process(target=stream._begin_worker, args=(0,))
     worker.start()
     worker.join(timeout=30)
     assert worker.exitcode == code

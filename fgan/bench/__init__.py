@@ -22,6 +22,7 @@ import difflib
 from fgan.errors import ConfigError
 
 REPLAYED_STEPS = 32
+"""In one CUDA graph of the program of that name."""
 
 PROGRAMS: dict[str, str] = {
     "imperative": "nn.Module, backward() and torch.optim, as tutorials write it",

@@ -15,12 +15,12 @@ from typing import Any
 
 from fgan import bench, pytree
 from fgan import config as configs
-from fgan.bench import alone, machine, programs, timing, worker
+from fgan.bench import alone, machine, programs, timing
 from fgan.bench.counts import Ceilings, make_ceilings
 from fgan.bench.problem import Problem, Program, make_problem
 from fgan.bench.programs import Agreement
 from fgan.bench.timing import Rounds, Run
-from fgan.bench.worker import Worker
+from fgan.bench.worker import Worker, started
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, DeviceError
 
@@ -92,7 +92,7 @@ def compare(
     able, state = list(made), problem.init()
     notify(f"Starting {len(able)} programs, each in a process of its own ...")
     warm = config.penalty_every + 2  # compiles every kind of step
-    with worker.started(able, config, warm) as workers:
+    with started(able, config, warm) as workers:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
         agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
         made.clear()

@@ -7,7 +7,7 @@ Program: may import every lower room.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ from fgan.bench.problem import Losses, Problem, Program
 from fgan.compile import compile_step
 from fgan.config import TrainConfig
 from fgan.game import Due
+from fgan.state import TrainState
 from fgan.step import Step, make_steps
 from fgan.stepping import DrawAhead, make_advance, step_family
-from fgan.types import Draws
+from fgan.types import Draws, Metrics
 
 
 def family(config: TrainConfig) -> str:
@@ -44,7 +45,12 @@ def make_functional(
         at_once: steps in one execution, recorded and replayed where they are more than one.
         dtype: of the matrix products, in place of the problem's own.
     """
-    config = replace(problem.config, compile=compiled, dtype=dtype or problem.config.dtype)
+    config = replace(
+        problem.config,
+        compile=compiled,
+        steps_per_execution=at_once,
+        dtype=dtype or problem.config.dtype,
+    )
     game = assemble.make_game(config, problem.shape)
 
     def wrap(step: Step, due: Due) -> Step:
@@ -55,16 +61,10 @@ def make_functional(
 
     steps = make_steps(game, wrap) if compiled else make_steps(game)
     draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
-    advance = make_advance(steps, replay=at_once > 1)
-    state, done = problem.init(), 0
+    take = make_taker(steps, draw, problem.init(), problem.real, replay=at_once > 1)
 
     def run(count: int) -> None:
-        nonlocal state, done
-        end = done + count
-        while done < end:
-            numbers = range(done, min(done + at_once, end))
-            state, _ = advance(state, numbers, Same(problem.real), draw)
-            done = numbers.stop
+        take(count)
         problem.wait()
 
     def losses(draws: Sequence[Draws]) -> list[Losses]:
@@ -77,7 +77,34 @@ def make_functional(
     return Program(run, losses)
 
 
-class Same(NamedTuple):
+def make_taker(
+    steps: Callable[[int], Step], draw: DrawAhead, state: TrainState, real: Tensor, *, replay: bool
+) -> Callable[[int], Sequence[Metrics]]:
+    """What takes that many steps as a run does, always on the same reals.
+
+    Args:
+        steps: by their numbers; draw: their draws; state: before the first.
+        real: [B, *data], or with what leads it in the steps.
+        replay: as of `fgan.stepping.make_advance`.
+    Returns:
+        ``take(count)``, which goes on from the last call; the metrics of its last execution.
+    """
+    advance, feed, done = make_advance(steps, replay=replay), _Same(real), 0
+
+    def take(count: int) -> Sequence[Metrics]:
+        nonlocal state, done
+        history: Sequence[Metrics] = ()
+        end = done + count
+        while done < end:
+            numbers = range(done, min(done + draw.most_steps, end))
+            state, history = advance(state, numbers, feed, draw)
+            done = numbers.stop
+        return history
+
+    return take
+
+
+class _Same(NamedTuple):
     """The same reals for every step, in the place of a `fgan.data.Feed`."""
 
     real: Tensor

@@ -7,7 +7,6 @@ anything of the run; they ignore an interrupt, so that the run can end in its ow
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import multiprocessing
@@ -204,8 +203,6 @@ class _StreamedFeed(Feed):
 
     def _start(self) -> None:
         workers = self._num_workers
-        # A server that makes the workers is their parent, and outlives us no more than they do.
-        served = multiprocessing.get_start_method() == "forkserver"
         loader = DataLoader(
             _Decoder(self._source),
             sampler=_Orders(self._batches, self._next),
@@ -214,7 +211,7 @@ class _StreamedFeed(Feed):
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=functools.partial(_begin_worker, None if served else os.getpid()),
+            worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
         self._coming = iter(loader)
@@ -277,9 +274,11 @@ def _good(decoded: Tensor | tuple[str, str]) -> Tensor:
     )
 
 
-def _begin_worker(parent: int | None, number: int) -> None:
+def _begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if parent is not None and os.getppid() != parent:
+    maker = multiprocessing.parent_process()
+    direct = multiprocessing.get_start_method() != "forkserver"  # a server comes in between
+    if maker is not None and direct and os.getppid() != maker.pid:
         # It was killed before this process began. The loader's workers end when their parent
         # changes, and would take the one they have by now for theirs.
         os._exit(1)
