@@ -126,7 +126,8 @@ def _family(name: str) -> str:
 def _sources() -> str:
     """A digest of fgan's own code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    folder = Path(__file__).parent
+    for path in sorted((*folder.rglob("*.py"), *folder.rglob("*.cpp"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -160,11 +161,10 @@ def _build(
     import torch._inductor
 
     from fgan.cpp import compiled_faster
-    from fgan.products import lowered
 
     library = folder / LIBRARY
     options = options | {"aot_inductor.output_path": str(library)}
-    with compiled_faster(folder, options), lowered():
+    with compiled_faster(folder, options):
         built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
@@ -200,7 +200,8 @@ def _used(path: Path) -> float:
 def _key(graph: GraphModule, values: Sequence[Tensor]) -> str:
     """A digest of everything a library is made from."""
     digest = hashlib.sha256(f"{_conditions()}\0{graph.code}\0{_forms(values)}".encode())
-    for name in ("ahead.py", "compile.py", "cpp.py", "cse.py", "products.py"):  # how it is compiled
+    how = ("ahead.py", "compile.py", "cpp.py", "cse.py", "products.py", "products.cpp")
+    for name in how:
         digest.update(Path(__file__).with_name(name).read_bytes())
     for node in graph.graph.nodes:
         if node.op == "get_attr":

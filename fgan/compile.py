@@ -217,14 +217,14 @@ def _inductor_options() -> dict[str, Any]:
         thread.join()
     _look_at_processor()
     from fgan.cse import ShareRepeated
-    from fgan.products import ChooseProducts
+    from fgan.products import AddBiasesLate
 
     wanted = {
         # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
         # the same kernels in our graphs and takes a second less.
         "max_fusion_buffer_group_pairwise_attempts": 4,
         "post_grad_custom_pre_pass": ShareRepeated(),
-        "post_grad_custom_post_pass": ChooseProducts(),
+        "post_grad_custom_post_pass": AddBiasesLate(),
         # The code that calls the kernels runs in microseconds however it is compiled, and
         # takes three times as long to compile with optimisation.
         "aot_inductor.compile_wrapper_opt_level": "O0",

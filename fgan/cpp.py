@@ -7,6 +7,7 @@ it. Here
 - the two files are compiled beside each other;
 - the wrapper's interface, which is the same for every graph, is compiled while Inductor still
   works on the graph, and is no longer part of the wrapper;
+- so are our own matrix products (products.cpp), which the wrapper calls in place of ATen's;
 - the wrapper has no code for checking its inputs;
 - what only Triton and debugging need is not done: a digest of all of Triton, half a gigabyte,
   and where in the source each operation comes from.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ from torch._inductor.virtualized import V
 from torch.fx import config as fx_config
 
 _INTERFACE = Path(cpp_wrapper_cpu.__file__).with_name("aoti_runtime") / "interface.cpp"
+_PRODUCTS = Path(__file__).with_name("products.cpp")
+_OUR_PRODUCTS = """\
+#define aoti_torch_cpu_mm_out fgan_mm_out
+#define aoti_torch_cpu_bmm_out fgan_bmm_out
+"""
 
 
 @contextlib.contextmanager
@@ -47,14 +53,17 @@ def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
         options: of Inductor, for the same library.
     """
     build = CppBuilder.build
-    with ThreadPoolExecutor(2) as pool:
-        interface = _begin_interface(pool, build, folder, options)
+    with ThreadPoolExecutor(3) as pool, config.patch(options):
+        parts = [
+            _begin(pool, build, _INTERFACE, folder, optimised=False),
+            _begin(pool, build, _PRODUCTS, folder, optimised=True),
+        ]
         wrapper: list[Future[None]] = []
 
         def beside(builder: CppBuilder) -> None:
             target = builder.get_target_file_path()
             if target.endswith(".wrapper.o"):
-                wrapper.append(pool.submit(_build_wrapper, build, builder, interface))
+                wrapper.append(pool.submit(_build_wrapper, build, builder, parts))
                 return
             if not target.endswith(".o"):  # the library, of all of them
                 for each in wrapper:
@@ -65,22 +74,23 @@ def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
             yield
 
 
-def _begin_interface(
+def _begin(
     pool: ThreadPoolExecutor,
     build: Callable[[CppBuilder], None],
+    source: Path,
     folder: Path,
-    options: dict[str, Any],
+    *,
+    optimised: bool,
 ) -> Future[Path]:
-    """Compile the interface of every library to an object file, in the background."""
-    with config.patch(options):
-        flags = CppTorchDeviceOptions(
-            vec_isa=pick_vec_isa(),
-            device_type="cpu",
-            aot_mode=True,
-            compile_only=True,
-            min_optimize=True,
-        )
-    builder = CppBuilder("interface", str(_INTERFACE), flags, str(folder))
+    """Compile a part of a library to an object file, in the background."""
+    flags = CppTorchDeviceOptions(
+        vec_isa=pick_vec_isa(),
+        device_type="cpu",
+        aot_mode=True,
+        compile_only=True,
+        min_optimize=not optimised,
+    )
+    builder = CppBuilder(source.stem, str(source), flags, str(folder))
 
     def run() -> Path:
         build(builder)
@@ -90,9 +100,9 @@ def _begin_interface(
 
 
 def _build_wrapper(
-    build: Callable[[CppBuilder], None], builder: CppBuilder, interface: Future[Path]
+    build: Callable[[CppBuilder], None], builder: CppBuilder, parts: Sequence[Future[Path]]
 ) -> None:
-    """Compile a wrapper without its interface, and join the two; or else as it is."""
+    """Compile a wrapper without its interface, and join it with the parts; or else as it is."""
     wrapper = Path(builder.get_target_file_path())
     source = wrapper.with_suffix(".cpp")
     whole = source.read_text()
@@ -100,21 +110,21 @@ def _build_wrapper(
         before, text, after = whole.partition(_INTERFACE.read_text().strip())
         if not text:
             raise RuntimeError("no interface in the wrapper")
-        source.write_text(before + after)
+        source.write_text(_OUR_PRODUCTS + before + after)
         build(builder)
-        _join(builder, interface.result(), wrapper)
+        _join(builder, wrapper, *(part.result() for part in parts))
     except Exception:
         source.write_text(whole)
         build(builder)
 
 
-def _join(builder: CppBuilder, interface: Path, wrapper: Path) -> None:
-    """Make the second object file hold the first as well."""
+def _join(builder: CppBuilder, first: Path, *others: Path) -> None:
+    """Make the first object file hold the others as well."""
     compiler = builder.get_command_line().split()[0]
-    joined = wrapper.with_suffix(".joined")
-    command = [compiler, "-r", "-nostdlib", str(wrapper), str(interface), "-o", str(joined)]
+    joined = first.with_suffix(".joined")
+    command = [compiler, "-r", "-nostdlib", *map(str, (first, *others)), "-o", str(joined)]
     subprocess.run(command, check=True, capture_output=True)
-    joined.replace(wrapper)
+    joined.replace(first)
 
 
 @contextlib.contextmanager

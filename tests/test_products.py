@@ -1,101 +1,240 @@
-"""Who computes a compiled graph's matrix products, and that all compute the same."""
+"""A compiled graph's matrix products on the CPU: the same numbers, and who computes them."""
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from support import signed
 from torch.nn.functional import leaky_relu
 
-from fgan.compile import compile_function
-from fgan.products import ChooseProducts
+from fgan import cpp
+from fgan.compile import compile_function, find_cxx
+from fgan.products import AddBiasesLate
 
 aten = torch.ops.aten
-ONEDNN = torch.ops.mkldnn._linear_pointwise.default
+TORCH = Path(torch.__file__).parent
+SOURCE = cpp._PRODUCTS.read_text()
 
-
-def assert_near(actual, expected):
-    """Equal but for the order of sums of about 1000 float32 products.
-
-    The rounding of each addition is 2^-24 of a partial sum; of n, of random signs, sqrt(n) of
-    that comes together: 32 for n = 1024. Measured: a third of it.
-    """
-    atol = 32 * 2**-24 * expected.abs().max().item()
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-@pytest.fixture
-def chosen(monkeypatch, tmp_path):
-    """The operations of each graph that is compiled, after the pass."""
-    monkeypatch.setenv("FGAN_CACHE", str(tmp_path))
-    seen, choose = [], ChooseProducts.__call__
-
-    def choosing(self, graph):
-        choose(self, graph)
-        seen.append([node.target for node in graph.nodes if node.op == "call_function"])
-
-    monkeypatch.setattr(ChooseProducts, "__call__", choosing)
-    return seen
+needs_kernel = pytest.mark.skipif(
+    sys.platform != "linux" or "AVX512" not in torch.backends.cpu.get_cpu_capability(),
+    reason="the micro-kernel is used with AVX-512 alone",
+)
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):
     return signed(shape, seed, dtype)
 
 
-# x, w, bias of x w^T + bias as a layer has them, and the products of its gradients.
-LARGE = numbers(64, 1024), numbers(512, 1024, seed=1), numbers(512, seed=2)
+def assert_near(actual, exact, bound):
+    """Within what any order of a sum of k float32 products can err.
+
+    That is k u / (1 - k u) times the sum of the products' sizes, for u = 2^-24: Higham,
+    Accuracy and Stability of Numerical Algorithms, 2002, equation 3.13.
+    """
+    error = (actual.double() - exact).abs()
+    assert (error <= bound).all(), (error / bound).max()
+
+
+def product_bound(a, b):
+    rounding = a.shape[-1] * 2**-24
+    return rounding / (1 - rounding) * (a.abs() @ b.abs())
+
+
+@pytest.fixture(scope="module")
+def multiply(tmp_path_factory):
+    """``multiply(a, b, c, threads)`` of products.cpp, alone."""
+    folder = tmp_path_factory.mktemp("products")
+    numbers = [f"int64_t {matrix}{i}" for matrix in "abc" for i in range(4)]
+    taken = [f"{{{m}, {m}0, {m}1, {m}2, {m}3}}" for m in "abc"]
+    (folder / "alone.cpp").write_text(
+        f'#include "{cpp._PRODUCTS}"\n'
+        f'extern "C" bool alone(float* a, float* b, float* c, {", ".join(numbers)}, int threads)'
+        f"{{ multiply({', '.join(taken)}, threads); return usable(); }}\n"
+    )
+    command = [
+        find_cxx(), "-std=c++20", "-O2", "-fopenmp", "-shared", "-fPIC", f"-I{TORCH}/include",
+        str(folder / "alone.cpp"), "-o", str(folder / "alone.so"),
+        f"-L{TORCH}/lib", "-ltorch_cpu", "-lc10",
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    alone = ctypes.CDLL(str(folder / "alone.so")).alone
+    alone.restype = ctypes.c_bool
+
+    def call(a, b, c, threads):
+        matrices = a, b, c
+        form = [n for x in matrices for n in (*x.shape, *x.stride())]
+        pointers = (ctypes.c_void_p(x.data_ptr()) for x in matrices)
+        assert alone(*pointers, *map(ctypes.c_int64, form), ctypes.c_int(threads))
+
+    return call
+
+
+def laid(rows, columns, by_columns, more, seed):
+    """Numbers of a larger matrix, by rows or by columns."""
+    if by_columns:
+        return laid(columns, rows, False, more, seed).T
+    return numbers(rows, columns + more, seed=seed)[:, :columns]
+
+
+@needs_kernel
+@given(
+    *[st.one_of(st.integers(1, 50), st.sampled_from([64, 100, 128, 300])) for _ in range(3)],
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 5),
+    st.integers(1, 5),
+)
+@example(33, 40, 2500, False, False, 3, 2)  # sums in three parts
+@example(33, 40, 2500, True, True, 0, 3)
+@example(64, 128, 1030, False, True, 1, 2)
+@example(20, 2100, 100, True, False, 0, 2)  # wider than a panel
+@example(3, 1000, 7, False, False, 0, 4)  # fewer rows than threads have tiles
+def test_any_form(multiply, m, n, k, a_turned, b_turned, more, threads):
+    a, b = laid(m, k, a_turned, more, 0), laid(k, n, b_turned, more, 1)
+    results = []
+    for count in (threads, 1):
+        around = torch.full((m + 2, n + more + 1), torch.nan)
+        multiply(a, b, around[1:-1, :n], count)
+        results.append(around)
+    result, alone = results
+    assert_near(result[1:-1, :n], a.double() @ b.double(), product_bound(a.double(), b.double()))
+    assert result[[0, -1]].isnan().all()  # nothing else was written to
+    assert result[:, n:].isnan().all()
+    torch.testing.assert_close(result, alone, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.fixture
+def products(monkeypatch, tmp_path):
+    """Has libraries built with products.cpp in which some text is another."""
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
+
+    def replace(texts):
+        changed = SOURCE
+        for old, new in texts.items():
+            assert old in changed
+            changed = changed.replace(old, new)
+        (tmp_path / "products.cpp").write_text(changed)
+        monkeypatch.setattr(cpp, "_PRODUCTS", tmp_path / "products.cpp")
+
+    return replace
+
+
+OURS_OR_NOTHING = {
+    f": aoti_torch_cpu_{name}_out(out, a, b)": ": AOTI_TORCH_FAILURE" for name in ("mm", "bmm")
+}
+
+# x, w, bias of x w^T + bias as a layer has them, and what its gradients multiply.
+LARGE = numbers(64, 300), numbers(96, 300, seed=1), numbers(96, seed=2)
 SMALL = numbers(8, 16), numbers(4, 16, seed=1), numbers(4, seed=2)
+EACH = numbers(3, 40, 70), numbers(3, 50, 70, seed=1), numbers(3, 1, 50, seed=2)
+
+
+def product(x, w, bias):
+    return x @ w.mT
 
 
 def layer(x, w, bias):
-    return leaky_relu(torch.nn.functional.linear(x, w, bias))
+    return leaky_relu(x @ w.mT + bias)
+
+
+def gradients(x, w, bias):
+    """Those of the sum of a layer's squares, with the products for all of its inputs."""
+    y = x @ w.mT + bias
+    return y @ w, y.mT @ x
+
+
+def assert_same_numbers(function, args):
+    """Near the float64 ones, as far as sums of some hundred float32 products are."""
+    wanted = function(*(x.double() for x in args))
+    torch.testing.assert_close(
+        compile_function(function)(*args), wanted, atol=1e-5 * 300, rtol=1e-5, check_dtype=False
+    )
+
+
+@needs_kernel
+@pytest.mark.parametrize("args", [LARGE, EACH], ids=["one", "several"])
+def test_these_are_ours(products, args):
+    products(OURS_OR_NOTHING)
+    assert_same_numbers(lambda *args: (layer(*args), *gradients(*args)), args)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (product, SMALL),
+        (product, [x.double() for x in LARGE]),
+        (product, [x.bfloat16() for x in LARGE]),
+        (lambda x, w, bias: x @ x[:1].T, [numbers(4000, 100), *LARGE[1:]]),  # one column
+    ],
+    ids=["small", "float64", "bfloat16", "narrow"],
+)
+def test_these_are_not(products, function, args):
+    products(OURS_OR_NOTHING)
+    with pytest.raises(RuntimeError):
+        compile_function(function)(*args)
 
 
 @pytest.mark.parametrize(
-    ("function", "args", "onednn"),
+    "missing",
     [
-        (layer, LARGE, True),
-        (lambda x, w, b: layer(x, w, None), LARGE, True),
-        (lambda x, w, b: (x @ w.T + b) @ w, LARGE, True),  # as gradients are sent back
-        (lambda x, w, b: (x @ w.T).T @ x, LARGE, True),  # the first of the two
-        (layer, SMALL, False),
-        (layer, [x.double() for x in LARGE], False),
+        {"__x86_64__": "another_processor"},
+        {'__builtin_cpu_supports("avx512f")': "false"},
+        {"brgemm": "brgemm_of_another_torch"},
+        {"#include <algorithm>": "#error no such compiler"},
     ],
-    ids=["layer", "no bias", "twice", "weights", "small", "float64"],
+    ids=["processor", "instructions", "torch", "compiler"],
 )
-def test_the_same_numbers(chosen, function, args, onednn):
-    actual = compile_function(function)(*args)
-    assert_near(actual, function(*args))
-    (operations,) = chosen
-    assert (ONEDNN in operations) == onednn
+def test_elsewhere_they_are_atens(products, missing):
+    products(missing)
+    assert_same_numbers(layer, LARGE)
 
 
-def test_a_sum_over_the_batch_is_not_given_away(chosen):
-    gradient, x = numbers(256, 512), numbers(256, 1024, seed=1)
-    torch.testing.assert_close(compile_function(lambda g, x: g.T @ x)(gradient, x), gradient.T @ x)
-    assert chosen == [[aten.permute.default, aten.mm.default]]
+@pytest.fixture
+def operations(monkeypatch, tmp_path):
+    """Those of each graph that is compiled, after the pass."""
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
+    seen, change = [], AddBiasesLate.__call__
+
+    def changing(self, graph):
+        change(self, graph)
+        seen.append([node.target for node in graph.nodes if node.op == "call_function"])
+
+    monkeypatch.setattr(AddBiasesLate, "__call__", changing)
+    return seen
 
 
-def test_a_bias_is_added_where_it_is_used(chosen):
-    torch.testing.assert_close(compile_function(layer)(*SMALL), layer(*SMALL))
-    assert aten.addmm.default not in chosen[0]
-    assert aten.mm.default in chosen[0]
+BIASED = aten.addmm.default, aten.baddbmm.default
 
 
-@pytest.mark.parametrize("shape", [(64, 512), (64, 1), (1, 512)])
-def test_a_bias_of_another_form(chosen, shape):
-    x, w, _ = LARGE
-    bias = numbers(*shape, seed=3)
-    actual = compile_function(torch.addmm)(bias, x, w.T)
-    assert_near(actual, torch.addmm(bias, x, w.T))
-    assert ONEDNN not in chosen[0]
+@pytest.mark.parametrize("args", [SMALL, EACH], ids=["one", "several"])
+@pytest.mark.parametrize("bias", ["row", "column", "whole"])
+def test_a_bias_is_added_where_it_is_used(operations, args, bias):
+    x, w, row = args
+    *before, _ = x.shape
+    ways = {"row": row, "column": numbers(*before, 1), "whole": numbers(*before, row.shape[-1])}
+
+    def biased(bias, x, w):
+        add = torch.addmm if x.dim() == 2 else torch.baddbmm
+        return leaky_relu(add(bias, x, w.mT))
+
+    assert_same_numbers(biased, (ways[bias], x, w))
+    assert not set(BIASED) & set(operations[0])
+    assert aten.add.Tensor in operations[0]
 
 
-def test_a_weighted_sum_is_left_alone(chosen):
+def test_a_weighted_sum_is_left_alone(operations):
     x, w, bias = LARGE
 
     def weighted(bias, x, w):
         return torch.addmm(bias, x, w.T, beta=0.5, alpha=2)
 
-    assert_near(compile_function(weighted)(bias, x, w), weighted(bias, x, w))
-    assert ONEDNN not in chosen[0]
+    assert_same_numbers(weighted, (bias, x, w))
+    assert aten.addmm.default in operations[0]
