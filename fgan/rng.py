@@ -61,17 +61,15 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
     zero = (counter[0] ^ counter[1] ^ counter[2] ^ counter[3] ^ k0 ^ k1) & 0
     c0, c1, c2, c3 = (word + zero for word in counter)  # all of the broadcast shape
     for _ in range(_ROUNDS):
-        # The product of two words fills 64 bits; int64 wraps, and the masked shift
-        # recovers its upper half. In place, because temporaries cost more than arithmetic.
+        # The product of two words fills 64 bits; int64 wraps, and the masked shift recovers
+        # its upper half. The lower half, a word of the next round, is masked there with
+        # what it is combined with. In place, because temporaries cost more than arithmetic.
         a, b = c0.mul_(_MULTIPLIERS[0]), c2.mul_(_MULTIPLIERS[1])
-        c0, c1, c2, c3 = (
-            (b >> 32).bitwise_and_(_WORD).bitwise_xor_(c1).bitwise_xor_(k0),
-            b & _WORD,
-            (a >> 32).bitwise_and_(_WORD).bitwise_xor_(c3).bitwise_xor_(k1),
-            a & _WORD,
-        )
+        c0 = (b >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_WORD)
+        c2 = (a >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_WORD)
+        c1, c3 = b, a
         k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
-    return c0, c1, c2, c3
+    return c0, c1 & _WORD, c2, c3 & _WORD
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Key:
