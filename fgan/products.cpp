@@ -194,12 +194,15 @@ bool multiplied(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle ri
     multiply(ai, bi, ci, threads);
   };
   const int threads = at::get_num_threads();
+  AtenRecordFunctionHandle seen;  // by the profiler
+  aoti_record_function_start(dims == 3 ? "fgan::bmm" : "fgan::mm", nullptr, nullptr, 0, &seen);
   if (length < threads) {
     for (int64_t i = 0; i < length; ++i) one(i, threads);
   } else {  // a thread for each
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < length; ++i) one(i, 1);
   }
+  aoti_record_function_end(seen);
   return true;
 }
 

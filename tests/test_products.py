@@ -166,6 +166,16 @@ def test_these_are_ours(products, args):
 
 
 @needs_kernel
+@pytest.mark.parametrize(("args", "name"), [(LARGE, "fgan::mm"), (EACH, "fgan::bmm")])
+def test_the_profiler_sees_them(products, args, name):
+    compiled = compile_function(gradients)
+    compiled(*args)
+    with torch.profiler.profile() as seen:
+        compiled(*args)
+    assert [event.name for event in seen.events()].count(name) == 3
+
+
+@needs_kernel
 @pytest.mark.parametrize(
     ("function", "args"),
     [
