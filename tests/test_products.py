@@ -94,6 +94,7 @@ def laid(rows, columns, by_columns, more, seed):
 @example(33, 40, 2500, False, False, 3, 2)  # sums in three parts
 @example(33, 40, 2500, True, True, 0, 3)
 @example(64, 128, 1030, False, True, 1, 2)
+@example(128, 20, 2500, False, True, 0, 3)  # the second is smaller than the first
 @example(20, 2100, 100, True, False, 0, 2)  # wider than a panel
 @example(3, 1000, 7, False, False, 0, 4)  # fewer rows than threads have tiles
 def test_any_form(multiply, m, n, k, a_turned, b_turned, more, threads):
