@@ -171,7 +171,7 @@ def test_these_are_ours(products, args):
 def test_the_profiler_sees_them(products, args, name):
     compiled = compile_function(gradients)
     compiled(*args)
-    with torch.profiler.profile() as seen:
+    with torch.profiler.profile(acc_events=True) as seen:
         compiled(*args)
     assert [event.name for event in seen.events()].count(name) == 3
 
