@@ -1,15 +1,15 @@
 """A graph compiled ahead of time into a shared library, and kept for the next start.
 
 Inductor has two forms. `torch.compile` makes kernels and the Python that calls them: a new
-process imports the compiler, traces again and looks its pieces up. The ahead-of-time form
-makes one library of both: a new process loads it in a millisecond, without the compiler, and
-a call runs no Python at all. It exists for the CPU and for what never changes shape, which
-is what a training step is.
+process imports the compiler, traces again and looks its pieces up in caches. The ahead-of-time
+form (AOTInductor) makes one library of both: a new process loads it in a millisecond, without the
+compiler, and a call runs no Python at all. It is for fixed shapes, which a training step has; here
+it is used on the CPU.
 
 A library is found again by everything it was made from: the operations, the constants, the
-inputs' shapes, types and strides, torch, the processor and the number of threads. A caller
-whose function follows from a name, as a run's step does from its configuration, may give
-it: under that name, and the same fgan, the library is found without tracing either.
+inputs' shapes, types and strides, torch, the processor and the number of threads. A caller may
+give a name that determines the function, as its configuration does a run's step: under that name,
+and the same fgan, the library is found without tracing either.
 
 The folder is under `fgan.files.cache_folder`; losing it costs time, nothing else. Like any
 program, a library is to be loaded only from a folder that others cannot write to.
@@ -197,11 +197,16 @@ def _used(path: Path) -> float:
         return 0.0
 
 
+# What decides how a graph is compiled, beside torch.
+_SOURCES = (
+    "ahead.py", "biases.py", "compile.py", "cpp.py", "cse.py", "products.cpp", "toolchain.py",
+)  # fmt: skip
+
+
 def _key(graph: GraphModule, values: Sequence[Tensor]) -> str:
     """A digest of everything a library is made from."""
     digest = hashlib.sha256(f"{_conditions()}\0{graph.code}\0{_forms(values)}".encode())
-    how = ("ahead.py", "compile.py", "cpp.py", "cse.py", "products.py", "products.cpp")
-    for name in how:
+    for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
     for node in graph.graph.nodes:
         if node.op == "get_attr":

@@ -1,27 +1,20 @@
 """From a pure step to one compiled graph.
 
-May import the lower rooms. Must not touch files or configuration.
+May import the lower rooms. Must not touch configuration, nor files but through `fgan.ahead`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib
-import os
 import re
-import shutil
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from fgan import pytree
+from fgan import pytree, toolchain
 from fgan.ahead import Graph, compile_ahead, recall
 from fgan.errors import DeviceError
 from fgan.state import TrainState
@@ -57,10 +50,19 @@ def compile_step(
 
     def in_place(state: TrainState, real: Batch, draws: Draws) -> Metrics:
         new, metrics = step(state, real, draws)
-        old_leaves, new_leaves = pytree.leaves(state), pytree.leaves(new)
-        for old, fresh in zip(old_leaves, new_leaves, strict=True):
+        given = {leaf.untyped_storage()._cdata for leaf in pytree.leaves(state)}
+
+        def kept(old: Tensor, fresh: Tensor) -> Tensor:
+            # What lies in another leaf's memory is gone when that is written.
+            moved = old is not fresh and fresh.untyped_storage()._cdata in given
+            return fresh.clone() if moved else fresh
+
+        def write(old: Tensor, fresh: Tensor) -> None:
             if old is not fresh:
                 old.copy_(fresh)
+
+        # Leaf by leaf as they are named: a step may return a dictionary in another order.
+        pytree.map(write, state, pytree.map(kept, state, new))
         return metrics
 
     like = Metrics._make(Metrics._fields)
@@ -213,11 +215,9 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
 
 @functools.cache
 def _inductor_options() -> dict[str, Any]:
-    for thread in _head_starts:  # two threads asking what the processor can do may differ
-        thread.join()
-    _look_at_processor()
+    toolchain.look_at_processor()
+    from fgan.biases import AddBiasesLate
     from fgan.cse import ShareRepeated
-    from fgan.products import AddBiasesLate
 
     wanted = {
         # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
@@ -233,97 +233,6 @@ def _inductor_options() -> dict[str, Any]:
     }
     known = torch._inductor.list_options()
     return {name: value for name, value in wanted.items() if name in known}
-
-
-class HeadStart:
-    """What compiling on the CPU needs, begun in a thread while data are read.
-
-    Imports the compiler (two seconds), and finds out what the processor can do. Both happen
-    anyway when this is missing, only later.
-    """
-
-    def __init__(self) -> None:
-        self._imported = threading.Event()
-        thread = threading.Thread(target=self._run, daemon=True)
-        thread.start()
-        _head_starts.append(thread)
-
-    def wait(self) -> None:
-        """Until the compiler is imported; two threads in one import can see half a module."""
-        self._imported.wait()
-
-    def _run(self) -> None:
-        try:
-            importlib.import_module("torch._inductor.cpu_vec_isa")  # the compiler, with it
-        except Exception:
-            return
-        finally:
-            self._imported.set()
-        _look_at_processor()
-
-
-_head_starts: list[threading.Thread] = []
-
-
-def _look_at_processor() -> None:
-    """Find out which instructions to use; remembered, so that a second time costs nothing."""
-    from torch._inductor import cpu_vec_isa
-
-    with contextlib.suppress(Exception), _trusted(cpu_vec_isa.VecISA):
-        cpu_vec_isa.pick_vec_isa()
-
-
-@contextlib.contextmanager
-def _trusted(isa: Any) -> Iterator[None]:
-    """What torch says the processor can do, the compiler can too, where it is new enough.
-
-    Else Inductor compiles and runs a probe for each instruction set, nine seconds in all.
-    """
-    tries = isa.check_build
-    version = _gcc_version()
-
-    def knows(self: Any, code: str) -> bool:
-        needed = 13 if "amx-fp16" in self._arch_flags else 12
-        return version >= needed or tries(self, code)
-
-    isa.check_build = knows
-    try:
-        yield
-    finally:
-        isa.check_build = tries
-
-
-def _gcc_version() -> int:
-    """Of the C++ compiler, where it is GCC on Linux; else 0."""
-    compiler = find_cxx()
-    if compiler is None or sys.platform != "linux" or "clang" in os.path.realpath(compiler):
-        return 0
-    try:
-        command = [compiler, "-dumpfullversion", "-dumpversion"]
-        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return int(version.split(".")[0])
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return 0
-
-
-def check_compiler(device: torch.device) -> None:
-    """Fail early where Inductor would fail late.
-
-    Raises:
-        DeviceError: when the CPU has no C++ compiler.
-    """
-    if device.type == "cpu" and find_cxx() is None:
-        raise DeviceError(
-            "--compile needs a C++ compiler, and none was found on PATH.",
-            "Install g++ or clang++ (or set CXX to one), or use --no-compile.",
-        )
-
-
-def find_cxx() -> str | None:
-    """The C++ compiler Inductor will call, or None."""
-    named = os.environ.get("CXX")
-    names = [named] if named else ["g++", "clang++"] if sys.platform != "darwin" else ["clang++"]
-    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def count_graphs() -> int:

@@ -1,4 +1,4 @@
-"""The C++ that Inductor writes for a graph, in less time.
+"""Compiling Inductor's C++ (AOTInductor's) in less time.
 
 Inductor writes a library as two files, the kernels and a wrapper that calls them, and has the
 compiler make them one after the other. Half of the time to a first step was spent waiting for
@@ -20,6 +20,7 @@ May import torch only, and only when a step is compiled.
 from __future__ import annotations
 
 import contextlib
+import logging
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,7 @@ from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch._inductor.virtualized import V
 from torch.fx import config as fx_config
 
+_log = logging.getLogger("fgan")
 _INTERFACE = Path(cpp_wrapper_cpu.__file__).with_name("aoti_runtime") / "interface.cpp"
 _PRODUCTS = Path(__file__).with_name("products.cpp")
 _OUR_PRODUCTS = """\
@@ -53,11 +55,12 @@ def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
         options: of Inductor, for the same library.
     """
     build = CppBuilder.build
-    with ThreadPoolExecutor(3) as pool, config.patch(options):
-        parts = [
-            _begin(pool, build, _INTERFACE, folder, optimised=False),
-            _begin(pool, build, _PRODUCTS, folder, optimised=True),
-        ]
+    with ThreadPoolExecutor(3) as pool:
+        with config.patch(options):
+            parts = [
+                _begin(pool, build, _INTERFACE, folder, optimised=False),
+                _begin(pool, build, _PRODUCTS, folder, optimised=True),
+            ]
         wrapper: list[Future[None]] = []
 
         def beside(builder: CppBuilder) -> None:
@@ -102,7 +105,10 @@ def _begin(
 def _build_wrapper(
     build: Callable[[CppBuilder], None], builder: CppBuilder, parts: Sequence[Future[Path]]
 ) -> None:
-    """Compile a wrapper without its interface, and join it with the parts; or else as it is."""
+    """Compile a wrapper without its interface, and join it with the parts; or else as it is.
+
+    That is slower to compile, and its matrix products are ATen's; `fgan` logs why.
+    """
     wrapper = Path(builder.get_target_file_path())
     source = wrapper.with_suffix(".cpp")
     whole = source.read_text()
@@ -113,7 +119,8 @@ def _build_wrapper(
         source.write_text(_OUR_PRODUCTS + before + after)
         build(builder)
         _join(builder, wrapper, *(part.result() for part in parts))
-    except Exception:
+    except Exception as error:
+        _log.info("A wrapper is compiled as Inductor wrote it: %s", error)
         source.write_text(whole)
         build(builder)
 
@@ -147,7 +154,7 @@ def _unchecked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _untuned() -> Iterator[None]:
-    """No memory of tuned kernels, unless they are asked for, and no stacks of the source.
+    """No cache of autotuned kernels, unless they are asked for, and no stacks of the source.
 
     Its key has a digest of Triton, which takes a second to read, and several from a cold disk.
     """

@@ -149,7 +149,7 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _compiler() -> dict[str, str | None] | None:
-    from fgan.compile import find_cxx
+    from fgan.toolchain import find_cxx
 
     if (path := find_cxx()) is None:
         return None

@@ -7,6 +7,7 @@ Program: may import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import struct
@@ -14,7 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from fgan import lock, sealed
+from fgan import lock, members, sealed
 from fgan.errors import RunError
 from fgan.rundir import RunDir, step_of
 
@@ -100,7 +101,10 @@ def _population(path: Path, header: sealed.Header, intact: bool) -> dict[str, An
         return {}
     shape = header.tensors.get("step", {}).get("shape", [])
     found = {"members": math.prod(shape), "seeds": config.get("seeds", config.get("seed"))}
-    found["sweep"] = config.get("sweep", {})
+    found["sweep"] = {}
+    with contextlib.suppress(ValueError):  # what is damaged or forged is shown as far as it goes
+        sweep = members.check_sweep(config["sweep"]) if "sweep" in config else ()
+        found["sweep"] = {name: list(values) for name, values in sweep}
     done = header.about.get("step", 0)
     if intact:
         behind = enumerate(done - own for own in _steps(path, header))

@@ -1,10 +1,10 @@
 // The float32 matrix products of a compiled graph on the CPU.
 //
-// ATen gives them to MKL. On an AMD EPYC those of an MLP's step take MKL 1.4 times as long as
-// oneDNN's micro-kernel, which PyTorch has for its attention and which multiplies one tile: here
-// it is called for all tiles of a product. It wants both matrices row by row. Of one that lies
-// otherwise, parts are copied; or, where examples are fewer than a layer's weights, the result is
-// computed turned and they are copied.
+// ATen gives them to MKL. On an AMD EPYC that takes longer (benchmarks/products.py) than oneDNN's
+// micro-kernel, which PyTorch has for its attention and which computes one tile: here it is called
+// for all tiles of a product. It wants row-major matrices: of another, panels are packed. Where it
+// is the second that must be packed, and it has more numbers than the others, as a layer's weights
+// beside few examples, the product is computed transposed, and the examples are packed.
 //
 // Each number is summed in one order, whatever the number of threads.
 //
@@ -47,18 +47,18 @@ using at::native::cpublas::brgemm;
 constexpr int64_t fewest_operations = 1 << 18;  // below, MKL is as fast
 // On that processor half or twice of these takes the same, or up to a tenth more.
 constexpr int64_t tile_rows = 16;
-constexpr int64_t most_deep = 1024;  // terms of a sum that a tile adds at once
+constexpr int64_t most_depth = 1024;  // terms of a sum that a tile adds at once
 constexpr int64_t panel = 1 << 17;   // numbers of b used by tile after tile: half of a core's cache
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Matrix {
   float* data;
-  int64_t rows, columns, down, right;  // the last two: from a number to the one below, beside it
+  int64_t rows, columns, row_stride, column_stride;
 
-  Matrix turned() const { return {data, columns, rows, right, down}; }
-  bool by_rows() const { return right == 1 && down >= columns; }
-  bool by_columns() const { return down == 1 && right >= rows; }
+  Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
+  bool row_major() const { return column_stride == 1 && row_stride >= columns; }
+  bool column_major() const { return row_stride == 1 && column_stride >= rows; }
 };
 
 using Buffer = std::unique_ptr<float, decltype(&std::free)>;
@@ -70,81 +70,84 @@ Buffer allocate(int64_t numbers) {
 }
 
 // to[j][i] = from[i][j]
-void turn(const float* from, int64_t from_down, float* to, int64_t to_down, int64_t rows,
-          int64_t columns) {
+void transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t rows,
+               int64_t columns) {
   for (int64_t i = 0; i < rows; i += 4) {
     for (int64_t j = 0; j < columns; j += 4) {
-      const float* f = from + i * from_down + j;
-      float* t = to + j * to_down + i;
+      const float* f = from + i * from_stride + j;
+      float* t = to + j * to_stride + i;
       if (i + 4 <= rows && j + 4 <= columns) {
-        __m128 a = _mm_loadu_ps(f), b = _mm_loadu_ps(f + from_down);
-        __m128 c = _mm_loadu_ps(f + 2 * from_down), d = _mm_loadu_ps(f + 3 * from_down);
+        __m128 a = _mm_loadu_ps(f), b = _mm_loadu_ps(f + from_stride);
+        __m128 c = _mm_loadu_ps(f + 2 * from_stride), d = _mm_loadu_ps(f + 3 * from_stride);
         _MM_TRANSPOSE4_PS(a, b, c, d);
-        _mm_storeu_ps(t, a), _mm_storeu_ps(t + to_down, b);
-        _mm_storeu_ps(t + 2 * to_down, c), _mm_storeu_ps(t + 3 * to_down, d);
+        _mm_storeu_ps(t, a), _mm_storeu_ps(t + to_stride, b);
+        _mm_storeu_ps(t + 2 * to_stride, c), _mm_storeu_ps(t + 3 * to_stride, d);
       } else {
         for (int64_t r = 0; r < std::min<int64_t>(4, rows - i); ++r)
           for (int64_t s = 0; s < std::min<int64_t>(4, columns - j); ++s)
-            t[s * to_down + r] = f[r * from_down + s];
+            t[s * to_stride + r] = f[r * from_stride + s];
       }
     }
   }
 }
 
-// c = a b, each by rows or by columns.
-void multiply(Matrix a, Matrix b, Matrix c, int threads) {
-  const int64_t copied = b.rows * b.columns, copied_else = a.rows * a.columns + c.rows * c.columns;
-  if (!b.by_rows() && (!a.by_rows() || copied > copied_else)) {  // as b^T a^T = c^T
+// c = a b, each row-major or column-major. False when there is no memory for what must be packed.
+bool multiply(Matrix a, Matrix b, Matrix c, int threads) {
+  const int64_t examples = a.rows * a.columns + c.rows * c.columns, weights = b.rows * b.columns;
+  if (!b.row_major() && (!a.row_major() || examples < weights)) {  // as c^T = b^T a^T
     std::swap(a, b);
-    a = a.turned(), b = b.turned(), c = c.turned();
+    a = a.transposed(), b = b.transposed(), c = c.transposed();
   }
   const int64_t m = c.rows, n = c.columns, k = a.columns;
-  const int64_t deep = ceil_div(k, ceil_div(k, most_deep));
-  const bool turn_a = !a.by_rows(), turn_b = !b.by_rows(), turn_c = !c.by_rows();
-  const Buffer part_a = allocate(turn_a ? m * deep : 0);
-  const Buffer part_b = allocate(turn_b ? deep * n : 0);
-  const Buffer whole_c = allocate(turn_c ? m * n : 0);
-  float* to = turn_c ? whole_c.get() : c.data;
-  const int64_t to_down = turn_c ? n : c.down;
+  const int64_t block = ceil_div(k, ceil_div(k, most_depth));
+  const bool pack_a = !a.row_major(), pack_b = !b.row_major(), unpack_c = !c.row_major();
+  const Buffer packed_a = allocate(pack_a ? m * block : 0);
+  const Buffer packed_b = allocate(pack_b ? block * n : 0);
+  const Buffer packed_c = allocate(unpack_c ? m * n : 0);
+  if ((pack_a && !packed_a) || (pack_b && !packed_b) || (unpack_c && !packed_c)) return false;
+  float* result = unpack_c ? packed_c.get() : c.data;
+  const int64_t ldc = unpack_c ? n : c.row_stride;
 
   // Tiles as wide as a panel, but as many for each thread.
-  const int64_t high = ceil_div(m, tile_rows);
-  const int64_t shares = high < 8 * threads ? threads / std::gcd<int64_t>(threads, high) : 1;
-  int64_t wide = std::min(std::max<int64_t>(64, panel / deep), ceil_div(n, shares));
-  wide = ceil_div(ceil_div(n, ceil_div(n, wide)), 16) * 16;
-  const int64_t across = ceil_div(n, wide);
+  const int64_t row_tiles = ceil_div(m, tile_rows);
+  const bool few = row_tiles < 8 * threads;
+  const int64_t shares = few ? threads / std::gcd<int64_t>(threads, row_tiles) : 1;
+  int64_t width = std::min(std::max<int64_t>(64, panel / block), ceil_div(n, shares));
+  width = ceil_div(ceil_div(n, ceil_div(n, width)), 16) * 16;
+  const int64_t column_tiles = ceil_div(n, width);
 
 #pragma omp parallel num_threads(threads)
-  for (int64_t first = 0; first < k; first += deep) {
-    const int64_t depth = std::min(deep, k - first);
-    if (turn_a) {
+  for (int64_t first = 0; first < k; first += block) {
+    const int64_t depth = std::min(block, k - first);
+    if (pack_a) {
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < m; i += tile_rows)
-        turn(a.data + i + first * a.right, a.right, part_a.get() + i * deep, deep, depth,
-             std::min(tile_rows, m - i));
+        transpose(a.data + i + first * a.column_stride, a.column_stride,
+                  packed_a.get() + i * block, block, depth, std::min(tile_rows, m - i));
     }
-    if (turn_b) {
+    if (pack_b) {
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < depth; i += tile_rows)
-        turn(b.data + first + i, b.right, part_b.get() + i * n, n, n,
-             std::min(tile_rows, depth - i));
+        transpose(b.data + first + i, b.column_stride, packed_b.get() + i * n, n, n,
+                  std::min(tile_rows, depth - i));
     }
-    const float* left = turn_a ? part_a.get() : a.data + first;
-    const float* right = turn_b ? part_b.get() : b.data + first * b.down;
-    const int64_t left_down = turn_a ? deep : a.down, right_down = turn_b ? n : b.down;
+    const float* left = pack_a ? packed_a.get() : a.data + first;
+    const float* right = pack_b ? packed_b.get() : b.data + first * b.row_stride;
+    const int64_t lda = pack_a ? block : a.row_stride, ldb = pack_b ? n : b.row_stride;
 #pragma omp for collapse(2) schedule(static)
-    for (int64_t y = 0; y < across; ++y) {
-      for (int64_t x = 0; x < high; ++x) {
-        const int64_t i = x * tile_rows, j = y * wide;
-        const int64_t rows = std::min(tile_rows, m - i), columns = std::min(wide, n - j);
-        float* tile = to + i * to_down + j;
-        brgemm(rows, columns, depth, left_down, right_down, to_down, first > 0,
-               left + i * left_down, right + j, tile, false);
-        if (turn_c && first + depth == k)
-          turn(tile, to_down, c.data + j * c.right + i, c.right, rows, columns);
+    for (int64_t y = 0; y < column_tiles; ++y) {
+      for (int64_t x = 0; x < row_tiles; ++x) {
+        const int64_t i = x * tile_rows, j = y * width;
+        const int64_t rows = std::min(tile_rows, m - i), columns = std::min(width, n - j);
+        float* tile = result + i * ldc + j;
+        brgemm(rows, columns, depth, lda, ldb, ldc, first > 0, left + i * lda, right + j, tile,
+               false);
+        if (unpack_c && first + depth == k)
+          transpose(tile, ldc, c.data + j * c.column_stride + i, c.column_stride, rows, columns);
       }
     }
   }
+  return true;
 }
 
 // Whether this processor and this torch have the micro-kernel.
@@ -163,8 +166,8 @@ bool usable() {
 }
 
 bool pays(const Matrix& a, const Matrix& b, const Matrix& c) {
-  const bool plain = (a.by_rows() || a.by_columns()) && (b.by_rows() || b.by_columns());
-  return plain && c.by_rows() && std::min(c.rows, c.columns) >= 8 &&
+  const bool plain = (a.row_major() || a.column_major()) && (b.row_major() || b.column_major());
+  return plain && c.row_major() && std::min(c.rows, c.columns) >= 8 &&
          2 * c.rows * c.columns * a.columns >= fewest_operations;
 }
 
@@ -192,19 +195,20 @@ bool multiplied(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle ri
   const auto one = [&](int64_t i, int threads) {
     Matrix ai = a, bi = b, ci = c;
     ai.data += i * step_a, bi.data += i * step_b, ci.data += i * step_c;
-    multiply(ai, bi, ci, threads);
+    return multiply(ai, bi, ci, threads);
   };
+  bool done = true;
   const int threads = at::get_num_threads();
   AtenRecordFunctionHandle seen;  // by the profiler
   aoti_record_function_start(dims == 3 ? "fgan::bmm" : "fgan::mm", nullptr, nullptr, 0, &seen);
   if (length < threads) {
-    for (int64_t i = 0; i < length; ++i) one(i, threads);
+    for (int64_t i = 0; i < length; ++i) done &= one(i, threads);
   } else {  // a thread for each
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < length; ++i) one(i, 1);
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(&& : done)
+    for (int64_t i = 0; i < length; ++i) done = one(i, 1) && done;
   }
   aoti_record_function_end(seen);
-  return true;
+  return done;
 }
 
 }  // namespace

@@ -24,9 +24,10 @@ from support import (
 
 import fgan
 from fgan import ahead, optim, pytree, rng
-from fgan.compile import check_compiler, compile_function, compile_step, count_graphs, find_cxx
+from fgan.compile import compile_function, compile_step, count_graphs
 from fgan.cse import ShareRepeated
 from fgan.errors import DeviceError
+from fgan.toolchain import check_compiler, find_cxx
 
 GAMES = {
     "simultaneous": {"order": "simultaneous"},
@@ -159,6 +160,42 @@ def test_one_trace_while_hyperparameters_change(donate):
     assert not metrics.finite
     assert_same(kept, before)
     assert traces() == 1
+
+
+def test_a_donated_step_may_hand_leaves_on():
+    """A snapshot of the old weights, and a leaf in the place of another."""
+    game, state = start({"ema_decay": 0.9})
+    base, real = fgan.make_step(game), real_batch(game)
+    draws = fgan.make_draws(game, state.key, 0, BATCH)
+
+    def step(state, real, draws):
+        new, metrics = base(state, real, draws)
+        before = fgan.ema.Weights(state.gen.params, state.gen.buffers)
+        return new._replace(ema=before), metrics
+
+    expected, _ = step(state, real, draws)
+    compiled = compile_step(step, donate=True, backend="eager")
+    found, _ = compiled(pytree.map(torch.clone, state), real, draws)
+    assert_same(found, expected)
+
+
+def test_a_donated_step_may_name_buffers_in_another_order():
+    game, state = start({})
+    real, draws = real_batch(game), fgan.make_draws(game, state.key, 0, BATCH)
+
+    def step(state, real, draws):
+        a, b = state.gen.buffers["a"], state.gen.buffers["b"]
+        gen = state.gen._replace(buffers={"b": b + 10, "a": a - 1})
+        return state._replace(gen=gen), metrics
+
+    _, metrics = fgan.make_step(game)(state, real, draws)
+    state = state._replace(
+        gen=state.gen._replace(buffers={"a": torch.zeros(2), "b": torch.ones(2)})
+    )
+    compiled = compile_step(step, donate=True, backend="eager")
+    found, _ = compiled(pytree.map(torch.clone, state), real, draws)
+    assert found.gen.buffers["a"].tolist() == [-1, -1]
+    assert found.gen.buffers["b"].tolist() == [11, 11]
 
 
 def test_donated_equals_pure_under_inductor():

@@ -81,9 +81,11 @@ def no_file(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("fault", [no_interface, no_join, no_file, no_products])
-def test_else_the_wrapper_is_compiled_whole(built, monkeypatch, tmp_path, fault):
+def test_else_the_wrapper_is_compiled_whole(built, monkeypatch, tmp_path, caplog, fault):
     fault(monkeypatch, tmp_path)
+    caplog.set_level("INFO", "fgan")
     check()
+    assert "as Inductor wrote it" in caplog.text
     assert INTERFACE in built["wrapper.o"][-1]
 
 

@@ -22,8 +22,11 @@ ROOMS = {
         "state", "orders", "game", "objectives", "step", "several", "population",
         "per_example",
     ),
-    "tools": ("files", "lock", "sealed", "cse", "cpp", "products", "ahead", "shipping", "replay"),
-    "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics", "distributed"),
+    "tools": (
+        "files", "lock", "sealed", "cse", "cpp", "biases", "toolchain", "ahead", "shipping",
+        "replay",
+    ),
+    "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
         "summary", "train", "sample", "inspect", "doctor", "bench",

@@ -20,8 +20,8 @@ class AddBiasesLate(CustomGraphPass):
     """Makes a bias + a b on the CPU a product and a sum.
 
     A bias that is added by the product itself is copied to each row before, a pass over
-    memory that fusing it with the activation behind it saves. And of products alone, those
-    in products.cpp take the place.
+    memory that fusing it with the activation behind it saves; and products.cpp computes
+    products alone.
     """
 
     def __call__(self, graph: Graph) -> None:
@@ -41,7 +41,7 @@ class AddBiasesLate(CustomGraphPass):
 
 def _is_biased(node: Node) -> bool:
     """Whether it is a float32 bias + a b on the CPU, with no weights."""
-    if node.target not in _BARE or node.kwargs or len(node.args) != 3:
+    if node.target not in _BARE or node.kwargs:
         return False
     value: Tensor = node.meta["val"]
     return value.dtype == torch.float32 and value.device.type == "cpu"
