@@ -18,7 +18,7 @@ from support import BATCH, IMAGE, Z_DIM, assert_near, copy_tree, real_batch
 from torch import nn
 
 import fgan
-from fgan import losses, nets, optim, penalties, pytree, rng
+from fgan import ema, losses, nets, optim, penalties, pytree, rng
 from fgan.model import from_module
 
 STEPS = 20
@@ -259,6 +259,16 @@ def test_average_of_the_generator(decay):
         assert_near({**state.ema.params, **state.ema.buffers}, average, atol=TOLERANCE)
     assert state.sampler is state.ema
     assert (state.ema.params["0.weight"] - state.gen.params["0.weight"]).abs().max() > 1e-4
+
+
+def test_a_buffer_that_stays_as_it_is_may_be_infinite():
+    mask = torch.tensor([0.0, -torch.inf])
+    present = {"mask": mask, "mean": torch.ones(2)}
+    before = ema.Weights({"w": torch.zeros(2)}, {"mask": mask, "mean": torch.zeros(2)})
+    average = ema.update(before, {"w": torch.ones(2)}, present, 0.75)
+    assert torch.equal(average.buffers["mask"], mask)
+    assert torch.equal(average.buffers["mean"], torch.full((2,), 0.25))
+    assert torch.equal(average.params["w"], torch.full((2,), 0.25))
 
 
 def test_without_an_average_the_generator_is_the_sampler():

@@ -7,9 +7,10 @@
 - `fgan.bench.programs`: a program by its name, and whether all do the same work;
 - `fgan.bench.timing`: interleaved repeats, medians, ratios with their confidence;
 - `fgan.bench.counts`: operations, kernels, FLOPs, bytes, and the machine's ceilings;
-- `fgan.bench.worker`: a program in a process of its own, to take turns with others;
+- `fgan.bench.processes`: a program in a process of its own, to take turns with others;
 - `fgan.bench.alone`: what needs a process of its own: starting, compiling, memory;
-- `fgan.bench.compare`: all of it, as one JSON-serialisable answer.
+- `fgan.bench.compare`: all of it, as one JSON-serialisable answer;
+- `fgan.bench.machine`: what that was measured on; `fgan.bench.plot`: a picture of it.
 
 This file never imports torch. Program: may import every lower room, must not touch argv or
 the terminal; only `fgan.bench.plot` writes a file.

@@ -4,7 +4,7 @@
 and takes its first step. It does so twice where something is compiled: with an empty cache,
 and again with the cache that the first left behind.
 
-    python -m fgan.bench.alone < {"program": ..., "config": {...}}
+``python -m fgan.bench.alone`` reads ``{"program": ..., "config": {...}, "begun": seconds}``.
 
 Program: may import every lower room. Starts processes and makes temporary folders.
 """
@@ -108,7 +108,8 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     from fgan.bench import counts, programs
     from fgan.bench.functional import family
     from fgan.bench.problem import make_problem
-    from fgan.compile import HeadStart, count_graphs
+    from fgan.compile import count_graphs
+    from fgan.toolchain import HeadStart
 
     start = time.perf_counter()
     inductor = program in bench.COMPILED and program != "jax"

@@ -1,6 +1,6 @@
 """A whole comparison, from a configuration to one JSON-serialisable answer.
 
-First whether all programs do the same work, then how each starts, then their times, each in a
+First how each program starts, then whether all do the same work, then their times, each in a
 process of its own, interleaved with the machine's ceilings.
 
 Program: may import every lower room. Must not touch argv or the terminal.
@@ -18,9 +18,9 @@ from fgan import config as configs
 from fgan.bench import alone, machine, programs, timing
 from fgan.bench.counts import Ceilings, make_ceilings
 from fgan.bench.problem import Problem, Program, make_problem
+from fgan.bench.processes import ProgramProcess, started
 from fgan.bench.programs import Agreement
 from fgan.bench.timing import Rounds, Run
-from fgan.bench.worker import Worker, started
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, DeviceError
 
@@ -92,13 +92,13 @@ def compare(
     able, state = list(made), problem.init()
     notify(f"Starting {len(able)} programs, each in a process of its own ...")
     warm = config.penalty_every + 2  # compiles every kind of step
-    with started(able, config, warm) as workers:
+    with started(able, config, warm) as processes:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
         agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
         made.clear()
         notify(f"Timing {len(able)} programs in {repeats} rounds ...")
         ceilings = make_ceilings(problem.device, config.dtype)
-        rounds = _time(workers, ceilings, repeats, seconds)
+        rounds = _time(processes, ceilings, repeats, seconds)
     baseline = able[0]
     found = {
         name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)
@@ -123,13 +123,13 @@ def compare(
 
 
 def _time(
-    workers: Mapping[str, Worker], ceilings: Ceilings, repeats: int, seconds: float
+    processes: Mapping[str, ProgramProcess], ceilings: Ceilings, repeats: int, seconds: float
 ) -> Rounds:
     """All programs, each warm in its process, and both ceilings, in rounds."""
     runs: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
     for run in runs.values():
         run(3)
-    runs |= {name: worker.run for name, worker in workers.items()}
+    runs |= {name: process.run for name, process in processes.items()}
     gc.collect()
     return timing.interleave(runs, repeats=repeats, seconds=seconds)
 

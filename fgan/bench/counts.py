@@ -13,8 +13,6 @@ Program: may import every lower room.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from fgan import pytree
+from fgan.bench import timing
 from fgan.compile import compile_function
 from fgan.errors import DeviceError
 
@@ -150,32 +149,27 @@ def make_ceilings(device: torch.device, dtype: str) -> Ceilings:
             target[0].item()
             product[0, 0].item()
 
-    ways: list[Callable[[], Any]] = [lambda: torch.mm(a, a, out=product)]
-    if not large:
-        with contextlib.suppress(DeviceError):  # no compiler
-            compiled = compile_function(torch.mm)
-            compiled(a, a)
-            ways.append(lambda: compiled(a, a))
-    fastest = min(ways, key=_least_seconds)
-
     def multiply(count: int) -> None:
         for _ in range(count):
-            fastest()
+            torch.mm(a, a, out=product)
         wait()
+
+    def multiply_compiled(count: int) -> None:
+        for _ in range(count):
+            compiled(a, a)
+
+    ways: dict[str, Callable[[int], None]] = {"aten": multiply}
+    if not large:
+        compiled = compile_function(torch.mm)
+        with contextlib.suppress(DeviceError):  # no compiler
+            compiled(a, a)
+            ways["compiled"] = multiply_compiled
+    seconds = timing.interleave(ways, repeats=5, seconds=0.02).seconds
+    fastest = ways[min(ways, key=lambda name: min(seconds[name]))]
 
     def copy(count: int) -> None:
         for _ in range(count):
             target.copy_(source)
         wait()
 
-    return Ceilings(multiply, 2 * side**3, copy, 2 * 4 * words)
-
-
-def _least_seconds(run: Callable[[], Any]) -> float:
-    """Of five calls, after one."""
-    run()
-    times = [time.perf_counter()]
-    for _ in range(5):
-        run()
-        times.append(time.perf_counter())
-    return min(after - before for before, after in itertools.pairwise(times))
+    return Ceilings(fastest, 2 * side**3, copy, 2 * 4 * words)

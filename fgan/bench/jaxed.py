@@ -58,8 +58,11 @@ def make_jax(problem: Problem) -> Program:
     check_tutorial(problem.config, "jax")
     jax = import_jax(problem.device)
     config = problem.config
+    precise = jax.enable_x64(config.dtype == "float64")  # a decorator; without it all is float32
     step = make_step(config, problem.shape)
-    real = _array(problem.real)
+    with precise:
+        real = _array(problem.real)
+        state = {"nets": _first(problem), "key": jax.random.key(config.seed)}
 
     def draw(key: Any) -> dict[str, Any]:
         return _draw(config, key)
@@ -71,7 +74,6 @@ def make_jax(problem: Problem) -> Program:
 
     jitted = jax.jit(timed, donate_argnums=0)
     given = jax.jit(step)
-    state = {"nets": _first(problem), "key": jax.random.key(config.seed)}
 
     def run(count: int) -> None:
         nonlocal state
@@ -86,7 +88,7 @@ def make_jax(problem: Problem) -> Program:
             found.append((float(gen), float(disc)))
         return found
 
-    return Program(run, losses)
+    return Program(precise(run), precise(losses))
 
 
 def _array(tensor: torch.Tensor) -> Any:
@@ -188,7 +190,8 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
     import jax.numpy as jnp
     import optax
 
-    low = jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32
+    wide = jnp.float64 if config.dtype == "float64" else jnp.float32
+    low = jnp.bfloat16 if config.dtype == "bfloat16" else wide
     activations: dict[str, Callable[[Any], Any]] = {
         "leaky_relu": lambda x: jax.nn.leaky_relu(x, config.slope),
         "relu": jax.nn.relu,
@@ -201,14 +204,14 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
         return x.astype(low) @ layer["w"].astype(low) + layer["b"].astype(low)
 
     def batch_norm(layer: dict[str, Any], x: Any, stats: dict[str, Any]) -> tuple[Any, Any]:
-        wide = x.astype(jnp.float32)
-        mean, var = wide.mean(0), wide.var(0)
+        exact = x.astype(wide)
+        mean, var = exact.mean(0), exact.var(0)
         n = x.shape[0]
         moved = {
             "mean": (1 - _MOMENTUM) * stats["mean"] + _MOMENTUM * mean,
             "var": (1 - _MOMENTUM) * stats["var"] + _MOMENTUM * var * n / (n - 1),
         }
-        y = (wide - mean) * jax.lax.rsqrt(var + _EPS) * layer["scale"] + layer["shift"]
+        y = (exact - mean) * jax.lax.rsqrt(var + _EPS) * layer["scale"] + layer["shift"]
         return y.astype(x.dtype), moved
 
     def generate(layers: list[Any], stats: list[Any], z: Any) -> tuple[Any, list[Any]]:
@@ -221,14 +224,14 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
                 moved.append(new)
             x = activations[config.gen_activation](x)
         x = outputs[config.output](linear(layers[-1], x))
-        return x.astype(jnp.float32), moved
+        return x.astype(wide), moved
 
     def judge(layers: list[Any], x: Any, noise: list[Any]) -> Any:
         for i, layer in enumerate(layers[:-1]):
             x = activations[config.disc_activation](linear(layer, x))
             if config.dropout:
                 x = x * (noise[i] >= config.dropout).astype(x.dtype) / (1 - config.dropout)
-        return linear(layers[-1], x)[:, 0].astype(jnp.float32)
+        return linear(layers[-1], x)[:, 0].astype(wide)
 
     def disc_loss(layers: list[Any], real: Any, fake: Any, noise: list[Any]) -> Any:
         logits = judge(layers, jnp.concatenate([real, fake]), noise)

@@ -151,7 +151,7 @@ def check_tutorial(config: TrainConfig, program: str) -> None:
     if config.arch != "mlp":
         known["disc_batches"] = ("auto", "apart")
     if program == "jax":
-        known |= {"arch": "mlp", "dtype": ("float32", "bfloat16")}
+        known |= {"arch": "mlp", "dtype": ("float32", "float64", "bfloat16")}
     wrong = [
         f"{option(name)} {getattr(config, name)}"
         for name, value in known.items()

@@ -1,11 +1,12 @@
 """A program in a process of its own, as its user would run it.
 
 Programs that take turns in one process share its memory, its settings and the processors'
-attention: what one has its allocator do the others gain by, and the threads of one library
-wait busily while another's want to work. In processes of their own they still take turns, and
-the others sleep.
+attention: the allocator's settings of one help the others, and the threads of one library spin
+while another's want to work. In processes of their own they still take turns, and the others
+sleep.
 
-    python -m fgan.bench.worker < {"program": ..., "config": {...}}, then a line for each block
+``python -m fgan.bench.processes`` reads ``{"program": ..., "config": {...}}``, then a line for each
+block, and answers each.
 
 Program: may import every lower room. Starts processes.
 """
@@ -29,23 +30,23 @@ from fgan.config import TrainConfig
 @contextlib.contextmanager
 def started(
     names: Sequence[str], config: TrainConfig, warm: int = 3
-) -> Iterator[dict[str, Worker]]:
+) -> Iterator[dict[str, ProgramProcess]]:
     """The processes of programs, which start and compile beside each other.
 
     Raises:
         FganError: when one fails.
     """
     with contextlib.ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(contextlib.closing(Worker(name, config, warm)))
+        processes = {
+            name: stack.enter_context(contextlib.closing(ProgramProcess(name, config, warm)))
             for name in names
         }
-        for worker in workers.values():
-            worker.ready()
-        yield workers
+        for process in processes.values():
+            process.ready()
+        yield processes
 
 
-class Worker:
+class ProgramProcess:
     """The process of one program.
 
     Args:
@@ -58,7 +59,7 @@ class Worker:
         self._program = program
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fgan.bench.worker"],
+            [sys.executable, "-m", "fgan.bench.processes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
