@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,13 @@ def unbiased(decay: float, step: Tensor) -> Tensor:
     return 1 - (1 - decay) / (1 - torch.pow(decay, step.double() + 1))
 
 
-def update(average: Weights, params: Params, buffers: Buffers, decay: float | Tensor) -> Weights:
+def update(
+    average: Weights,
+    params: Params,
+    buffers: Buffers,
+    decay: float | Tensor,
+    unaveraged: Callable[[Params, Buffers, Buffers], Buffers] = lambda params, last, present: {},
+) -> Weights:
     """``average <- decay * average + (1 - decay) * present``, leaf by leaf.
 
     Running statistics are averaged with the weights they belong to; integer buffers,
@@ -54,6 +61,8 @@ def update(average: Weights, params: Params, buffers: Buffers, decay: float | Te
 
     Args:
         decay: in [0, 1), a number or a 0-d tensor.
+        unaveraged: as in `fgan.model.Model`: the buffers of which an average would be none, as
+            of the unit vectors of a power method.
     """
     weight = torch.as_tensor(decay, dtype=torch.float64)
 
@@ -62,4 +71,10 @@ def update(average: Weights, params: Params, buffers: Buffers, decay: float | Te
             return new.clone()
         return torch.lerp(new, old, weight.to(new.device, new.dtype))
 
-    return pytree.map(mix, average, Weights(params, buffers))
+    def mix_or_keep(old: Tensor, new: Tensor) -> Tensor:
+        # What stays as it is may be infinite, as an attention mask: inf - inf would be NaN.
+        return torch.where(old == new, new, mix(old, new))
+
+    mixed = pytree.map(mix, average.params, params)
+    kept = pytree.map(mix_or_keep, average.buffers, buffers)
+    return Weights(mixed, kept | unaveraged(mixed, average.buffers, buffers))

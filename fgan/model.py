@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from fgan import rng
 from fgan.types import Buffers, Key, Noise, Params
@@ -65,6 +66,8 @@ class Model:
         batch_stats: whether the output for one example depends on the others of its
             batch in training (batch normalisation). A discriminator with batch
             statistics sees real and fake batches apart.
+        unaveraged: of a moving average of the weights: (averaged params, its last buffers, the
+            present buffers) -> those buffers that are no averages, as running statistics are.
     """
 
     init: Callable[[Key], tuple[Params, Buffers]]
@@ -72,6 +75,7 @@ class Model:
     shape: Shape
     noise_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     batch_stats: bool = False
+    unaveraged: Callable[[Params, Buffers, Buffers], Buffers] = lambda params, last, present: {}
 
 
 class Dropout(nn.Module):
@@ -110,6 +114,11 @@ class Dropout(nn.Module):
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+_ON_META = (
+    "from_module builds the module of a function on the meta device, where tensors have shapes "
+    "but no values: keep its tensors as parameters or buffers, or give a module that is built "
+    "already, as in from_module(Net(), ...)"
+)
 
 
 def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[int, ...]) -> Model:
@@ -118,12 +127,19 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
     Args:
         build: makes the module; called under a seed taken from the key, it initialises
             the parameters as PyTorch or its own code does. A module itself stands for
-            its present values, whatever the key.
+            its present values, whatever the key. Parameters with ``requires_grad=False``
+            stay as they are: they are among the buffers.
         input_shape: of one example, without the batch dimension. The module must map
             [B, *input_shape] to one tensor [B, ...].
+    Returns:
+        A model. ``batch_stats`` is set for batch normalisation alone: for other layers that
+        compare the examples of a batch, as minibatch standard deviation does, take
+        ``dataclasses.replace(model, batch_stats=True)``. Threads need models of their own:
+        all calls of one share the module that the values are put in.
     Raises:
-        ValueError: for a layer that draws random numbers other than ``nn.Dropout*``, a
-            dropout layer not used once in a pass, or a module that does not take this input.
+        ValueError: for anything but ``nn.Dropout*`` that draws random numbers in training, a
+            dropout layer not used once in a pass, a module that does not take this input, or
+            a function whose module needs values of tensors before it has any.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))
@@ -134,10 +150,11 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
     torch.Size([5, 2])
     """
     if isinstance(build, nn.Module):
-        build = functools.partial(copy.deepcopy, build)
+        build = functools.partial(copy.deepcopy, copy.deepcopy(build))
     skeleton = _skeleton(build)
     names = [name for name, m in skeleton.named_modules() if isinstance(m, Dropout)]
     inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # as functional_call wants it
+    frozen = {name for name, p in skeleton.named_parameters() if not p.requires_grad}
     every = list(skeleton.named_parameters(remove_duplicate=False))
     tied = len(every) != len(list(skeleton.parameters()))
     noise_shapes, output_shape = _trace_shapes(skeleton, input_shape)
@@ -153,7 +170,8 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
             for name, b in made.named_buffers()
             if name not in inputs.values()
         }
-        return params, buffers
+        fixed = {name: p for name, p in params.items() if name in frozen}
+        return {name: p for name, p in params.items() if name not in frozen}, buffers | fixed
 
     def apply(
         params: Params,
@@ -165,7 +183,7 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
     ) -> tuple[Tensor, Buffers]:
         if train:
             # Layers write running statistics into the buffers they are given.
-            buffers = {name: b.clone() for name, b in buffers.items()}
+            buffers = {n: b if n in frozen else b.clone() for n, b in buffers.items()}
         values = {**params, **buffers}
         if train:
             values |= {inputs[name]: noise[name] for name in inputs}
@@ -178,7 +196,14 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         shape=Shape(tuple(input_shape), output_shape),
         noise_shapes=noise_shapes,
         batch_stats=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in skeleton.modules()),
+        unaveraged=_singular_vectors,
     )
+
+
+def _singular_vectors(params: Params, last: Buffers, present: Buffers) -> Buffers:
+    """Those of torch's spectral normalisations, whose average would be no unit vector."""
+    names = "_u", "_v", "weight_u", "weight_v"  # of the parametrization, of the older hook
+    return {name: b.clone() for name, b in present.items() if name.split(".")[-1] in names}
 
 
 def _with_tensors(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -188,7 +213,7 @@ def _with_tensors(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Mod
     """
     memo: dict[int, Any] = {}
     for p in module.parameters():
-        memo[id(p)] = nn.Parameter(make(p.detach()), requires_grad=False)
+        memo[id(p)] = nn.Parameter(make(p.detach()), requires_grad=p.requires_grad)
     for b in module.buffers():
         memo[id(b)] = make(b.detach())
     return copy.deepcopy(module, memo)
@@ -196,8 +221,13 @@ def _with_tensors(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Mod
 
 def _skeleton(build: Callable[[], nn.Module]) -> nn.Module:
     """The module without values, its dropout layers taking their noise as input."""
-    with torch.device("meta"):
-        module = build()
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (RuntimeError, TypeError) as error:
+        if "meta" not in str(error).lower():
+            raise
+        raise ValueError(f"{_ON_META} ({error})") from error
     root = nn.ModuleList([_with_tensors(module, lambda t: t.to("meta"))])
     replaced: dict[int, nn.Module] = {}
     for parent in list(root.modules()):
@@ -207,11 +237,55 @@ def _skeleton(build: Callable[[], nn.Module]) -> nn.Module:
                     f"{type(child).__name__} draws random numbers of its own; "
                     "a model takes its noise as input: use nn.Dropout or fgan.model.Dropout"
                 )
-            if isinstance(child, _DROPOUTS):
+            # A subclass may do something else.
+            if isinstance(child, _DROPOUTS) and _is_plain(child):
                 noise_dims = None if isinstance(child, nn.Dropout) else 1
                 layer = replaced.setdefault(id(child), Dropout(child.p, noise_dims))
                 setattr(parent, name, layer)
     return root[0]
+
+
+def _is_plain(dropout: nn.Module) -> bool:
+    return any(type(dropout).forward is layer.forward for layer in _DROPOUTS)
+
+
+class _Watch(TorchFunctionMode):
+    """Refuses the calls of PyTorch that a pure function cannot make.
+
+    By calls, not by operations (``TorchDispatchMode``): their names are those the module's
+    author wrote, and watching operations imports all of Dynamo.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        # Some calls, as x.add_(t), pass over a tensor without values in silence.
+        if len({value.is_meta for value in given}) == 2:
+            raise ValueError(f"{_ON_META} ({func.__name__} was given a tensor without values)")
+        before = torch.random.get_rng_state()
+        out = func(*args, **kwargs)
+        # A generator of the module's own is no part of the state either.
+        if kwargs.get("generator") is not None or _drawn_since(before):
+            raise _draws(func.__name__)
+        return out
+
+
+def _drawn_since(before: Tensor) -> bool:
+    return not torch.equal(before, torch.random.get_rng_state())
+
+
+def _draws(call: str) -> ValueError:
+    return ValueError(
+        f"the module draws random numbers of its own in training, in {call}: a model takes its "
+        "noise as input. For dropout use nn.Dropout or fgan.model.Dropout as a layer (attention "
+        "and recurrent layers take dropout=0); give other noise as part of the input"
+    )
 
 
 def _trace_shapes(
@@ -235,13 +309,23 @@ def _trace_shapes(
             layer.noise = torch.zeros(2, *shapes[name])
 
         layer.register_forward_pre_hook(record)
+    x = torch.zeros(2, *input_shape)
     try:
-        with torch.no_grad():
-            output = module(torch.zeros(2, *input_shape))
-    except RuntimeError as error:
-        raise ValueError(
-            f"the module cannot run on inputs of shape {tuple(input_shape)} on the CPU: {error}"
-        ) from error
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            before = torch.random.get_rng_state()
+            with _Watch():
+                output = module(x)
+            if _drawn_since(before):  # in compiled code, whose calls are not seen
+                raise _draws("a call that is not from Python")
+    except (RuntimeError, TypeError) as error:
+        if "meta" in str(error).lower():
+            raise ValueError(f"{_ON_META} ({error})") from error
+        message = f"the module cannot run on inputs of shape {tuple(input_shape)} on the CPU"
+        for dtype in {p.dtype for p in module.parameters() if p.is_floating_point()} - {x.dtype}:
+            message += f"; its inputs are {x.dtype}, it has parameters of {dtype}: use .float()"
+        raise ValueError(f"{message} ({error})") from error
+    if output.is_meta:
+        raise ValueError(f"{_ON_META} (the output has no values)")
     if unused := sorted(layers.keys() - shapes.keys()):
         raise ValueError(f"the dropout layer {unused[0]!r} is not used: remove it")
     return {name: shapes[name] for name in layers}, tuple(output.shape[1:])
@@ -273,7 +357,7 @@ def channels_last(model: Model) -> Model:
     """The same model of images with channels as the fastest dimension in memory.
 
     The mathematics is unchanged; convolutions on CPUs and on tensor cores are quicker. Four
-    dimensional parameters are laid out so by ``init`` and keep it.
+    dimensional parameters and buffers are laid out so by ``init`` and keep it.
     """
 
     def lay_out(x: Tensor) -> Tensor:
@@ -281,7 +365,10 @@ def channels_last(model: Model) -> Model:
 
     def init(key: Key) -> tuple[Params, Buffers]:
         params, buffers = model.init(key)
-        return {name: lay_out(p) for name, p in params.items()}, buffers
+        return (
+            {name: lay_out(p) for name, p in params.items()},
+            {name: lay_out(b) for name, b in buffers.items()},  # frozen parameters are here
+        )
 
     def apply(
         params: Params,

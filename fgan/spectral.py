@@ -51,7 +51,8 @@ def spectral_norm(
             where that is not the first: ``{"3.weight": 1}`` for a transposed convolution.
     Returns:
         A model with the parameters of the given one, and two more buffers per weight.
-        In evaluation it uses u and v as the last training pass left them.
+        In evaluation it uses u and v as the last training pass left them. A moving average
+        of the weights (`fgan.ema`) has its own, one power step further at each update.
     Raises:
         ValueError: for ``num_iterations`` less than 1; and from ``init``, for a name in
             ``output_dims`` that no weight has.
@@ -102,7 +103,16 @@ def spectral_norm(
         new = own | vectors
         return out, {name: new[name] for name in buffers}  # in the order they came in
 
-    return replace(model, init=init, apply=apply)
+    def unaveraged(params: Params, last: Buffers, present: Buffers) -> Buffers:
+        """Averaged weights have singular vectors of their own, which follow them."""
+        vectors = model.unaveraged(params, last, present)
+        for name, weight in params.items():
+            if weight.ndim >= 2:
+                u, v = _power_method(matrix(name, weight), last[f"{name}.v"], num_iterations)
+                vectors = vectors | {f"{name}.u": u, f"{name}.v": v}
+        return vectors
+
+    return replace(model, init=init, apply=apply, unaveraged=unaveraged)
 
 
 def _power_method(m: Tensor, v: Tensor, num_iterations: int) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import assert_near, assert_same, copy_tree, signed
-from torch import nn
+from support import (
+    IMAGE,
+    Z_DIM,
+    assert_near,
+    assert_same,
+    copy_tree,
+    run_steps,
+    signed,
+    small_game,
+)
+from torch import Tensor, nn
 
+import fgan
 from fgan import model, nets, pytree, rng
 from fgan.model import from_module
 
@@ -246,3 +256,292 @@ def test_tied_parameters(given):
     expected = torch.tanh(x @ weight.T + params["first.bias"]) @ weight.T + params["second.bias"]
     out, _ = made.apply(params, buffers, x)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+
+
+class Drawing(nn.Module):
+    """A layer, and something that draws numbers of its own in training."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.layer, self.draw = nn.Linear(3, 3), draw
+
+    def forward(self, x):
+        return self.draw(self.layer(x))
+
+
+class AlwaysDropping(nn.Dropout):
+    def forward(self, x):
+        return nn.functional.dropout(x, self.p, True)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Drawing(lambda x: nn.functional.dropout(x, 0.5, True)),
+        lambda: Drawing(lambda x: x + torch.randn(x.shape)),
+        lambda: nn.Sequential(nn.Linear(3, 3), AlwaysDropping(0.5)),
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True),
+    ],
+    ids=["functional", "randn", "a subclass", "attention"],
+)
+def test_what_draws_by_itself_is_refused(build):
+    before = torch.random.get_rng_state()
+    shape = (3, 4) if isinstance(build(), nn.TransformerEncoderLayer) else (3,)
+    torch.random.set_rng_state(before)
+    with pytest.raises(ValueError, match="of its own"):
+        from_module(build, input_shape=shape)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_module_stands_for_its_values_when_it_was_given():
+    given = nn.Linear(2, 1)
+    made, weight = from_module(given, input_shape=(2,)), given.weight.detach().clone()
+    with torch.no_grad():
+        given.weight.zero_()
+    assert torch.equal(made.init(rng.key(0))[0]["weight"], weight)
+
+
+@pytest.mark.parametrize(
+    ("call", "draw"),
+    [
+        ("dropout", lambda x: nn.functional.dropout(x, 0.5, True)),
+        ("randn", lambda x: x + torch.randn(x.shape)),
+        ("uniform_", lambda x: x + torch.empty_like(x).uniform_()),
+        # A generator of its own leaves the global one alone, and is as little a value.
+        ("randn", lambda x: x + torch.randn(x.shape, generator=torch.Generator())),
+    ],
+    ids=["dropout", "randn", "in place", "a generator"],
+)
+def test_the_call_that_draws_is_named(call, draw):
+    with pytest.raises(ValueError, match=rf"in {call}: .*nn\.Dropout"):
+        from_module(lambda: Drawing(draw), input_shape=(3,))
+
+
+class DrawsAside(nn.Module):
+    """Draws, and puts the global generator back."""
+
+    def forward(self, x):
+        with torch.random.fork_rng(devices=[]):
+            return x + torch.rand(x.shape)
+
+
+def test_numbers_drawn_aside_are_refused():
+    with pytest.raises(ValueError, match="in rand:"):
+        from_module(DrawsAside, input_shape=(3,))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_numbers_drawn_out_of_sight_are_refused():
+    script = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)))
+    with pytest.raises(ValueError, match="not from Python"):
+        from_module(script, input_shape=(3,))
+
+
+@pytest.mark.parametrize(
+    ("build", "call"),
+    [
+        (lambda p: nn.MultiheadAttention(4, 2, dropout=p), "multi_head_attention_forward"),
+        (lambda p: nn.GRU(4, 4, 2, dropout=p, batch_first=True), "gru"),
+    ],
+    ids=["attention", "gru"],
+)
+def test_layers_that_may_draw_are_taken_where_they_do_not(build, call):
+    class Net(nn.Module):
+        def __init__(self, p):
+            super().__init__()
+            self.layer = build(p)
+
+        def forward(self, x):
+            return self.layer(*[x] * (3 if call != "gru" else 1))[0]
+
+    with pytest.raises(ValueError, match=f"in {call}:"):
+        from_module(lambda: Net(0.1), input_shape=(3, 4))
+    module = Net(0.0)
+    made = from_module(module, input_shape=(3, 4))
+    x = signed((2, 3, 4), 0, torch.float32)
+    assert_near(made.apply(*made.init(rng.key(0)), x)[0], module(x).detach(), atol=1e-6)
+
+
+class Renamed(nn.Dropout2d):
+    """Dropout of channels under another name."""
+
+
+class Doubling(nn.Dropout):
+    """No dropout at all."""
+
+    def forward(self, x):
+        return 2 * x
+
+
+def test_subclasses_of_dropout():
+    x, uniform = signed((4, 5, 3, 3), 1, torch.float32), rng.uniform(rng.key(9), (4, 5, 1, 1))
+    made = from_module(lambda: nn.Sequential(Renamed(0.5)), input_shape=(5, 3, 3))
+    assert made.noise_shapes == {"0": (5, 1, 1)}
+    assert_near(made.apply({}, {}, x, noise={"0": uniform})[0], masked(x, uniform, 0.5), atol=0)
+    made = from_module(lambda: nn.Sequential(Doubling(0.5)), input_shape=(5, 3, 3))
+    assert made.noise_shapes == {}
+    assert_near(made.apply({}, {}, x)[0], 2 * x, atol=0)
+
+
+# Parameters that are not trained
+
+
+class Projected(nn.Module):
+    """Fixed features and a head, as in Sauer et al. 2021, arXiv:2111.01007."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(False)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.features(x))).flatten()
+
+
+@pytest.mark.parametrize("given", [Projected, Projected()], ids=["function", "module"])
+def test_frozen_parameters_are_buffers(given):
+    made = from_module(given, input_shape=(3,))
+    params, buffers = made.init(rng.key(1))
+    module = Projected()
+    module.load_state_dict({**params, **buffers})
+    assert set(params) == {name for name, p in module.named_parameters() if p.requires_grad}
+    assert set(params) == {"head.weight", "head.bias"}
+    x = signed((5, 3), 0, torch.float32)
+    out, new = made.apply(params, buffers, x)
+    assert_near(out, module(x).detach(), atol=0)
+    assert new.keys() == buffers.keys()
+    assert_near(new, {name: module.state_dict()[name] for name in new}, atol=0)
+    assert new["features.0.weight"] is buffers["features.0.weight"]
+    assert (new["features.1.running_mean"] != buffers["features.1.running_mean"]).any()
+
+
+def test_steps_leave_frozen_parameters():
+    """Against SGD on the module itself, for three steps."""
+    made = from_module(Projected, input_shape=(3,))
+    params, buffers = made.init(rng.key(1))
+    module, first = Projected(), {**params, **buffers}
+    module.load_state_dict(first)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+
+    def loss(params, buffers, x):
+        out, buffers = made.apply(params, buffers, x)
+        return out.square().mean(), buffers
+
+    for t in range(3):
+        x = signed((5, 3), t, torch.float32)
+        grads, buffers = torch.func.grad(loss, has_aux=True)(params, buffers, x)
+        params = {name: p - 0.1 * grads[name] for name, p in params.items()}
+        optimizer.zero_grad()
+        module(x).square().mean().backward()
+        optimizer.step()
+    assert_near({**params, **buffers}, {k: module.state_dict()[k] for k in first}, atol=1e-6)
+    assert torch.equal(buffers["features.0.weight"], first["features.0.weight"])
+    assert (params["head.weight"] != first["head.weight"]).any()
+
+
+def test_a_game_leaves_frozen_parameters():
+    fixed = nn.Linear(4, 4).requires_grad_(False)
+    gen = from_module(nn.Sequential(nn.Linear(Z_DIM, 4), fixed, nn.Unflatten(1, IMAGE)), (Z_DIM,))
+    disc = from_module(nn.Sequential(nn.Flatten(), fixed, nn.Linear(4, 1), nn.Flatten(0)), IMAGE)
+    game = small_game(gen=gen, disc=disc, ema_decay=0.9)
+    state = fgan.init_state(game, rng.key(0))
+    new, _ = run_steps(game, state, 3)
+    for weights in (new.gen, new.disc, new.ema):
+        assert torch.equal(weights.buffers["1.weight"], fixed.weight)
+        assert torch.equal(weights.buffers["1.bias"], fixed.bias)
+    for old, player in ((state.gen, new.gen), (state.disc, new.disc)):
+        assert all((player.params[name] != p).any() for name, p in old.params.items())
+
+
+class FrozenTied(Tied):
+    def __init__(self):
+        super().__init__()
+        self.first.weight.requires_grad_(False)
+
+
+def test_tied_frozen_parameters():
+    made = from_module(FrozenTied, input_shape=(3,))
+    params, buffers = made.init(rng.key(0))
+    assert set(params) == {"first.bias", "second.bias"}
+    assert set(buffers) == {"first.weight"}
+    module = FrozenTied()
+    module.load_state_dict({**params, **buffers, "second.weight": buffers["first.weight"]})
+    x = signed((5, 3), 1, torch.float32)
+    assert_near(made.apply(params, buffers, x)[0], module(x).detach(), atol=1e-6)
+
+
+def test_frozen_filters_are_laid_out_with_the_others():
+    def build():
+        return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 1, 2).requires_grad_(False))
+
+    made = model.channels_last(from_module(build, input_shape=(2, 5, 5)))
+    params, buffers = made.init(rng.key(0))
+    for weight in (params["0.weight"], buffers["1.weight"]):
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+# Modules that cannot be built without values, or run on float32
+
+
+class PlainTensor(nn.Module):
+    """Has a tensor that is neither parameter nor buffer."""
+
+    def __init__(self, use=torch.mul):
+        super().__init__()
+        self.scale, self.use = torch.tensor([1.0, 2.0, 3.0]), use
+
+    def forward(self, x):
+        return self.use(x + 0, self.scale)
+
+
+class Reading(nn.Module):
+    """Needs the value of a tensor to be built."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.scale = read(torch.tensor(2.0))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (PlainTensor, [1.0, 2.0, 3.0]),
+        (lambda: PlainTensor(Tensor.add_), [2.0, 3.0, 4.0]),  # without values, does nothing
+        (lambda: PlainTensor(lambda x, t: x * t.mean().item()), [2.0, 2.0, 2.0]),
+        (lambda: PlainTensor(lambda x, t: x * torch.from_numpy(t.numpy())), [1.0, 2.0, 3.0]),
+        (lambda: PlainTensor(lambda x, t: t.expand(len(x), 3)), [1.0, 2.0, 3.0]),
+        (lambda: Reading(Tensor.item), [2.0, 2.0, 2.0]),
+        (lambda: Reading(lambda t: float(t.numpy())), [2.0, 2.0, 2.0]),
+        (lambda: Reading(Tensor.tolist), [2.0, 2.0, 2.0]),
+    ],
+    ids=["mul", "add_", "item", "numpy", "output", "built by item", "by numpy", "by tolist"],
+)
+def test_values_missing_on_the_meta_device(build, expected):
+    with pytest.raises(ValueError, match=r"meta device.*from_module\(Net\(\), \.\.\.\)"):
+        from_module(build, input_shape=(3,))
+    made = from_module(build(), input_shape=(3,))  # as the message says
+    out, _ = made.apply(*made.init(rng.key(0)), torch.ones(1, 3))
+    assert torch.equal(out, torch.tensor([expected]))
+
+
+def test_errors_of_the_function_itself_are_left_alone():
+    def build():
+        raise RuntimeError("no such network")
+
+    with pytest.raises(RuntimeError, match="no such network"):
+        from_module(build, input_shape=(3,))
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Linear(3, 2), lambda: nn.Conv1d(3, 2, 1)])
+def test_a_float64_module_is_named(build):
+    shape = (3,) if isinstance(build(), nn.Linear) else (3, 4)
+    with pytest.raises(ValueError, match=r"float32, it has parameters of torch\.float64.*\.float"):
+        from_module(lambda: build().double(), input_shape=shape)
+    assert from_module(lambda: build().double().float(), input_shape=shape).shape.input == shape
+    with pytest.raises(ValueError, match=r"inputs of shape \(2, 7\)") as caught:
+        from_module(build, input_shape=(2, 7))
+    assert "float64" not in str(caught.value)
