@@ -5,20 +5,20 @@ at 0, the generator is a point theta, the discriminator a line D(x) = psi x, and
 win f(t) = -log(1 + e^-t). The only equilibrium is (0, 0). From (1, 1), 500 generator steps of
 plain gradient descent at the rate 0.2 through `fgan.make_step`, float64.
 
-Prints, for each game and order of play, how far from the equilibrium the last point is, and
-what became of the distance: JSON with --json.
+Says, for each game and order of play, how far from the equilibrium the last point is, and what
+became of the distance.
 
     python benchmarks/dirac_gan.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from typing import Any
 
+import study
 import torch
+from study import Found, markdown
 from torch import Tensor, nn
 
 import fgan
@@ -137,16 +137,16 @@ def verdict(points: Trajectory) -> str:
     return "diverges" if late > 1.1 * middle else "circles"
 
 
-def measure() -> list[dict[str, object]]:
-    table: list[tuple[str, str, dict[str, Any]]] = [
+def measure(num_steps: int) -> list[dict[str, object]]:
+    cases: list[tuple[str, str, dict[str, Any]]] = [
         (name, play, {**game, **options})
         for name, game in GAMES.items()
         for play, options in PLAYS.items()
     ]
-    table += [(name, "its own", game) for name, game in METHODS.items()]
+    cases += [(name, "its own", game) for name, game in METHODS.items()]
     rows = []
-    for name, play, options in table:
-        points = trajectory(make_game(**options))
+    for name, play, options in cases:
+        points = trajectory(make_game(**options), num_steps)
         rows.append(
             {
                 "game": name,
@@ -158,17 +158,23 @@ def measure() -> list[dict[str, object]]:
     return rows
 
 
+def table(found: Found) -> str:
+    rows = [
+        (row["game"], row["play"], f"{row['distance']:.2e}", row["verdict"])
+        for row in found["rows"]
+    ]
+    columns = ["game", "order of play", "distance", "verdict"]
+    return f"Distance from the equilibrium after {found['steps']} steps.\n\n" + markdown(
+        columns, rows
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
+    parser = study.parser(__doc__, cpu=True)
     args = parser.parse_args()
-    rows = measure()
-    if args.json:
-        print(json.dumps({"rate": RATE, "steps": STEPS, "rows": rows}, indent=2))
-        return
-    print(f"{'game':30}{'order of play':18}{'distance':>10}  after {STEPS} steps")
-    for row in rows:
-        print(f"{row['game']:30}{row['play']:18}{row['distance']:10.2e}  {row['verdict']}")
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    num_steps = 20 if args.tiny else STEPS
+    study.finish(args, {"rate": RATE, "steps": num_steps, "rows": measure(num_steps)}, table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each step needs, made for several steps at once: a call costs as much as many numbers.
+"""What each step needs, made for several steps at once, for a call has a cost of its own.
 
 This room is ground: it imports nothing.
 """

@@ -73,7 +73,7 @@ class Game:
 
     Raises:
         ValueError: for a value out of range, networks that do not fit together, two
-            penalties of one name, or several discriminator steps in simultaneous order.
+            penalties of one name, or several discriminator steps in an order that is not alternating.
     """
 
     gen: Model
@@ -108,7 +108,7 @@ class Game:
             names = ", ".join((*ORDERS, *METHODS))
             raise ValueError(f"the order is one of {names}, not {self.order!r}")
         if self.order != "alternating" and self.num_disc_steps != 1:
-            raise ValueError("simultaneous play takes one discriminator step, not several")
+            raise ValueError("only alternating play takes several discriminator steps")
         if self.share_fakes and self.same_z:
             raise ValueError("share_fakes already means the same latents: leave out same_z")
         if self.disc_batches not in DISC_BATCHES:

@@ -147,8 +147,9 @@ def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
 
     Args:
         weight: lambda in the paper; at least 0.
-        align: let the sign of ``<v, J^T v> <A^T v, J^T v> + 1/10`` decide whether the
-            adjustment is added or subtracted, which repels from unstable points.
+        align: let the sign of ``<v, J^T v> <A^T v, J^T v> / d + 1/10``, d the number of all
+            parameters of both players, decide whether the adjustment is added or
+            subtracted, which repels from unstable points.
     Raises:
         ValueError: for a weight out of range.
 

@@ -47,7 +47,9 @@ def per_example_gradients(
 
     Pair i is real i and fake i with their own noise; its loss is the step's, penalties
     included, for a batch of that pair alone. The mean over i is the gradient of the batch,
-    unless the loss compares examples with each other (relativistic averages do).
+    unless the loss compares examples with each other (relativistic averages do) or a penalty
+    does: DRAGAN's points lie as far from the reals as the numbers of the whole batch spread,
+    and here that spread is of one real alone.
 
     Args:
         real, fake: [B, *data].

@@ -166,7 +166,8 @@ def index(tree: T, i: int) -> T:
 def norm(tree: Tree) -> Tensor:
     """The Euclidean norm of all the leaves together, a 0-d tensor.
 
-    ``sqrt(sum_i ||leaf_i||^2)``; zero, float32, for a tree without leaves.
+    ``sqrt(sum_i ||leaf_i||^2)``; zero, float32, for a tree without leaves. Its gradient
+    where all leaves are zero is zero, where that of a square root is infinite.
     """
     parts = leaves(tree)
     if not parts:
@@ -174,7 +175,8 @@ def norm(tree: Tree) -> Tensor:
     total = parts[0].square().sum()
     for part in parts[1:]:
         total = total + part.square().sum()
-    return total.sqrt()
+    zero = total == 0  # and not "> 0", which NaN is not either
+    return torch.where(zero, total, torch.where(zero, 1.0, total).sqrt())
 
 
 def all_finite(tree: Tree) -> Tensor:

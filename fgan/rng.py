@@ -32,6 +32,11 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
+# How many upper bits of a word make a uniform number: what the type holds exactly, since a
+# number rounded up could be 1. float64 has the numbers of float32.
+_UNIFORM_BITS = {torch.float16: 11, torch.bfloat16: 8}
+_MOST_UNIFORM_BITS = 24
+
 # The fourth counter word separates what a key is used for: numbers drawn from a key
 # never coincide with keys derived from it.
 _DRAW, _FOLD = 0, 1
@@ -143,9 +148,13 @@ def bits(key: Key, shape: Sequence[int] = ()) -> Tensor:
 
 
 def uniform(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-    """Uniform numbers in [0, 1), [..., *shape]: the upper 24 bits of a word, exact in float32."""
+    """Uniform numbers in [0, 1), [..., *shape]: the upper 24 bits of a word, exact in float32.
+
+    In float16 the upper 11 bits, in bfloat16 the upper 8: multiples of 2^-11 and of 2^-8.
+    """
+    kept = _UNIFORM_BITS.get(dtype, _MOST_UNIFORM_BITS)
     words = _words(key, math.prod(shape))
-    return _arrange([(word >> 8).to(dtype) * 2.0**-24 for word in words], shape)
+    return _arrange([(word >> (32 - kept)).to(dtype) * 2.0**-kept for word in words], shape)
 
 
 def normal(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:

@@ -50,7 +50,8 @@ from fgan.objectives import (
     objectives,
     sample_fakes,
 )
-from fgan.optim import apply_updates, hyperparameters, with_hyperparameters
+from fgan.optim import apply_updates, hypers, map_hypers
+from fgan.optim.base import Hyper
 from fgan.orders import Grads, Pair, Players
 from fgan.schedules import Schedule
 from fgan.state import PlayerState, TrainState
@@ -109,7 +110,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
         average = state.ema
         if isinstance(average, ema.Weights):
             decay = ema.unbiased(game.ema_decay, state.step)
-            average = ema.update(average, gen.params, gen.buffers, decay)
+            average = ema.update(average, gen.params, gen.buffers, decay, game.gen.unaveraged)
         new = TrainState(gen, disc, average, state.key, state.step + 1)
         return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
 
@@ -143,11 +144,12 @@ def make_steps(
 
 
 def scheduled(step: Step, factor: Schedule) -> Step:
-    """A step with both learning rates times a factor of the number of steps done.
+    """A step with all learning rates of both players times a factor of the number of steps done.
 
         step = fgan.scheduled(fgan.make_step(game), schedules.cosine(1.0, 0.05, num_steps=20_000))
 
     The state keeps the rates themselves, so that nothing but its count says where a run is.
+    Where an optimizer has several learning rates, each is scaled where it lies.
     A population's step may be given as well, before ``vmap`` or after.
 
     Args:
@@ -159,23 +161,34 @@ def scheduled(step: Step, factor: Schedule) -> Step:
         KeyError: on the first call, for an optimizer without a learning rate.
     """
 
-    def with_rates(state: TrainState, gen: Tensor, disc: Tensor) -> TrainState:
-        gen_opt = with_hyperparameters(state.gen.opt_state, learning_rate=gen)
-        disc_opt = with_hyperparameters(state.disc.opt_state, learning_rate=disc)
-        return state._replace(
-            gen=state.gen._replace(opt_state=gen_opt), disc=state.disc._replace(opt_state=disc_opt)
-        )
-
     def at_present_rates(
         state: TrainState, real: Batch, draws: Draws
     ) -> tuple[TrainState, Metrics]:
-        gen = hyperparameters(state.gen.opt_state)["learning_rate"]
-        disc = hyperparameters(state.disc.opt_state)["learning_rate"]
         now = factor(state.step)
-        new, metrics = step(with_rates(state, gen * now, disc * now), real, draws)
-        return with_rates(new, gen, disc), metrics
+        present = _map_rates(lambda rate: (rate * now).to(rate.dtype), state)
+        new, metrics = step(present, real, draws)
+        return _map_rates(lambda scaled, rate: rate, new, state), metrics
 
     return at_present_rates
+
+
+def _map_rates(fn: Callable[..., Tensor], state: TrainState, *rest: TrainState) -> TrainState:
+    """A state with ``fn`` of each learning rate (and of those of ``rest`` beside it)."""
+    name = "learning_rate"
+
+    def in_part(own: Hyper, *others: Hyper) -> Hyper:
+        return {**own, name: fn(own[name], *(h[name] for h in others))} if name in own else own
+
+    def player(own: PlayerState, *others: PlayerState) -> PlayerState:
+        if not any(name in part for part in hypers(own.opt_state)):
+            raise KeyError(name)
+        opt_state = map_hypers(in_part, own.opt_state, *(other.opt_state for other in others))
+        return own._replace(opt_state=opt_state)
+
+    return state._replace(
+        gen=player(state.gen, *(other.gen for other in rest)),
+        disc=player(state.disc, *(other.disc for other in rest)),
+    )
 
 
 def play_round(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
-_PATH = Path(__file__).parents[1] / "benchmarks" / "dirac_gan.py"
-_SPEC = importlib.util.spec_from_file_location("dirac_gan", _PATH)
-dirac_gan = sys.modules["dirac_gan"] = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(dirac_gan)
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import dirac_gan  # noqa: F401

@@ -204,11 +204,11 @@ def test_players_of_one_shape_start_apart():
     [
         ({"num_disc_steps": 0}, "num_disc_steps"),
         ({"order": "random"}, "order"),
-        ({"order": "simultaneous", "num_disc_steps": 2}, "simultaneous"),
+        ({"order": "simultaneous", "num_disc_steps": 2}, "only alternating"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"ema_decay": -0.1}, "ema_decay"),
         ({"ema_decay": math.nan}, "ema_decay"),
-        ({"order": "consensus", "num_disc_steps": 2}, "simultaneous"),
+        ({"order": "consensus", "num_disc_steps": 2}, "only alternating"),
         ({"disc_penalties": (penalties.make_r1(), penalties.make_r1(1.0))}, "name of its own"),
         ({"instance_noise": -0.1}, "instance_noise"),
         ({"instance_noise": math.nan}, "instance_noise"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from support import assert_near, assert_same, copy_tree, signed
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from fgan import optim, pytree
+from fgan import optim, pytree, schedules
 
 SHAPES = {"weight": (3, 4), "bias": (4,), "scale": ()}
 STEPS = 30
@@ -176,6 +178,93 @@ def test_unknown_hyperparameters():
         optim.with_hyperparameters(state, momentum=0.5)
     with pytest.raises(ValueError, match="learning_rate"):
         optim.with_hyperparameters(state, lr=0.5)
+
+
+class Wrapped(NamedTuple):
+    """The state of somebody's own rule."""
+
+    inner: Any
+    slow: Any
+
+
+class WithHyper(NamedTuple):
+    inner: Any
+    hyper: Any
+
+
+HALF = torch.tensor(0.5)
+ZEROS = {"w": torch.zeros(2), "b": torch.zeros(())}
+STRANGE = {
+    "a tensor": torch.zeros(3),
+    "a 0-d tensor": HALF,
+    "a dictionary": ZEROS,
+    "dictionaries": Wrapped(ZEROS, {"mean": ZEROS}),
+    "nothing": (),
+    "a list": [ZEROS, HALF],
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_states_without_hyperparameters(name):
+    state = STRANGE[name]
+    assert optim.hyperparameters(state) == {}
+    assert_same(optim.with_hyperparameters(state), state)
+    with pytest.raises(ValueError, match="no hyperparameter learning_rate"):
+        optim.with_hyperparameters(state, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_hyperparameters_among_other_things(name):
+    """Wherever the part lies, it is found; everything beside it is kept, with its type."""
+    part = optim.adam(0.1).init(ZEROS)
+    expected = optim.with_hyperparameters(part, learning_rate=0.25)
+    for wrap in (
+        lambda x: (STRANGE[name], x),
+        lambda x: [x, STRANGE[name]],
+        lambda x: {"other": STRANGE[name], "mine": (x,)},
+        lambda x: OrderedDict(a=x, b=STRANGE[name]),
+        lambda x: Wrapped(x, STRANGE[name]),
+        lambda x: WithHyper(Wrapped(STRANGE[name], x), {"alpha": HALF}),
+    ):
+        state = wrap(part)
+        found = optim.hyperparameters(state)
+        assert found.keys() - {"alpha"} == {"b1", "b2", "eps", "learning_rate"}
+        assert found["learning_rate"] is part[1].hyper["learning_rate"]
+        changed = optim.with_hyperparameters(state, learning_rate=0.25)
+        assert type(changed) is type(state)
+        assert_same(changed, wrap(expected))
+        assert_same(state, wrap(part))
+
+
+def test_one_name_in_several_parts():
+    """There is no one value to read; a value set is set in each."""
+    parts = optim.adam(1e-3).init(ZEROS), optim.sgd(1e-1).init(ZEROS)
+    state = Wrapped(*parts)
+    with pytest.raises(ValueError, match=r"several parts .* learning_rate"):
+        optim.hyperparameters(state)
+    rates = [own["learning_rate"].item() for own in optim.hypers(state) if "learning_rate" in own]
+    assert rates == pytest.approx([1e-3, 1e-1])
+    changed = optim.with_hyperparameters(state, b1=0.25)
+    assert_same(changed, Wrapped(optim.with_hyperparameters(parts[0], b1=0.25), parts[1]))
+    changed = optim.with_hyperparameters(state, learning_rate=0.5)
+    expected = [optim.with_hyperparameters(part, learning_rate=0.5) for part in parts]
+    assert_same(changed, Wrapped(*expected))
+
+
+def test_states_of_any_kind_in_a_compiled_step(fresh_dynamo):
+    def change(state, rate):
+        return optim.with_hyperparameters(state, learning_rate=rate)
+
+    state = OrderedDict(a=WithHyper([optim.adam(0.1).init(ZEROS)], {"alpha": HALF}), b=(HALF,))
+    compiled = torch.compile(change, backend="aot_eager", fullgraph=True)
+    rate = torch.tensor(0.25)
+    assert_same(compiled(state, rate), change(state, rate))
+
+
+@pytest.mark.parametrize("name", optim.ALL)
+def test_a_schedule_is_no_learning_rate(name):
+    with pytest.raises(TypeError, match=r"a number.*fgan\.scheduled\(step, schedule\)"):
+        optim.ALL[name](schedules.constant(0.1))
 
 
 @pytest.mark.parametrize("name", optim.ALL)

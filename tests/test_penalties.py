@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_near, assert_same, copy_tree, signed
+from support import BATCH as BATCH_OF_GAME
+from support import assert_near, assert_same, copy_tree, real_batch, signed, small_game
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+import fgan
 from fgan import penalties, pytree, rng
 from fgan.compile import compile_function
 
@@ -306,6 +308,41 @@ def test_a_weight_may_be_a_traced_value(fresh_dynamo):
         actual = compiled(torch.tensor(gamma, dtype=torch.float64))
         torch.testing.assert_close(actual, gamma / 2 * once)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", penalties.ALL)
+def test_wider_noise_and_weights_widen_nothing(name, dtype):
+    """A network of narrow numbers; its noise drawn in float32, its weight in float64."""
+    params = pytree.to(PARAMS, dtype=dtype)
+    real, fake = REAL.to(dtype), FAKE.to(dtype)
+    uniform = (NOISE if name == "dragan" else UNIFORM).float()
+    weight = torch.tensor(3.0, dtype=torch.float64)
+    term = penalties.ALL[name](weight)
+    found = penalties.total([term], critic_of(params), real, fake, {name: uniform})
+    assert found.dtype == dtype
+    grads = grad(lambda p: penalties.total([term], critic_of(p), real, fake, {name: uniform}))(
+        params
+    )
+    assert {g.dtype for g in grads.values()} == {dtype}
+    # Some hundred operations, each rounded by half an eps, which mostly cancel.
+    wide = penalties.total([term], critic_of(PARAMS), REAL, FAKE, {name: uniform.double()})
+    error = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), wide, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", penalties.ALL)
+def test_a_narrow_game_steps_with_every_penalty(name, dtype):
+    game = small_game(disc_penalties=(penalties.ALL[name](),))
+    key = rng.key(1)
+    state = fgan.init_state(game, key, dtype=dtype)
+    draws = fgan.make_draws(game, key, 0, BATCH_OF_GAME, dtype=dtype)
+    real = real_batch(game, dtype=dtype)
+    new, metrics = fgan.make_step(game)(state, real, draws)
+    assert metrics.finite
+    types = [x.dtype for x in pytree.leaves(new)]
+    assert types == [x.dtype for x in pytree.leaves(state)]
 
 
 def test_out_of_range():

@@ -104,6 +104,23 @@ def test_their_mean_is_the_gradient_of_the_step(name):
     assert_near(pytree.map(lambda g: g.mean(0), found), grads, atol=1e-13)
 
 
+def test_the_spread_of_dragan_is_of_each_real_alone():
+    """So their mean is not the gradient of the batch: it is that of batches of one."""
+    options = {"disc_penalties": (penalties.make_dragan(2.0),)}
+    game, state, real, fake, draws = prepare(**options)
+    found = per_example_gradients(game, state.disc, real, fake, draws)
+    assert not draws.disc_noise
+    for i in range(BATCH):
+        own = slice(i, i + 1)
+        noise = pytree.map(lambda u, own=own: u[own], draws.penalty_noise)
+        alone = draws._replace(penalty_noise=noise)
+        grads, *_ = disc_gradient(game, state.disc, real[own], fake[own], alone)
+        assert_near(pytree.index(found, i), grads, atol=1e-13)
+    grads, *_ = disc_gradient(game, state.disc, real, fake, draws)
+    gap = pytree.map(lambda g, whole: g.mean(0) - whole, found, grads)
+    assert pytree.norm(gap) > 1e-3
+
+
 def test_the_scale_of_known_gradients():
     """A linear discriminator under a linear loss: the gradient of a pair is fake - real."""
     disc = from_module(

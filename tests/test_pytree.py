@@ -176,6 +176,26 @@ def test_norm_of_known_trees():
     assert pytree.norm({"a": torch.tensor([float("nan")])}).isnan()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_norm_has_a_gradient_at_zero(dtype):
+    """Zero, as that of ``torch.linalg.vector_norm``; elsewhere the leaves over their norm."""
+    zeros = {"a": torch.zeros(3, dtype=dtype), "b": (torch.zeros((), dtype=dtype),)}
+    assert_same(torch.func.grad(pytree.norm)(zeros), zeros)
+    tree = {"a": torch.tensor([3.0, 0.0], dtype=dtype), "b": torch.tensor(-4.0, dtype=dtype)}
+    found = torch.func.grad(pytree.norm)(tree)
+    torch.testing.assert_close(found, pytree.map(lambda x: x / 5, tree))
+    both = pytree.map(lambda x, y: torch.stack([x, y]), tree, pytree.map(torch.zeros_like, tree))
+    assert torch.func.vmap(pytree.norm)(both).tolist() == [5, 0]
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_norm_is_a_root_to_the_bit(values):
+    leaf = torch.tensor(values)
+    expected = leaf.square().sum().sqrt()
+    assert_same(pytree.norm({"a": leaf}), expected)
+    assert pytree.norm({"a": leaf}).isnan() == expected.isnan()
+
+
 @given(TREE)
 def test_where(tree):
     other = pytree.map(lambda x: (x * 3 + 1).to(x.dtype), tree)

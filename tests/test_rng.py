@@ -73,6 +73,7 @@ def test_fold_in_is_philox_apart_from_draws(seed, data, stream):
 FUNCTIONS = {
     "bits": lambda key: rng.bits(key, (3, 5)),
     "uniform": lambda key: rng.uniform(key, (7,)),
+    "uniform, in bfloat16": lambda key: rng.uniform(key, (7,), torch.bfloat16),
     "normal": lambda key: rng.normal(key, (2, 3), torch.float64),
     "permutation": lambda key: rng.permutation(key, 9),
     "split": lambda key: rng.split(key, 3),
@@ -145,6 +146,24 @@ def test_uniform_is_the_upper_24_bits():
     key = rng.key(5)
     expected = [(w >> 8) / 2**24 for w in rng.bits(key, (40,)).tolist()]
     assert rng.uniform(key, (40,)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [(torch.float16, 11), (torch.bfloat16, 8), (torch.float32, 24), (torch.float64, 24)],
+)
+def test_uniform_numbers_of_every_type_are_upper_bits(dtype, kept):
+    """All that the type's significand holds (of 24), so that none is rounded up to 1."""
+    key, n = rng.key(5), 4096
+    expected = [(w >> (32 - kept)) / 2**kept for w in rng.bits(key, (n,)).tolist()]
+    found = rng.uniform(key, (n,), dtype)
+    assert found.dtype == dtype
+    assert found.tolist() == expected
+    assert max(expected) == 1 - 2.0**-kept or kept == 24, "the largest of all is among them"
+    # One more bit could round: the type holds 2^kept exactly, and not 2^kept + 1.
+    held = torch.tensor([2**kept, 2**kept + 1]).to(dtype).tolist()
+    assert held[0] == 2**kept
+    assert (held[1] == 2**kept + 1) == (dtype == torch.float64)
 
 
 def test_normal_is_box_and_muller():

@@ -12,6 +12,8 @@ from fgan.optim.base import (
     apply_updates,
     chain,
     hyperparameters,
+    hypers,
+    map_hypers,
     with_hyperparameters,
 )
 from fgan.optim.named import ALL, adam, adamw, optimistic_adam, optimistic_sgd, rmsprop, sgd
@@ -34,6 +36,8 @@ __all__ = [
     "chain",
     "extrapolate",
     "hyperparameters",
+    "hypers",
+    "map_hypers",
     "optimistic_adam",
     "optimistic_sgd",
     "rmsprop",

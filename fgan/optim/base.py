@@ -26,7 +26,8 @@ class Optimizer(NamedTuple):
             descent rule returns negative multiples of the gradient.
 
     The state of a part is a named tuple with a field ``hyper``, a dictionary of 0-d
-    tensors; the state of a chain is a tuple of those.
+    tensors; the state of a chain is a tuple of those. A rule of your own may put such parts
+    into dictionaries, tuples, lists and named tuples as it likes, or have none.
     """
 
     init: Callable[[Params], OptState]
@@ -77,41 +78,82 @@ def hyper(params: Params, **values: float) -> Hyper:
     return {name: torch.tensor(v, dtype=dtype, device=device) for name, v in values.items()}
 
 
+def hypers(opt_state: OptState) -> list[Hyper]:
+    """Every field ``hyper`` in an optimizer's state, in the order of its parts."""
+    found: list[Hyper] = []
+
+    def keep(own: Hyper) -> Hyper:
+        found.append(own)
+        return own
+
+    map_hypers(keep, opt_state)
+    return found
+
+
+def map_hypers(fn: Callable[..., Hyper], opt_state: OptState, *rest: OptState) -> OptState:
+    """A new state with ``fn`` of every field ``hyper`` (and of those of ``rest`` beside it).
+
+    Everything else is kept. So two parts with one name each have their own value.
+    """
+    if isinstance(opt_state, dict):
+        parts = {
+            name: map_hypers(fn, part, *(other[name] for other in rest))
+            for name, part in opt_state.items()
+        }
+        return opt_state | parts  # of its own type
+    if not isinstance(opt_state, tuple | list):
+        return opt_state  # a tensor
+    fields = getattr(opt_state, "_fields", ())
+    new = [
+        fn(*parts) if i < len(fields) and fields[i] == "hyper" else map_hypers(fn, *parts)
+        for i, parts in enumerate(zip(opt_state, *rest, strict=True))
+    ]
+    # Not by ``_replace``: see `fgan.optim.parts`.
+    return type(opt_state)(*new) if fields else type(opt_state)(new)
+
+
 def hyperparameters(opt_state: OptState) -> Hyper:
-    """The hyperparameters in an optimizer's state, by name.
+    """The hyperparameters in an optimizer's state, by name; none where it has none.
+
+    Raises:
+        ValueError: for a name that several parts of the state have, each with its own value:
+            there read the parts, one at a time.
 
     >>> from fgan import optim
     >>> state = optim.adam(1e-3).init({"w": torch.zeros(2)})
     >>> sorted(optim.hyperparameters(state))
     ['b1', 'b2', 'eps', 'learning_rate']
     """
-    if hasattr(opt_state, "hyper"):
-        return dict(opt_state.hyper)
-    return {name: leaf for part in opt_state for name, leaf in hyperparameters(part).items()}
+    result: Hyper = {}
+    for own in hypers(opt_state):
+        if twice := sorted(result.keys() & own.keys()):
+            raise ValueError(
+                f"several parts of this state have a hyperparameter {', '.join(twice)}: "
+                "read them from one part at a time"
+            )
+        result |= own
+    return result
 
 
 def with_hyperparameters(opt_state: OptState, **values: float | Tensor) -> OptState:
     """A new optimizer state with other hyperparameters; everything else is kept.
 
     Args:
-        values: by name; numbers, or tensors of the leaf's shape (one per member in a
-            stacked population).
+        values: by name, for every part of the state that has this name; numbers, or tensors
+            of the leaf's shape (one per member in a stacked population).
     Raises:
         ValueError: for a name that the state does not have.
     """
-    known = hyperparameters(opt_state)
-    if unknown := sorted(values.keys() - known.keys()):
+    known = {name for own in hypers(opt_state) for name in own}
+    if unknown := sorted(values.keys() - known):
         raise ValueError(
             f"no hyperparameter {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         )
 
-    def replace(state: OptState) -> OptState:
-        if not hasattr(state, "hyper"):
-            return tuple(replace(part) for part in state)
-        new = {name: _like(leaf, values.get(name, leaf)) for name, leaf in state.hyper.items()}
-        return state._replace(hyper=new)
+    def replace(own: Hyper) -> Hyper:
+        return {name: _like(leaf, values.get(name, leaf)) for name, leaf in own.items()}
 
-    return replace(opt_state)
+    return map_hypers(replace, opt_state)
 
 
 def _like(leaf: Tensor, value: float | Tensor) -> Tensor:

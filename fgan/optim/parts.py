@@ -40,7 +40,16 @@ class LearningRateState(NamedTuple):
 
 
 def scale_by_learning_rate(learning_rate: float) -> Optimizer:
-    """``u <- -learning_rate * u``: the step downhill."""
+    """``u <- -learning_rate * u``: the step downhill.
+
+    Raises:
+        TypeError: for a function: schedules are applied to the step, by `fgan.scheduled`.
+    """
+    if callable(learning_rate):
+        raise TypeError(
+            "a learning rate is a number; for one that changes with time, schedule the step: "
+            "fgan.scheduled(step, schedule), whose values the learning rates are multiplied by"
+        )
     _check("learning_rate", learning_rate, 0)
 
     def init(params: Params) -> OptState:

@@ -50,8 +50,9 @@ def r2(critic: Critic, fake: Tensor) -> Tensor:
 
 
 def _between(real: Tensor, fake: Tensor, uniform: Tensor) -> Tensor:
-    """``u x + (1 - u) G(z)`` with one u for each pair."""
-    weight = uniform.reshape(-1, *[1] * (real.ndim - 1))  # [B, 1, ...]
+    """``u x + (1 - u) G(z)`` with one u for each pair, in the type of the reals."""
+    # A wider u would widen the points, and the critic would not take them.
+    weight = uniform.to(real.dtype).reshape(-1, *[1] * (real.ndim - 1))  # [B, 1, ...]
     return weight * real + (1 - weight) * fake
 
 
@@ -105,5 +106,5 @@ def dragan(
         Kodali et al. 2017; the noise is that of the authors' code, where
         the paper has a Gaussian; their later code's point on the way to y is not taken.
     """
-    noise = scale * real.std(correction=0) * uniform
+    noise = scale * real.std(correction=0) * uniform.to(real.dtype)
     return (_norm(input_gradient(critic, real + noise)) - target).square()

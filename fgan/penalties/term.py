@@ -21,7 +21,7 @@ class Penalty:
     Attributes:
         name: its key in the noise, and in reports.
         apply: (critic, real [B, *data], fake [B, *data], uniform) -> [B].
-        weight: of the mean; a number or a 0-d tensor.
+        weight: of the mean; a number or a 0-d tensor, taken in the type of the mean.
         looks_at: "real", "fake" or "both": what ``apply`` uses of its arguments.
         noise_shape: from the shape of one example to that of its uniform noise, which is
             then [B, *noise_shape(data)] in [0, 1); None where it needs none, and gets an
@@ -154,5 +154,8 @@ def total(
     result = real.new_zeros(())
     for p in penalties:
         uniform = noise[p.name] if p.noise_shape is not None else real.new_empty(0)
-        result = result + p.weight * p.every * p.apply(critic, real, fake, uniform).mean()
+        mean = p.apply(critic, real, fake, uniform).mean()
+        # 0-d tensors both: a weight of another type would widen the loss.
+        weight = p.weight.to(mean.dtype) if isinstance(p.weight, Tensor) else p.weight
+        result = result + weight * p.every * mean
     return result
