@@ -192,6 +192,19 @@ def test_a_worker_that_is_killed(pictures):
         assert error.value.__cause__ is not None  # its frames are alive, and hold the loader
 
 
+def test_a_worker_that_is_killed_with_a_lock_in_its_hand(pictures):
+    """The lock of what tells workers that all is done, which they look at for every step."""
+    _, disk = both(pictures)
+    with make_feed(disk, Batches(disk, rng.key(3), 6), "cpu", num_workers=2) as feed:
+        feed(0)
+        pids = workers()
+        assert feed._coming._workers_done_event._event._cond.acquire(timeout=5)
+        os.kill(pids[0], signal.SIGKILL)
+        with pytest.raises(DataError, match="worker"):
+            take(feed, range(1, 99))
+        assert gone(pids)
+
+
 def test_a_worker_that_is_killed_while_it_hands_over(pictures, monkeypatch):
     """Which happens once in many times; then the connection to it just ends."""
     _, disk = both(pictures)

@@ -214,15 +214,46 @@ class _StreamedFeed(Feed):
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
-        self._coming = iter(loader)
+        coming: Any = iter(loader)
+        if hasattr(coming, "_workers_done_event"):
+            coming._workers_done_event = _Done(coming._workers_done_event)
+        self._coming = coming
 
     def _stop(self) -> None:
-        coming, self._coming = self._coming, None
+        coming: Any = self._coming
+        self._coming = None
         # What the iterator does when it is collected; the traceback of an exception on its
         # way may keep it alive, and the workers with it.
         shut_down = getattr(coming, "_shutdown_workers", None)
-        if shut_down is not None:
+        if shut_down is None:
+            return
+        try:
             shut_down()
+        except RuntimeError:  # torch's signal handler, telling of a killed worker once more
+            for process in coming._workers:
+                process.kill()
+                process.join()
+
+
+class _Done:
+    """The loader's word to its workers that no more is wanted, as this process has it.
+
+    A worker that is killed while it looks at the event takes the event's lock with it, and
+    whoever asks next would wait for ever. Nobody but this process sets it.
+    """
+
+    def __init__(self, event: Any) -> None:
+        self._event, self._is_set = event, False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        # Without the lock the other workers hear nothing; the loader then ends them.
+        if self._event._cond.acquire(timeout=1):
+            self._event._cond.release()
+            self._event.set()
 
 
 class _Orders:
