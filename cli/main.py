@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -66,6 +67,9 @@ def main() -> None:
     """Run the command line and end the process."""
     for number in ending():
         signal.signal(number, _interrupt)
+    if os.environ.get("FGAN_DEBUG") == "1":
+        logging.basicConfig()
+        logging.getLogger("fgan").setLevel(logging.INFO)
     try:
         code = app(prog_name="fgan", standalone_mode=False)
         if not code:

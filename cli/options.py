@@ -76,7 +76,7 @@ ROWS: dict[str, Row] = {
     "disc_lr": Row(GAME, "The discriminator's learning rate.", default="--lr"),
     "lr_schedule": Row(GAME, f"Of both rates: {', '.join(names.LR_SCHEDULES)}."),
     "lr_length": Row(GAME, "Until its end: steps, or 64000images.", default="the whole run"),
-    "lr_end": Row(GAME, "What is left at its end, as a part of the rate."),
+    "lr_end": Row(GAME, "The last learning rate, as a fraction of --lr."),
     "lr_warmup": Row(GAME, "Steps, or images, in which the rates rise from zero."),
     "betas": Row(GAME, "Adam's decay rates, as B1,B2."),
     "batch_size": Row(GAME, "Examples in a batch."),
@@ -97,8 +97,8 @@ ROWS: dict[str, Row] = {
     "wgan_gp": Row(GAME, "Weight of the penalty of WGAN-GP."),
     "zero_centred": Row(GAME, "Weight of the zero-centred penalty between both."),
     "dragan": Row(GAME, "Weight of the penalty of DRAGAN."),
-    "penalty_every": Row(GAME, "Discriminator steps between penalties, then as heavy."),
-    "instance_noise": Row(GAME, "Standard deviation of noise on all D sees."),
+    "penalty_every": Row(GAME, "Apply penalties every N discriminator steps, N times as heavy."),
+    "instance_noise": Row(GAME, "Standard deviation of noise added to D's inputs."),
     "clip_disc": Row(GAME, "Bound of D's weights; 0: none."),
     "spectral_norm": Row(
         GAME,
@@ -120,7 +120,7 @@ ROWS: dict[str, Row] = {
     ),
     "compile": Row(RUN, "Compile the step into one graph.", flags="--compile/--no-compile"),
     "steps_per_execution": Row(
-        RUN, "Steps between looks at the run; 0: 1, on a GPU with --compile up to 64."
+        RUN, "Steps launched at once; 0: 1, on a GPU with --compile up to 64."
     ),
     "device": Row(RUN, "auto, cpu, cuda, cuda:N or mps."),
     "dtype": Row(RUN, f"Of the matrix products: {', '.join(names.DTYPES)}."),
@@ -145,7 +145,7 @@ def recipe_option(panel: str) -> Any:
 
 def config_option(panel: str) -> Any:
     """What declares ``--config``."""
-    text = "TOML file of options; the command line goes before it."
+    text = "TOML file of options, which the command line overrides."
     return typer.Option(help=text, rich_help_panel=panel, show_default=False)
 
 

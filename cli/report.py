@@ -187,6 +187,8 @@ class Report(Observer):
         if members and not result.stopped:
             for line in population.report(plan, result):
                 self._say(line)
+        elif result.last and (refused := result.last[0].get("refused")):
+            self._say(f"{refused:,} of the last steps were not finite, and changed nothing.")
         self._say(f"  last grid: {result.run.sample_path(result.steps)}")
         if result.stopped:
             self._say(f"  resume: fgan train --resume {result.run.path}")

@@ -91,7 +91,8 @@ def train(
         point = None
         path = resuming.latest_like(resolved, run_dir) if resolved and resume else resume
         if path:
-            point = resuming.extend(resuming.find(Path(path)), given, override=override)
+            asked = resuming.with_file(given, config)
+            point = resuming.extend(resuming.find(Path(path)), asked, override=override)
             resolved = point.config
         assert resolved is not None
         plan = training.plan(resolved, report)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fgan import (
     checks,
-    compile,
     data,
     ema,
     losses,
@@ -25,6 +24,7 @@ from fgan import (
     rng,
     schedules,
     spectral,
+    toolchain,
 )
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
@@ -88,7 +88,7 @@ def check_device(config: TrainConfig) -> torch.device:
             "Use --dtype float32 or bfloat16.",
         )
     if config.compile:
-        compile.check_compiler(device)
+        toolchain.check_compiler(device)
     return device
 
 

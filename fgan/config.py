@@ -277,14 +277,22 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """Names and values, tuples as lists; of alternatives such as steps and epochs the one used."""
+    """Names and values, tuples as lists; of alternatives such as steps and epochs the one used.
+
+    Without ``disc_lr`` where that is ``lr``: who changes the one means both.
+    """
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     del values["epochs" if config.steps else "steps"]
     del values["seed" if config.seeds else "seeds"]
     if config.seeds:
         values["seeds"] = seeds_text(config.seeds)
-    values["sweep"] = {name: list(numbers) for name, numbers in config.sweep}
-    return {k: v for k, v in values.items() if v != {} and not (k == "disc_lr" and v == 0)}
+    # A list, for its order numbers the members.
+    values["sweep"] = [f"{name}={','.join(map(repr, numbers))}" for name, numbers in config.sweep]
+    if not config.sweep:
+        del values["sweep"]
+    if config.disc_lr == (0 if "lr" in dict(config.sweep) else config.lr):
+        del values["disc_lr"]
+    return values
 
 
 _ALTERNATIVES = (("steps", "epochs"), ("seeds", "seed"))

@@ -1,6 +1,6 @@
 """From samples to picture files.
 
-May import the ground. The one place that writes images.
+May import the ground. The one place that writes pictures of samples.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ import torch
 
 from fgan import assemble, pytree, rng, stepping
 from fgan.ahead import known
-from fgan.compile import HeadStart
+from fgan.checks import in_steps
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
 from fgan.errors import DeviceError
 from fgan.game import Game
+from fgan.toolchain import HeadStart
 from fgan.types import Key
 
 
@@ -72,6 +73,15 @@ def plan(
         gen_size=gen_size,
         disc_size=disc_size,
     )
+
+
+def flat_from(plan: Plan) -> int:
+    """The step from which on the learning rate is zero; 0 when there is none before the end."""
+    config = plan.config
+    if config.lr_schedule == "constant" or config.lr_end:
+        return 0
+    length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
+    return length if length < plan.steps else 0
 
 
 def make_batches(

@@ -111,7 +111,7 @@ def faces_mlp() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 28x28, MLP of one hidden layer", 5)
+@recipe("MNIST 28x28, MLP of one hidden layer", 2)
 def mnist_mlp_small() -> dict[str, Any]:
     """The smallest: the generator runs once a step and its fakes serve both players."""
     return _adam(3e-4) | {
@@ -129,7 +129,7 @@ def mnist_mlp_small() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 28x28 in [0, 1], MLP with batch norm", 11)
+@recipe("MNIST 28x28 in [0, 1], MLP with batch norm", 8)
 def mnist_mlp_batchnorm() -> dict[str, Any]:
     """Four normalised layers and a sigmoid; a learning rate of 1e-5 asks for patience.
 
@@ -154,7 +154,7 @@ def mnist_mlp_batchnorm() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 28x28, MLP with dropout in D")
+@recipe("MNIST 28x28, MLP with dropout in D", 3)
 def mnist_mlp_dropout() -> dict[str, Any]:
     """Dropout of 0.3 after each hidden layer of the discriminator."""
     return _adam(2e-4) | {
@@ -170,7 +170,7 @@ def mnist_mlp_dropout() -> dict[str, Any]:
     }
 
 
-@recipe("MNIST 64x64, DCGAN", 820)
+@recipe("MNIST 64x64, DCGAN", 760)
 def mnist_dcgan() -> dict[str, Any]:
     """DCGAN at its full width; both players see the same latents, in passes of their own.
 

@@ -60,8 +60,10 @@ class MetricsLog:
         self._checked = len(self._window)
         if not unchecked:
             return True
-        flags = [metrics.finite for metrics in unchecked]  # one, after every step on the CPU
-        return bool((torch.stack(flags) if len(flags) > 1 else flags[0]).all())
+        flags = [metrics.finite for metrics in unchecked]
+        if len(flags) == 1 and not flags[0].dim():  # after every step of one GAN on the CPU:
+            return bool(flags[0])  # `all`, with cold caches, would take longer than this
+        return bool(torch.stack(flags).all())
 
     def pending(self) -> Tensor:
         """What the next line will average so far, to be saved: [n, fields, ...], on the CPU.
@@ -146,6 +148,9 @@ class Pictures:
         count = 2048 if self._extent else config.grid
         if self._panels and not self._extent:
             count = max(1, min(count, 8, _PANEL_IMAGES // self._panels))
+        self._count = count
+        if config.sample_stats == "batch":  # of a few, the statistics would be others
+            count = max(count, config.batch_size)
         keys = self._key[: self._panels] if self._panels else self._key
         self._z = rng.normal(keys, (count, *gen.shape.input)).to(assemble.state_dtype(config))
 
@@ -159,17 +164,18 @@ class Pictures:
         path = self._out.sample_path(step)
         if not self._panels:
             fake = assemble.sample(self._config, self._gen, state.sampler, self._z, self._key)
-            images.save_png(self._picture(fake), path)
+            images.save_png(self._picture(fake[: self._count]), path)
             return path
         panels = []
         for i, z in enumerate(self._z):
             weights = pytree.index(state.sampler, i)
             fake = assemble.sample(self._config, self._gen, weights, z, self._key[i])
+            fake = fake[: self._count]
             size = min(512, _PANEL_PIXELS // images.columns(self._panels))
             panels.append(images.picture(fake, self._low, self._extent, len(fake), size))
         columns = images.columns(self._panels)
         if not self._extent:  # strips of images, about as many across as down
-            columns = max(1, round(math.sqrt(self._panels / len(self._z[0]))))
+            columns = max(1, round(math.sqrt(self._panels / self._count)))
         images.save_png(images.mosaic(panels, columns), path)
         return path
 

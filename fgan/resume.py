@@ -44,6 +44,7 @@ class Point:
     step: int
     rollbacks: int
     notes: tuple[str, ...]  # what the user should know
+    changed: tuple[str, ...] = ()  # options other than those it was begun with
 
 
 def find(path: Path) -> Point:
@@ -120,12 +121,33 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
             f"{_shown('sweep', point.config)} for --sweep.",
             "Begin another run for others.",
         )
+    if swept := [name for name in changed if name in dict(point.config.sweep)]:
+        raise ConfigError(
+            f"{option(swept[0])} is swept in this run: each member has its own.",
+            "Leave it out, or begin another run.",
+        )
     notes = point.notes
     for name in changed:
         note = f"{option(name)} is now {_shown(name, config)}"
         note += ": the last bits may differ." if name in _ROUNDING else "."
         notes = (*notes, note)
-    return replace(point, config=config, notes=notes)
+    if {"batch_size", "disc_steps"} & set(changed):
+        notes = (*notes, "images_seen and epoch count as if all steps had been of that size.")
+    others = tuple(name for name in changed if name not in _ROUNDING)
+    return replace(point, config=config, notes=notes, changed=others)
+
+
+def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """What the command line and a file of options say together of a run that goes on.
+
+    Of the file only what may always change: the rest has found the run.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    if file is None:
+        return asked
+    said = configs.read_toml(file)
+    free = [*_FREE, *(LENGTH if not asked.keys() & set(LENGTH) else ())]
+    return {name: said[name] for name in free if name in said} | asked
 
 
 def check_data(point: Point, now: Mapping[str, Any]) -> None:

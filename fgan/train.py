@@ -24,7 +24,7 @@ from fgan import resume as resuming
 from fgan.checks import every
 from fgan.config import TrainConfig
 from fgan.data import fingerprint, make_feed
-from fgan.errors import DiskError, DivergedError
+from fgan.errors import ConfigError, DiskError, DivergedError, RunError
 from fgan.planning import Plan, make_batches, out_of_memory
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
@@ -38,6 +38,7 @@ from fgan.stepping import (
     replays,
     with_options_of,
 )
+from fgan.validate import option
 
 MAX_ROLLBACKS = 3
 
@@ -129,7 +130,9 @@ def train(
 ) -> Result:
     """Carry out a plan, from its start or from a point of an earlier run; errors as `run`."""
     if point is not None and point.step >= plan.steps:
-        observer.noted(f"Run {point.run.path} is already at step {point.step}.")
+        observer.noted(
+            f"Run {point.run.path} is already at step {point.step}; more --steps make it longer."
+        )
         return Result(point.run, None, point.step, False)
     name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
     out = point.run if point else rundir.create(run_dir, name)
@@ -184,16 +187,29 @@ class _Loop:
         observer.started(plan, out)
         if point is not None:
             observer.noted(f"Resumed from {point.file}.")
+        if flat := planning.flat_from(plan):
+            observer.noted(
+                f"From step {flat} on the learning rate is zero (--lr-length, --lr-end)."
+            )
 
     def go_back(self, point: resuming.Point) -> None:
         """Take the state of a checkpoint; what was logged after it is forgotten."""
-        state = checkpoint.restore(point.saved, self.state, point.file)
+        try:
+            state = checkpoint.restore(point.saved, self.state, point.file)
+        except RunError as error:
+            if not point.changed:
+                raise
+            named = ", ".join(map(option, point.changed))
+            raise ConfigError(
+                f"What was trained cannot go on with another {named}: {error.problem}",
+                "Leave that out, or begin another run.",
+            ) from error
         self.state = with_options_of(state, self.state)  # which --override may have changed
         pending = point.saved.tensors.get(checkpoint.PENDING)
         self.log.resume(None if pending is None else pending.to(self.plan.device))
         self.out.cut_metrics(point.step)
         self.done = self.last_saved = point.step
-        self.rollbacks = point.rollbacks
+        self.rollbacks = 0 if point.changed else point.rollbacks
 
     def run(self) -> Result:
         """Until the end, a stop, or a failure."""
@@ -253,10 +269,12 @@ class _Loop:
         if last or _due(done, config.log_every):
             self.last = tuple(self.log.write(done))
             self.observer.logged(summary.overall(self.last))
-        if last or stopped or _due(done, config.sample_every):
-            self.observer.wrote(self.pictures.fakes(self.state, done))
-        if save:
-            self.save()
+        try:
+            if last or stopped or _due(done, config.sample_every):
+                self.observer.wrote(self.pictures.fakes(self.state, done))
+        finally:  # whatever drawing comes to, nothing that was trained is lost
+            if save:
+                self.save()
         return False
 
     def _save_due(self) -> bool:

@@ -134,6 +134,9 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
         checked["lr_schedule"] != "constant" or checked["lr_warmup"]
     ):
         problems.append("--order competitive is made for one --lr, not a schedule of it")
+    chosen = (checked["order"], checked["arch"], checked["dtype"])
+    if chosen == ("competitive", "dcgan", "bfloat16"):  # jvp loses autocast in convolutions
+        problems.append("--order competitive of --arch dcgan has no --dtype bfloat16")
     if checked["order"] != "alternating" and checked["disc_steps"] != 1:
         problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
     if checked["share_fakes"] and checked["same_z"]:
@@ -145,6 +148,8 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
                 for name in special
                 if name in given
             ]
+    if checked["arch"] == "mlp" and checked["batch_norm"] != "none" and checked["batch_size"] == 1:
+        problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
     if checked["arch"] == "dcgan" and checked["data"] in names.POINT_SETS:
         problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
     if checked["optimizer"] in names.WITHOUT_BETAS and "betas" in given:
@@ -158,6 +163,10 @@ def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
     if not seeds and not sweep:
         return []
     problems = members.conflicts(seeds, sweep, checked["optimizer"], checked["order"])
+    normalised = checked["arch"] == "dcgan" or checked["batch_norm"] != "none"
+    if checked["dtype"] == "bfloat16" and normalised and not checked["compile"]:
+        # torch's rule for batch normalisation under vmap wants one type.
+        problems.append("--dtype bfloat16 of a population with batch norm needs --compile")
     if checked["on_nonfinite"] == "rollback":
         problems.append("--on-nonfinite rollback would take every member back: use skip or halt")
     return problems

@@ -215,14 +215,20 @@ BAD = {
         """,
     ),
     **rows(
+        2,
+        """
+        train --resume points --steps 9 --dtype float64 --override : another --dtype: points
+        train --resume points --steps 9 --gen-hidden 9 --override : another --gen-hidden: points
+        train mnist --batch-size 1 --steps 1 : --batch-norm none
+        """,
+    ),
+    **rows(
         4,
         """
         train --resume absent : absent
         train --resume text.txt : text.txt
         train --resume folder : folder
         train --resume damaged : step-0000002.safetensors
-        train --resume points --steps 9 --dtype float64 --override : gen/params
-        train --resume points --steps 9 --gen-hidden 9 --override : gen/params
         train --resume system : arch
         train --resume module : optimizer
         train --resume wide : gen-hidden

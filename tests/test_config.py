@@ -23,7 +23,7 @@ CONFIGS = st.fixed_dictionaries(
         "optimizer": st.sampled_from(names.OPTIMIZERS),
         "lr": st.floats(1e-9, 10.0),
         "disc_lr": st.floats(1e-9, 10.0),
-        "batch_size": st.integers(1, 10**6),
+        "batch_size": st.integers(2, 10**6),
         "ema": st.floats(0, 0.9999),
         "seed": st.integers(0, 2**63 - 1),
         "compile": st.booleans(),
@@ -43,6 +43,38 @@ def test_config_to_file_to_config(tmp_path_factory, values, length):
     file = tmp_path_factory.mktemp("config") / "config.toml"
     file.write_text(config.to_toml(resolved), encoding="utf-8")
     assert config.resolve(file=file) == resolved
+
+
+def test_the_discriminators_rate_follows_where_it_is_not_given(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(config.to_toml(config.resolve(lr=0.5)), encoding="utf-8")
+    assert config.resolve(file=file).disc_lr == 0.5
+    assert config.resolve(file=file, lr=0.25).disc_lr == 0.25
+    assert config.resolve(file=file, sweep=["lr=0.25,0.5"]).disc_lr == 0  # each member's own
+    file.write_text(config.to_toml(config.resolve(lr=0.5, disc_lr=0.125)), encoding="utf-8")
+    assert config.resolve(file=file, lr=0.25).disc_lr == 0.125
+
+
+def test_batch_norm_of_one_example_is_refused():
+    with pytest.raises(ConfigError, match="--batch-norm none"):
+        config.resolve(batch_size=1)
+    for options in ({"batch_norm": "none"}, {"arch": "dcgan"}, {"data": "ring"}):
+        assert config.resolve(batch_size=1, **options).batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        ({"order": "competitive", "arch": "dcgan"}, {"arch": "mlp"}),
+        ({"seeds": "0-1"}, {"compile": True}),
+        ({"seeds": "0-1", "arch": "dcgan"}, {"compile": True}),
+    ],
+)
+def test_what_torch_cannot_do_in_bfloat16_is_refused(options, way_out):
+    with pytest.raises(ConfigError, match="bfloat16"):
+        config.resolve(options, dtype="bfloat16")
+    assert config.resolve(options).dtype == "float32"
+    assert config.resolve(options | way_out, dtype="bfloat16").dtype == "bfloat16"
 
 
 def test_names_agree_with_the_library():

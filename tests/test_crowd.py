@@ -142,8 +142,12 @@ def digest(run, step):
 @pytest.mark.parametrize("stop_at", [1, 5, 8])
 @pytest.mark.parametrize(
     "options",
-    [{"disc_steps": 2}, {"sweep": ["lr=1e-3,1e30"], "optimizer": "sgd"}],
-    ids=["plain", "one diverges"],
+    [
+        {"disc_steps": 2},
+        {"sweep": ["lr=1e-3,1e30"], "optimizer": "sgd"},
+        {"sweep": ["lr=1e-3,3e-3", "disc_lr=1e-3,1e-2", "b1=0,0.5"]},  # not by the alphabet
+    ],
+    ids=["plain", "one diverges", "three sweeps"],
 )
 def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
     whole = go(seeds="0-2", **options)
@@ -180,12 +184,18 @@ def test_other_members_are_refused(go):
 
 
 def test_an_overridden_learning_rate_counts(go):
-    run = go(lr=0.25).run
-    point = resuming.extend(resuming.find(run.path), {"lr": 0.5, "steps": 14}, override=True)
-    result = train.train(planning.plan(point.config), train.Observer(), point=point)
-    for player in (result.state.gen, result.state.disc):
-        expected = 0.5 if player is result.state.gen else 0.25  # --disc-lr was resolved then
-        assert optim.hyperparameters(player.opt_state)["learning_rate"] == expected
+    for begun, expected in (({}, (0.5, 0.5)), ({"disc_lr": 0.125}, (0.5, 0.125))):
+        run = go(lr=0.25, **begun).run
+        point = resuming.extend(resuming.find(run.path), {"lr": 0.5, "steps": 14}, override=True)
+        state = train.train(planning.plan(point.config), train.Observer(), point=point).state
+        for player, rate in zip((state.gen, state.disc), expected, strict=True):
+            assert optim.hyperparameters(player.opt_state)["learning_rate"] == rate
+
+
+def test_a_swept_learning_rate_is_not_overridden(go):
+    point = resuming.find(go(seeds="0-1", sweep=["lr=0.1,0.2"]).run.path)
+    with pytest.raises(ConfigError, match="--lr is swept"):
+        resuming.extend(point, {"lr": 0.5, "steps": 14}, override=True)
 
 
 # Members that are not finite

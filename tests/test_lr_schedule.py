@@ -191,3 +191,63 @@ def test_a_scheduled_step_is_the_step_at_other_rates():
     after = fgan.scheduled(torch.func.vmap(step), factor)
     reals = torch.stack([real_batch(game, 0), real_batch(game, 1)])
     assert_same(before(states, reals, draws)[0], after(states, reals, draws)[0])
+
+
+def by_name(rules):
+    """Each parameter with the rule of its name's ending: ``optax.multi_transform`` in small."""
+
+    def some(tree, end):
+        return {name: leaf for name, leaf in tree.items() if name.endswith(end)}
+
+    def init(params):
+        return tuple(rule.init(some(params, end)) for end, rule in rules.items())
+
+    def update(grads, states, params):
+        updates, new = {}, []
+        for (end, rule), state in zip(rules.items(), states, strict=True):
+            own, state = rule.update(some(grads, end), state, some(params, end))
+            updates |= own
+            new.append(state)
+        return {name: updates[name] for name in params}, tuple(new)
+
+    return optim.Optimizer(init, update)
+
+
+def two_rates(factor=1.0):
+    return by_name({"weight": optim.adam(1e-3 * factor), "bias": optim.sgd(1e-1 * factor)})
+
+
+def test_several_learning_rates_are_each_scaled():
+    """As if each had been given scaled, and in the state each is what it was."""
+    game = small_game(gen_opt=two_rates(), disc_opt=two_rates())
+    slower = small_game(gen_opt=two_rates(0.25), disc_opt=two_rates(0.25))
+    key = fgan.rng.key(3)
+    start = fgan.init_state(game, key, dtype=torch.float64)
+    draws = fgan.make_draws(game, key, 0, BATCH, dtype=torch.float64)
+    real = real_batch(game, dtype=torch.float64)
+
+    plain, _ = fgan.make_step(game)(start, real, draws)
+    same, _ = fgan.scheduled(fgan.make_step(game), schedules.constant(1.0))(start, real, draws)
+    assert_same(same, plain)
+
+    step = fgan.scheduled(fgan.make_step(game), schedules.constant(0.25))
+    scaled, _ = step(start, real, draws)
+    begin = fgan.init_state(slower, key, dtype=torch.float64)
+    expected, _ = fgan.make_step(slower)(begin, real, draws)
+    for name in ("gen", "disc"):
+        found, wanted = getattr(scaled, name), getattr(expected, name)
+        assert_near(found.params, wanted.params, atol=1e-14)
+        rates = [own["learning_rate"] for own in optim.hypers(found.opt_state) if len(own) == 1]
+        assert [rate.item() for rate in rates] == [1e-3, 1e-1]
+
+
+def test_an_optimizer_without_a_learning_rate_has_none_to_schedule():
+    still = optim.Optimizer(
+        init=lambda params: {"seen": pytree.map(torch.zeros_like, params)},
+        update=lambda grads, state, params: (grads, state),
+    )
+    game = small_game(disc_opt=still)
+    key = fgan.rng.key(3)
+    step = fgan.scheduled(fgan.make_step(game), schedules.constant(1.0))
+    with pytest.raises(KeyError, match="learning_rate"):
+        step(fgan.init_state(game, key), real_batch(game), fgan.make_draws(game, key, 0, BATCH))

@@ -132,6 +132,60 @@ def test_halt_keeps_the_last_finite_state(tmp_path):
     assert str(newest.path) in caught.value.problem
 
 
+def test_a_lower_rate_may_go_back_three_times_again(tmp_path):
+    with pytest.raises(DivergedError):
+        train.run(diverging(on_nonfinite="rollback"), run_dir=tmp_path / "run")
+    point = resume.find(tmp_path / "run")
+    assert point.rollbacks == 3
+    notes = Listener()
+    point = resume.extend(point, {"lr": 29.0}, override=True)
+    with pytest.raises(DivergedError):
+        train.train(train.plan(point.config), notes, point=point)
+    assert len([note for note in notes.notes if "back to step" in note]) == 3
+
+
+def test_what_the_state_cannot_follow_is_named(tmp_path):
+    train.run(settings(steps=2), run_dir=tmp_path / "run")
+    for change in ({"optimizer": "sgd"}, {"z_dim": 5}, {"ema": 0.0}):
+        asked = {**change, "steps": 4}
+        point = resume.extend(resume.find(tmp_path / "run"), asked, override=True)
+        (name,) = change
+        with pytest.raises(ConfigError, match=f"another --{name.replace('_', '-')}"):
+            train.train(train.plan(point.config), train.Observer(), point=point)
+
+
+def test_a_file_of_options_says_how_long(tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('data = "ring"\nsteps = 40\nlr = 0.5\nkeep = 3\n')
+    assert resume.with_file({"lr": None}, file) == {"steps": 40, "keep": 3}
+    assert resume.with_file({"epochs": 2.0, "keep": 1}, file) == {"epochs": 2.0, "keep": 1}
+    assert resume.with_file({"epochs": 2.0, "lr": None}, None) == {"epochs": 2.0}
+
+
+def test_steps_after_the_schedule_are_said(tmp_path):
+    notes = Listener()
+    options = {"lr_schedule": "cosine", "steps": 4}
+    train.run(settings(**options), notes, run_dir=tmp_path / "run")
+    assert not notes.notes
+    point = resume.extend(resume.find(tmp_path / "run"), {"steps": 6})
+    train.train(train.plan(point.config), notes, point=point)
+    assert any("From step 4 on the learning rate is zero" in note for note in notes.notes)
+    notes = Listener()
+    again = settings(**options | {"steps": 6, "lr_length": 4, "lr_end": 0.1})
+    train.run(again, notes, run_dir=tmp_path / "other")
+    assert not notes.notes
+
+
+def test_a_picture_that_fails_loses_nothing(tmp_path, monkeypatch):
+    def fails(*args):
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr(train.Pictures, "fakes", fails)
+    with pytest.raises(RuntimeError, match="no picture"):
+        train.run(settings(steps=3), run_dir=tmp_path / "run")
+    assert resume.find(tmp_path / "run").step == 3
+
+
 def test_skip_goes_on(tmp_path):
     result = train.run(diverging(on_nonfinite="skip"), run_dir=tmp_path / "run")
     assert result.steps == 60

@@ -184,6 +184,19 @@ def test_samples_depend_on_seed_and_index_alone(tmp_path):
     assert not torch.equal(sample.sample(run.path, 7, seed=6), many[:7])
 
 
+def test_samples_of_batch_statistics_too(tmp_path):
+    """A batch is normalised whole, however few are asked for or drawn."""
+    options = {**TINY, "data": "mnist", "batch_norm": "all", "sample_stats": "batch"}
+    for who in ({}, {"seeds": "0-1"}):
+        point = config.resolve(options, steps=2, batch_size=8, grid=1, **who)
+        result = train.run(point, run_dir=tmp_path / f"run{len(who)}")
+        assert result.run.sample_path(2).exists()
+        which = {"member": 0} if who else {}
+        few, more = (sample.sample(result.run.path, num=n, **which) for n in (1, 257))
+        assert len(more) == 257
+        assert_same(more[:1], few)
+
+
 def test_samples_come_from_the_average(tmp_path):
     result = train.run(tiny(), run_dir=tmp_path / "r")
     game = train.plan(tiny()).game

@@ -1,7 +1,7 @@
 """Data sets by name, from files in torchvision's layout; downloaded where there are none.
 
-torchvision knows the addresses and the checksums; it is imported here alone, and late,
-because that takes a second.
+torchvision knows the addresses and the checksums; it is imported late, because that takes a
+second.
 """
 
 from __future__ import annotations
