@@ -2,9 +2,9 @@
 
 The tutorial: a data set that returns one PIL image after another, ``ToTensor`` and
 ``Normalize`` of torchvision, a ``DataLoader`` that shuffles, and the imperative loop of
-`fgan.bench.imperative`. The trainer: all of ``fgan train`` with the same configuration, with its
-metrics, checks, logging, grids and checkpoints at their default intervals. Both see MNIST in
-batches of the same size, and are timed after their first steps, in turn.
+`fgan.bench.imperative`. The trainer: ``fgan train`` with the same configuration, its metrics,
+checks and logging. Both see MNIST in batches of the same size, and are timed after their first
+steps, in turn. (The run is too short for a grid or a checkpoint: trainer_overhead.py has those.)
 
     python benchmarks/end_to_end.py --json
 """
@@ -33,7 +33,7 @@ from fgan.bench.problem import make_problem
 
 # By name, a recipe or the defaults, and what differs from it.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("", TUTORIAL),
+    "tutorial": ("", TUTORIAL),
     "mnist-mlp-small": ("mnist-mlp-small", {}),
     "mnist-mlp-batchnorm": ("mnist-mlp-batchnorm", {}),
 }

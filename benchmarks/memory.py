@@ -22,7 +22,7 @@ from fgan.bench import TUTORIAL, alone
 from fgan.bench.problem import make_problem
 
 PROGRAMS = ("imperative", "eager", "compiled", "compiled-donated")
-CASES = {"default": "", "mnist-dcgan": "mnist-dcgan"}
+CASES = {"tutorial": "", "mnist-dcgan": "mnist-dcgan"}
 
 
 def measure(cases: list[str], names: tuple[str, ...], given: dict[str, Any]) -> Found:
@@ -67,7 +67,7 @@ def main() -> None:
     names = PROGRAMS
     given: dict[str, Any] = {"device": args.device, "threads": args.threads}
     if args.tiny:
-        args.cases, names = "default", ("imperative", "eager")
+        args.cases, names = "tutorial", ("imperative", "eager")
         given |= {"gen_hidden": (4,), "disc_hidden": (4,)}
     study.finish(args, measure(args.cases.split(","), names, given), table)
 

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from step_time import machine
 from torch import Tensor
 
 import fgan
@@ -42,6 +41,7 @@ from fgan import (
     rng,
     schedules,
 )
+from fgan.bench.machine import facts
 from fgan.data import Batches
 from fgan.data.toy import GRID_STD, grid_modes, grid_points
 from fgan.losses import GanLoss
@@ -191,7 +191,7 @@ def main() -> None:
             panels(samples, args.out / f"modes-{name.replace(' ', '-').lower()}.png")
     if args.out is not None:
         settings = {k: v for k, v in vars(args).items() if k not in ("out", "threads", "games")}
-        about = {"machine": machine(torch.device("cpu")), "settings": settings, "games": results}
+        about = {"machine": facts(torch.device("cpu")), "settings": settings, "games": results}
         (args.out / "modes.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 

@@ -9,23 +9,21 @@ Small MLP GANs on the ring of eight Gaussians, float32, Adam. Three programs tra
 All draw their latents inside the timed region; the batch of reals is given. Times are
 interleaved, repeat by repeat; the table has the medians, in microseconds per member and step.
 
-    python benchmarks/population.py --json > benchmarks/results/population.json
+    python benchmarks/population.py --json
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import statistics
-import time
 from collections.abc import Callable
 
+import study
 import torch
-from step_time import machine
+from study import Found, digits, markdown, ratio_text
 from torch import nn
 
 from fgan import assemble, pytree
+from fgan.bench import timing
 from fgan.bench.functional import make_taker
 from fgan.config import TrainConfig, resolve
 from fgan.data import ring_points
@@ -138,44 +136,25 @@ PROGRAMS = {
 }
 
 
-def seconds_of(program: Program, count: int) -> float:
-    begun = time.perf_counter()
-    program(count)
-    return (time.perf_counter() - begun) / count
-
-
-def measure(members: int, device: torch.device, repeats: int, seconds: float) -> dict[str, object]:
-    """Median microseconds per member and step; how much quicker together is than each."""
+def measure(members: int, device: torch.device, repeats: int, seconds: float) -> Found:
+    """Microseconds per member and step; how much quicker together is than each."""
     real = ring_points().examples[:BATCH].to(device)
     programs = {name: make(members, real) for name, make in PROGRAMS.items()}
-    counts = {}
-    for name, program in programs.items():
-        seconds_of(program, 3)  # compiles
-        counts[name] = max(1, int(seconds / seconds_of(program, 2)))
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            times[name].append(seconds_of(program, counts[name]) / members * 1e6)
-    us = {name: round(statistics.median(t), 1) for name, t in times.items()}
-    compiled = us.pop("compiled, in turn")
-    speedup, spread = ratio(times["one after another"], times["together"])
-    over_compiled, spread_over_compiled = ratio(times["compiled, in turn"], times["together"])
+    for program in programs.values():
+        program(3)  # compiles
+    times = timing.interleave(programs, repeats=repeats, seconds=seconds).seconds
     return {
         "members": members,
         "parameters": num_parameters(),
-        "microseconds": us,
-        "speedup": speedup,
-        "spread": spread,
-        "compiled_in_turn_microseconds": compiled,
-        "speedup_over_compiled": over_compiled,
-        "spread_over_compiled": spread_over_compiled,
+        "microseconds": {
+            name: timing.spread(times[name]).median / members * 1e6 for name in programs
+        },
+        "speedup_over": {
+            name: timing.ratio(times[name], times["together"])._asdict()
+            for name in programs
+            if name != "together"
+        },
     }
-
-
-def ratio(of: list[float], to: list[float]) -> tuple[float, list[float]]:
-    """The median of the repeats' ratios, and the least and the largest."""
-    ratios = [a / b for a, b in zip(of, to, strict=True)]
-    return round(statistics.median(ratios), 2), [round(min(ratios), 2), round(max(ratios), 2)]
 
 
 def num_parameters() -> int:
@@ -185,31 +164,36 @@ def num_parameters() -> int:
     return pytree.size(init_train_state(game, config, make_key(config, "cpu")).gen.params)
 
 
+def table(found: Found) -> str:
+    others = [name for name in PROGRAMS if name != "together"]
+    rows = []
+    for row in found["rows"]:
+        cells = [row["members"], digits(row["microseconds"]["together"])]
+        for name in others:
+            cells.append(digits(row["microseconds"][name]))
+            cells.append(ratio_text(row["speedup_over"][name]))
+        rows.append(cells)
+    columns = ["members", "together"]
+    for name in others:
+        columns += [name, "ratio (95 %)"]
+    return "Microseconds per member and step.\n\n" + markdown(columns, rows)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = study.parser(__doc__)
     parser.add_argument("--members", default="1,4,16,64,256", help="sizes, with commas")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each program and repeat")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    device = torch.device(args.device)
+    if args.tiny:
+        args.members, args.repeats, args.seconds = "1,2", 3, 0.01
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     rows = []
-    if not args.json:
-        print(machine(device))
-        print("microseconds per member and step; x: how many times as long as together")
-        print(f"{'members':>8}{'together':>12}{'one by one':>12}{'x':>8}{'compiled':>12}{'x':>8}")
     for members in args.members.split(","):
-        row = measure(int(members), device, args.repeats, args.seconds)
-        rows.append(row)
-        us = row["microseconds"]
-        assert isinstance(us, dict)
-        if not args.json:
-            numbers = "".join(f"{value:12}" for value in us.values()) + f"{row['speedup']:8}"
-            numbers += f"{row['compiled_in_turn_microseconds']:12}{row['speedup_over_compiled']:8}"
-            print(f"{members:>8}{numbers}", flush=True)
-    if args.json:
-        print(json.dumps({"machine": machine(device), "batch_size": BATCH, "rows": rows}, indent=2))
+        study.say(f"{members} members")
+        device = torch.device(args.device)
+        rows.append(measure(int(members), device, args.repeats, args.seconds))
+    study.finish(args, {"batch_size": BATCH, "rows": rows}, table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How do a step's time and memory grow with the batch, the width and the image?
 
-From the default MLP GAN (batch 128, two hidden layers, 28 pixels a side), one of the three is
+From the default MLPs in the tutorials' game (batch 64, 28 pixels a side), one of the three is
 changed at a time, and the imperative loop is compared with the compiled step, interleaved. The
 memory is that of tensors which a step holds at its worst moment above what there was before it:
 activations, gradients, temporaries.
@@ -19,7 +19,7 @@ import study
 from study import Found, digits, markdown, mebibytes, ratio_text
 
 from fgan import config, pytree
-from fgan.bench import TUTORIAL, timing, worker
+from fgan.bench import TUTORIAL, processes, timing
 from fgan.bench.problem import make_problem
 
 PROGRAMS = ("imperative", "compiled-donated")
@@ -39,7 +39,7 @@ def settings(axis: str, value: int) -> dict[str, Any]:
 
 def point(whole: config.TrainConfig, names: tuple[str, ...], repeats: int, seconds: float) -> Found:
     problem = make_problem(whole)
-    with worker.started(names, whole) as made:
+    with processes.started(names, whole) as made:
         runs: dict[str, timing.Run] = {name: each.run for name, each in made.items()}
         rounds = timing.interleave(runs, repeats=repeats, seconds=seconds)
         held = {name: each.held() for name, each in made.items()}

@@ -1,7 +1,7 @@
 """How much faster is the compiled step than the loop a tutorial reader writes?
 
-Times the programs of `fgan.bench` for the networks and batches of the five recipes, all
-programs of a recipe interleaved in one process:
+Times the programs of `fgan.bench` for the networks and batches of the five recipes, the programs
+of a recipe in turns, each in a process of its own:
 
     imperative         nn.Module, backward(), torch.optim.Adam
     eager              the pure step as it is
@@ -26,7 +26,6 @@ from study import Found, digits, markdown, ratio_text
 from fgan import recipes
 from fgan.bench import parse_names
 from fgan.bench.compare import compare
-from fgan.bench.machine import facts as machine  # noqa: F401  (for the other studies)
 
 PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax"
 ON_A_GPU = "replayed"

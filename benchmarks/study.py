@@ -15,10 +15,18 @@ from fgan.bench.machine import facts
 Found = dict[str, Any]
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """With the options that every study has."""
+def parser(doc: str | None, *, cpu: bool = False) -> argparse.ArgumentParser:
+    """With the options that every study has.
+
+    Args:
+        doc: of the study; its first line is the question.
+        cpu: whether that is about the CPU alone.
+    """
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    if cpu:
+        made.set_defaults(device="cpu")
+    else:
+        made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     made.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
     made.add_argument("--tiny", action="store_true", help="in seconds, to see that it works")
     made.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -4,37 +4,45 @@ Times, in turn, three loops over the same steps:
 
 - bare: the compiled step on fixed inputs;
 - fed: the step on the batches and the draws of a run, which any loop has to get;
-- whole: ``fgan train`` with the same configuration: finiteness looked at after each step,
-  metrics, the live bar (drawn to a terminal of its own size in memory), and grids and
-  checkpoints at their default intervals.
+- whole: ``fgan train`` with the same configuration: finiteness looked at after each step, lines of
+  metrics, the live bar (drawn to a terminal of its own size in memory), and at the end, if not
+  before, a grid and a checkpoint.
 
-    python benchmarks/trainer_overhead.py --json > benchmarks/results/trainer_overhead.json
+Programs that take turns differ by more than that costs. So within the whole run it is also counted
+how long its thread was in calls that write lines, grids and checkpoints or tell the bar, and how
+long in all that is no step, batch or draws. Lines, grids and checkpoints come at their default
+intervals and at the end: more often, in a run this short, than in a long one.
+
+    python benchmarks/trainer_overhead.py --json
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import functools
 import io
-import json
-import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-import torch
+import study
 from fgan_cli import report
 from rich.console import Console
+from study import Found, digits, markdown, ratio_text
 
-from fgan import config, planning, recipes, stepping, train
-from fgan.bench.machine import facts as machine
+from fgan import checkpoint, config, planning, recipes, stepping, train
+from fgan.bench import timing
 from fgan.data import make_feed
+from fgan.record import MetricsLog, Pictures
 
 # By name, how many steps are timed: some seconds of them.
 CASES = {"default": 600, "mnist-mlp-small": 3000}
 
 
-def resolve(name: str, steps: int) -> config.TrainConfig:
-    given = {"compile": True, "steps": steps}
+def resolve(name: str, given: dict[str, Any]) -> config.TrainConfig:
     if name == "default":
         return config.resolve(given)
     # A recipe writes when its tutorial does; here everything comes at the default intervals.
@@ -44,7 +52,7 @@ def resolve(name: str, steps: int) -> config.TrainConfig:
 
 
 def loop(settings: config.TrainConfig, steps: int, fed: bool) -> float:
-    """Milliseconds of one compiled step on its batch and its draws, or always on the first's."""
+    """Seconds of one compiled step on its batch and its draws, or always on the first's."""
     plan = train.plan(settings)
     key = stepping.make_key(settings, plan.device)
     state = stepping.init_train_state(plan.game, settings, key)
@@ -59,69 +67,141 @@ def loop(settings: config.TrainConfig, steps: int, fed: bool) -> float:
             raw, draws = (feed(t), draw(t)) if fed else first
             state, metrics = made(t)(state, raw, draws)
         metrics.finite.item()
-        return (time.perf_counter() - begun) / steps * 1e3
+        return (time.perf_counter() - begun) / steps
 
 
-def whole(settings: config.TrainConfig) -> float:
-    """Milliseconds of one step of a run, from the second step's end to the last one's."""
+class Stopwatch:
+    """Sums up how long the calls of some functions took; none may call another of them."""
+
+    seconds = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - begun
+
+        return call
+
+    @contextlib.contextmanager
+    def watching(self, *methods: tuple[Any, str]) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for owner, name in methods:
+                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name))))
+            yield
+
+
+def whole(settings: config.TrainConfig) -> dict[str, float]:
+    """Seconds of one step of a run, from the second step's end to the last checkpoint.
+
+    Returns:
+        ``whole``; of that ``written`` in lines, grids, checkpoints and the bar, and ``between``
+        in everything but step, batch and draws.
+    """
+    stepped, written = Stopwatch(), Stopwatch()
 
     class Timed(report.Report):
         begun = ended = 0.0
 
         def advanced(self, step: int) -> None:
             super().advanced(step)
-            self.ended = time.perf_counter()
             if step == 2:  # the grid of reals, drawn once after the first, imports torchvision
-                self.begun = self.ended
+                self.begun = time.perf_counter()
+                stepped.seconds = written.seconds = 0.0
 
-    report._console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with tempfile.TemporaryDirectory() as folder, Timed(quiet=False) as observer:
+        def wrote(self, path: Path) -> None:
+            super().wrote(path)
+            self.ended = time.perf_counter()
+
+    def make_advance(*args: Any, **kwargs: Any) -> stepping.Advance:
+        return stepped.timed(stepping.make_advance(*args, **kwargs))
+
+    writing = (
+        (MetricsLog, "write"), (Pictures, "fakes"),
+        (checkpoint, "save"), (train.RunDir, "forget_old"),
+        (Timed, "advanced"), (Timed, "logged"), (Timed, "wrote"), (Timed, "stop_requested"),
+    )  # fmt: skip
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with (
+        patch.object(report, "_console", terminal),
+        patch.object(train, "make_advance", make_advance),
+        written.watching(*writing),
+        tempfile.TemporaryDirectory() as folder,
+        Timed(quiet=False) as observer,
+    ):
         result = train.train(train.plan(settings), observer, Path(folder) / "run")
-    return (observer.ended - observer.begun) / (result.steps - 2) * 1e3
+    took, steps = observer.ended - observer.begun, result.steps - 2
+    return {
+        "whole": took / steps,
+        "written": written.seconds / steps,
+        "between": (took - stepped.seconds) / steps,
+    }
 
 
-def ratios(times: list[dict[str, float]], above: str, below: str) -> dict[str, object]:
-    each = [round(t[above] / t[below], 3) for t in times]
-    return {"median": round(statistics.median(each), 3), "each": each}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=0, help="0: as many as take some seconds")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    cases = {}
-    for name in args.cases.split(","):
-        steps = args.steps or CASES[name]
-        settings = resolve(name, steps)
-        times = [
+def measure(cases: dict[str, int], repeats: int, given: dict[str, Any]) -> Found:
+    found = {}
+    for name, steps in cases.items():
+        study.say(name)
+        settings = resolve(name, {**given, "steps": steps})
+        rounds = [
             {
                 "bare": loop(settings, steps, fed=False),
                 "fed": loop(settings, steps, fed=True),
-                "whole": whole(settings),
+                **whole(settings),
             }
-            for _ in range(args.repeats)
+            for _ in range(repeats)
         ]
-        cases[name] = (
-            {"steps": steps}
-            | {
-                f"{each}_ms": round(statistics.median(t[each] for t in times), 3)
-                for each in times[0]
-            }
-            | {
-                f"{above}_over_{below}": ratios(times, above, below)
-                for above, below in (("fed", "bare"), ("whole", "fed"))
-            }
+        seconds = {part: [each[part] for each in rounds] for part in rounds[0]}
+        found[name] = {
+            "steps": steps,
+            "milliseconds": {part: 1e3 * timing.spread(s).median for part, s in seconds.items()},
+            "ratios": {
+                f"{above} over {below}": timing.ratio(seconds[above], seconds[below])._asdict()
+                for above, below in (
+                    ("fed", "bare"), ("whole", "fed"), ("written", "whole"), ("between", "whole"),
+                )
+            },
+        }  # fmt: skip
+    return {"cases": found}
+
+
+def table(found: Found) -> str:
+    rows = []
+    for name, case in found["cases"].items():
+        ms, ratios = case["milliseconds"], case["ratios"]
+        rows.append(
+            (
+                f"`{name}`",
+                digits(ms["bare"]),
+                f"{digits(ms['fed'])}, {ratio_text(ratios['fed over bare'])}",
+                f"{digits(ms['whole'])}, {ratio_text(ratios['whole over fed'])}",
+                f"{100 * ratios['written over whole']['median']:.1f} %",
+                f"{100 * ratios['between over whole']['median']:.1f} %",
+            )
         )
-    found = {"machine": machine(torch.device("cpu")), "cases": cases}
-    if args.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(found["machine"])
-    for name, case in cases.items():
-        print(name, case)
+    columns = [
+        "configuration", "bare step", "with its batch and draws", "fgan train",
+        "of it lines, grids, checkpoints, bar", "of it all but step, batch, draws",
+    ]  # fmt: skip
+    return "Milliseconds per step, and times the column before (95 %).\n\n" + markdown(
+        columns, rows
+    )
+
+
+def main() -> None:
+    parser = study.parser(__doc__)
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0, help="0: as many as take some seconds")
+    args = parser.parse_args()
+    if args.tiny:
+        args.cases, args.repeats, args.steps = "mnist-mlp-small", 3, 20
+    given = {"compile": not args.tiny, "device": args.device, "threads": args.threads}
+    cases = {name: args.steps or CASES[name] for name in args.cases.split(",")}
+    study.finish(args, measure(cases, args.repeats, given), table)
 
 
 if __name__ == "__main__":
