@@ -73,7 +73,8 @@ class Game:
 
     Raises:
         ValueError: for a value out of range, networks that do not fit together, two
-            penalties of one name, or several discriminator steps in an order that is not alternating.
+            penalties of one name, or several discriminator steps in another order than
+            alternating.
     """
 
     gen: Model
