@@ -1,8 +1,9 @@
 """Values that change with time: pure functions of a count.
 
 A schedule takes the number of steps done (or of images seen, or whatever its lengths were
-given in) as a tensor of any shape and returns a value of that shape: a learning rate, a
-standard deviation, a weight. Time is an input like any other, so nothing is compiled again:
+given in), a number or a tensor of any shape, and returns a tensor of that shape: a learning
+rate, a standard deviation, a weight. Time is an input like any other, so nothing is compiled
+again:
 
     factor = schedules.warmup(schedules.cosine(1.0, 0.0, num_steps=10_000), num_steps=500)
     step = fgan.scheduled(fgan.make_step(game), factor)  # both learning rates, times the factor
@@ -17,19 +18,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-Schedule: TypeAlias = Callable[[Tensor], Tensor]  # count [...] -> value [...]
+Schedule: TypeAlias = Callable[[Any], Tensor]  # count, a number or [...] -> value of its shape
 
 
-def _count(step: Tensor) -> Tensor:
+def _count(step: Tensor | float) -> Tensor:
+    step = torch.as_tensor(step)
     return step if step.is_floating_point() else step.to(torch.float32)
 
 
-def _progress(step: Tensor, num_steps: int) -> Tensor:
+def _progress(step: Tensor | float, num_steps: int) -> Tensor:
     """From 0 at step 0 to 1 at ``num_steps``, and 1 ever after."""
     return (_count(step) / num_steps).clamp(0, 1)
 
@@ -42,7 +44,7 @@ def _check(num_steps: int) -> None:
 def constant(value: float) -> Schedule:
     """``value`` at all times.
 
-    >>> constant(0.5)(torch.tensor(7))
+    >>> constant(0.5)(7)
     tensor(0.5000)
     """
     return lambda step: torch.full_like(_count(step), value)
@@ -98,7 +100,7 @@ def step(value: float, every: int, factor: float = 0.1) -> Schedule:
         raise ValueError(f"the factor is positive, not {factor}")
 
     def schedule(step: Tensor) -> Tensor:
-        times = _count(torch.div(step, every, rounding_mode="floor"))
+        times = _count(torch.div(torch.as_tensor(step), every, rounding_mode="floor"))
         return value * torch.pow(factor, times)
 
     return schedule

@@ -528,6 +528,12 @@ def test_values_missing_on_the_meta_device(build, expected):
     assert torch.equal(out, torch.tensor([expected]))
 
 
+@pytest.mark.parametrize("build", [lambda: nn.GRU(3, 2), lambda: nn.RNN(3, 2)])
+def test_a_module_that_gives_several_tensors_is_refused(build):
+    with pytest.raises(ValueError, match="gives a tuple: a model gives one tensor"):
+        from_module(build, input_shape=(3,))
+
+
 def test_errors_of_the_function_itself_are_left_alone():
     def build():
         raise RuntimeError("no such network")

@@ -113,6 +113,20 @@ def test_large_counts_of_steps_are_exact():
     assert schedule(torch.stack([late, late + 1])).tolist() == [2.0**-9, 2.0**-10]
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.constant(0.5),
+        schedules.linear(1.0, 0.0, 7),
+        schedules.cosine(1.0, 0.0, 7),
+        schedules.step(1.0, every=2),
+        schedules.in_images(schedules.warmup(schedules.cosine(1.0, 0.0, 70), 30), 8),
+    ],
+)
+def test_a_count_may_be_a_number(schedule):
+    assert torch.equal(schedule(3), schedule(torch.tensor(3)))
+
+
 def test_in_images():
     by_images = schedules.linear(1.0, 0.0, 640)
     by_steps = schedules.in_images(by_images, batch_size=64)

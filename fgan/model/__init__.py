@@ -1,0 +1,19 @@
+"""A player's network as a pair of pure functions.
+
+``init`` makes parameters and buffers from a key; ``apply`` computes the output from
+them. Any pair of functions of that shape is a `Model`; `from_module` makes one of any
+``torch.nn.Module``.
+
+What a module does by side effect becomes a value here: running statistics are returned
+as new buffers, and dropout takes its uniform noise as an argument.
+
+May import the ground (types, rng). Must not touch files.
+"""
+
+from fgan.model.base import NO_NOISE, Apply, Model, Shape, autocast, channels_last
+from fgan.model.dropout import Dropout
+from fgan.model.modules import from_module
+
+__all__ = [
+    "NO_NOISE", "Apply", "Dropout", "Model", "Shape", "autocast", "channels_last", "from_module",
+]  # fmt: skip

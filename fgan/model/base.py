@@ -1,0 +1,117 @@
+"""The pair of functions, and what may be wrapped around any such pair.
+
+May import the ground (types). Must not touch files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fgan.types import Buffers, Key, Noise, Params
+
+NO_NOISE: Noise = {}
+
+
+class Apply(Protocol):
+    """``(params, buffers, x, *, noise, train) -> (out, buffers)``, pure."""
+
+    def __call__(
+        self,
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]: ...
+
+
+class Shape(NamedTuple):
+    """What a model maps to what, without the batch dimension."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as pure functions.
+
+    Attributes:
+        init: key -> (params, buffers), float32 on the CPU.
+        apply: (params, buffers, x [B, *shape.input], *, noise, train) ->
+            (out [B, *shape.output], new buffers). In training every layer behaves as in
+            ``nn.Module.train()``; otherwise as in ``eval()``, buffers returned unchanged.
+        shape: of one input and one output.
+        noise_shapes: for each stochastic layer, by name, the shape of its noise for one
+            example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
+        batch_stats: whether the output for one example depends on the others of its
+            batch in training (batch normalisation). A discriminator with batch
+            statistics sees real and fake batches apart.
+        unaveraged: of a moving average of the weights: (averaged params, its last buffers, the
+            present buffers) -> those buffers that are no averages, as running statistics are.
+    """
+
+    init: Callable[[Key], tuple[Params, Buffers]]
+    apply: Apply
+    shape: Shape
+    noise_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    batch_stats: bool = False
+    unaveraged: Callable[[Params, Buffers, Buffers], Buffers] = lambda params, last, present: {}
+
+
+def autocast(model: Model, dtype: torch.dtype) -> Model:
+    """The same model computing its matrix products in ``dtype``; everything kept stays as it is.
+
+    Parameters, buffers, inputs and outputs keep their types; the output is cast back to
+    the type of the input, so that losses are computed in it.
+    """
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]:
+        with torch.autocast(x.device.type, dtype=dtype):
+            out, buffers = model.apply(params, buffers, x, noise=noise, train=train)
+        return out.to(x.dtype), buffers
+
+    return replace(model, apply=apply)
+
+
+def channels_last(model: Model) -> Model:
+    """The same model of images with channels as the fastest dimension in memory.
+
+    The mathematics is unchanged; convolutions on CPUs and on tensor cores are quicker. Four
+    dimensional parameters and buffers are laid out so by ``init`` and keep it.
+    """
+
+    def lay_out(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    def init(key: Key) -> tuple[Params, Buffers]:
+        params, buffers = model.init(key)
+        return (
+            {name: lay_out(p) for name, p in params.items()},
+            {name: lay_out(b) for name, b in buffers.items()},  # frozen parameters are here
+        )
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]:
+        return model.apply(params, buffers, lay_out(x), noise=noise, train=train)
+
+    return replace(model, init=init, apply=apply)

@@ -1,0 +1,108 @@
+"""Models of modules of ``torch.nn``.
+
+The module's structure is kept on the meta device, and the values are handed in through
+``torch.func.functional_call``.
+
+May import the ground (types, rng) and the files beside. Must not touch files.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fgan import rng
+from fgan.model.base import NO_NOISE, Model, Shape
+from fgan.model.dropout import Dropout
+from fgan.model.skeleton import make_skeleton, trace_shapes
+from fgan.types import Buffers, Key, Noise, Params
+
+
+def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[int, ...]) -> Model:
+    """A model of a ``torch.nn.Module``.
+
+    Args:
+        build: makes the module; called under a seed taken from the key, it initialises
+            the parameters as PyTorch or its own code does. A module itself stands for
+            its present values, whatever the key. Parameters with ``requires_grad=False``
+            stay as they are: they are among the buffers.
+        input_shape: of one example, without the batch dimension. The module must map
+            [B, *input_shape] to one tensor [B, ...].
+    Returns:
+        A model. ``batch_stats`` is set for batch normalisation alone: for other layers that
+        compare the examples of a batch, as minibatch standard deviation does, take
+        ``dataclasses.replace(model, batch_stats=True)``. Threads need models of their own:
+        all calls of one share the module that the values are put in.
+    Raises:
+        ValueError: for anything but ``nn.Dropout*`` that draws random numbers in training, a
+            dropout layer not used once in a pass, a module that does not take this input, or
+            a function whose module needs values of tensors before it has any.
+
+    >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
+    >>> params, buffers = linear.init(rng.key(0))
+    >>> {name: tuple(p.shape) for name, p in params.items()}
+    {'weight': (2, 3), 'bias': (2,)}
+    >>> out, _ = linear.apply(params, buffers, torch.ones(5, 3))
+    >>> out.shape
+    torch.Size([5, 2])
+    """
+    if isinstance(build, nn.Module):
+        build = functools.partial(copy.deepcopy, copy.deepcopy(build))
+    skeleton = make_skeleton(build)
+    names = [name for name, m in skeleton.named_modules() if isinstance(m, Dropout)]
+    inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # as functional_call wants it
+    frozen = {name for name, p in skeleton.named_parameters() if not p.requires_grad}
+    every = list(skeleton.named_parameters(remove_duplicate=False))
+    tied = len(every) != len(list(skeleton.parameters()))
+    noise_shapes, output_shape = trace_shapes(skeleton, input_shape)
+    modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
+
+    def init(key: Key) -> tuple[Params, Buffers]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.as_seed(key))
+            made = build()
+        params = {name: p.detach().clone() for name, p in made.named_parameters()}
+        buffers = {
+            name: b.detach().clone()
+            for name, b in made.named_buffers()
+            if name not in inputs.values()
+        }
+        fixed = {name: p for name, p in params.items() if name in frozen}
+        return {name: p for name, p in params.items() if name not in frozen}, buffers | fixed
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tensor,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tensor, Buffers]:
+        if train:
+            # Layers write running statistics into the buffers they are given.
+            buffers = {n: b if n in frozen else b.clone() for n, b in buffers.items()}
+        values = {**params, **buffers}
+        if train:
+            values |= {inputs[name]: noise[name] for name in inputs}
+        # Looking for tied weights costs a tenth of the time to trace a step.
+        return functional_call(modes[train], values, (x,), tie_weights=tied), buffers
+
+    return Model(
+        init=init,
+        apply=apply,
+        shape=Shape(tuple(input_shape), output_shape),
+        noise_shapes=noise_shapes,
+        batch_stats=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in skeleton.modules()),
+        unaveraged=_singular_vectors,
+    )
+
+
+def _singular_vectors(params: Params, last: Buffers, present: Buffers) -> Buffers:
+    """Those of torch's spectral normalisations, whose average would be no unit vector."""
+    names = "_u", "_v", "weight_u", "weight_v"  # of the parametrization, of the older hook
+    return {name: b.clone() for name, b in present.items() if name.split(".")[-1] in names}
