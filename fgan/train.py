@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -258,13 +258,13 @@ class _Loop:
         config, done = self.plan.config, self.done
         last = done == self.plan.steps
         save = last or stopped or self._save_due()
-        # Reading the flag waits for the device: at every step only where that is free.
-        check = self.plan.device.type == "cpu" or save or _due(done, config.log_every)
-        refused = check and not self.log.finite()
-        # An update may overflow where its gradient did not, which the next step would notice.
-        overflowed = (save or refused) and not bool(pytree.all_finite(self.state))
-        if (refused or overflowed) and self._gone_back(overflowed):
-            return True
+        failed = self._not_finite(save)
+        if failed == "state" or (failed == "step" and config.on_nonfinite != "skip"):
+            if self._rolled_back():
+                return True
+            if failed == "step":
+                self.save()
+            raise _diverged(done, self.out)
         # Not at a stop: the resumed run writes that line, as if nothing had happened.
         if last or _due(done, config.log_every):
             self.last = tuple(self.log.write(done))
@@ -299,28 +299,30 @@ class _Loop:
         self.last_saved, self.saved_at = self.done, time.monotonic()
         self.observer.wrote(path)
 
-    def _gone_back(self, overflowed: bool) -> bool:
-        """After a step that was not finite: halt, skip it (False), or go back (True).
+    def _not_finite(self, save: bool) -> Literal["", "step", "state"]:
+        """What is not: a step's losses or gradients, which left the state alone, or the state."""
+        # Reading the flag waits for the device: at every step only where that is free.
+        logging = _due(self.done, self.plan.config.log_every)
+        check = self.plan.device.type == "cpu" or save or logging
+        refused = check and not self.log.finite()
+        # An update may overflow where its gradient did not, which the next step would notice.
+        if (save or refused) and not bool(pytree.all_finite(self.state)):
+            return "state"
+        return "step" if refused else ""
 
-        Args:
-            overflowed: the state is not finite, and no skipping will mend that; else the
-                step has left it as it was.
-        """
+    def _rolled_back(self) -> bool:
+        """Go back to the last checkpoint, if the run is to and can."""
         policy = self.plan.config.on_nonfinite
-        if policy == "skip" and not overflowed:
+        if policy != "rollback" or not self.last_saved or self.rollbacks == MAX_ROLLBACKS:
             return False
-        if policy == "rollback" and self.last_saved and self.rollbacks < MAX_ROLLBACKS:
-            step, rollbacks = self.done, self.rollbacks + 1
-            self.go_back(resuming.find(self.out.path))
-            self.rollbacks = rollbacks
-            self.observer.noted(
-                f"Step {step} was not finite: back to step {self.done}, with other numbers "
-                f"({rollbacks} of {MAX_ROLLBACKS} times)."
-            )
-            return True
-        if not overflowed:
-            self.save()
-        raise _diverged(self.done, self.out)
+        step, rollbacks = self.done, self.rollbacks + 1
+        self.go_back(resuming.find(self.out.path))
+        self.rollbacks = rollbacks
+        self.observer.noted(
+            f"Step {step} was not finite: back to step {self.done}, with other numbers "
+            f"({rollbacks} of {MAX_ROLLBACKS} times)."
+        )
+        return True
 
 
 def _due(step: int, every: int) -> bool:

@@ -190,6 +190,28 @@ def test_each_discriminator_step_has_its_own_reals():
         assert distance(step(state, changed, draws)[0].disc.params, new.disc.params) > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("alternating", lambda real: real[:-1], r"shape \(5, 1, 2, 2\).* takes \(6, 1, 2, 2\)"),
+        ("alternating", lambda real: real.flatten(1), r"shape \(6, 4\).* takes \(6, 1, 2, 2\)"),
+        ("everything", lambda real: real[:2], r"shape \(2, 6, .* takes \(3, 6, 1, 2, 2\)"),
+        ("everything", lambda real: real[0], r"shape \(6, 1, 2, 2\).* takes \(3, 6, 1, 2, 2\)"),
+    ],
+)
+def test_reals_of_another_shape_are_refused(name, change, message):
+    game, state, real, draws = prepare(GAMES[name])
+    with pytest.raises(ValueError, match=message):
+        fgan.make_step(game)(state, change(real), draws)
+
+
+def test_draws_for_another_game_are_refused():
+    game, state, real, _ = prepare({"num_disc_steps": 3})
+    draws = fgan.make_draws(small_game(), state.key, 2, BATCH)
+    with pytest.raises(ValueError, match="takes 3 discriminator steps, the draws are for 1"):
+        fgan.make_step(game)(state, real, draws)
+
+
 def test_metrics_are_those_before_the_update():
     game, state, real, draws = prepare({})
     _, metrics = fgan.make_step(game)(state, real, draws)
