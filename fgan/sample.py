@@ -20,6 +20,10 @@ from fgan.config import TrainConfig
 from fgan.errors import ConfigError, DiskError, RunError
 from fgan.game import init_state
 
+# A folder of such a name would not be what was meant.
+_OTHER_FORMS = {
+    ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".npy", ".pt", ".zip",
+}  # fmt: skip
 _CHUNK = 256  # samples made at once; the numbers behind a sample do not depend on N
 
 
@@ -41,7 +45,8 @@ def sample(
         seed: of the latents, from 0 up to 2^63 - 1. Sample i depends on the seed and i alone.
         member: of a population, from 0; None for a run of one GAN.
         out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
-            [N, H, W, C], else a folder of numbered PNGs. Must not exist; appears whole.
+            [N, H, W, C], else a folder of numbered PNGs (no other kind of file). Must not
+            exist; appears whole.
         notify: is told, in a sentence, of each damaged checkpoint that is passed over.
     Returns:
         uint8 [N, C, H, W] for images, float32 [N, D] for points; on the CPU.
@@ -54,6 +59,7 @@ def sample(
         raise ConfigError(f"--seed must be from 0 up to 2^63 - 1, not {seed}.", "Use another seed.")
     if out is not None:
         check_new(out)
+        _check_form(out)
     file, passed_over = rundir.find_checkpoint(run)
     for error in passed_over:
         if notify is not None:
@@ -113,6 +119,15 @@ def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, .
     return config, tuple(sizes)
 
 
+def _check_form(out: Path) -> None:
+    form = out.suffix.lower()
+    if form in _OTHER_FORMS:
+        raise ConfigError(
+            f"Samples are not written as {form} files ({out}).",
+            "Give an --out in .png (a grid) or .npz, or the name of a folder for PNGs.",
+        )
+
+
 def check_new(out: Path, option: str = "--out") -> None:
     """Refuse to write where something is, or where no folder is.
 
@@ -131,9 +146,9 @@ def check_new(out: Path, option: str = "--out") -> None:
 
 
 def _write(samples: Tensor, out: Path) -> None:
-    if out.suffix == ".npz":
+    if out.suffix.lower() == ".npz":
         images.save_npz(samples, out)
-    elif out.suffix == ".png":
+    elif out.suffix.lower() == ".png":
         columns = images.columns(len(samples))
         extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
         images.save_png(images.picture(samples, extent=extent, columns=columns), out)

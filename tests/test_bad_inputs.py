@@ -177,6 +177,8 @@ BAD = {
         sample points --seed 99999999999999999999999 : --seed
         sample points --device tpu : --device
         sample points --out many : PNG
+        sample pictures --out x.jpg : .jpg
+        sample pictures --out x.NPY : .npy
         sample points --nonsense : --nonsense
         sample points --member x : --member
         sample points --member 1 : --member
