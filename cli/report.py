@@ -64,10 +64,11 @@ def header(plan: Plan, run: RunDir | None) -> None:
     epochs = plan.steps * config.batch_size * config.disc_steps / len(source)
     mode = "compiled" if config.compile else "eager"
     play = f"{config.loss}, {config.optimizer}"
-    if not config.sweep:
+    swept = dict(config.sweep)  # what members do not share is said with them
+    if "lr" not in swept:
         play += f" lr {config.lr:g}"
-        if config.disc_lr != config.lr:
-            play += f" and {config.disc_lr:g}"
+    if "disc_lr" not in swept and config.disc_lr not in (0, config.lr):
+        play += f", discriminator's {config.disc_lr:g}"
     if config.disc_steps > 1:
         play += f", {config.disc_steps} discriminator steps"
     lines = {
