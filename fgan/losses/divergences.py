@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
 from fgan.losses.base import GanLoss
 
@@ -84,7 +84,7 @@ F_DIVERGENCES: dict[str, FDivergence] = {
     "jensen_shannon": FDivergence(
         f=lambda u: u * torch.log(u) - (u + 1) * torch.log((u + 1) / 2),
         conjugate=lambda t: -torch.log(2 - torch.exp(t)),
-        activation=lambda v: _LOG2 + logsigmoid(v),
+        activation=lambda v: _LOG2 - softplus(-v),
         conjugate_of_activation=lambda v: softplus(v) - _LOG2,
         limit=_LOG2,
     ),
@@ -93,7 +93,7 @@ F_DIVERGENCES: dict[str, FDivergence] = {
     "gan": FDivergence(
         f=lambda u: u * torch.log(u) - (u + 1) * torch.log(u + 1),
         conjugate=lambda t: -torch.log(-torch.expm1(t)),
-        activation=logsigmoid,
+        activation=lambda v: -softplus(-v),
         conjugate_of_activation=softplus,
         limit=0.0,
     ),
