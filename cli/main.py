@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from typing import Annotated
 
 import typer
@@ -70,6 +71,8 @@ def main() -> None:
     if os.environ.get("FGAN_DEBUG") == "1":
         logging.basicConfig()
         logging.getLogger("fgan").setLevel(logging.INFO)
+    # What PyTorch means to change in its own code is nothing to who uses the command.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     try:
         code = app(prog_name="fgan", standalone_mode=False)
         if not code:

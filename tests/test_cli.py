@@ -337,3 +337,10 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "fgan", "--version"], capture_output=True, check=True, text=True
     )
     assert re.fullmatch(r"fgan \d+\.\d+\.\d+\n", out.stdout)
+
+
+def test_warnings_of_pytorch_about_itself_are_not_shown(tmp_path):
+    # In a process of its own: a warning comes once. Forward derivatives script functions.
+    command = [sys.executable, "-m", "fgan", "train", "ring", *SMALL, "-q", "--order", "symplectic"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
