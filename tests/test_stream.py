@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing.resource_sharer import DupFd
 from pathlib import Path
@@ -195,14 +196,33 @@ def test_a_worker_that_is_killed(pictures):
 def test_a_worker_that_is_killed_with_a_lock_in_its_hand(pictures):
     """The lock of what tells workers that all is done, which they look at for every step."""
     _, disk = both(pictures)
+    taken, ended = threading.Event(), threading.Event()
+
+    def hold(lock):
+        with lock:
+            taken.set()
+            ended.wait(20)
+
     with make_feed(disk, Batches(disk, rng.key(3), 6), "cpu", num_workers=2) as feed:
         feed(0)
         pids = workers()
-        assert feed._coming._workers_done_event._event._cond.acquire(timeout=5)
-        os.kill(pids[0], signal.SIGKILL)
-        with pytest.raises(DataError, match="worker"):
-            take(feed, range(1, 99))
+        # By another thread, since a thread may take its own lock again. No signal tells of the
+        # worker's end before the loader looks.
+        lock = feed._coming._workers_done_event._event._cond
+        holder = threading.Thread(target=hold, args=[lock])
+        holder.start()
+        assert taken.wait(5)
+        told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            os.kill(pids[0], signal.SIGKILL)
+            with pytest.raises(DataError, match="worker"):
+                take(feed, range(1, 99))
+        finally:
+            signal.signal(signal.SIGCHLD, told)
         assert gone(pids)
+        assert holder.is_alive()  # nobody has waited for it
+        ended.set()
+        holder.join()
 
 
 def test_a_worker_that_is_killed_while_it_hands_over(pictures, monkeypatch):
