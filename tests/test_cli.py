@@ -72,6 +72,11 @@ def test_a_run_goes_on(fgan, tmp_path):
     assert fgan("train", "--resume", "r", "--steps", 12, "--lr", 0.5, "--override")[0] == 0
     code, out, _ = fgan("train", "ring", *SMALL, "--resume", "auto", "--run-dir", "new")
     assert (code, out) == (0, "new\n")
+    longer = (tmp_path / "new/config.toml").read_text().replace("steps = 6", "steps = 8")
+    (tmp_path / "longer.toml").write_text(longer)
+    code, out, _ = fgan("train", "--config", "longer.toml", "--resume", "auto", "--run-dir", "new")
+    assert (code, out) == (0, "new\n")
+    assert (tmp_path / "new/checkpoints/step-0000008.safetensors").exists()
 
 
 def test_a_population(fgan, tmp_path):
