@@ -11,10 +11,7 @@ inputs' shapes, types and strides, torch, the processor and the number of thread
 give a name that determines the function, as its configuration does a run's step: under that name,
 and the same fgan, the library is found without tracing either.
 
-The folder is under `fgan.files.cache_folder`; losing it costs time, nothing else. Like any
-program, a library is to be loaded only from a folder that others cannot write to.
-
-May import the ground and `fgan.files`. Never imports Inductor but to build.
+May import the ground, `fgan.files` and `fgan.kept`. Never imports Inductor but to build.
 """
 
 from __future__ import annotations
@@ -28,7 +25,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,21 +35,20 @@ from torch.fx import GraphModule
 
 from fgan import files
 from fgan.errors import DiskError
+from fgan.kept import LIBRARY, LISTED, find, is_whole, keep, libraries, scratch, seal
 
 Graph: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
 
-_KEPT = 200  # libraries of some megabytes; the least recently used go
-LIBRARY = "graph.so"  # in a folder named by a digest of 40 digits
-LISTED = "graph.json"  # beside it: operations that it calls back for
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def recall(name: str, values: Sequence[Tensor]) -> Graph | None:
     """The library last built under a name, where that was for such inputs and still exists."""
     try:
-        kept = json.loads(_record(name).read_text())
-        if kept["inputs"] == _forms(values):
-            return _load(_find(kept["library"]))
+        kept = json.loads(_record(name).read_text(encoding="utf-8"))
+        library = find(kept["library"])
+        if kept["inputs"] == _forms(values) and is_whole(library):
+            return _load(library)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         pass
     return None
@@ -82,34 +77,20 @@ def compile_ahead(
         InductorError, RuntimeError: when the compiler fails.
     """
     key = _key(graph, values)
-    library = _find(key)
-    scratch = None
+    library = find(key)
+    folder = None
     try:
-        if not library.exists():
-            scratch = _scratch()
-            built = _build(graph, values, options(), scratch)
-            with contextlib.suppress(OSError):  # another process was first, with the same
-                os.rename(scratch, library.parent)
-            if not library.exists():  # nowhere to keep it; once loaded, it is not needed
-                library = built
-            _forget_old()
+        if not is_whole(library):
+            folder = scratch()
+            library = keep(_build(graph, values, options(), folder), key)
         if name:
             record = json.dumps({"library": key, "inputs": _forms(values)})
             with contextlib.suppress(DiskError):
                 files.write_text(_record(name), record)
         return _load(library)
     finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def libraries() -> Path:
-    """Where they are kept."""
-    return files.cache_folder() / "compiled"
-
-
-def _find(key: str) -> Path:
-    return libraries() / key / LIBRARY
+        if folder is not None:  # once loaded, what could not be kept is not needed
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record(name: str) -> Path:
@@ -171,30 +152,8 @@ def _build(
     for path in folder.iterdir():
         if path.name not in (LIBRARY, LISTED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    seal(library)
     return library
-
-
-def _scratch() -> Path:
-    """A new folder to build in: where libraries are kept, or else anywhere."""
-    prefix = ".building-"
-    try:
-        libraries().mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=libraries()))
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix=prefix))
-
-
-def _forget_old() -> None:
-    kept = sorted(libraries().glob(f"*/{LIBRARY}"), key=lambda path: -_used(path.parent))
-    for path in kept[_KEPT:]:
-        shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # removed meanwhile
-        return 0.0
 
 
 # What decides how a graph is compiled, beside torch.

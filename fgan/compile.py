@@ -6,7 +6,9 @@ May import the lower rooms. Must not touch configuration, nor files but through 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -44,6 +46,7 @@ def compile_step(
         types never do.
     Raises:
         DeviceError: on the first call, when there is no working compiler.
+        ValueError: from a donated step, for a state with leaves in one another's memory.
     """
     if not donate:
         return compile_function(step, backend=backend)
@@ -52,15 +55,18 @@ def compile_step(
         new, metrics = step(state, real, draws)
         given = {leaf.untyped_storage()._cdata for leaf in pytree.leaves(state)}
 
+        def apart(fresh: Tensor) -> Tensor:
+            # What lies in the old state's memory is gone when that is written.
+            return fresh.clone() if fresh.untyped_storage()._cdata in given else fresh
+
         def kept(old: Tensor, fresh: Tensor) -> Tensor:
-            # What lies in another leaf's memory is gone when that is written.
-            moved = old is not fresh and fresh.untyped_storage()._cdata in given
-            return fresh.clone() if moved else fresh
+            return fresh if old is fresh else apart(fresh)
 
         def write(old: Tensor, fresh: Tensor) -> None:
             if old is not fresh:
                 old.copy_(fresh)
 
+        metrics = pytree.map(apart, metrics)
         # Leaf by leaf as they are named: a step may return a dictionary in another order.
         pytree.map(write, state, pytree.map(kept, state, new))
         return metrics
@@ -68,10 +74,35 @@ def compile_step(
     like = Metrics._make(Metrics._fields)
     compiled = compile_function(in_place, backend=backend, name=name, like=like)
 
+    seen: tuple[int, Any] = 0, None  # the last state, without keeping it alive
+
     def donated(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
+        nonlocal seen
+        if seen[0] != id(state) or seen[1]() is not state.step:
+            _check_writable(state)
+            seen = id(state), weakref.ref(state.step)
         return state, compiled(state, real, draws)
 
     return donated
+
+
+def _check_writable(state: TrainState) -> None:
+    """Refuse a state with numbers in the memory of others: writing the ones changes the others."""
+    advice = "a donated step writes into the state it is given: clone what shares memory"
+    spans = []
+    for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
+        if not leaf.numel():
+            continue
+        sizes = list(zip(leaf.shape, leaf.stride(), strict=True))
+        if any(size > 1 and stride == 0 for size, stride in sizes):
+            raise ValueError(f"{name} is one number under many places (expanded); {advice}")
+        end = sum((size - 1) * stride for size, stride in sizes)
+        first = leaf.storage_offset()
+        place = leaf.untyped_storage()._cdata
+        spans.append((place, first * leaf.itemsize, (first + end) * leaf.itemsize, name))
+    for (place, _, last, name), (other, first, _, second) in itertools.pairwise(sorted(spans)):
+        if place == other and first <= last:
+            raise ValueError(f"{name} and {second} are in the same memory; {advice}")
 
 
 def compile_function(

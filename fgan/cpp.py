@@ -21,6 +21,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,12 +31,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from torch._inductor import config, select_algorithm
+from torch._inductor import config, cpp_builder, select_algorithm
 from torch._inductor.codecache import CacheBase
 from torch._inductor.codegen import cpp_wrapper_cpu
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
 from torch._inductor.cpu_vec_isa import pick_vec_isa
+from torch._inductor.exc import CppCompileError
 from torch._inductor.virtualized import V
 from torch.fx import config as fx_config
 
@@ -55,7 +59,7 @@ def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
         options: of Inductor, for the same library.
     """
     build = CppBuilder.build
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(3) as pool, _own_compilers():
         with config.patch(options):
             parts = [
                 _begin(pool, build, _INTERFACE, folder, optimised=False),
@@ -75,6 +79,46 @@ def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
 
         with mock.patch.object(CppBuilder, "build", beside), _unchecked(), _untuned():
             yield
+
+
+@contextlib.contextmanager
+def _own_compilers() -> Iterator[None]:
+    """Compilers that Ctrl-C does not reach, and that end when this does.
+
+    A terminal sends it to the whole process group. Whether it ends a compiler is for who waits
+    for that to decide: a run that is to save its state first needs the library.
+    """
+    running: set[subprocess.Popen[bytes]] = set()
+
+    def run(command: str, cwd: str) -> None:
+        words = shlex.split(command)
+        process = subprocess.Popen(
+            words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        running.add(process)
+        try:
+            output, _ = process.communicate()
+        finally:
+            _end(process)
+            running.discard(process)
+        if process.returncode:
+            raise CppCompileError(words, output.decode(errors="replace"))
+
+    with contextlib.ExitStack() as patches:
+        if hasattr(cpp_builder, "_run_compile_cmd") and os.name == "posix":
+            patches.enter_context(mock.patch.object(cpp_builder, "_run_compile_cmd", run))
+        try:
+            yield
+        except BaseException:
+            for process in list(running):
+                _end(process)
+            raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:  # with the compiler proper, which is its child
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _begin(

@@ -186,7 +186,9 @@ def init_state(
     Args:
         key: int64 [2]; the networks' values and every later draw follow from it.
         device: where the state lives; the key's by default.
-        dtype: of all floating values; float32 by default.
+        dtype: of all floating values; float32 by default. Narrower than that, moving averages
+            (of the weights, and those of Adam) stand still at the usual decays: for narrow
+            products keep the state in float32 and take `fgan.model.autocast`.
     """
     device = key.device if device is None else torch.device(device)
 
@@ -268,7 +270,9 @@ def make_draws(
         shape = (rows, *game.gen.shape.output)
         drawn = rng.normal(keys(_INSTANCE_NOISE, passes), shape, dtype)
         scale: float | Tensor = (
-            std(step).to(dtype).reshape(*step.shape, *[1] * (1 + len(shape)))
+            torch.as_tensor(std(step), dtype=dtype, device=key.device)
+            .expand(step.shape)
+            .reshape(*step.shape, *[1] * (1 + len(shape)))
             if callable(std)
             else std
         )

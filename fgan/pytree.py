@@ -172,11 +172,14 @@ def norm(tree: Tree) -> Tensor:
     parts = leaves(tree)
     if not parts:
         return torch.zeros(())
+    dtype = parts[0].dtype
+    if dtype.itemsize < 4:  # whose squares would be too large, or too coarse to be summed
+        parts = [part.float() for part in parts]
     total = parts[0].square().sum()
     for part in parts[1:]:
         total = total + part.square().sum()
     zero = total == 0  # and not "> 0", which NaN is not either
-    return torch.where(zero, total, torch.where(zero, 1.0, total).sqrt())
+    return torch.where(zero, total, torch.where(zero, 1.0, total).sqrt()).to(dtype)
 
 
 def all_finite(tree: Tree) -> Tensor:

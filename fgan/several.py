@@ -34,8 +34,14 @@ def scan(steps: Sequence[Step]) -> Step:
         raise ValueError("a scan needs at least one step")
 
     def play(state: TrainState, reals: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
+        extras = pytree.unstack(draws)
+        if not len(steps) == len(reals) == len(extras):
+            raise ValueError(
+                f"a scan of {len(steps)} steps was given {len(reals)} batches of reals and draws "
+                f"for {len(extras)} steps"
+            )
         history = []
-        for step, real, extra in zip(steps, reals, pytree.unstack(draws), strict=True):
+        for step, real, extra in zip(steps, reals, extras, strict=True):
             state, metrics = step(state, real, extra)
             history.append(metrics)
         return state, pytree.stack(history)

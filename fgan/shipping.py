@@ -4,7 +4,7 @@ A library is found by what it was made from (`fgan.ahead`): torch, the processor
 threads and fgan's own code among it. On a machine where one of these differs what was brought
 is not found, and does no harm.
 
-May import `fgan.ahead` and `fgan.files`.
+May import `fgan.kept` and `fgan.files`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgan import files
-from fgan.ahead import LIBRARY, LISTED, libraries
 from fgan.errors import DiskError
+from fgan.kept import LIBRARY, LISTED, SEAL, find, is_whole, libraries
 
-_LIBRARY = re.compile(rf"([0-9a-f]{{40}})/({re.escape(LIBRARY)}|{re.escape(LISTED)})")
+_FILES = "|".join(map(re.escape, (LIBRARY, LISTED, SEAL)))
+_LIBRARY = re.compile(rf"([0-9a-f]{{40}})/({_FILES})")
 _RECORD = re.compile(r"[0-9a-f]{40}-[0-9a-f]{8}\.json")
 
 
@@ -50,13 +51,15 @@ def save(path: Path) -> Shipped:
     """
     buffer, sizes = io.BytesIO(), []
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        for file in sorted([*libraries().glob("*/*"), *libraries().glob("*.json")]):
+        whole = [path for path in libraries().glob(f"[!.]*/{LIBRARY}") if is_whole(path)]
+        parts = [file for path in whole for file in path.parent.iterdir()]
+        for file in sorted([*parts, *libraries().glob("*.json")]):
             name = file.relative_to(libraries()).as_posix()
             if _LIBRARY.fullmatch(name) or _RECORD.fullmatch(name):
                 with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
                     archive.add(file, name, recursive=False)
                     sizes.append((name, file.stat().st_size))
-    if not sizes:
+    if not whole:
         raise DiskError(
             f"There are no compiled libraries in {libraries()}.",
             "Run `fgan train mnist --compile`, or what else is to be taken along, first.",
@@ -75,28 +78,42 @@ def load(path: Path) -> Shipped:
             was kept before is whole then.
     """
     try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be read: {error.strerror or error}.", "Check the path."
+        ) from error
+    try:
         libraries().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".loading-", dir=libraries().parent) as scratch:
-            sizes = _extract(path, Path(scratch))
+            sizes = _extract(path, content, Path(scratch))
             _move(Path(scratch), [name for name, _ in sizes])
     except OSError as error:
         raise DiskError(
-            f"{error.filename or path} cannot be used: {error.strerror or error}.",
-            "Check the path, the permissions and the free space.",
+            f"{error.filename or libraries()} cannot be written: {error.strerror or error}.",
+            "Check the permissions and the free space there, or set FGAN_CACHE.",
         ) from error
     return _shipped(sizes)
 
 
-def _extract(path: Path, folder: Path) -> list[tuple[str, int]]:
+def _extract(path: Path, content: bytes, folder: Path) -> list[tuple[str, int]]:
     try:
-        whole = io.BytesIO(gzip.decompress(path.read_bytes()))  # to its checksum, at the end
+        whole = io.BytesIO(gzip.decompress(content))  # to its checksum, at the end
         with tarfile.open(fileobj=whole, mode="r:") as archive:
             members = archive.getmembers()
             for member in members:
                 known = _LIBRARY.fullmatch(member.name) or _RECORD.fullmatch(member.name)
                 if not (known and member.isreg()):
                     raise tarfile.TarError(f"it contains {member.name}")
+            if len({member.name for member in members}) < len(members):
+                raise tarfile.TarError("it contains a file twice")
             archive.extractall(folder, filter="data")
+        found = {match[1] for member in members if (match := _LIBRARY.fullmatch(member.name))}
+        if not found:
+            raise tarfile.TarError("it contains no library")
+        for name in found:
+            if not is_whole(folder / name / LIBRARY):
+                raise tarfile.TarError(f"its library {name} is not whole")
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DiskError(
             f"{path} is not a file of `fgan compile-cache save`: {error}.",
@@ -110,7 +127,7 @@ def _move(source: Path, names: list[str]) -> None:
     libraries().mkdir(parents=True, exist_ok=True)
     folders = {match[1] for name in names if (match := _LIBRARY.fullmatch(name))}
     for folder in folders:
-        if not (libraries() / folder / LIBRARY).exists():
+        if not is_whole(find(folder)):
             shutil.rmtree(libraries() / folder, ignore_errors=True)
             os.rename(source / folder, libraries() / folder)
     for name in names:

@@ -55,7 +55,7 @@ def spectral_norm(
         of the weights (`fgan.ema`) has its own, one power step further at each update.
     Raises:
         ValueError: for ``num_iterations`` less than 1; and from ``init``, for a name in
-            ``output_dims`` that no weight has.
+            ``output_dims`` that no weight has, or a model that is normalised already.
     """
     if num_iterations < 1:
         raise ValueError(f"the power method takes at least one iteration, not {num_iterations}")
@@ -69,6 +69,8 @@ def spectral_norm(
         weights = {name: p for name, p in params.items() if p.ndim >= 2}
         if unknown := sorted(dims.keys() - weights.keys()):
             raise ValueError(f"no weight {', '.join(unknown)}; there are {', '.join(weights)}")
+        if twice := sorted(buffers.keys() & {f"{name}.u" for name in weights}):
+            raise ValueError(f"the model has {twice[0]} already: its weights are normalised")
         buffers = dict(buffers)
         for i, (name, weight) in enumerate(weights.items()):
             m = matrix(name, weight)

@@ -39,6 +39,7 @@ from torch.func import grad_and_value
 
 from fgan import ema, penalties, pytree
 from fgan.game import Due, Game, penalties_due, with_every_penalty, with_penalties
+from fgan.inputs import check_inputs
 from fgan.losses import value
 from fgan.objectives import (
     Generated,
@@ -83,7 +84,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
         was given, and ``metrics.finite`` False.
     Raises:
         ValueError: for a name that is no penalty's, or not one tuple of names for each
-            discriminator step; from the step, for reals or draws of other shapes.
+            discriminator step; from the step, for inputs that are not of this game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
@@ -96,7 +97,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
         raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
 
     def step(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
-        _check_shapes(game, real, draws)
+        check_inputs(game, state, real, draws)
         gen, disc = state.gen, state.disc
         reals = (real,) if game.num_disc_steps == 1 else real.unbind(0)
         reports = []
@@ -293,21 +294,6 @@ def updater(game: Game) -> Callable[[Players, Grads], Players]:
         )
 
     return update
-
-
-def _check_shapes(game: Game, real: Batch, draws: Draws) -> None:
-    steps, size = game.num_disc_steps, draws.gen.z.shape[0]
-    if len(draws.disc) != steps:
-        raise ValueError(
-            f"the game takes {steps} discriminator steps, the draws are for {len(draws.disc)}: "
-            "make them with fgan.make_draws for this game"
-        )
-    expected = (*([] if steps == 1 else [steps]), size, *game.disc.shape.input)
-    if tuple(real.shape) != expected:
-        raise ValueError(
-            f"real data has shape {tuple(real.shape)}; the game, with draws for {size} examples, "
-            f"takes {expected}"
-        )
 
 
 def _all_finite(values: list[Tensor]) -> Tensor:

@@ -23,10 +23,11 @@ from support import (
 )
 
 import fgan
-from fgan import ahead, optim, pytree, rng
+from fgan import ahead, optim, population, pytree, rng
 from fgan.compile import compile_function, compile_step, count_graphs
 from fgan.cse import ShareRepeated
 from fgan.errors import DeviceError
+from fgan.kept import is_whole
 from fgan.toolchain import check_compiler, find_cxx
 
 GAMES = {
@@ -198,6 +199,52 @@ def test_a_donated_step_may_name_buffers_in_another_order():
     assert found.gen.buffers["b"].tolist() == [11, 11]
 
 
+def test_metrics_of_the_state_given_are_kept():
+    game, state = start({})
+    base, real = fgan.make_step(game), real_batch(game)
+    draws = fgan.make_draws(game, state.key, 0, BATCH)
+
+    def step(state, real, draws):
+        new, metrics = base(state, real, draws)
+        return new, metrics._replace(value=state.step)
+
+    compiled = compile_step(step, donate=True, backend="eager")
+    state = pytree.map(torch.clone, state)
+    values = []
+    for _ in range(3):
+        state, metrics = compiled(state, real, draws)
+        values.append(metrics.value)
+    assert [int(value) for value in values] == [0, 1, 2]
+
+
+def test_a_donated_state_has_no_leaves_in_one_memory():
+    game, state = start({"ema_decay": 0.9})
+    inputs = real_batch(game), fgan.make_draws(game, state.key, 0, BATCH)
+    step = compile_step(fgan.make_step(game), donate=True, backend="eager")
+    state, _ = step(state, *inputs)
+    shared = state._replace(ema=fgan.ema.Weights(state.gen.params, state.gen.buffers))
+    with pytest.raises(ValueError, match=r"ema/params/.* and gen/params/.* same memory"):
+        step(shared, *inputs)
+    name, weight = min(state.gen.params.items(), key=lambda item: item[1].numel())
+    largest = max(state.disc.params.values(), key=torch.numel).view(-1)
+    part = {name: largest[1 : 1 + weight.numel()].view_as(weight)}
+    inside = state._replace(gen=state.gen._replace(params=state.gen.params | part))
+    with pytest.raises(ValueError, match="same memory"):
+        step(inside, *inputs)
+    wide = state._replace(key=torch.zeros((), dtype=torch.int64).expand(2))
+    with pytest.raises(ValueError, match="key is one number under many places"):
+        step(wide, *inputs)
+    step(state, *inputs)  # as before
+
+
+def test_members_in_one_memory_may_be_donated():
+    game, _ = start({})
+    states = population.init(game, torch.stack([rng.key(seed) for seed in range(3)]))
+    step = compile_step(fgan.make_step(game), donate=True, backend="eager")
+    for member in population.unstack(states):
+        step(member, real_batch(game), fgan.make_draws(game, member.key, 0, BATCH))
+
+
 def test_donated_equals_pure_under_inductor():
     game, state = start(GAMES["everything"])
     expected, _ = run_steps(game, copy_tree(state), STEPS)
@@ -354,6 +401,14 @@ def test_damage_to_the_cache_costs_time_only(libraries, monkeypatch):
     for text in ("{", "[]", '{"library": 3}', '{"library": "x", "inputs": []}'):
         record.write_text(text)
         call()
+    (library,) = libraries.glob("*/graph.so")
+    whole = library.read_bytes()
+    # Loaded, the second would end the process. No two tests of this file share a library.
+    for part in (b"", whole[: len(whole) // 2], whole[:-1] + b"?"):
+        library.unlink()  # the one that is loaded stays as it is
+        library.write_bytes(part)
+        call()
+        assert is_whole(library)
     elsewhere = libraries.parent / "elsewhere"  # with a record, and not what it names
     shutil.copytree(libraries, elsewhere / "compiled", ignore=lambda *_: ["graph.so"])
     monkeypatch.setenv("FGAN_CACHE", str(elsewhere))

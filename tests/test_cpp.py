@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch._inductor import codecache, select_algorithm
+from torch._inductor import codecache, cpp_builder, select_algorithm
 from torch._inductor.cpp_builder import CppBuilder
+from torch._inductor.exc import CppCompileError
 
 from fgan import cpp
 from fgan.compile import compile_function
@@ -92,7 +96,7 @@ def test_else_the_wrapper_is_compiled_whole(built, monkeypatch, tmp_path, caplog
 def test_nothing_is_left(built, tmp_path):
     check()
     (library,) = (path for path in (tmp_path / "compiled").iterdir() if path.is_dir())
-    assert {path.name for path in library.iterdir()} <= {"graph.so", "graph.json"}
+    assert {path.name for path in library.iterdir()} <= {"graph.so", "graph.json", "graph.sha256"}
 
 
 def test_triton_is_not_read(built, monkeypatch):
@@ -107,3 +111,23 @@ def test_triton_is_not_read(built, monkeypatch):
     check()
     assert codecache.CacheBase.__dict__["get_system"] is reads
     assert select_algorithm._ALGORITHM_SELECTOR_CACHE is None
+
+
+def test_compilers_do_not_hear_the_terminal_and_end_with_what_waits(tmp_path):
+    pid = tmp_path / "pid"
+    command = f"sh -c 'echo $$ > {pid}.tmp; mv {pid}.tmp {pid}; sleep 60'"
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt), cpp._own_compilers():
+            compiling = pool.submit(cpp_builder.run_compile_cmd, command, str(tmp_path))
+            while not pid.exists():
+                assert not compiling.done()
+                time.sleep(0.01)
+            assert os.getpgid(int(pid.read_text())) != os.getpgid(0)
+            raise KeyboardInterrupt
+        with pytest.raises(CppCompileError):
+            compiling.result(timeout=30)
+
+
+def test_what_a_compiler_says_is_in_the_error(tmp_path):
+    with cpp._own_compilers(), pytest.raises(CppCompileError, match="no such thing"):
+        cpp_builder.run_compile_cmd("sh -c 'echo no such thing; exit 3'", str(tmp_path))

@@ -19,11 +19,11 @@ ROOMS = {
     ),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": (
-        "state", "orders", "game", "objectives", "step", "several", "population",
+        "state", "orders", "game", "inputs", "objectives", "step", "several", "population",
         "per_example",
     ),
     "tools": (
-        "files", "lock", "sealed", "cse", "cpp", "biases", "toolchain", "ahead", "shipping",
+        "files", "lock", "sealed", "cse", "cpp", "biases", "toolchain", "kept", "ahead", "shipping",
         "replay",
     ),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics"),

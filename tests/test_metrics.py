@@ -220,6 +220,8 @@ GOOD, NAN = torch.zeros(2, 3), torch.full((2, 3), math.nan)
         (lambda: metrics.mode_coverage(NAN, GOOD, 1.0), "samples hold"),
         (lambda: metrics.nearest_class_shares(GOOD, GOOD, torch.zeros(3)), "labels"),
         (lambda: metrics.nearest_class_shares(GOOD, GOOD[:, 1:], torch.zeros(2)), "3 and 2"),
+        (lambda: metrics.nearest_class_shares(GOOD, GOOD, torch.tensor([0.5, 1])), "integers"),
+        (lambda: metrics.nearest_class_shares(GOOD, GOOD, torch.tensor([-1, 1])), "from 0"),
     ],
 )
 def test_wrong_calls(call, message):

@@ -15,6 +15,7 @@ from support import (
     small_game,
 )
 from torch import Tensor, nn
+from torch.func import vmap
 
 import fgan
 from fgan import model, nets, pytree, rng
@@ -526,6 +527,38 @@ def test_values_missing_on_the_meta_device(build, expected):
     made = from_module(build(), input_shape=(3,))  # as the message says
     out, _ = made.apply(*made.init(rng.key(0)), torch.ones(1, 3))
     assert torch.equal(out, torch.tensor([expected]))
+
+
+class Centred(nn.Module):
+    """Puts a new tensor in the place of its buffer; batch normalisation writes into its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return self.linear(x - self.mean)
+
+
+def test_buffers_that_a_module_replaces():
+    torch.manual_seed(0)
+    module = Centred()
+    model = from_module(module, input_shape=(3,))
+    params, buffers = model.init(rng.key(0))
+    for seed in range(3):
+        x = signed((5, 3), seed, torch.float32)
+        out, buffers = model.apply(params, buffers, x)
+        assert torch.equal(out, module(x))
+        assert torch.equal(buffers["mean"], module.mean)
+    out, kept = model.apply(params, buffers, x, train=False)
+    assert torch.equal(out, module.eval()(x))
+    assert kept is buffers
+    stacked = pytree.stack([buffers, buffers])
+    _, moved = vmap(lambda b, x: model.apply(params, b, x))(stacked, torch.stack([x, -x]))
+    assert torch.equal(moved["mean"][1], 0.9 * buffers["mean"] - 0.1 * x.mean(0))
 
 
 @pytest.mark.parametrize("build", [lambda: nn.GRU(3, 2), lambda: nn.RNN(3, 2)])

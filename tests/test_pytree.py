@@ -219,3 +219,10 @@ def test_to_casts_floats_only(tree, dtype):
         assert_same(new, expected)
     assert_same(pytree.to(tree), tree)
     assert all(x.device.type == "meta" for x in pytree.leaves(pytree.to(tree, "meta")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_norms_of_half_types_are_summed_in_float32(dtype):
+    found = pytree.norm({"a": torch.full((4,), 200, dtype=dtype), "b": torch.ones(9, dtype=dtype)})
+    assert found.dtype == dtype
+    assert found == torch.tensor((4 * 200**2 + 9) ** 0.5, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 
@@ -56,7 +57,7 @@ def test_what_was_loaded_is_found(at, tmp_path, monkeypatch):
     assert shipping.load(tmp_path / "cache.tgz") == saved
     assert saved.libraries == 1
     assert saved.bytes == sum(map(len, contents(there).values())) > 1000
-    assert len(contents(there)) == 2
+    assert len(contents(there)) == 3  # the library, its digest, its name
 
     def compiled(*args):
         raise AssertionError("compiled again")
@@ -86,7 +87,13 @@ def test_nothing_to_save(at, tmp_path):
     assert not (tmp_path / "cache.tgz").exists()
 
 
-LIBRARY = "0123456789" * 4 + "/graph.so"
+FOLDER = "0123456789" * 4
+LIBRARY, SEAL = f"{FOLDER}/graph.so", f"{FOLDER}/graph.sha256"
+
+
+def sealed(content):
+    """A library of such content, with its digest."""
+    return {LIBRARY: content, SEAL: hashlib.sha256(content).hexdigest().encode()}
 
 
 @pytest.mark.parametrize(
@@ -94,8 +101,12 @@ LIBRARY = "0123456789" * 4 + "/graph.so"
     [
         {"../graph.so": b"x"},
         {"/etc/graph.so": b"x"},
-        {LIBRARY: b"x", "0123456789/graph.so": b"x"},
-        {LIBRARY: b"x", "readme.txt": b"x"},
+        sealed(b"x") | {"0123456789/graph.so": b"x"},
+        sealed(b"x") | {"readme.txt": b"x"},
+        sealed(b"x") | {LIBRARY: b"y"},
+        {LIBRARY: b"x"},
+        {SEAL: b"x"},
+        {},
     ],
 )
 def test_other_archives_are_refused(at, tmp_path, members):
@@ -107,7 +118,7 @@ def test_other_archives_are_refused(at, tmp_path, members):
 
 
 def test_damaged_files_are_refused(at, tmp_path):
-    archive(tmp_path / "whole.tgz", {LIBRARY: bytes(range(256)) * 400})
+    archive(tmp_path / "whole.tgz", sealed(bytes(range(256)) * 400))
     whole = (tmp_path / "whole.tgz").read_bytes()
     there = at("there")
     middle = len(whole) // 2
@@ -118,7 +129,30 @@ def test_damaged_files_are_refused(at, tmp_path):
             shipping.load(tmp_path / "part.tgz")
         assert not contents(there.parent)
     shipping.load(tmp_path / "whole.tgz")
-    assert len(contents(there)) == 1
+    assert len(contents(there)) == 2
+
+
+def test_a_file_that_is_there_twice_is_refused(at, tmp_path):
+    with tarfile.open(tmp_path / "twice.tgz", "w:gz") as made:
+        for name, content in [*sealed(b"x").items(), (LIBRARY, b"x")]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            made.addfile(member, io.BytesIO(content))
+    at("there")
+    with pytest.raises(DiskError, match="twice"):
+        shipping.load(tmp_path / "twice.tgz")
+
+
+def test_a_damaged_library_is_replaced_and_never_taken_along(at, tmp_path):
+    there = at("there")
+    archive(tmp_path / "whole.tgz", sealed(b"x"))
+    shipping.load(tmp_path / "whole.tgz")
+    before = contents(there)
+    (there / LIBRARY).write_bytes(b"")
+    with pytest.raises(DiskError, match="no compiled libraries"):
+        shipping.save(tmp_path / "cache.tgz")
+    shipping.load(tmp_path / "whole.tgz")
+    assert contents(there) == before
 
 
 def test_a_link_is_refused(at, tmp_path):
@@ -132,7 +166,7 @@ def test_a_link_is_refused(at, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made(monkeypatch, tmp_path):
-    archive(tmp_path / "whole.tgz", {LIBRARY: b"x"})
+    archive(tmp_path / "whole.tgz", sealed(b"x"))
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DiskError, match="file"):

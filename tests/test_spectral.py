@@ -70,6 +70,12 @@ def original(module):
     }
 
 
+def test_normalised_twice_is_refused():
+    once = spectral_norm(nets.mlp_discriminator((3,), hidden=(4,)))
+    with pytest.raises(ValueError, match="its weights are normalised"):
+        spectral_norm(once).init(rng.key(0))
+
+
 @pytest.mark.parametrize("num_iterations", [1, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_equals_torch_over_several_steps(name, num_iterations):

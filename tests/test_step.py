@@ -208,8 +208,46 @@ def test_reals_of_another_shape_are_refused(name, change, message):
 def test_draws_for_another_game_are_refused():
     game, state, real, _ = prepare({"num_disc_steps": 3})
     draws = fgan.make_draws(small_game(), state.key, 2, BATCH)
-    with pytest.raises(ValueError, match="takes 3 discriminator steps, the draws are for 1"):
+    with pytest.raises(ValueError, match="draws for 3 discriminator steps, not 1"):
         fgan.make_step(game)(state, real, draws)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "played", "message"),
+    [
+        ({}, {"instance_noise": 0.5}, "draws with instance noise"),
+        ({"instance_noise": 0.5}, {}, "draws without instance noise"),
+        ({"share_fakes": True}, {}, "with latents for the discriminator step"),
+        ({}, {"disc_penalties": (penalties.make_wgan_gp(),)}, "noise for the penalty wgan_gp"),
+        ({}, {"disc": small_disc(dropout=0.3)}, "of the discriminator"),
+        (
+            {"disc": small_disc(dropout=0.3)},
+            {"disc": small_disc(dropout=0.3), "loss": losses.relativistic},
+            r"12 rows .* in the generator step",
+        ),
+    ],
+)
+def test_draws_of_another_game_are_refused(made_for, played, message):
+    game, other = small_game(**played), small_game(**made_for)
+    state = fgan.init_state(game, rng.key(3))
+    draws = fgan.make_draws(other, state.key, 0, BATCH)
+    with pytest.raises(ValueError, match=message):
+        fgan.make_step(game)(state, real_batch(game), draws)
+
+
+def test_a_state_without_the_games_average_is_refused():
+    game, plain = small_game(ema_decay=0.9), small_game()
+    state = fgan.init_state(plain, rng.key(3))
+    draws = fgan.make_draws(game, state.key, 0, BATCH)
+    with pytest.raises(ValueError, match="the state has none"):
+        fgan.make_step(game)(state, real_batch(game), draws)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_integer_reals_are_refused(dtype):
+    game, state, real, draws = prepare({})
+    with pytest.raises(ValueError, match=f"real data is {dtype}; a step takes floats"):
+        fgan.make_step(game)(state, real.to(dtype), draws)
 
 
 def test_metrics_are_those_before_the_update():

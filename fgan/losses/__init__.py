@@ -33,7 +33,8 @@ name.)
 
 A loss that contains an exponential of a logit overflows at logits beyond the logarithm of
 the largest number (88 in float32): those of the Kullback-Leibler divergences and the
-Hellinger distance, as their docstring says. No other does, at logits up to 1e4 and beyond.
+Hellinger distance, as their docstring says. No other does in float32, at logits up to 1e4
+and beyond.
 
 May import torch only. Losses never see a model.
 

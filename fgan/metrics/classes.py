@@ -38,13 +38,15 @@ def nearest_class_shares(samples: Tensor, examples: Tensor, labels: Tensor) -> C
         samples: [N, ...]; examples: [M, ...], uint8 images (as numbers in [0, 1]) or floats.
         labels: integers [M] from 0; K is the highest plus one.
     Raises:
-        ValueError: for nothing to compare, numbers that are not finite, or shapes that do
-            not fit together.
+        ValueError: for nothing to compare, numbers that are not finite, labels that are not
+            integers from 0, or shapes that do not fit together.
     """
     if labels.shape != examples.shape[:1]:
         raise ValueError(f"{len(examples)} examples have labels {list(labels.shape)}")
     rows, known = as_rows(samples, "the samples"), as_rows(examples, "the examples")
     check_dims(rows, known, "samples and examples")
+    if labels.is_floating_point() or bool((labels < 0).any()):
+        raise ValueError("labels are integers from 0")
     nearest = torch.cat([d.argmin(dim=1) for d in squared_distances(rows, known)])  # [N]
     classes = labels.to(torch.int64)
     counts = torch.bincount(classes[nearest], minlength=int(classes.max()) + 1)  # [K]

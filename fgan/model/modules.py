@@ -90,7 +90,9 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         if train:
             values |= {inputs[name]: noise[name] for name in inputs}
         # Looking for tied weights costs a tenth of the time to trace a step.
-        return functional_call(modes[train], values, (x,), tie_weights=tied), buffers
+        out = functional_call(modes[train], values, (x,), tie_weights=tied)
+        # A layer may also put another tensor in a buffer's place: that is in the values then.
+        return out, {name: values[name] for name in buffers} if train else buffers
 
     return Model(
         init=init,

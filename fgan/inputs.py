@@ -1,0 +1,70 @@
+"""Whether what a step is given was made for its game.
+
+Only the forms of tensors are asked for, so that a compiled step asks once.
+
+May import the ground, the parts and the lower files of this room.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fgan import ema
+from fgan.game import Game
+from fgan.penalties import noise_shapes
+from fgan.state import TrainState
+from fgan.types import Batch, DiscDraws, Draws
+
+
+def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> None:
+    """Refuse what a step would not take, or would take for something else.
+
+    Raises:
+        ValueError: for reals of another shape or of integers, draws of another game, or a
+            state without the average that the game keeps.
+    """
+    steps, size = game.num_disc_steps, draws.gen.z.shape[0]
+    if len(draws.disc) != steps:
+        raise _other_draws(f"for {steps} discriminator steps, not {len(draws.disc)}")
+    expected = (*([] if steps == 1 else [steps]), size, *game.disc.shape.input)
+    if tuple(real.shape) != expected:
+        raise ValueError(
+            f"real data has shape {tuple(real.shape)}; the game, with draws for {size} examples, "
+            f"takes {expected}"
+        )
+    if not real.is_floating_point():
+        raise ValueError(f"real data is {real.dtype}; a step takes floats, as fakes are")
+    for extra in draws.disc:
+        _check_disc_draws(game, extra)
+    _check_instance_noise(game, draws.gen.instance_noise)
+    if not (game.share_fakes or game.same_z) and not isinstance(draws.disc[-1].z, Tensor):
+        raise _other_draws("with latents for the discriminator step")
+    rows = 2 * size if game.loss.gen_uses_real else size
+    for name in game.disc.noise_shapes:
+        found = draws.gen.disc_noise.get(name)
+        if found is None or found.shape[0] != rows:
+            raise _other_draws(f"with {rows} rows of {name!r} in the generator step")
+    if game.ema_decay and not isinstance(state.ema, ema.Weights):
+        raise ValueError(
+            "the game keeps a moving average and the state has none: begin with "
+            "fgan.init_state, or with fgan.ema.init of the generator's weights"
+        )
+
+
+def _check_disc_draws(game: Game, draws: DiscDraws) -> None:
+    _check_instance_noise(game, draws.instance_noise)
+    needed = {**noise_shapes(game.disc_penalties, game.disc.shape.input)}
+    if absent := sorted(needed.keys() - draws.penalty_noise.keys()):
+        raise _other_draws(f"with noise for the penalty {absent[0]}")
+    if absent := sorted(game.disc.noise_shapes.keys() - draws.disc_noise.keys()):
+        raise _other_draws(f"with {absent[0]!r} of the discriminator")
+
+
+def _check_instance_noise(game: Game, noise: object) -> None:
+    wanted = callable(game.instance_noise) or game.instance_noise != 0
+    if wanted != isinstance(noise, Tensor):
+        raise _other_draws(f"{'with' if wanted else 'without'} instance noise")
+
+
+def _other_draws(what: str) -> ValueError:
+    return ValueError(f"the game takes draws {what}: make them with fgan.make_draws for this game")

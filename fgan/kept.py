@@ -1,0 +1,100 @@
+"""The folder of compiled libraries, in which each is found whole or not at all.
+
+``compiled/<key>/graph.so`` under `fgan.files.cache_folder`, with a digest beside it, since a
+library that was cut short would end the process that loads it. Losing the folder costs time,
+nothing else. Like any program, a library is to be loaded only from a folder that others cannot
+write to.
+
+May import the ground and `fgan.files`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from fgan import files
+
+LIBRARY = "graph.so"  # in a folder named by a digest of 40 digits
+LISTED = "graph.json"  # beside it, in some: operations that it calls back for
+SEAL = "graph.sha256"  # of both
+_KEPT = 200  # libraries of some megabytes; the least recently used go
+_ROOM = 2**26  # bytes that a disk must have left to build on it
+_BUILDING = ".building-"
+_DAY = 86_400.0
+
+
+def libraries() -> Path:
+    """Where they are kept."""
+    return files.cache_folder() / "compiled"
+
+
+def find(key: str) -> Path:
+    """Where the library of a key is, or would be."""
+    return libraries() / key / LIBRARY
+
+
+def is_whole(library: Path) -> bool:
+    """Whether a library can be read, and is what was built."""
+    try:
+        return library.with_name(SEAL).read_text(encoding="ascii") == _digest(library)
+    except (OSError, ValueError):
+        return False
+
+
+def seal(library: Path) -> None:
+    """Write down what a library is made of, once it is built."""
+    library.with_name(SEAL).write_text(_digest(library), encoding="ascii")
+
+
+def _digest(library: Path) -> str:
+    digest = hashlib.sha256(library.read_bytes())
+    with contextlib.suppress(FileNotFoundError):
+        digest.update(library.with_name(LISTED).read_bytes())
+    return digest.hexdigest()
+
+
+def scratch() -> Path:
+    """A new folder to build in: where libraries are kept, or else anywhere."""
+    with contextlib.suppress(OSError):
+        libraries().mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(libraries()).free > _ROOM:
+            return Path(tempfile.mkdtemp(prefix=_BUILDING, dir=libraries()))
+    return Path(tempfile.mkdtemp(prefix=_BUILDING))
+
+
+def keep(built: Path, key: str) -> Path:
+    """Move a sealed library, with its folder, to where it is found, in place of a damaged one.
+
+    Returns:
+        Where it is now: there, or where it was built when that cannot be.
+    """
+    library = find(key)
+    with contextlib.suppress(OSError):
+        built.parent.chmod(0o777 & ~files.umask())  # a temporary folder is its maker's alone
+        if not is_whole(library):
+            shutil.rmtree(library.parent, ignore_errors=True)
+        os.rename(built.parent, library.parent)  # another process may be first, with the same
+    _forget_old()
+    return library if is_whole(library) else built
+
+
+def _forget_old() -> None:
+    kept = sorted(libraries().glob(f"[!.]*/{LIBRARY}"), key=lambda path: -_used(path.parent))
+    for path in kept[_KEPT:]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    for path in libraries().glob(f"{_BUILDING}*"):  # of processes that were killed
+        if _used(path) < time.time() - _DAY:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
