@@ -24,7 +24,6 @@ from fgan import (
     rng,
     schedules,
     spectral,
-    toolchain,
 )
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
@@ -74,7 +73,7 @@ def find_device(name: str) -> torch.device:
 
 
 def check_device(config: TrainConfig) -> torch.device:
-    """The device of a run, with a compiler where the run needs one.
+    """The device of a run.
 
     Raises:
         DeviceError: for what this machine does not have.
@@ -87,8 +86,6 @@ def check_device(config: TrainConfig) -> torch.device:
             f"--dtype tf32: CUDA devices compute in it, {device.type} does not.",
             "Use --dtype float32 or bfloat16.",
         )
-    if config.compile:
-        toolchain.check_compiler(device)
     return device
 
 

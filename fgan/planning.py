@@ -17,7 +17,7 @@ from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
 from fgan.errors import DeviceError
 from fgan.game import Game
-from fgan.toolchain import HeadStart
+from fgan.toolchain import HeadStart, check_compiler
 from fgan.types import Key
 
 
@@ -50,6 +50,8 @@ def plan(
     assemble.set_up(config, device)
     # What this configuration compiled before is found again without the compiler.
     compiles = config.compile and not known(stepping.step_family(config))
+    if compiles:
+        check_compiler(device)
     head_start = HeadStart() if compiles and device.type == "cpu" else None
     source = assemble.load_source(config, noted, decoding)
     if head_start is not None:

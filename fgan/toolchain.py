@@ -104,8 +104,10 @@ def check_compiler(device: torch.device) -> None:
         DeviceError: when the CPU has no C++ compiler.
     """
     if device.type == "cpu" and find_cxx() is None:
+        named = os.environ.get("CXX")
+        what = f"CXX, which is {named!r}, is no program" if named else "none was found on PATH"
         raise DeviceError(
-            "--compile needs a C++ compiler, and none was found on PATH.",
+            f"--compile needs a C++ compiler, and {what}.",
             "Install g++ or clang++ (or set CXX to one), or use --no-compile.",
         )
 

@@ -117,7 +117,7 @@ def test_compilers_do_not_hear_the_terminal_and_end_with_what_waits(tmp_path):
     pid = tmp_path / "pid"
     command = f"sh -c 'echo $$ > {pid}.tmp; mv {pid}.tmp {pid}; sleep 60'"
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(KeyboardInterrupt), cpp._own_compilers():
+        with pytest.raises(KeyboardInterrupt), cpp._own_compilers():  # noqa: PT012
             compiling = pool.submit(cpp_builder.run_compile_cmd, command, str(tmp_path))
             while not pid.exists():
                 assert not compiling.done()

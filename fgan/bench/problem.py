@@ -21,6 +21,7 @@ from fgan.config import TrainConfig
 from fgan.errors import ConfigError
 from fgan.game import Game, init_state, make_draws
 from fgan.state import TrainState
+from fgan.toolchain import check_compiler
 from fgan.types import Draws
 from fgan.validate import option
 
@@ -99,6 +100,8 @@ def make_problem(config: TrainConfig) -> Problem:
         )
     device = assemble.check_device(config)
     assemble.set_up(config, device)
+    if config.compile:
+        check_compiler(device)
     if config.lr_schedule != "constant" and not config.lr_length:
         # It ends with the run, and nothing a step costs depends on when that is.
         config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)
