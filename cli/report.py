@@ -61,7 +61,7 @@ def header(plan: Plan, run: RunDir | None) -> None:
         where += f" ({torch.cuda.get_device_name(plan.device)})"
     elif plan.device.type == "cpu":
         where += f", {config.threads} threads"
-    epochs = plan.steps * config.batch_size * config.disc_steps / len(source)
+    epochs = plan.steps * config.disc_steps / (len(source) // config.batch_size)
     mode = "compiled" if config.compile else "eager"
     play = f"{config.loss}, {config.optimizer}"
     swept = dict(config.sweep)  # what members do not share is said with them

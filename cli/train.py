@@ -92,7 +92,11 @@ def train(
         path = resuming.latest_like(resolved, run_dir) if resolved and resume else resume
         if path:
             asked = resuming.with_file(given, config)
-            point = resuming.extend(resuming.find(Path(path)), asked, override=override)
+            point = resuming.find(Path(path))
+            if resolved and run_dir:  # which nobody has compared with it yet
+                said = resuming.differing(point, resolved) if config or recipe else {}
+                asked = said | asked
+            point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
         plan = training.plan(resolved, report)
@@ -101,7 +105,9 @@ def train(
                 header(plan, None)
             print(configs.to_toml(plan.config), end="")
             return
-        result = training.train(plan, report, run_dir, point)
+        fresh = run_dir if resume and not point else None
+        again = fresh is not None and resuming.never_saved(resolved, fresh)
+        result = training.train(plan, report, run_dir, point, again=again)
     report.ended(plan, result)
     # A stop may come of the terminal going away, and is reported by the exit code.
     with contextlib.suppress(*([OSError] if result.stopped else [])):

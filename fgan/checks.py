@@ -78,6 +78,10 @@ def boolean(value: Any) -> bool:
 def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("must be UTF-8: rename it, or use a link to it") from error
     return value
 
 

@@ -65,6 +65,15 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def on_one_line(name: str) -> str:
+    """A file's name as it can be written into a line of UTF-8: what cannot, escaped.
+
+    >>> on_one_line("new\\nline \\udce9.png")
+    'new\\\\nline \\\\udce9.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder; only for its one writer."""
     with contextlib.suppress(OSError):

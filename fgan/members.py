@@ -122,7 +122,7 @@ def check_sweep(value: Any) -> Sweep:
     """
     pairs = value.items() if isinstance(value, Mapping) else value
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
-        raise ValueError("must be NAME=VALUE,VALUE")
+        raise ValueError('must be a list of texts such as ["lr=1e-4,3e-4"]')
     sweep = tuple(_swept(*_pair(pair)) for pair in pairs)
     if not sweep:
         raise ValueError("must name a hyperparameter")

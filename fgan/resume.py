@@ -140,7 +140,8 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
 def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     """What the command line and a file of options say together of a run that goes on.
 
-    Of the file only what may always change: the rest has found the run.
+    Of the file only what may always change: the rest has found the run, or is compared with
+    it (`differing`).
     """
     asked = {name: value for name, value in given.items() if value is not None}
     if file is None:
@@ -148,6 +149,13 @@ def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     said = configs.read_toml(file)
     free = [*_FREE, *(LENGTH if not asked.keys() & set(LENGTH) else ())]
     return {name: said[name] for name in free if name in said} | asked
+
+
+def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
+    """The options of a configuration that a run has otherwise, but for what may always change."""
+    values = configs.as_dict(config)
+    names = _other_than(point.config, config)
+    return {name: values.get(name, getattr(config, name)) for name in names}
 
 
 def check_data(point: Point, now: Mapping[str, Any]) -> None:
@@ -191,12 +199,29 @@ def latest_like(
     return None
 
 
+def never_saved(config: TrainConfig, run_dir: Path) -> bool:
+    """Whether a run of such options was begun there and ended before its first checkpoint."""
+    run = RunDir(run_dir)
+    if run.is_blank():
+        return True
+    if not run.config.is_file() or run.saved():
+        return False
+    try:
+        return _same(configs.resolve(file=run.config), config)
+    except FganError:
+        return False
+
+
 def _same(a: TrainConfig, b: TrainConfig) -> bool:
+    return not _other_than(a, b)
+
+
+def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
     open_options = {*LENGTH, *_FREE, *_ROUNDING}  # "auto" in one is resolved in the other
     if not b.lr_length:  # likewise
         open_options.add("lr_length")
     names = [name for name in configs.NAMES if name not in open_options]
-    return all(getattr(a, name) == getattr(b, name) for name in names)
+    return [name for name in names if getattr(a, name) != getattr(b, name)]
 
 
 def _shown(name: str, config: TrainConfig) -> str:

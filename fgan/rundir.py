@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from fgan import files, lock, sealed
 from fgan.errors import DiskError, RunError
 
+SKIPPED = "skipped.txt"
 KEEP = 2  # checkpoints at least: the newest, and one more should that be damaged
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 
@@ -128,6 +129,19 @@ class RunDir:
         """Remove the directory and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def is_blank(self) -> bool:
+        """Whether it is a run directory that nothing was written to yet."""
+        folders = self.samples, self.checkpoints
+        if not all(path.is_dir() for path in folders):
+            return False
+        return all(path in (self.lock, *folders) for path in self.path.rglob("*"))
+
+    def begin_again(self) -> None:
+        """Remove what a run leaves behind before its first checkpoint; only for its one writer."""
+        for path in (self.metrics, self.path / SKIPPED, *self.samples.glob("*.png")):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
     def remove_empty(self) -> None:
         """Remove the directory if it holds nothing but empty folders."""
         for folder in (self.samples, self.checkpoints, self.path):
@@ -179,18 +193,21 @@ class RunDir:
         return [(_row(line, n, self.metrics), line) for n, line in enumerate(lines, start=1)]
 
 
-def create(path: Path | None, name: str, parent: Path = Path("runs")) -> RunDir:
+def create(
+    path: Path | None, name: str, parent: Path = Path("runs"), *, again: bool = False
+) -> RunDir:
     """A new run directory.
 
     Args:
         path: where; by default the next ``NNNN-name`` under ``parent``.
+        again: whether a run that never saved may be there, to be begun again.
     Raises:
         DiskError: when it exists and is not empty, or cannot be made.
     """
     try:
         if path is None:
             path = _next(parent, name)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif path.exists() and not again and (not path.is_dir() or any(path.iterdir())):
             raise DiskError(
                 f"The run directory {path} exists and is not empty.",
                 "Give another --run-dir, or remove it.",
@@ -264,7 +281,8 @@ def write_config(run: RunDir, text: str) -> None:
 
 def write_skipped(run: RunDir, skipped: Sequence[tuple[str, str]]) -> None:
     """Write ``skipped.txt``: a line for each file of the data that was left out, and why."""
-    files.write_text(run.path / "skipped.txt", "".join(f"{p}\t{why}\n" for p, why in skipped))
+    lines = [f"{files.on_one_line(path)}\t{why}\n" for path, why in skipped]
+    files.write_text(run.path / SKIPPED, "".join(lines))
 
 
 def plain(name: str) -> str:

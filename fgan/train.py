@@ -24,7 +24,15 @@ from fgan import resume as resuming
 from fgan.checks import every
 from fgan.config import TrainConfig
 from fgan.data import fingerprint, make_feed
-from fgan.errors import ConfigError, DiskError, DivergedError, RunError
+from fgan.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    DiskError,
+    DivergedError,
+    FganError,
+    RunError,
+)
 from fgan.planning import Plan, make_batches, out_of_memory
 from fgan.record import MetricsLog, Pictures
 from fgan.rundir import RunDir
@@ -127,15 +135,21 @@ def train(
     observer: Observer,
     run_dir: Path | None = None,
     point: resuming.Point | None = None,
+    *,
+    again: bool = False,
 ) -> Result:
-    """Carry out a plan, from its start or from a point of an earlier run; errors as `run`."""
+    """Carry out a plan, from its start or from a point of an earlier run; errors as `run`.
+
+    Args:
+        again: whether ``run_dir`` may hold a run that never saved, to be begun again.
+    """
     if point is not None and point.step >= plan.steps:
         observer.noted(
             f"Run {point.run.path} is already at step {point.step}; more --steps make it longer."
         )
         return Result(point.run, None, point.step, False)
     name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
-    out = point.run if point else rundir.create(run_dir, name)
+    out = point.run if point else rundir.create(run_dir, name, again=again)
     try:
         held = out.acquire()
     except DiskError:
@@ -144,6 +158,8 @@ def train(
     with held:
         loop = None
         try:
+            if again:
+                out.begin_again()
             loop = _Loop(plan, observer, out, point)
             return loop.run()
         except BaseException:
@@ -233,6 +249,8 @@ class _Loop:
                     self.state, history = self.advance(self.state, numbers, feed, draw)
                 except torch.OutOfMemoryError as error:
                     raise out_of_memory(config) from error
+                except (DataError, DeviceError) as error:
+                    raise self._saved_before(error) from error
                 self.log.add(history)
                 self.done = numbers.stop
                 self.observer.advanced(self.done)
@@ -244,6 +262,17 @@ class _Loop:
                 if stopped:
                     return True
         return False
+
+    def _saved_before(self, error: FganError) -> FganError:
+        """The same error, once what was trained before it is saved.
+
+        Batches that cannot be read, and a step that cannot be compiled, leave the state alone.
+        """
+        if self.done == self.last_saved or not bool(pytree.all_finite(self.state)):
+            return error
+        self.save()
+        fix = f"{error.fix} What was trained is saved: go on with --resume {self.out.path}."
+        return type(error)(error.problem, fix)
 
     def _next_due(self) -> int:
         """The next number of steps after which something is written."""

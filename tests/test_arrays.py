@@ -161,7 +161,7 @@ def test_a_little_beyond_the_end(tmp_path):
         (noise(2, 4, 4) > 9, "bool"),
         (noise(2, 4, 4).astype(complex), "complex"),
         (np.array([["text"]]), "shape"),
-        (np.array([[[{"an": "object"}]]], dtype=object), "read"),
+        (np.array([[[{"an": "object"}]]], dtype=object), "Python objects"),
     ],
 )
 def test_arrays_of_another_kind(tmp_path, array, problem):

@@ -72,6 +72,11 @@ def test_a_run_goes_on(fgan, tmp_path):
     assert fgan("train", "--resume", "r", "--steps", 12, "--lr", 0.5, "--override")[0] == 0
     code, out, _ = fgan("train", "ring", *SMALL, "--resume", "auto", "--run-dir", "new")
     assert (code, out) == (0, "new\n")
+    (tmp_path / "other.toml").write_text('data = "ring"\nloss = "hinge"\nsteps = 9\n')
+    for said in (["--config", "other.toml"], ["--recipe", "mnist-mlp-small"]):
+        code, _, err = fgan("train", *said, "--resume", "auto", "--run-dir", "new")
+        assert code == 2
+        assert "begun with other options" in err
     longer = (tmp_path / "new/config.toml").read_text().replace("steps = 6", "steps = 8")
     (tmp_path / "longer.toml").write_text(longer)
     code, out, _ = fgan("train", "--config", "longer.toml", "--resume", "auto", "--run-dir", "new")
@@ -233,7 +238,7 @@ def test_compiled_training_from_the_command_line(tmp_path, monkeypatch):
 
 
 def test_no_memory_is_no_bug(fgan, monkeypatch):
-    def greedy(plan, observer, run_dir=None, point=None):
+    def greedy(plan, observer, run_dir=None, point=None, *, again=False):
         torch.empty(2**58)  # more than any address space holds
 
     monkeypatch.setattr("fgan.train.train", greedy)

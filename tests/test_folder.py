@@ -16,10 +16,11 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
-from fgan import data
+from fgan import config as configs
+from fgan import data, train
 from fgan.data import cache, find
 from fgan.data.decode import BadImage, Spec, decode
-from fgan.errors import DataError
+from fgan.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +191,60 @@ def test_orientation(folder, suffix, orientation):
     source = data.load(str(folder))
     assert source.shape == ((3, 24, 8) if orientation >= 5 else (3, 8, 24))
     assert torch.equal(source.examples[0], planes(upright))
+
+
+def test_an_orientation_in_xmp(folder):
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    path = save(folder / "a.jpg", picture(1, 24, 8), xmp=xmp)
+    source = data.load(str(folder))
+    assert source.shape == (3, 24, 8)
+    assert torch.equal(source.examples[0], planes(ImageOps.exif_transpose(Image.open(path))))
+
+
+def test_what_a_png_says_after_its_pixels_is_not_heard(folder):
+    path = save(folder / "a.png", picture(1, 24, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = b"eXIf" + exif.tobytes()[6:]
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    content = path.read_bytes()
+    path.write_bytes(content[:-12] + chunk + content[-12:])  # before the end
+    assert data.load(str(folder)).shape == (3, 8, 24)
+
+
+def test_names_that_are_no_utf8(folder, tmp_path):
+    fill(folder, 4)
+    strange = folder / os.fsdecode(b"caf\xe9\n.png")
+    strange.write_bytes(b"")
+    with pytest.raises(DataError, match=r"caf\\udce9\\n\.png is empty"):
+        data.load(str(folder))
+    small = {"steps": 1, "batch_size": 2, "gen_hidden": (4,), "disc_hidden": (4,)}
+    options = configs.resolve(small, data=str(folder), skip_bad=True)
+    run = train.run(options, run_dir=tmp_path / "run").run
+    assert (run.path / "skipped.txt").read_text() == "caf\\udce9\\n.png\tis empty\n"
+    with pytest.raises(ConfigError, match="UTF-8"):
+        configs.resolve(small, data=os.fsdecode(b"\xe9"))
+
+
+def test_a_folder_is_known_by_its_own_name(folder):
+    fill(folder / "v2", 3)
+    (folder / "latest").symlink_to("v2")
+    assert len(data.load(str(folder), pattern="v2/*")) == 3
+    assert len(data.load(str(folder))) == 3
+
+
+def test_a_cut_cache_changes_nothing_of_what_is_loaded(folder):
+    fill(folder, 4)
+    data.load(str(folder))
+    loaded = data.load(str(folder))  # from the cache
+    before = loaded.examples.clone()
+    (kept,) = Path(os.environ["FGAN_CACHE"]).glob("folders/*.safetensors")
+    os.truncate(kept, 0)
+    assert torch.equal(loaded.examples, before)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

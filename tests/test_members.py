@@ -84,8 +84,8 @@ def test_sweeps():
         ({"lr": ["x"]}, "number"),
         ([], "hyperparameter"),
         ([3], "one of"),
-        ("lr=1", "NAME"),
-        (3, "NAME"),
+        ("lr=1", "list of texts"),
+        (3, "list of texts"),
     ],
 )
 def test_what_is_no_sweep(value, word):

@@ -11,8 +11,8 @@ import pytest
 from support import Listener
 
 from fgan import config as configs
-from fgan import resume, train
-from fgan.errors import ConfigError, DivergedError, RunError
+from fgan import resume, rundir, train
+from fgan.errors import ConfigError, DiskError, DivergedError, RunError
 
 SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "log_every": 7}
 
@@ -116,6 +116,27 @@ def test_auto_finds_the_newest_run_of_the_same_options(tmp_path, monkeypatch):
     assert str(resume.latest_like(settings(steps=9), None)) == os.path.join("runs", "0002-b")
     assert resume.latest_like(config, tmp_path / "new") is None
     assert resume.latest_like(config, tmp_path / "runs/0003-c") == tmp_path / "runs/0003-c"
+
+
+def test_auto_begins_a_run_again_that_never_saved(tmp_path):
+    config = settings(steps=9)
+    whole = train.run(config, run_dir=tmp_path / "whole").run
+    folder = tmp_path / "part"
+    killed = rundir.create(folder, "")
+    killed.acquire().release()
+    assert resume.never_saved(config, folder)  # killed before it wrote anything
+    rundir.write_config(killed, configs.to_toml(config))
+    killed.append_metrics({"step": 7})
+    assert resume.never_saved(config, folder)
+    assert not resume.never_saved(settings(steps=9, lr=0.5), folder)
+    with pytest.raises(DiskError, match="not empty"):
+        train.train(train.plan(config), train.Observer(), folder)
+    again = train.train(train.plan(config), train.Observer(), folder, again=True).run
+    assert_same_end(whole, again, 9)
+    assert not resume.never_saved(config, folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.txt").write_text("mine")
+    assert not resume.never_saved(config, tmp_path / "other")
 
 
 def diverging(**options):

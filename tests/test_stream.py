@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import Listener
 
-from fgan import data, rng
+from fgan import config as configs
+from fgan import data, rng, rundir, train
 from fgan.data import Batches, machine, make_feed, stream
 from fgan.data.machine import _of_container
 from fgan.errors import DataError
@@ -66,6 +69,40 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+class Losing(Listener):
+    """Loses the data of a run after some steps."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__()
+        self.folder, self.step = folder, step
+
+    def advanced(self, step: int) -> None:
+        super().advanced(step)
+        if step == self.step:
+            self.folder.rename(self.folder.with_name("lost"))
+
+
+def test_a_run_that_loses_its_data_is_saved_and_goes_on(pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    options = {
+        "data": str(folder), "stream": "always", "image_size": 8, "steps": 60, "batch_size": 4,
+        "gen_hidden": (4,), "disc_hidden": (4,), "log_every": 7, "ema": 0.9,
+    }  # fmt: skip
+    config = configs.resolve(options)
+    whole = train.run(config, run_dir=tmp_path / "whole").run
+    losing = Losing(folder, 5)
+    with pytest.raises(DataError, match="saved: go on with --resume"):
+        train.run(config, losing, run_dir=tmp_path / "part")
+    done = losing.steps[-1]  # some batches were ready already
+    assert 5 <= done < 60
+    part = rundir.RunDir(tmp_path / "part")
+    assert [path.name for path in part.saved()] == [part.checkpoint_path(done).name]
+    (tmp_path / "lost").rename(folder)
+    train.resume(tmp_path / "part")
+    assert part.checkpoint_path(60).read_bytes() == whole.checkpoint_path(60).read_bytes()
 
 
 def take(feed: data.Feed, steps: range) -> None:
@@ -245,7 +282,7 @@ def test_workers_ignore_an_interrupt(pictures):
     memory, disk = both(pictures)
     batches = Batches(disk, rng.key(3), 6)
     with make_feed(disk, batches, "cpu", num_workers=2) as feed:
-        feed(0)
+        take(feed, range(2))  # one of each worker: both have begun
         for pid in workers():
             os.kill(pid, signal.SIGINT)
         for step in range(1, 12):

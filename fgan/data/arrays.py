@@ -154,5 +154,8 @@ def _bad(path: Path, what: str, fix: str) -> DataError:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    why = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    if "pickle" in why or "Python objects" in why or "Object arrays" in why:
+        what = "is no file of NumPy's, or holds Python objects"
+        return _bad(path, what, "Save a plain array of uint8 or floating-point numbers.")
     return _bad(path, f"cannot be read: {why}", "It may be damaged or cut short: get it again.")

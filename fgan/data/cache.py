@@ -70,7 +70,8 @@ def read_images(path: Path, manifest: str, count: int) -> tuple[Verdict, Tensor]
             verdict = _verdict(metadata, manifest)
             if verdict is None or "images" not in file.keys():  # noqa: SIM118
                 return None
-            images = file.get_tensor("images")
+            # Out of the file, which is mapped: cut short later it would end the process.
+            images = file.get_tensor("images").clone()
         whole = (count - len(verdict.bad), *verdict.shape) == tuple(images.shape)
         if whole and images.dtype == torch.uint8 and metadata["crc32"] == _checksum(images):
             return verdict, images

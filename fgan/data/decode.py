@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
 UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
+_ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # what may say how an image is turned
 _ORIENTATION = 0x0112  # of EXIF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
@@ -85,9 +86,8 @@ def inspect(path: str) -> Header:
     with _open(path) as image:
         grey = image.mode in _GREY or image.mode.startswith("I;16")
         width, height = image.size
-        # Where there is no EXIF, asking may decode the whole file; TIFF has turned its size.
-        if image.format != "TIFF" and "exif" in image.info:
-            width, height = (height, width) if _orientation(image) >= 5 else (width, height)
+        if _orientation(image) >= 5:
+            width, height = height, width
         return Header(height, width, 1 if grey else 3)
 
 
@@ -102,8 +102,8 @@ def decode(path: str, spec: Spec) -> NDArray[np.uint8]:
             # Decoding at half, a quarter or an eighth, never below twice what is wanted.
             scale = 2 * spec.size / min(image.size)
             image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
-        image.load()
         turn = _TURNS.get(_orientation(image))
+        image.load()
         upright = image if turn is None else image.transpose(turn)  # the first turn is 0
         return _planes(_resized(_flat(upright, spec.channels), spec))
 
@@ -131,6 +131,13 @@ def _open(path: str) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
+    """As the header has it; TIFF has turned its size by then, and turns its pixels itself.
+
+    Where neither EXIF nor XMP is in the header, asking would decode the whole file. What a PNG
+    says after its pixels is not heard.
+    """
+    if image.format == "TIFF" or not _ORIENTED & image.info.keys():
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # EXIF of the wrong form says nothing about the pixels

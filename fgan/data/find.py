@@ -28,8 +28,9 @@ class Found(NamedTuple):
 def find_images(folder: Path, pattern: str = "*") -> list[Found]:
     """The image files below a folder, by suffix, sorted by path.
 
-    Links are followed; each real file counts once, under the first of its paths. Names that
-    begin with a dot are passed over: they are the bookkeeping of systems and editors.
+    Links are followed; each real file counts once, under the first of its paths, and folders
+    before links to them. Names that begin with a dot are passed over: they are the bookkeeping
+    of systems and editors.
 
     Args:
         pattern: as of a shell, for the names of files; one with a "/" for their paths.
@@ -86,7 +87,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
                 f"The folder {folder / below} cannot be listed: {error.strerror or error}.",
                 "Check its permissions.",
             ) from error
-        folders = []
+        folders: list[str] = []
+        linked: list[str] = []
         for name in names:
             path = f"{below}/{name}" if below else name
             try:
@@ -95,7 +97,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
                 yield path, None
                 continue
             if stat.S_ISDIR(info.st_mode):
-                folders.append(path)
+                (linked if os.path.islink(os.path.join(folder, path)) else folders).append(path)
             else:
                 yield path, info
-        waiting += reversed(folders)
+        # Under its own name first: by another, a --pattern may not know it.
+        waiting = [*reversed(linked), *waiting, *reversed(folders)]

@@ -25,6 +25,7 @@ from fgan.data.machine import available_bytes, num_cpus
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
 from fgan.errors import DataError
+from fgan.files import on_one_line
 
 Progress = Callable[[int, int], None]
 Notify = Callable[[str], None]
@@ -204,7 +205,7 @@ def _refuse_bad(
     fix = "Mend or remove them, or leave them out with --skip-bad."
     raise DataError(
         f"{len(bad)} of the {num_files} images in {folder} cannot be used: "
-        f"{_some([f'{path} {reason}' for path, reason in bad], '; ')}.",
+        f"{_some([f'{on_one_line(path)} {reason}' for path, reason in bad], '; ')}.",
         fix if len(bad) < num_files else "None is left: give another folder or --pattern.",
     )
 
