@@ -70,7 +70,8 @@ def bench(
 
     On random images of the right shape, so nothing is read or downloaded. Prints medians,
     quartiles, ratios with 95 % confidence, and what explains them; leave the machine alone
-    while it runs.
+    while it runs. Without --loss, --recipe or --config the game is the tutorials':
+    non-saturating, without penalties.
     """
     chosen = programs.parse_names(compare)
     resolved = _resolve({**given, "data": data or None}, config, recipe)

@@ -66,6 +66,7 @@ def _options(
 
 def main() -> None:
     """Run the command line and end the process."""
+    _open_what_is_closed()
     for number in ending():
         signal.signal(number, _interrupt)
     if os.environ.get("FGAN_DEBUG") == "1":
@@ -93,6 +94,13 @@ def main() -> None:
     except OSError:  # keep Python from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that were closed lead nowhere; else the next file would take their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _interrupt(number: int, frame: object) -> None:

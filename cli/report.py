@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shlex
 import sys
 import time
 from types import TracebackType
@@ -184,7 +185,7 @@ class Report(Observer):
         if result.state is None:
             return
         self._say(f"{verb} after {result.steps:,} steps, {took:.0f} s.")
-        members = plan.config.members
+        members, path = plan.config.members, shlex.quote(str(result.run.path))
         if members and not result.stopped:
             for line in population.report(plan, result):
                 self._say(line)
@@ -192,6 +193,6 @@ class Report(Observer):
             self._say(f"{refused:,} of the last steps were not finite, and changed nothing.")
         self._say(f"  last grid: {result.run.sample_path(result.steps)}")
         if result.stopped:
-            self._say(f"  resume: fgan train --resume {result.run.path}")
+            self._say(f"  resume: fgan train --resume {path}")
         which = " --member 0" if members else ""
-        self._say(f"  next: fgan sample {result.run.path}{which} -n 64 --out samples.png")
+        self._say(f"  next: fgan sample {path}{which} -n 64 --out samples.png")

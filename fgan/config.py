@@ -264,7 +264,7 @@ def read_toml(file: str | Path) -> dict[str, Any]:
         ConfigError: when it is not TOML; DiskError: when it cannot be read.
     """
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not a TOML file: {error}.", "Correct it there.") from error
     except OSError as error:

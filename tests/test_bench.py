@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import itertools
@@ -372,7 +373,9 @@ def test_replayed_steps_are_donated_steps(monkeypatch):
     recorded = Rerun()
     monkeypatch.setattr(replay, "record", recorded)
     of = problem(**TINY)
-    assert programs.missing("replayed", of.device).endswith("for CUDA devices.")
+    assert programs.missing("replayed", of).endswith("for CUDA devices.")
+    wide = dataclasses.replace(of, config=dataclasses.replace(of.config, dtype="float64"))
+    assert "bfloat16 is left out" in programs.missing("bfloat16", wide)
     made = programs.make_program("replayed", of)
     for _ in range(3):
         made.run(2 * bench.REPLAYED_STEPS + 1)
@@ -525,6 +528,7 @@ def test_a_name_for_files():
     assert slug(torch.device("cpu")).replace("-", "").isalnum()
 
 
+@pytest.mark.slow
 def test_the_studies_run_and_a_failure_stops_none_of_them(tmp_path):
     def run(*args):
         command = [sys.executable, BENCHMARKS / "run.py", "--tiny", "--results", tmp_path]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -356,3 +357,19 @@ def test_warnings_of_pytorch_about_itself_are_not_shown(tmp_path):
     command = [sys.executable, "-m", "fgan", "train", "ring", *SMALL, "-q", "--order", "symplectic"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(tmp_path, closed):
+    command = shlex.join([sys.executable, "-m", "fgan", "train", "ring", *SMALL, "--run-dir", "r"])
+    ended = subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert (tmp_path / "r/checkpoints/step-0000006.safetensors").exists()
+
+
+def test_what_to_type_next_can_be_typed(fgan, tmp_path):
+    _, _, err = fgan("train", "ring", *SMALL, "--run-dir", "my run (1)")
+    (line,) = re.findall(r"next: fgan (.*)", err)
+    assert fgan(*shlex.split(line))[0] == 0
+    assert (tmp_path / "samples.png").exists()

@@ -529,6 +529,33 @@ def test_values_missing_on_the_meta_device(build, expected):
     assert torch.equal(out, torch.tensor([expected]))
 
 
+class Normed(nn.Module):
+    """Scales the rows of its table down as it looks them up."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(4, 2, max_norm=0.0)
+
+    def forward(self, x):
+        return self.table(x.long()).mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 1)), "writes into its input"),
+        (lambda: nn.Sequential(nn.Hardtanh(), nn.ReLU(inplace=True), nn.Linear(3, 1)), ""),
+        (Normed, "writes into the parameter table.weight"),
+    ],
+)
+def test_a_module_that_writes_into_what_it_is_given_is_refused(build, message):
+    if not message:
+        from_module(build, input_shape=(3,))
+        return
+    with pytest.raises(ValueError, match=message):
+        from_module(build, input_shape=(3,))
+
+
 class Centred(nn.Module):
     """Puts a new tensor in the place of its buffer; batch normalisation writes into its own."""
 

@@ -72,10 +72,10 @@ def compare(
     if not 0 < seconds < math.inf:
         raise ConfigError(f"--seconds {seconds:g} is no length of time.", "Use 0.3.")
     problem = make_problem(config)
-    notes = [text for name in names if (text := programs.missing(name, problem.device))]
+    notes = [text for name in names if (text := programs.missing(name, problem))]
     made: dict[str, Program] = {}
     for name in names:
-        if programs.missing(name, problem.device) is None:
+        if programs.missing(name, problem) is None:
             try:
                 made[name] = programs.make_program(name, problem)
             except DeviceError as error:  # JAX without this device
@@ -83,7 +83,7 @@ def compare(
                     raise
                 notes.append(f"jax is left out: {error.problem}")
     if not made:
-        raise DeviceError("None of the programs can be had here.", "pip install jax optax.")
+        raise DeviceError(" ".join(notes), "Name another program in --compare.")
     apart: dict[str, dict[str, Any]] = {}
     if not quick:
         for name in made:

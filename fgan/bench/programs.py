@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from fgan import bench
 from fgan.bench.functional import exact_losses, make_functional
@@ -50,10 +49,12 @@ def make_program(name: str, problem: Problem) -> Program:
     return MAKERS[name](problem)
 
 
-def missing(name: str, device: torch.device) -> str | None:
+def missing(name: str, problem: Problem) -> str | None:
     """Why a program cannot be had here, in a sentence; None where it can."""
-    if name == "replayed" and device.type != "cuda":
+    if name == "replayed" and problem.device.type != "cuda":
         return "replayed is left out: it is for CUDA devices."
+    if name == "bfloat16" and problem.config.dtype == "float64":
+        return "bfloat16 is left out: the state of float64 is not multiplied in it."
     if name != "jax":
         return None
     if all(importlib.util.find_spec(package) for package in ("jax", "optax")):

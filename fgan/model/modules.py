@@ -37,11 +37,15 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         A model. ``batch_stats`` is set for batch normalisation alone: for other layers that
         compare the examples of a batch, as minibatch standard deviation does, take
         ``dataclasses.replace(model, batch_stats=True)``. Threads need models of their own:
-        all calls of one share the module that the values are put in.
+        all calls of one share the module that the values are put in. Some of PyTorch's layers
+        have no rule for ``vmap`` or for graphs, and so play alone and eagerly: recurrent
+        layers, batch normalisation with ``momentum=None``, PyTorch's own spectral
+        normalisations (`fgan.spectral` has one that does).
     Raises:
         ValueError: for anything but ``nn.Dropout*`` that draws random numbers in training, a
-            dropout layer not used once in a pass, a module that does not take this input, or
-            a function whose module needs values of tensors before it has any.
+            dropout layer not used once in a pass, a module that does not take this input,
+            writes into it or into its parameters, or gives anything but one tensor, or a
+            function whose module needs values of tensors before it has any.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))

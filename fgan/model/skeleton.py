@@ -128,6 +128,8 @@ def trace_shapes(
 
         layer.register_forward_pre_hook(record)
     x = torch.zeros(2, *input_shape)
+    watched = {"its input": x, **{f"the parameter {n}": p for n, p in module.named_parameters()}}
+    versions = {name: tensor._version for name, tensor in watched.items()}
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             before = torch.random.get_rng_state()
@@ -142,6 +144,11 @@ def trace_shapes(
         for dtype in {p.dtype for p in module.parameters() if p.is_floating_point()} - {x.dtype}:
             message += f"; its inputs are {x.dtype}, it has parameters of {dtype}: use .float()"
         raise ValueError(f"{message} ({error})") from error
+    if written := [name for name, t in watched.items() if t._version != versions[name]]:
+        raise ValueError(
+            f"the module writes into {written[0]}, as a first layer with inplace=True does: "
+            "a model leaves what it is given as it is"
+        )
     if not isinstance(output, Tensor):
         raise ValueError(f"the module gives a {type(output).__name__}: a model gives one tensor")
     if output.is_meta:
