@@ -74,13 +74,14 @@ def compile_step(
     like = Metrics._make(Metrics._fields)
     compiled = compile_function(in_place, backend=backend, name=name, like=like)
 
-    seen: tuple[int, Any] = 0, None  # the last state, without keeping it alive
+    # The last state, without keeping it alive: another may come to lie where it lay.
+    seen, leaf = 0, None
 
     def donated(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
-        nonlocal seen
-        if seen[0] != id(state) or seen[1]() is not state.step:
+        nonlocal seen, leaf
+        if seen != id(state) or leaf is None or leaf() is None:
             _check_writable(state)
-            seen = id(state), weakref.ref(state.step)
+            seen, leaf = id(state), weakref.ref(pytree.leaves(state)[0])
         return state, compiled(state, real, draws)
 
     return donated

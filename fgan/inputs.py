@@ -53,7 +53,7 @@ def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> No
 
 def _check_disc_draws(game: Game, draws: DiscDraws) -> None:
     _check_instance_noise(game, draws.instance_noise)
-    needed = {**noise_shapes(game.disc_penalties, game.disc.shape.input)}
+    needed = noise_shapes(game.disc_penalties, game.disc.shape.input)
     if absent := sorted(needed.keys() - draws.penalty_noise.keys()):
         raise _other_draws(f"with noise for the penalty {absent[0]}")
     if absent := sorted(game.disc.noise_shapes.keys() - draws.disc_noise.keys()):
