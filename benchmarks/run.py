@@ -48,14 +48,14 @@ class Study(NamedTuple):
 
 
 STUDIES: dict[str, Study] = {
-    "step_time": Study("A step", step_time, ["--repeats", "8", "--seconds", "0.15"], minutes=12),
+    "step_time": Study("A step", step_time, ["--repeats", "7", "--seconds", "0.15"], minutes=12),
     "products": Study("Matrix products", products, ["--repeats", "9"]),
     "end_to_end": Study(
         "The whole trainer", end_to_end, ["--cases", "tutorial,mnist-mlp-small", "--repeats", "3"]
     ),
     "compile_time": Study("Until the first step", compile_time, ["--cases", "default"]),
-    "trainer_overhead": Study("The trainer beside its step", trainer_overhead, ["--repeats", "4"]),
-    "scaling": Study("Growing", scaling, ["--repeats", "4"]),
+    "trainer_overhead": Study("The trainer beside its step", trainer_overhead, ["--repeats", "3"]),
+    "scaling": Study("Growing", scaling, ["--repeats", "3"]),
     "memory": Study("Memory", memory, ["--cases", "tutorial"]),
     "population": Study(
         "Several GANs at once", population, ["--members", "16,64", "--repeats", "5"]
