@@ -145,7 +145,7 @@ def _build(
 
     library = folder / LIBRARY
     options = options | {"aot_inductor.output_path": str(library)}
-    with compiled_faster(folder, options):
+    with compiled_faster(folder, options, _machine()):
         built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
@@ -189,6 +189,10 @@ def _processor() -> str:
     return f"{platform.system()} {platform.machine()} {platform.processor()}"
 
 
+def _machine() -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{torch.__version__} {torch.version.git_version} {capability} {_processor()}"
+
+
 def _conditions() -> str:
-    threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-    return f"{torch.__version__} {torch.version.git_version} {threads} {capability} {_processor()}"
+    return f"{_machine()} {torch.get_num_threads()}"

@@ -5,8 +5,8 @@ compiler make them one after the other. Half of the time to a first step was spe
 it. Here
 
 - the two files are compiled beside each other;
-- the wrapper's interface, which is the same for every graph, is compiled while Inductor still
-  works on the graph, and is no longer part of the wrapper;
+- the wrapper's interface, which is the same for every graph, is no longer part of the wrapper:
+  it is compiled while Inductor still works on the first graph, and kept for all others;
 - so are our own matrix products (products.cpp), which the wrapper calls in place of ATen's;
 - the wrapper has no code for checking its inputs;
 - what only Triton and debugging need is not done: a digest of all of Triton, half a gigabyte,
@@ -14,12 +14,13 @@ it. Here
 
 A wrapper that does not look as expected is compiled as it is.
 
-May import torch only, and only when a step is compiled.
+May import torch, only when a step is compiled, `fgan.kept` and `fgan.toolchain`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import shlex
@@ -41,6 +42,9 @@ from torch._inductor.exc import CppCompileError
 from torch._inductor.virtualized import V
 from torch.fx import config as fx_config
 
+from fgan.kept import keep_part, recall_part
+from fgan.toolchain import cxx_version
+
 _log = logging.getLogger("fgan")
 _INTERFACE = Path(cpp_wrapper_cpu.__file__).with_name("aoti_runtime") / "interface.cpp"
 _PRODUCTS = Path(__file__).with_name("products.cpp")
@@ -51,19 +55,20 @@ _OUR_PRODUCTS = """\
 
 
 @contextlib.contextmanager
-def compiled_faster(folder: Path, options: dict[str, Any]) -> Iterator[None]:
+def compiled_faster(folder: Path, options: dict[str, Any], machine: str) -> Iterator[None]:
     """While Inductor builds one library for the CPU.
 
     Args:
         folder: where there is place for files; they may stay.
         options: of Inductor, for the same library.
+        machine: torch and the processor, for which parts are kept.
     """
     build = CppBuilder.build
     with ThreadPoolExecutor(3) as pool, _own_compilers():
         with config.patch(options):
             parts = [
-                _begin(pool, build, _INTERFACE, folder, optimised=False),
-                _begin(pool, build, _PRODUCTS, folder, optimised=True),
+                _begin(pool, build, _INTERFACE, folder, machine, optimised=False),
+                _begin(pool, build, _PRODUCTS, folder, machine, optimised=True),
             ]
         wrapper: list[Future[None]] = []
 
@@ -126,10 +131,11 @@ def _begin(
     build: Callable[[CppBuilder], None],
     source: Path,
     folder: Path,
+    machine: str,
     *,
     optimised: bool,
 ) -> Future[Path]:
-    """Compile a part of a library to an object file, in the background."""
+    """Compile a part of a library to an object file, in the background, or find it compiled."""
     flags = CppTorchDeviceOptions(
         vec_isa=pick_vec_isa(),
         device_type="cpu",
@@ -140,8 +146,21 @@ def _begin(
     builder = CppBuilder(source.stem, str(source), flags, str(folder))
 
     def run() -> Path:
-        build(builder)
-        return Path(builder.get_target_file_path())
+        part, command = Path(builder.get_target_file_path()), builder.get_command_line()
+        conditions = (
+            machine,
+            cxx_version(command.split()[0]),
+            command.replace(str(folder), ""),
+            source.read_text(),
+        )
+        key = hashlib.sha256("\0".join(conditions).encode()).hexdigest()[:40]
+        content = recall_part(key)
+        if content is None:
+            build(builder)
+            keep_part(part.read_bytes(), key)
+        else:
+            part.write_bytes(content)
+        return part
 
     return pool.submit(run)
 

@@ -5,6 +5,8 @@ library that was cut short would end the process that loads it. Losing the folde
 nothing else. Like any program, a library is to be loaded only from a folder that others cannot
 write to.
 
+``compiled/parts/<key>`` is an object file that goes into every library, behind its digest.
+
 May import the ground and `fgan.files`.
 """
 
@@ -19,11 +21,14 @@ import time
 from pathlib import Path
 
 from fgan import files
+from fgan.errors import DiskError
 
 LIBRARY = "graph.so"  # in a folder named by a digest of 40 digits
 LISTED = "graph.json"  # beside it, in some: operations that it calls back for
 SEAL = "graph.sha256"  # of both
 _KEPT = 200  # libraries of some megabytes; the least recently used go
+_KEPT_PARTS = 16
+_DIGEST_BYTES = 32
 _ROOM = 2**26  # bytes that a disk must have left to build on it
 _BUILDING = ".building-"
 _DAY = 86_400.0
@@ -32,6 +37,11 @@ _DAY = 86_400.0
 def libraries() -> Path:
     """Where they are kept."""
     return files.cache_folder() / "compiled"
+
+
+def parts() -> Path:
+    """Where object files are kept that go into every library."""
+    return libraries() / "parts"
 
 
 def find(key: str) -> Path:
@@ -82,6 +92,29 @@ def keep(built: Path, key: str) -> Path:
         os.rename(built.parent, library.parent)  # another process may be first, with the same
     _forget_old()
     return library if is_whole(library) else built
+
+
+def recall_part(key: str) -> bytes | None:
+    """The object file that was kept under a key, where it is whole."""
+    try:
+        kept = (parts() / key).read_bytes()
+    except OSError:
+        return None
+    digest, content = kept[:_DIGEST_BYTES], kept[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(parts() / key)
+    return content
+
+
+def keep_part(content: bytes, key: str) -> None:
+    """Keep an object file, if that can be done."""
+    with contextlib.suppress(OSError, DiskError):
+        parts().mkdir(parents=True, exist_ok=True)
+        files.write_bytes(parts() / key, hashlib.sha256(content).digest(), content)
+        for path in sorted(parts().iterdir(), key=lambda path: -_used(path))[_KEPT_PARTS:]:
+            path.unlink()
 
 
 def _forget_old() -> None:

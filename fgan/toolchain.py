@@ -6,6 +6,7 @@ May import the ground and torch. Runs the compiler to ask for its version.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import shutil
@@ -117,3 +118,12 @@ def find_cxx() -> str | None:
     named = os.environ.get("CXX")
     names = [named] if named else ["g++", "clang++"] if sys.platform != "darwin" else ["clang++"]
     return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@functools.cache
+def cxx_version(compiler: str) -> str:
+    """What a compiler says of itself; nothing when it fails."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = [compiler, "--version"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return ""

@@ -47,7 +47,7 @@ def _fresh(fresh_dynamo):
 
 
 @pytest.fixture
-def libraries(monkeypatch, tmp_path):
+def libraries(monkeypatch, tmp_path, shared_parts):
     """An empty folder of compiled libraries."""
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "compiled"

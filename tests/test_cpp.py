@@ -13,12 +13,13 @@ from torch._inductor import codecache, cpp_builder, select_algorithm
 from torch._inductor.cpp_builder import CppBuilder
 from torch._inductor.exc import CppCompileError
 
-from fgan import cpp
+from fgan import cpp, kept
 from fgan.compile import compile_function
+from fgan.toolchain import cxx_version, find_cxx
 
 
 @pytest.fixture
-def built(monkeypatch, tmp_path):
+def built(monkeypatch, tmp_path, shared_parts):
     """The sources of each call of the C++ compiler, as they were when it ended."""
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path))
     seen, build = {}, CppBuilder.build
@@ -47,16 +48,56 @@ def check():
     torch.testing.assert_close(compile_function(function)(*ARGS), function(*ARGS))
 
 
-def test_the_interface_is_compiled_apart(built):
+def test_the_interface_is_compiled_apart_and_once(built, monkeypatch, tmp_path):
+    monkeypatch.setattr(kept, "parts", lambda: tmp_path / "parts")
+
+    def interfaces():
+        return sum(INTERFACE in part for part in built["o"])
+
     check()
     (wrapper,) = built["wrapper.o"]
     assert INTERFACE not in wrapper
     assert "run_impl" in wrapper
-    assert sum(INTERFACE in part for part in built["o"]) == 1
+    assert interfaces() == 1
+    assert compile_function(torch.tanh)(ARGS[0]).equal(ARGS[0].tanh())
+    assert interfaces() == 1
+    monkeypatch.setattr(cpp, "cxx_version", lambda compiler: "another")
+    for path in (tmp_path / "parts").iterdir():  # of the other, and damaged
+        path.write_bytes(path.read_bytes()[:-1])
+    compile_function(torch.sin)(ARGS[0])
+    assert interfaces() == 2
+    assert len(list((tmp_path / "parts").iterdir())) == 4
 
 
-def test_inputs_are_not_checked(built):
+def test_a_part_is_kept_whole(monkeypatch, tmp_path):
+    monkeypatch.setenv("FGAN_CACHE", str(tmp_path))
+    names = [f"{i:02d}" for i in range(20)]
+    assert kept.recall_part("00") is None
+    for i, name in enumerate(names):
+        kept.keep_part(name.encode(), name)
+        os.utime(kept.parts() / name, (i, i))
+        assert kept.recall_part("00") == b"00"  # which makes it the last that was used
+    left = {path.name for path in kept.parts().iterdir()}
+    assert left == {"00", *names[-15:]}
+    path = kept.parts() / "19"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:10], whole[:-1], whole + b"x", b"x" + whole[1:]):
+        path.write_bytes(damaged)
+        assert kept.recall_part("19") is None
+    monkeypatch.setenv("FGAN_CACHE", str(path))  # no folder
+    kept.keep_part(b"", "00")
+    assert kept.recall_part("00") is None
+
+
+def test_another_compiler_says_so(tmp_path):
+    assert cxx_version(find_cxx())
+    assert cxx_version(str(tmp_path / "none")) == ""
+
+
+def test_inputs_are_not_checked_and_nothing_is_left(built, tmp_path):
     check()
+    (library,) = (tmp_path / "compiled").iterdir()
+    assert {path.name for path in library.iterdir()} <= {"graph.so", "graph.json", "graph.sha256"}
     (wrapper,) = built["wrapper.o"]
     checks = wrapper.partition("__check_inputs_outputs(")[2].partition("}")[0]
     assert "arg0_1" not in checks
@@ -91,12 +132,6 @@ def test_else_the_wrapper_is_compiled_whole(built, monkeypatch, tmp_path, caplog
     check()
     assert "as Inductor wrote it" in caplog.text
     assert INTERFACE in built["wrapper.o"][-1]
-
-
-def test_nothing_is_left(built, tmp_path):
-    check()
-    (library,) = (path for path in (tmp_path / "compiled").iterdir() if path.is_dir())
-    assert {path.name for path in library.iterdir()} <= {"graph.so", "graph.json", "graph.sha256"}
 
 
 def test_triton_is_not_read(built, monkeypatch):

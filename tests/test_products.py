@@ -12,6 +12,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support import signed
+from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from fgan import cpp, pytree
@@ -113,7 +114,7 @@ def test_any_form(multiply, m, n, k, a_turned, b_turned, more, threads):
 
 
 @pytest.fixture
-def products(monkeypatch, tmp_path):
+def products(monkeypatch, tmp_path, shared_parts):
     """Has libraries built with products.cpp in which some text is another."""
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
 
@@ -138,7 +139,7 @@ SMALL = numbers(8, 16), numbers(4, 16, seed=1), numbers(4, seed=2)
 EACH = numbers(3, 40, 70), numbers(3, 50, 70, seed=1), numbers(3, 1, 50, seed=2)
 
 
-def product(x, w, bias):
+def product(x, w):
     return x @ w.mT
 
 
@@ -158,45 +159,50 @@ def assert_same_numbers(function, args):
     The rounding of each addition is 2^-24 of a partial sum; of n, of random signs, sqrt(n) of
     that comes together: 17 for n = 300, and twice that where one product follows another.
     """
-    actual = pytree.leaves(compile_function(function)(*args))
-    wanted = pytree.leaves(function(*(x.double() for x in args)))
+    compiled = compile_function(function)
+    actual = pytree.leaves(compiled(*args))
+    wanted = pytree.leaves(function(*pytree.map(Tensor.double, tuple(args))))
     for one, exact in zip(actual, wanted, strict=True):
         atol = 32 * 2**-24 * exact.abs().max().item()
         torch.testing.assert_close(one.double(), exact, atol=atol, rtol=0)
+    return compiled
 
 
 @needs_kernel
-@pytest.mark.parametrize("args", [LARGE, EACH], ids=["one", "several"])
-def test_these_are_ours(products, args):
+def test_these_are_ours_and_the_profiler_sees_them(products):
     products(OURS_OR_NOTHING)
-    assert_same_numbers(lambda *args: (layer(*args), *gradients(*args)), args)
 
+    def both(one, several):
+        return [x for args in (one, several) for x in (layer(*args), *gradients(*args))]
 
-@needs_kernel
-@pytest.mark.parametrize(("args", "name"), [(LARGE, "fgan::mm"), (EACH, "fgan::bmm")])
-def test_the_profiler_sees_them(products, args, name):
-    compiled = compile_function(gradients)
-    compiled(*args)
+    args = LARGE, EACH
+    compiled = assert_same_numbers(both, args)
     with torch.profiler.profile(acc_events=True) as seen:
         compiled(*args)
-    assert [event.name for event in seen.events()].count(name) == 3
+    names = [event.name for event in seen.events()]
+    assert [names.count(name) for name in ("fgan::mm", "fgan::bmm")] == [3, 3]
+
+
+NOT_OURS = {
+    "small": [numbers(16, 16), numbers(16, 16, seed=1)],
+    "float64": [x.double() for x in LARGE[:2]],
+    "bfloat16": [x.bfloat16() for x in LARGE[:2]],
+    "one column": [numbers(4000, 100), numbers(1, 100)],
+}
 
 
 @needs_kernel
-@pytest.mark.parametrize(
-    ("function", "args"),
-    [
-        (product, SMALL),
-        (product, [x.double() for x in LARGE]),
-        (product, [x.bfloat16() for x in LARGE]),
-        (lambda x, w, bias: x @ x[:1].T, [numbers(4000, 100), *LARGE[1:]]),  # one column
-    ],
-    ids=["small", "float64", "bfloat16", "narrow"],
-)
-def test_these_are_not(products, function, args):
-    products(OURS_OR_NOTHING)
-    with pytest.raises(RuntimeError):
-        compile_function(function)(*args)
+def test_these_are_not(products):
+    def multiplied(large, others):
+        return product(*large[:2]), {name: product(*args) for name, args in others.items()}
+
+    compiled = compile_function(multiplied)
+    compiled(LARGE, NOT_OURS)
+    with torch.profiler.profile(acc_events=True) as seen:
+        compiled(LARGE, NOT_OURS)
+    assert [event.name for event in seen.events() if event.name.startswith("fgan::")] == [
+        "fgan::mm"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +221,7 @@ def test_elsewhere_they_are_atens(products, missing):
 
 
 @pytest.fixture
-def operations(monkeypatch, tmp_path):
+def operations(monkeypatch, tmp_path, shared_parts):
     """Those of each graph that is compiled, after the pass."""
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
     seen, change = [], AddBiasesLate.__call__
@@ -232,19 +238,18 @@ BIASED = aten.addmm.default, aten.baddbmm.default
 
 
 @pytest.mark.parametrize("args", [SMALL, EACH], ids=["one", "several"])
-@pytest.mark.parametrize("bias", ["row", "column", "whole"])
-def test_a_bias_is_added_where_it_is_used(operations, args, bias):
+def test_a_bias_is_added_where_it_is_used(operations, args):
     x, w, row = args
     *before, _ = x.shape
-    ways = {"row": row, "column": numbers(*before, 1), "whole": numbers(*before, row.shape[-1])}
+    biases = {"row": row, "column": numbers(*before, 1), "whole": numbers(*before, row.shape[-1])}
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
 
-    def biased(bias, x, w):
-        add = torch.addmm if x.dim() == 2 else torch.baddbmm
-        return leaky_relu(add(bias, x, w.mT))
+    def biased(x, w, biases):
+        return [leaky_relu(add(bias, x, w.mT)) for bias in biases.values()]
 
-    assert_same_numbers(biased, (ways[bias], x, w))
+    assert_same_numbers(biased, (x, w, biases))
     assert not set(BIASED) & set(operations[0])
-    assert aten.add.Tensor in operations[0]
+    assert operations[0].count(aten.add.Tensor) == 3
 
 
 def test_a_weighted_sum_is_left_alone(operations):

@@ -19,7 +19,7 @@ def double(x):
 
 
 @pytest.fixture
-def at(monkeypatch, tmp_path):
+def at(monkeypatch, tmp_path, shared_parts):
     """Go to another machine: one with another folder of libraries."""
 
     def go(name):
