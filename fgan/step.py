@@ -160,8 +160,11 @@ def scheduled(step: Step, factor: Schedule) -> Step:
     Returns:
         A step of the same form.
     Raises:
+        TypeError: for a factor that is no function; ``schedules.constant`` makes one of a number.
         KeyError: on the first call, for an optimizer without a learning rate.
     """
+    if not callable(factor):
+        raise TypeError(f"a factor is a schedule, like schedules.constant({factor!r})")
 
     def at_present_rates(
         state: TrainState, real: Batch, draws: Draws

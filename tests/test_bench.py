@@ -352,6 +352,7 @@ print(alone.peak(False) - before)
     assert 24 * MIB < int(done.stdout) < 48 * MIB
 
 
+@pytest.mark.slow
 def test_facts_about_what_is_compiled():
     cold, cached = alone.measure("compiled-donated", problem(**TINY).config).values()
     for facts in (cold, cached):

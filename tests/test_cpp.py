@@ -125,7 +125,15 @@ def no_file(monkeypatch, tmp_path):
     monkeypatch.setattr(cpp, "_INTERFACE", tmp_path / "missing.cpp")
 
 
-@pytest.mark.parametrize("fault", [no_interface, no_join, no_file, no_products])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        no_interface,
+        no_join,
+        no_products,
+        pytest.param(no_file, marks=pytest.mark.slow),
+    ],
+)
 def test_else_the_wrapper_is_compiled_whole(built, monkeypatch, tmp_path, caplog, fault):
     fault(monkeypatch, tmp_path)
     caplog.set_level("INFO", "fgan")

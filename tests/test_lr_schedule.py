@@ -251,3 +251,8 @@ def test_an_optimizer_without_a_learning_rate_has_none_to_schedule():
     step = fgan.scheduled(fgan.make_step(game), schedules.constant(1.0))
     with pytest.raises(KeyError, match="learning_rate"):
         step(fgan.init_state(game, key), real_batch(game), fgan.make_draws(game, key, 0, BATCH))
+
+
+def test_a_number_is_no_schedule():
+    with pytest.raises(TypeError, match=r"schedules\.constant\(0\.5\)"):
+        fgan.scheduled(lambda *args: args, 0.5)

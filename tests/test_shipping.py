@@ -73,6 +73,7 @@ def test_what_was_there_stays(at, tmp_path):
     named()(torch.arange(5.0))
     shipping.save(tmp_path / "cache.tgz")
     there = at("there")
+    shipping.load(tmp_path / "cache.tgz")
     named()(torch.arange(7.0))
     named()(torch.arange(5.0))
     before = contents(there)
