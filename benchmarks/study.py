@@ -35,6 +35,8 @@ def parser(doc: str | None, *, cpu: bool = False) -> argparse.ArgumentParser:
 
 def finish(args: argparse.Namespace, found: Found, table: Callable[[Found], str]) -> None:
     """Print what was found, with the machine it belongs to."""
+    if args.threads:
+        torch.set_num_threads(args.threads)  # of which the machine's facts tell
     whole = {"machine": facts(torch.device(args.device)), **found}
     print(json.dumps(whole, indent=2) if args.json else f"{whole['machine']}\n\n{table(whole)}")
 

@@ -122,7 +122,7 @@ ROWS: dict[str, Row] = {
     "steps_per_execution": Row(
         RUN, "Steps launched at once; 0: 1, on a GPU with --compile up to 64."
     ),
-    "device": Row(RUN, "auto, cpu, cuda, cuda:N or mps."),
+    "device": Row(RUN, "auto, cpu, cuda or cuda:N."),
     "dtype": Row(RUN, f"Of the matrix products: {', '.join(names.DTYPES)}."),
     "threads": Row(RUN, "CPU threads; 0: as PyTorch chooses."),
     "on_nonfinite": Row(RUN, "A step that is not finite: halt, skip it, or rollback."),

@@ -171,6 +171,8 @@ class Report(Observer):
             self._say(f"{where} {numbers} {self._remaining(row)}")
 
     def _remaining(self, row: dict[str, Any]) -> str:
+        if not row["images_per_second"]:  # rounded: the process was stopped meanwhile
+            return "ETA -"
         per_step = row["images_seen"] / row["step"]
         seconds = int((self._total - row["step"]) * per_step / row["images_per_second"])
         return f"ETA {seconds // 60}:{seconds % 60:02d}"

@@ -24,12 +24,10 @@ def sample(
         typer.Option(
             "--out",
             "-o",
-            help="X.png: a grid. X.npz: arr_0, uint8 [N, H, W, C]. Else: a folder of PNGs.",
+            help="X.png: a grid. X.npz: arr_0, uint8 [N, H, W, C], or points. Else: PNGs.",
         ),
     ] = Path("samples.png"),
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Sample from a trained generator; needs no data set.
 

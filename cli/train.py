@@ -119,6 +119,8 @@ def train(
 def _check_sources(
     data: str, config: Path | None, recipe: str | None, resume: str | None, run_dir: Path | None
 ) -> None:
+    if resume == "":
+        raise ConfigError("--resume is empty.", "Give a run directory, or auto.")
     if resume not in (None, "auto"):
         if config is not None or recipe is not None or run_dir is not None:
             raise ConfigError(

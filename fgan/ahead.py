@@ -56,7 +56,11 @@ def recall(name: str, values: Sequence[Tensor]) -> Graph | None:
 
 def known(family: str) -> bool:
     """Whether a library was built under a name of this family, for whatever inputs."""
-    return any(libraries().glob(f"{_family(family)}-*.json"))
+    for record in libraries().glob(f"{_family(family)}-*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if find(json.loads(record.read_text(encoding="utf-8"))["library"]).exists():
+                return True
+    return False
 
 
 def compile_ahead(
@@ -77,20 +81,30 @@ def compile_ahead(
         InductorError, RuntimeError: when the compiler fails.
     """
     key = _key(graph, values)
-    library = find(key)
-    folder = None
+    folder, run = None, _found(find(key))
     try:
-        if not is_whole(library):
+        if run is None:
             folder = scratch()
-            library = keep(_build(graph, values, options(), folder), key)
+            run = _load(keep(_build(graph, values, options(), folder), key))
         if name:
             record = json.dumps({"library": key, "inputs": _forms(values)})
             with contextlib.suppress(DiskError):
                 files.write_text(_record(name), record)
-        return _load(library)
+        return run
     finally:
         if folder is not None:  # once loaded, what could not be kept is not needed
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _found(library: Path) -> Graph | None:
+    """The graph of a library, where there is one; what this system cannot load is removed."""
+    if not is_whole(library):
+        return None
+    try:
+        return _load(library)
+    except RuntimeError:  # built on another, with other libraries of the system's
+        shutil.rmtree(library.parent, ignore_errors=True)
+        return None
 
 
 def _record(name: str) -> Path:

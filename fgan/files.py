@@ -20,9 +20,9 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what `mkstemp` makes of o
 def cache_folder() -> Path:
     """``$FGAN_CACHE``, else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``."""
     if own := os.environ.get("FGAN_CACHE"):
-        return Path(own).expanduser()
+        return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "fgan"
+    return Path(base).expanduser().absolute() / "fgan"
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:

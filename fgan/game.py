@@ -94,6 +94,7 @@ class Game:
     clip_disc: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_parts()
         if self.gen.shape.output != self.disc.shape.input:
             raise ValueError(
                 f"the generator makes {self.gen.shape.output}, "
@@ -125,6 +126,21 @@ class Game:
             raise ValueError(f"instance_noise is at least 0, not {self.instance_noise}")
         if not 0 <= self.clip_disc < math.inf:
             raise ValueError(f"clip_disc is at least 0, not {self.clip_disc}")
+
+    def _check_parts(self) -> None:
+        """Name what is no part of a game, where it is given and not where it is used."""
+        for name in ("gen", "disc"):
+            if not isinstance(model := getattr(self, name), Model):
+                what = "fgan.from_module makes one of an nn.Module"
+                raise TypeError(f"{name} is a model, not {type(model).__name__}: {what}")
+            optimizer = getattr(self, f"{name}_opt")
+            if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+                raise TypeError(f"{name}_opt is an optimizer, like fgan.optim.adam(2e-4)")
+        if not isinstance(self.loss, GanLoss):
+            raise TypeError("the loss is a GanLoss, like fgan.losses.hinge")
+        if isinstance(self.disc_penalties, Penalty):
+            raise TypeError("disc_penalties is a tuple of penalties, also of one: (penalty,)")
+        object.__setattr__(self, "disc_penalties", tuple(self.disc_penalties))
 
     @property
     def method(self) -> Method | None:

@@ -82,8 +82,12 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         }
         for name, entry in sorted(header.tensors.items())
     ]
+    done, own = header.about.get("step"), _steps(path, header)
     if about["verdict"] == "intact":
-        about["step"] = max(_steps(path, header), default=None)
+        # The state's own count lags behind where steps were refused.
+        about["step"] = done if type(done) is int else max(own, default=None)
+        if type(done) is int and len(own) == 1 and own[0] != done:
+            about["not_finite"] = done - own[0]
     return about | {
         "sha256": header.about.get("sha256"),
         "versions": {name: header.about.get(name) for name in _VERSIONS},
@@ -171,10 +175,18 @@ def _run(run: RunDir) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "config": config,
-        "checkpoints": [_verdict(path) for path in run.saved()],
+        "checkpoints": _verdicts(run.saved()),
         "metrics": _metrics(run),
         "writer": writer._asdict() if writer else None,
     }
+
+
+def _verdicts(saved: list[Path]) -> list[dict[str, Any]]:
+    found = []
+    for path in saved:
+        with contextlib.suppress(FileNotFoundError):  # a run that goes on has removed it
+            found.append(_verdict(path))
+    return found
 
 
 def _metrics(run: RunDir) -> dict[str, Any]:

@@ -13,8 +13,10 @@ May import the ground and `fgan.files`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -73,7 +75,8 @@ def scratch() -> Path:
     """A new folder to build in: where libraries are kept, or else anywhere."""
     with contextlib.suppress(OSError):
         libraries().mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(libraries()).free > _ROOM:
+        plain = shlex.quote(str(libraries())) == str(libraries())  # Inductor does not quote
+        if plain and shutil.disk_usage(libraries()).free > _ROOM:
             return Path(tempfile.mkdtemp(prefix=_BUILDING, dir=libraries()))
     return Path(tempfile.mkdtemp(prefix=_BUILDING))
 
@@ -89,9 +92,24 @@ def keep(built: Path, key: str) -> Path:
         built.parent.chmod(0o777 & ~files.umask())  # a temporary folder is its maker's alone
         if not is_whole(library):
             shutil.rmtree(library.parent, ignore_errors=True)
-        os.rename(built.parent, library.parent)  # another process may be first, with the same
+        _move(built.parent, library.parent)  # another process may be first, with the same
     _forget_old()
     return library if is_whole(library) else built
+
+
+def _move(built: Path, kept: Path) -> None:
+    """Rename a folder; from another disk by way of a copy beside the new place."""
+    try:
+        os.rename(built, kept)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=kept.parent))
+        try:
+            shutil.copytree(built, beside, dirs_exist_ok=True)
+            os.rename(beside, kept)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def recall_part(key: str) -> bytes | None:

@@ -104,8 +104,8 @@ class MetricsLog:
             if refused or member is not None:  # a column of a table, or something to be said
                 row["refused"] = refused
             rows.append(row)
-        self._window, self._checked = [], 0
         self._out.append_metrics(*rows)
+        self._window, self._checked = [], 0
         return rows
 
     def _place(self, step: int) -> dict[str, Any]:

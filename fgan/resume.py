@@ -31,6 +31,8 @@ LENGTH = ("steps", "epochs")  # may change, to go on for longer
 _FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_execution")
 _ROUNDING = ("device", "threads", "compile")
 _MEMBERS = ("seeds", "sweep")  # may never change
+# What leaves an option to be found out, as it was when the run began.
+_AS_IT_WAS = (("device", "auto"), ("threads", 0), ("lr_length", 0), ("lr_length", "0"))
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     Raises:
         ConfigError: with a table of what differs.
     """
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {
+        name: value
+        for name, value in given.items()
+        if value is not None and (name, value) not in _AS_IT_WAS
+    }
     base = configs.as_dict(point.config)
     config = configs.resolve(asked, base=base)
     changed = [

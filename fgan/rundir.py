@@ -126,8 +126,8 @@ class RunDir:
                 path.unlink()
 
     def remove(self) -> None:
-        """Remove the directory and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory, or what a link leads to, and all that is in it."""
+        shutil.rmtree(self.path.resolve(), ignore_errors=True)
 
     def is_blank(self) -> bool:
         """Whether it is a run directory that nothing was written to yet."""

@@ -46,4 +46,5 @@ def scan(steps: Sequence[Step]) -> Step:
             history.append(metrics)
         return state, pytree.stack(history)
 
+    play.num_steps = len(steps)  # type: ignore[attr-defined]
     return play

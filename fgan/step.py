@@ -161,10 +161,13 @@ def scheduled(step: Step, factor: Schedule) -> Step:
         A step of the same form.
     Raises:
         TypeError: for a factor that is no function; ``schedules.constant`` makes one of a number.
+        ValueError: for a scan of steps, each of which has rates of its own: scan scheduled steps.
         KeyError: on the first call, for an optimizer without a learning rate.
     """
     if not callable(factor):
         raise TypeError(f"a factor is a schedule, like schedules.constant({factor!r})")
+    if getattr(step, "num_steps", 1) != 1:
+        raise ValueError("a scan has several rates: schedule its steps, then scan them")
 
     def at_present_rates(
         state: TrainState, real: Batch, draws: Draws

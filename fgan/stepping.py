@@ -41,7 +41,7 @@ _MOST_NUMBERS = 2**28  # random ones that they need, a gigabyte
 _NOT_COMPUTED: dict[str, Any] = {
     "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
     "seed": 0, "device": "", "threads": 0, "steps_per_execution": 0, "log_every": 0,
-    "sample_every": 0, "save_every": 0, "keep": 0, "on_nonfinite": "", "grid": 0,
+    "sample_every": 0, "save_every": 0, "keep": 0, "on_nonfinite": "", "grid": 0, "lr_length": 0,
 }  # fmt: skip
 
 
@@ -114,7 +114,8 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
 
         if not config.compile:
             return train_step
-        return compile_step(train_step, donate=True, name=f"{step_family(config)}/{due}")
+        name = f"{step_family(config)}/{due} {config.lr_length}"
+        return compile_step(train_step, donate=True, name=name)
 
     return make_steps(game, over_stored)
 
@@ -122,7 +123,8 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
 def step_family(config: TrainConfig) -> str:
     """The name of a configuration's compiled steps: all that they may follow from.
 
-    Of a population that it is one; how many members it has shows in the inputs.
+    Of a population that it is one; how many members it has shows in the inputs. The length of
+    a schedule, which is known once the data are, is said beside it.
     """
     many = (0,) if config.members else ()
     return str(replace(config, **_NOT_COMPUTED, seeds=many, sweep=())).replace("/", "|")

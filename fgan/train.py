@@ -163,7 +163,7 @@ def train(
             loop = _Loop(plan, observer, out, point)
             return loop.run()
         except BaseException:
-            if point is None and (loop is None or not loop.done):
+            if point is None and not again and (loop is None or not loop.done):
                 out.remove()  # nothing happened that would be worth keeping
             raise
 
@@ -260,7 +260,7 @@ class _Loop:
                 if not numbers.start:  # not before: drawing imports a second's worth of libraries
                     self.pictures.reals()
                 if stopped:
-                    return True
+                    return self.done < self.plan.steps
         return False
 
     def _saved_before(self, error: FganError) -> FganError:
@@ -294,16 +294,19 @@ class _Loop:
             if failed == "step":
                 self.save()
             raise _diverged(done, self.out)
-        # Not at a stop: the resumed run writes that line, as if nothing had happened.
-        if last or _due(done, config.log_every):
-            self.last = tuple(self.log.write(done))
-            self.observer.logged(summary.overall(self.last))
         try:
+            # Not at a stop: the resumed run writes that line, as if nothing had happened.
+            if last or _due(done, config.log_every):
+                self.last = tuple(self.log.write(done))
+                self.observer.logged(summary.overall(self.last))
             if last or stopped or _due(done, config.sample_every):
                 self.observer.wrote(self.pictures.fakes(self.state, done))
-        finally:  # whatever drawing comes to, nothing that was trained is lost
-            if save:
+        except BaseException:  # whatever writing comes to, nothing that was trained is lost
+            if bool(pytree.all_finite(self.state)):
                 self.save()
+            raise
+        if save:
+            self.save()
         return False
 
     def _save_due(self) -> bool:

@@ -102,6 +102,7 @@ BAD = {
         train --recipe faces-mlp : DATA
         train --resume absent --recipe mnist-dcgan : --recipe
         train --resume points --run-dir other : --run-dir
+        train --resume= : --resume
         train mnist --arch vit : --arch
         train mnist --arch vit --steps 5 : --arch
         train mnist --arch os:system : --arch

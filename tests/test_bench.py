@@ -559,3 +559,19 @@ def test_the_committed_summary_is_of_the_committed_results(monkeypatch):
     machine = summary.stem.removeprefix("summary-")
     files = {name: summary.with_name(f"{name}-{machine}.json") for name in studies.STUDIES}
     assert studies.summary(files) == summary.read_text(encoding="utf-8")
+
+
+def test_a_start_from_a_cache_is_compared_with_one_from_a_cache(monkeypatch):
+    def started(cold, cached):
+        unknown = dict.fromkeys(("flops", "bytes"))
+        times = {"cold": cold, "cached": cached}
+        return {kind: {"first_step_seconds": t, **unknown} for kind, t in times.items()}
+
+    apart = {"compiled": started(16.0, 0.4), "compiled-donated": started(16.5, 0.9)}
+    seconds = {"compiled": [0.003] * 3, "compiled-donated": [0.002] * 3}
+    rounds, ceilings = (
+        timing.Rounds(seconds, {}, {}),
+        counts.make_ceilings(torch.device("cpu"), "float32"),
+    )
+    found = compare._explained("compiled-donated", "compiled", apart, rounds, ceilings)
+    assert found["payback_steps"] == {"cold": 500, "cached": 500}

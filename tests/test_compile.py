@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ from support import (
 )
 
 import fgan
-from fgan import ahead, optim, population, pytree, rng
+from fgan import ahead, kept, optim, population, pytree, rng
 from fgan.compile import compile_function, compile_step, count_graphs
 from fgan.cse import ShareRepeated
 from fgan.errors import DeviceError
@@ -439,3 +441,48 @@ def test_the_compiler_named_by_the_environment(monkeypatch):
     check_compiler(torch.device("cpu"))
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert find_cxx() is None
+
+
+def test_a_library_that_this_system_cannot_load_is_built_again(libraries, monkeypatch):
+    def half(x):
+        return x / 2
+
+    x = torch.ones(3)
+    compile_function(half, name="a/half", like=0)(x)
+    shutil.copytree(libraries, libraries.parent / "elsewhere" / "compiled")
+    monkeypatch.setenv("FGAN_CACHE", str(libraries.parent / "elsewhere"))
+    (library,) = kept.libraries().glob("*/graph.so")
+    library.write_bytes(b"of another system")
+    kept.seal(library)
+    assert torch.equal(compile_function(half, name="a/half", like=0)(x), x / 2)
+    assert library.stat().st_size > 1000
+    assert ahead.known("a")
+    library.unlink()
+    assert not ahead.known("a")
+
+
+@pytest.mark.parametrize("place", ["with spaces", "relative"])
+def test_any_folder_may_be_the_cache(monkeypatch, tmp_path, shared_parts, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FGAN_CACHE", "here" if place == "relative" else str(tmp_path / "a b"))
+    x = torch.ones(4)
+    assert torch.equal(compile_function(lambda x: x * 7)(x), x * 7)
+    (library,) = kept.libraries().glob("*/graph.so")
+    assert kept.is_whole(library)
+    assert list(kept.libraries().iterdir()) == [library.parent]
+
+
+def test_a_library_comes_from_another_disk(libraries, monkeypatch):
+    built = kept.scratch()
+    (built / kept.LIBRARY).write_bytes(b"library")
+    kept.seal(built / kept.LIBRARY)
+    rename = os.rename
+
+    def elsewhere(source, target):
+        if source == built:
+            raise OSError(errno.EXDEV, "another disk")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", elsewhere)
+    assert kept.keep(built / kept.LIBRARY, "0" * 40) == kept.find("0" * 40)
+    assert kept.is_whole(kept.find("0" * 40))

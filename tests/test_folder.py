@@ -299,6 +299,13 @@ def test_grey_of_16_bits(folder, name):
     assert data.load(str(folder)).shape == (1, 16, 24)
 
 
+def test_what_is_clear_in_grey_of_16_bits_lies_on_white(folder):
+    values = np.arange(24, dtype=np.uint16).reshape(4, 6) * 257
+    path = save(folder / "a.png", Image.fromarray(values), transparency=3 * 257)
+    wanted = np.where(values == 3 * 257, 255, values // 257)
+    assert np.array_equal(decode(str(path), Spec(1, 0, "crop"))[0], wanted)
+
+
 def test_cmyk(folder):
     path = save(folder / "a.jpg", picture(1).convert("CMYK"), quality=95)
     for channels in (1, 3):

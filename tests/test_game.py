@@ -230,3 +230,22 @@ def test_a_game_is_frozen():
     with pytest.raises(AttributeError):
         game.num_disc_steps = 2
     assert game.gen.shape.output == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("gen", torch.nn.Linear(3, 4), "gen is a model, not Linear: .*from_module"),
+        ("disc_opt", optim.adam, r"disc_opt is an optimizer, like fgan.optim.adam\(2e-4\)"),
+        ("loss", "hinge", "fgan.losses.hinge"),
+        ("disc_penalties", penalties.make_r1(), r"\(penalty,\)"),
+    ],
+)
+def test_what_is_no_part_of_a_game(part, value, said):
+    with pytest.raises(TypeError, match=said):
+        small_game(**{part: value})
+
+
+def test_penalties_may_come_one_by_one():
+    made = small_game(disc_penalties=(make() for make in (penalties.make_r1, penalties.make_r2)))
+    assert [penalty.name for penalty in made.disc_penalties] == ["r1", "r2"]

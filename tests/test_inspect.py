@@ -147,3 +147,19 @@ def test_inspecting_needs_no_torch(run):
         [sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "intact False\n"
+
+
+def test_steps_that_were_refused(run):
+    """The state's own count lags behind; the run goes on where the checkpoint says."""
+    path = run.checkpoint_path(15)
+    checkpoint.save(path, state_at(12), ABOUT | {"step": 15, "rollbacks": 0})
+    newest = facts(run.path)["checkpoint"]
+    assert (newest["step"], newest["not_finite"]) == (15, 3)
+    assert "not_finite" not in facts(run.checkpoint_path(10))["checkpoint"]
+
+
+def test_a_checkpoint_that_is_removed_meanwhile(run, monkeypatch):
+    there = rundir.RunDir.saved
+    gone = run.checkpoint_path(1)
+    monkeypatch.setattr(rundir.RunDir, "saved", lambda self: [gone, *there(self)])
+    assert [file["step"] for file in facts(run.path)["run"]["checkpoints"]] == [5, 10]

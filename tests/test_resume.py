@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 import pytest
-from support import Listener
+from support import Listener, assert_same
 
 from fgan import config as configs
 from fgan import resume, rundir, train
@@ -197,14 +197,67 @@ def test_steps_after_the_schedule_are_said(tmp_path):
     assert not notes.notes
 
 
-def test_a_picture_that_fails_loses_nothing(tmp_path, monkeypatch):
-    def fails(*args):
-        raise RuntimeError("no picture")
+@pytest.mark.parametrize("steps", [3, 30])  # at the end, and where no checkpoint is due
+@pytest.mark.parametrize("of", [(train.Pictures, "fakes"), (train.RunDir, "append_metrics")])
+def test_what_cannot_be_written_loses_nothing(tmp_path, monkeypatch, of, steps):
+    every = {"log_every": 3, "sample_every": 3, "save_every": 0}
 
-    monkeypatch.setattr(train.Pictures, "fakes", fails)
-    with pytest.raises(RuntimeError, match="no picture"):
-        train.run(settings(steps=3), run_dir=tmp_path / "run")
+    def fails(*args):
+        raise RuntimeError("no place")
+
+    expected = train.run(settings(steps=30, **every), run_dir=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(*of, fails)
+        with pytest.raises(RuntimeError, match="no place"):
+            train.run(settings(steps=steps, **every), run_dir=tmp_path / "run")
     assert resume.find(tmp_path / "run").step == 3
+    result = train.resume(tmp_path / "run", steps=30)
+    assert_same(result.state, expected.state)
+    last = [run.read_metrics()[-1]["d_real"] for run in (result.run, expected.run)]
+    assert last[0] == last[1]
+
+
+def test_a_stop_in_the_last_step_is_the_end(tmp_path):
+    result = train.run(settings(steps=3), Listener(stop_at=3), run_dir=tmp_path / "run")
+    assert (result.steps, result.stopped) == (3, False)
+
+
+def test_what_was_found_out_may_be_left_to_be_found_out_again(tmp_path):
+    begun = {"lr_schedule": "cosine", "device": "auto", "threads": 0}
+    train.run(settings(steps=3, **begun), run_dir=tmp_path / "run")
+    point = resume.find(tmp_path / "run")
+    again = resume.extend(point, {**begun, "lr_length": 0, "steps": 3})
+    assert again.config == point.config
+    with pytest.raises(ConfigError, match="lr-length"):
+        resume.extend(point, {"lr_length": 7})
+
+
+def test_begun_again_and_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
+    settled = settings(steps=3)
+    out = train.rundir.create(tmp_path / "run", "x")
+    train.rundir.write_config(out, train.configs.to_toml(settled))
+    (out.path / "notes.txt").write_text("mine")
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "make_train_steps", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(train.plan(settled), Listener(), tmp_path / "run", again=True)
+    assert (out.path / "notes.txt").read_text() == "mine"
+
+
+def test_a_start_that_fails_behind_a_link_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "make_train_steps", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(settings(steps=3), run_dir=tmp_path / "link")
+    assert not (tmp_path / "real").exists() or not list((tmp_path / "real").iterdir())
 
 
 def test_skip_goes_on(tmp_path):

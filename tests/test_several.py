@@ -22,7 +22,7 @@ from support import (
 )  # fmt: skip
 
 import fgan
-from fgan import assemble, config, penalties, pytree, replay, rng, stepping, train
+from fgan import assemble, config, penalties, pytree, replay, rng, schedules, stepping, train
 from fgan.errors import DeviceError
 
 LAZY = {"disc_penalties": (penalties.make_r1(0.5, every=3),)}
@@ -247,3 +247,14 @@ def test_on_a_gpu(tmp_path, options):
     expected = finished(tmp_path / "b", steps_per_execution=1, **on_gpu)
     assert_same(actual[0], expected[0])
     assert actual[1:] == expected[1:]
+
+
+def test_a_scan_has_several_rates():
+    step = fgan.make_step(small_game())
+    for number in (1, 3):
+        steps = fgan.scan([step] * number)
+        if number == 1:
+            fgan.scheduled(steps, schedules.constant(1.0))
+            continue
+        with pytest.raises(ValueError, match="schedule its steps, then scan them"):
+            fgan.scheduled(steps, schedules.constant(1.0))

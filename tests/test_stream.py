@@ -230,6 +230,20 @@ def test_a_worker_that_is_killed(pictures):
         assert error.value.__cause__ is not None  # its frames are alive, and hold the loader
 
 
+def test_a_worker_that_is_killed_interrupts_nothing_but_the_next_batch(pictures):
+    """Least of all a step that writes into the state, or a save."""
+    _, disk = both(pictures)
+    with make_feed(disk, Batches(disk, rng.key(3), 6), "cpu", num_workers=2) as feed:
+        feed(0)
+        for pid in workers():
+            os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 2
+        while time.monotonic() < until:  # torch's handler would raise in here
+            sum(range(1000))
+        with pytest.raises(DataError, match="worker"):
+            take(feed, range(1, 99))
+
+
 def test_a_worker_that_is_killed_with_a_lock_in_its_hand(pictures):
     """The lock of what tells workers that all is done, which they look at for every step."""
     _, disk = both(pictures)
@@ -278,13 +292,15 @@ def test_a_worker_that_is_killed_while_it_hands_over(pictures, monkeypatch):
         assert gone(pids)
 
 
-def test_workers_ignore_an_interrupt(pictures):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_workers_leave_signals_to_the_run(pictures, number):
+    """Of the terminal, of `timeout`, of a scheduler: to all processes of a group."""
     memory, disk = both(pictures)
     batches = Batches(disk, rng.key(3), 6)
     with make_feed(disk, batches, "cpu", num_workers=2) as feed:
         take(feed, range(2))  # one of each worker: both have begun
         for pid in workers():
-            os.kill(pid, signal.SIGINT)
+            os.kill(pid, number)
         for step in range(1, 12):
             assert torch.equal(feed(step), memory.examples[batches.indices(step)])
 

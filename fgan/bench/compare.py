@@ -179,6 +179,11 @@ def _explained(
             return None
         return timing.ratio(rounds.seconds[kind], rounds.seconds[name]).median * work / most
 
+    def begun(kind: str) -> dict[str, Any]:
+        """The baseline's start of the same kind, where it compiles as well."""
+        found: dict[str, Any] = apart[baseline].get(kind, _first(apart[baseline]))
+        return found
+
     # The ceiling is that of the type of the run's products.
     alike = name != "bfloat16"
     gain = _median(rounds, baseline) - _median(rounds, name)
@@ -190,9 +195,7 @@ def _explained(
         ),
         "bytes_of_ceiling": of_ceiling(first["bytes"], "copy", ceilings.copy_bytes),
         "payback_steps": {
-            kind: payback(
-                facts["first_step_seconds"] - _first(apart[baseline])["first_step_seconds"], gain
-            )
+            kind: payback(facts["first_step_seconds"] - begun(kind)["first_step_seconds"], gain)
             for kind, facts in apart[name].items()
             if name != baseline
         },

@@ -150,6 +150,8 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
         values: NDArray[Any] = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise BadImage("holds numbers of 32 bits; 8 and 16 are read")
+        if isinstance(clear := image.info.get("transparency"), int):
+            values[values == clear] = 65535  # over white
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
     elif image.mode == "F":
         raise BadImage("holds floating-point numbers; 8 and 16 bits are read")

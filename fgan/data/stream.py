@@ -7,6 +7,8 @@ anything of the run; they ignore an interrupt, so that the run can end in its ow
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import math
 import multiprocessing
@@ -16,11 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from fgan.blocks import Blocks
 from fgan.data.machine import num_cpus
@@ -214,10 +218,16 @@ class _StreamedFeed(Feed):
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
-        coming: Any = iter(loader)
+        # torch's handler would raise in the middle of a step, or of a save, when a worker dies;
+        # asking for the next batch tells that, too.
+        with mock.patch.object(signal_handling, "_SIGCHLD_handler_set", True):
+            coming: Any = iter(loader)
         if hasattr(coming, "_workers_done_event"):
             coming._workers_done_event = _Done(coming._workers_done_event)
         self._coming = coming
+        # Before multiprocessing asks them by a signal that they do not hear.
+        self._kill = functools.partial(_kill, getattr(coming, "_workers", []))
+        atexit.register(self._kill)
 
     def _stop(self) -> None:
         coming: Any = self._coming
@@ -229,10 +239,15 @@ class _StreamedFeed(Feed):
             return
         try:
             shut_down()
-        except RuntimeError:  # torch's signal handler, telling of a killed worker once more
-            for process in coming._workers:
-                process.kill()
-                process.join()
+        finally:
+            self._kill()
+            atexit.unregister(self._kill)
+
+
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 class _Done:
@@ -306,7 +321,9 @@ def _good(decoded: Tensor | tuple[str, str]) -> Tensor:
 
 
 def _begin_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all of a group: the run ends its way
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     maker = multiprocessing.parent_process()
     direct = multiprocessing.get_start_method() != "forkserver"  # a server comes in between
     if maker is not None and direct and os.getppid() != maker.pid:
