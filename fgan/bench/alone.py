@@ -19,15 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fgan import bench
 from fgan import config as configs
 from fgan.config import TrainConfig
 from fgan.errors import FganError
+
+if TYPE_CHECKING:
+    from fgan.bench.problem import Pieces, Problem, Program
+    from fgan.step import Step
+    from fgan.types import Draws
 
 _MARK = "fgan.bench.held"
 STEPS = 10  # during which memory is watched, and recompilations are counted
@@ -91,16 +96,19 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         begun: when the process was started, by ``time.time()``.
     Returns:
         - ``first_step_seconds``: from the program's making to the end of its first step, the
-          import of a compiler included; ``process_seconds``: from ``begun``, or None;
+          import of a compiler included, and with lazy penalties of the first of each kind;
+          ``process_seconds``: from ``begun``, or None;
         - ``peak_bytes``: the most memory that was occupied during ten later steps, libraries
           included: resident (Linux, else of the whole process), or allocated on CUDA;
         - ``step_bytes``: of tensors, the most that one step held above what there was before
           it; None where that cannot be seen;
-        - ``graphs``, ``breaks``, ``recompiled``: compiled by the first step, breaks in them,
-          compiled by later steps; None where nothing of PyTorch's is compiled;
-        - ``kernels``, ``operations``, ``bytes``, ``flops`` of one step, or None where they
-          cannot be counted (see `fgan.bench.counts`): kernels and bytes of compiled code are
-          counted where it is made, not where it is found again.
+        - ``graphs``, ``breaks``, ``recompiled``: of the step (one, or with lazy penalties one
+          of each kind), breaks in them, compiled by later steps; None where nothing of
+          PyTorch's is compiled;
+        - ``kernels``, ``operations``, ``bytes``, ``flops`` of one step apart from its draws
+          (the mean, where penalties are lazy), or None where they cannot be counted (see
+          `fgan.bench.counts`): kernels and bytes of compiled code are counted where it is
+          made, not where it is found again.
     """
     import torch
 
@@ -120,13 +128,17 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         if problem.device.type == "cpu" and not known(family(replace(config, dtype=dtype))):
             HeadStart().wait()  # as `fgan train --compile` begins
     made = programs.make_program(program, problem)
-    made.run(1)
+    if made.pieces:
+        generated = _first_steps(made.pieces, problem)
+    else:
+        made.run(1)
     found: dict[str, Any] = {
         "first_step_seconds": time.perf_counter() - start,
         "process_seconds": time.time() - begun if begun else None,
     }
-    graphs = count_graphs() if inductor else 0
     cuda = problem.device.type == "cuda"
+    made.run(1)
+    graphs = count_graphs() if inductor else 0
     reset_peak(cuda)
     made.run(STEPS)
     found["peak_bytes"] = _jax_peak() if cuda and program == "jax" else peak(cuda)
@@ -136,26 +148,69 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         return found
     found["step_bytes"] = held(lambda: made.run(1), problem.device)
     if inductor:
-        found["graphs"] = graphs
+        found["graphs"] = sum(each["graphs"] or 0 for each in generated)
         found["breaks"] = sum(torch._dynamo.utils.counters["graph_break"].values())
         found["recompiled"] = count_graphs() - graphs
-        generated = counts.inductor_counts()
-        outside = counts.launches(lambda: made.run(1), problem.device)
+        found["bytes"] = _mean(problem, [each["bytes"] for each in generated])
+        outside = [counts.launches(run, problem.device) for run in _kinds_of_step(made, problem)]
         if cuda:
-            found["kernels"] = outside
-        elif generated["kernels"]:  # else they were found, compiled by an earlier process
-            found["kernels"] = generated["kernels"] + outside
-        found["bytes"] = generated["bytes"]
+            found["kernels"] = _mean(problem, outside)
+        elif all(each["kernels"] for each in generated):  # else found, made by another process
+            both = zip(generated, outside, strict=True)
+            found["kernels"] = _mean(problem, [each["kernels"] + more for each, more in both])
         # Of the step that was compiled; it is not run twice where it is eager anyway.
         made = programs.make_program("eager", problem)
-    counted = counts.count(lambda: made.run(1))
-    found["flops"] = counted.flops
+    counted = [counts.count(run) for run in _kinds_of_step(made, problem)]
+    found["flops"] = _mean(problem, [each.flops for each in counted])
     if not inductor:
-        found["operations"], found["bytes"] = counted.operations, counted.bytes
-        found["kernels"] = (
-            counts.launches(lambda: made.run(1), problem.device) if cuda else counted.operations
-        )
+        found["operations"] = found["kernels"] = _mean(problem, [c.operations for c in counted])
+        found["bytes"] = _mean(problem, [each.bytes for each in counted])
+        if cuda:
+            runs = _kinds_of_step(made, problem)
+            found["kernels"] = _mean(problem, [counts.launches(r, problem.device) for r in runs])
     return found
+
+
+def _first_steps(pieces: Pieces, problem: Problem) -> list[dict[str, Any]]:
+    """Take the first step of each kind; the graphs, kernels and bytes that it compiled."""
+    from fgan.bench import counts
+    from fgan.compile import count_graphs
+
+    state, generated = problem.init(), []
+    for number in problem.kinds():
+        draws = pieces.draw(number)
+        before = counts.inductor_counts() | {"graphs": count_graphs()}
+        state, _ = pieces.steps(number)(state, problem.real, draws)
+        problem.wait()
+        after = counts.inductor_counts() | {"graphs": count_graphs()}
+        generated.append({name: after[name] - before[name] or None for name in after})
+    return generated
+
+
+def _kinds_of_step(made: Program, problem: Problem) -> Iterator[Callable[[], object]]:
+    """For each kind of step what takes one, with its draws made before where they are apart."""
+    if made.pieces is None:
+        yield lambda: made.run(1)
+        return
+    state = problem.init()
+    for number in problem.kinds():
+        draws, step = made.pieces.draw(number), made.pieces.steps(number)
+
+        def run(step: Step = step, draws: Draws = draws) -> None:
+            nonlocal state
+            state, _ = step(state, problem.real, draws)
+
+        yield run
+
+
+def _mean(problem: Problem, values: Sequence[int | None]) -> int | None:
+    """Of a step, from the values of each kind; None where one is not known."""
+    shares, total = problem.kinds().values(), 0.0
+    for share, value in zip(shares, values, strict=True):
+        if value is None:
+            return None
+        total += share * value
+    return round(total)
 
 
 def reset_peak(cuda: bool) -> None:

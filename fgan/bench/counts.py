@@ -78,16 +78,16 @@ def count(run: Callable[[], object]) -> Counts:
     return Counts(watch.operations, watch.bytes, watch.flops)
 
 
-def inductor_counts() -> dict[str, int | None]:
+def inductor_counts() -> dict[str, int]:
     """Kernels and bytes of all that Inductor has compiled in this process.
 
-    The bytes are counted only when `count_inductor_bytes` was called before; None else.
+    The bytes are counted only when `count_inductor_bytes` was called before; 0 else.
     """
     from torch._inductor import metrics
 
     return {
         "kernels": metrics.generated_kernel_count,
-        "bytes": int(metrics.num_bytes_accessed) or None,
+        "bytes": int(metrics.num_bytes_accessed),
     }
 
 

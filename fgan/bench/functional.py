@@ -7,6 +7,7 @@ Program: may import every lower room.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fgan import assemble, pytree, rng
-from fgan.bench.problem import Losses, Problem, Program
+from fgan.bench.problem import Losses, Pieces, Problem, Program
 from fgan.compile import compile_step
 from fgan.config import TrainConfig
 from fgan.game import Due
@@ -61,10 +62,13 @@ def make_functional(
 
     steps = make_steps(game, wrap) if compiled else make_steps(game)
     draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
-    take = make_taker(steps, draw, problem.init(), problem.real, replay=at_once > 1)
+
+    @functools.cache
+    def taker() -> Callable[[int], object]:
+        return make_taker(steps, draw, problem.init(), problem.real, replay=at_once > 1)
 
     def run(count: int) -> None:
-        take(count)
+        taker()(count)
         problem.wait()
 
     def losses(draws: Sequence[Draws]) -> list[Losses]:
@@ -74,7 +78,7 @@ def make_functional(
             found.append((metrics.gen_loss.item(), metrics.disc_loss.item()))
         return found
 
-    return Program(run, losses)
+    return Program(run, losses, Pieces(draw, steps))
 
 
 def make_taker(

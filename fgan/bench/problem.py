@@ -19,8 +19,9 @@ from torch import Tensor
 from fgan import assemble, names, rng
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError
-from fgan.game import Game, init_state, make_draws
+from fgan.game import Game, init_state, make_draws, penalties_due
 from fgan.state import TrainState
+from fgan.step import Step
 from fgan.toolchain import check_compiler
 from fgan.types import Draws
 from fgan.validate import option
@@ -45,10 +46,24 @@ class Program(NamedTuple):
             when the device has done them. Goes on from the last call.
         losses: the losses of steps on given draws, from the first state; touches nothing
             that ``run`` goes on from.
+        pieces: what its steps are made of, of the library's own.
     """
 
     run: Callable[[int], None]
     losses: Callable[[Sequence[Draws]], list[Losses]]
+    pieces: Pieces | None = None
+
+
+class Pieces(NamedTuple):
+    """Of a program's steps: the same functions that it runs.
+
+    Attributes:
+        draw: the randomness of a step, by its number, as a run draws it.
+        steps: the step of each number, ``(state, real, draws) -> (state, metrics)``.
+    """
+
+    draw: Callable[[int], Draws]
+    steps: Callable[[int], Step]
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,14 @@ class Problem:
         key = rng.key(self.config.seed, self.device)
         size, dtype = self.config.batch_size, assemble.state_dtype(self.config)
         return [make_draws(self.game, key, t, size, dtype=dtype) for t in range(num_steps)]
+
+    def kinds(self) -> dict[int, float]:
+        """The number of the first step of each kind, and the share of all steps that are so.
+
+        Steps differ where penalties are lazy.
+        """
+        due = [penalties_due(self.game, t) for t in range(self.config.penalty_every)]
+        return {due.index(kind): due.count(kind) / len(due) for kind in dict.fromkeys(due)}
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
