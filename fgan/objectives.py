@@ -17,6 +17,7 @@ from torch.func import vjp
 
 from fgan import penalties
 from fgan.game import Game
+from fgan.losses.base import UNSEEN
 from fgan.model import Model
 from fgan.orders import Objectives
 from fgan.state import PlayerState
@@ -31,7 +32,7 @@ def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
 class Logits(NamedTuple):
     """What the discriminator says of a batch."""
 
-    real: Tensor  # [B]; [0] where nobody asked
+    real: Tensor  # [B]; UNSEEN where nobody asked
     fake: Tensor  # [B]
 
 
@@ -111,7 +112,7 @@ def gen_loss(
     else:
         (fake,) = _noised(draws.instance_noise, fake)
         fake_logits, buffers = game.disc.apply(params, buffers, fake, noise=noise)
-        logits = Logits(fake_logits.new_empty(0), fake_logits)
+        logits = Logits(UNSEEN, fake_logits)
     return game.loss.gen(real_logits=logits.real, fake_logits=logits.fake).mean(), buffers
 
 

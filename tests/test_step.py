@@ -490,6 +490,22 @@ def test_a_correction_alone_that_is_not_finite():
     assert_same(new, state)
 
 
+@pytest.mark.parametrize(
+    "gen",
+    [
+        lambda *, real_logits, fake_logits: -fake_logits + real_logits.mean(),  # NaN, of nothing
+        lambda *, real_logits, fake_logits: fake_logits - real_logits,
+        lambda *, real_logits, fake_logits: (1 - real_logits) * fake_logits,
+        lambda *, real_logits, fake_logits: torch.cat([real_logits, -fake_logits]),
+        lambda *, real_logits, fake_logits: fake_logits + torch.nn.functional.softplus(real_logits),
+    ],
+    ids=["mean", "right operand", "left operand", "cat", "function"],
+)
+def test_a_generators_loss_that_looks_at_reals_has_to_say_so(gen):
+    with pytest.raises(TypeError, match="gen_uses_real=True"):
+        prepare({"loss": losses.GanLoss(losses.minimax.disc, gen)})
+
+
 def test_clipped_weights():
     options = {"clip_disc": 0.05, "num_disc_steps": 2, "loss": losses.wasserstein}
     game, state, real, draws = prepare(options)

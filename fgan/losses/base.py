@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -16,12 +16,32 @@ class GanLoss(NamedTuple):
         disc: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the discriminator.
         gen: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the generator.
         gen_uses_real: whether ``gen`` looks at ``real_logits``; where it does not, the
-            step passes an empty tensor and saves the discriminator's pass over the reals.
+            step passes `UNSEEN` and saves the discriminator's pass over the reals.
     """
 
     disc: Callable[..., Tensor]
     gen: Callable[..., Tensor]
     gen_uses_real: bool = False
+
+
+class _Unseen:
+    """What refuses, in a sentence, to be computed with."""
+
+    @staticmethod
+    def _refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            "the generator's loss looks at real_logits, which were not computed: say so with "
+            "GanLoss(disc, gen, gen_uses_real=True)"
+        )
+
+    __getattr__ = __getitem__ = __len__ = __neg__ = __abs__ = __lt__ = __gt__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rpow__ = _refuse
+    __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = _refuse
+    __torch_function__ = _refuse  # torch's own functions
+
+
+UNSEEN: Any = _Unseen()
+"""In the place of the reals' logits, for a generator's loss that does not look at them."""
 
 
 def value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
