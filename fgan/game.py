@@ -205,7 +205,13 @@ def init_state(
         dtype: of all floating values; float32 by default. Narrower than that, moving averages
             (of the weights, and those of Adam) stand still at the usual decays: for narrow
             products keep the state in float32 and take `fgan.model.autocast`.
+    Raises:
+        ValueError: for several keys: `fgan.population.init` takes those.
     """
+    if key.shape != (2,):
+        raise ValueError(
+            f"one GAN has a key [2], not {list(key.shape)}; fgan.population.init takes many"
+        )
     device = key.device if device is None else torch.device(device)
 
     def player(model: Model, rule: Optimizer, stream: int) -> PlayerState:

@@ -92,8 +92,15 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
 
     Returns:
         What launches it, and the function's result, whose tensors have values after that.
+    Raises:
+        DeviceError: where they are on another kind of device.
     """
     device = pytree.leaves(args)[0].device
+    if device.type != "cuda":
+        raise DeviceError(
+            f"Steps are recorded on CUDA devices, and this state is on {device}.",
+            "Call the step itself.",
+        )
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device), torch.cuda.graph(graph, pool=_pool(device)):
         result = function(*args)

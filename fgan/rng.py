@@ -183,6 +183,16 @@ def permutation(key: Key, n: int) -> Tensor:
 
 
 def as_seed(key: Key) -> int:
-    """One key as a seed for ``torch.manual_seed`` (waits for the device)."""
-    low, high = key.tolist()
+    """One key as a seed for ``torch.manual_seed`` (waits for the device).
+
+    Raises:
+        ValueError: for several keys, also those that ``vmap`` hands out one by one.
+    """
+    try:
+        low, high = key.tolist()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            "a seed is made of one key, int64 [2]; states of several are made by "
+            "fgan.population.init, and not under vmap"
+        ) from error
     return int(low | (high & 0x7FFFFFFF) << 32)

@@ -17,6 +17,7 @@ from support import (
     small_disc,
     small_game,
 )
+from torch.func import vmap
 
 import fgan
 from fgan import losses, optim, orders, penalties, population, pytree, rng
@@ -145,6 +146,14 @@ def test_members_begin_as_alone():
     alone = population.member(states, 1)
     alone.gen.params["0.weight"].zero_()
     assert states.gen.params["0.weight"][1].abs().min() > 0
+
+
+def test_many_keys_are_sent_to_where_many_are_taken():
+    game, keys = small_game(), rng.split(rng.key(4), 3)
+    with pytest.raises(ValueError, match=r"key \[2\], not \[3, 2\]; fgan.population.init"):
+        fgan.init_state(game, keys)
+    with pytest.raises(ValueError, match=r"population\.init, and not under vmap"):
+        vmap(lambda key: fgan.init_state(game, key))(keys)
 
 
 @pytest.mark.parametrize("name", GAMES)

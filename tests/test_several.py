@@ -147,6 +147,14 @@ def test_what_cannot_be_recorded_is_said(monkeypatch):
         together(state, *inputs(game, state, range(1)))
 
 
+def test_a_cpu_records_nothing():
+    game, steps, state = start("plain")
+    together = fgan.replayed(fgan.scan([donated(steps(0))]))
+    together(state, *inputs(game, state, range(1)))
+    with pytest.raises(DeviceError, match="CUDA devices, and this state is on cpu"):
+        together(state, *inputs(game, state, range(1)))
+
+
 RUN = {
     "data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "steps": 23,
     "log_every": 10, "sample_every": 15, "save_every": 7, "keep": 9, "r1": 0.1,
