@@ -98,8 +98,7 @@ def _chunks(
     key = rng.fold_in(rng.key(seed, device), 0, rng.Stream.SAMPLES)
     for first in range(0, num, _CHUNK):
         z = rng.normal(rng.fold_in(key, first // _CHUNK), (_CHUNK, *game.gen.shape.input), dtype)
-        if config.sample_stats == "running":  # else what is left would be normalised alone
-            z = z[: num - first]
+        # All of them: how a product is rounded depends on how many there are.
         fake = assemble.sample(config, game.gen, weights, z, key)[: num - first]
         if len(data_shape) == 3:
             yield images.to_uint8(fake, assemble.image_low(config))

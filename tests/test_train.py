@@ -184,6 +184,15 @@ def test_samples_depend_on_seed_and_index_alone(tmp_path):
     assert not torch.equal(sample.sample(run.path, 7, seed=6), many[:7])
 
 
+def test_points_to_the_last_bit_too(tmp_path):
+    """As floats they show how a product of one row, or of a few, is rounded."""
+    options = {**TINY, "data": "ring", "steps": 2, "gen_hidden": (48, 48), "output": "linear"}
+    run = train.run(config.resolve(options), run_dir=tmp_path / "r").run
+    many = sample.sample(run.path, 300)
+    for count in (1, 3, 257):
+        assert torch.equal(sample.sample(run.path, count), many[:count])
+
+
 def test_samples_of_batch_statistics_too(tmp_path):
     """A batch is normalised whole, however few are asked for or drawn."""
     options = {**TINY, "data": "mnist", "batch_norm": "all", "sample_stats": "batch"}
