@@ -21,6 +21,7 @@ from fgan import checkpoint
 from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
+from fgan.data import NAMES
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.members import seeds_text, sweep_text
 from fgan.rundir import RunDir
@@ -30,6 +31,7 @@ LENGTH = ("steps", "epochs")  # may change, to go on for longer
 # No number of the state follows from these.
 _FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_execution")
 _ROUNDING = ("device", "threads", "compile")
+_PLACES = ("data", "data_root")  # data may have moved: `check_data` knows them by what they hold
 _MEMBERS = ("seeds", "sweep")  # may never change
 # What leaves an option to be found out, as it was when the run began.
 _AS_IT_WAS = (("device", "auto"), ("threads", 0), ("lr_length", 0), ("lr_length", "0"))
@@ -95,10 +97,14 @@ def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
 def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) -> Point:
     """The point with options changed: a longer run always, others only with ``override``.
 
+    Data in a folder or file may be named by another path: whether they are the same data is
+    for `check_data` to say.
+
     Args:
         given: options by field name; None counts as not given.
     Raises:
         ConfigError: with a table of what differs.
+        RunError: when there is nothing where the run had its data.
     """
     asked = {
         name: value
@@ -112,6 +118,8 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
         for name in configs.NAMES
         if name not in (*LENGTH, *_FREE) and getattr(config, name) != getattr(point.config, name)
     ]
+    moved = _moved(point.config, config)
+    changed = [name for name in changed if name not in moved]
     if changed and not override:
         rows = [
             f"  {option(name)}: {_shown(name, point.config)} in the run, {_shown(name, config)} now"
@@ -132,7 +140,10 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
             f"{option(swept[0])} is swept in this run: each member has its own.",
             "Leave it out, or begin another run.",
         )
+    _check_place(point, config)
     notes = point.notes
+    for name in moved:
+        notes = (*notes, f"{option(name)} is now {_shown(name, config)}.")
     for name in changed:
         note = f"{option(name)} is now {_shown(name, config)}"
         note += ": the last bits may differ." if name in _ROUNDING else "."
@@ -141,6 +152,22 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
         notes = (*notes, "images_seen and epoch count as if all steps had been of that size.")
     others = tuple(name for name in changed if name not in _ROUNDING)
     return replace(point, config=config, notes=notes, changed=others)
+
+
+def _moved(then: TrainConfig, now: TrainConfig) -> tuple[str, ...]:
+    """The options that only say that the same data lie elsewhere."""
+    if then.data != now.data and {then.data, now.data} & set(NAMES):
+        return ()
+    return tuple(name for name in _PLACES if getattr(then, name) != getattr(now, name))
+
+
+def _check_place(point: Point, config: TrainConfig) -> None:
+    data = Path(config.data).expanduser()
+    if config.data == point.config.data and config.data not in NAMES and not data.exists():
+        raise RunError(
+            f"The run had its data at {config.data}, where there is nothing now.",
+            f"Say where they are: fgan train DATA --resume {point.run.path}.",
+        )
 
 
 def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from support import Listener, assert_same
 
+from fgan import checkpoint, resume, rundir, train
 from fgan import config as configs
-from fgan import resume, rundir, train
 from fgan.errors import ConfigError, DiskError, DivergedError, RunError
 
 SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "log_every": 7}
@@ -78,6 +79,33 @@ def test_other_options_are_refused_with_a_table(tmp_path):
     changed = resume.extend(point, {"lr": 0.5, "steps": 9}, override=True)
     assert (changed.config.lr, changed.config.steps) == (0.5, 9)
     assert any("--lr is now 0.5" in note for note in changed.notes)
+
+
+def test_data_that_have_moved_are_known_again_by_what_they_hold(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(256, size=(64, 4, 4), dtype="uint8")
+    np.save(tmp_path / "images.npy", images)
+    monkeypatch.chdir(tmp_path)
+    options = {"data": "images.npy", "steps": 3}
+    whole = train.run(settings(**options | {"steps": 6}), run_dir=tmp_path / "whole")
+    train.run(settings(**options), run_dir=tmp_path / "part")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"data at images\.npy.*nothing now") as caught:
+        train.resume(tmp_path / "part", steps=6)
+    assert "fgan train DATA --resume" in caught.value.fix
+    np.save("other.npy", images[::-1])
+    with pytest.raises(RunError, match="have changed: other examples"):
+        train.resume(tmp_path / "part", steps=6, data="other.npy")
+    with pytest.raises(ConfigError, match=r"DATA: images\.npy in the run, ring now"):
+        train.resume(tmp_path / "part", steps=6, data="ring")
+
+    notes = Listener()
+    resumed = train.resume(tmp_path / "part", notes, steps=6, data="../images.npy")
+    assert any("../images.npy" in note for note in notes.notes)
+    assert configs.resolve(file=resumed.run.config).data == "../images.npy"
+    ours, theirs = (checkpoint.load(r.run.checkpoint_path(6)).tensors for r in (resumed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
