@@ -83,8 +83,13 @@ class MetricsLog:
         self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
         self._checked = len(self._window)
 
-    def write(self, step: int) -> list[dict[str, Any]]:
-        """Add what is known at ``step`` to the file: a line, or one for each member."""
+    def write(self, step: int, *, early: bool = False) -> list[dict[str, Any]]:
+        """Add what is known at ``step`` to the file: a line, or one for each member.
+
+        Args:
+            early: at the end of a run, before the line was due. A longer run averages these
+                steps with those that follow, and has its line when that is due.
+        """
         columns = Metrics._make(torch.stack(c).cpu() for c in zip(*self._window, strict=True))
         finite = columns.finite.view(len(self._window), -1)  # [n, M], M = 1 for one GAN
         sums = [torch.where(finite, c.view_as(finite), 0).double().sum(0) for c in columns[:-1]]
@@ -105,7 +110,8 @@ class MetricsLog:
                 row["refused"] = refused
             rows.append(row)
         self._out.append_metrics(*rows)
-        self._window, self._checked = [], 0
+        if not early:
+            self._window, self._checked = [], 0
         return rows
 
     def _place(self, step: int) -> dict[str, Any]:

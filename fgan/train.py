@@ -223,7 +223,9 @@ class _Loop:
         self.state = with_options_of(state, self.state)  # which --override may have changed
         pending = point.saved.tensors.get(checkpoint.PENDING)
         self.log.resume(None if pending is None else pending.to(self.plan.device))
-        self.out.cut_metrics(point.step)
+        # With something pending, a line at that step was the early one of a run that ended there.
+        early = pending is not None and len(pending) > 0
+        self.out.cut_metrics(point.step - early)
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks
 
@@ -296,8 +298,9 @@ class _Loop:
             raise _diverged(done, self.out)
         try:
             # Not at a stop: the resumed run writes that line, as if nothing had happened.
-            if last or _due(done, config.log_every):
-                self.last = tuple(self.log.write(done))
+            due = _due(done, config.log_every)
+            if last or due:
+                self.last = tuple(self.log.write(done, early=not due))
                 self.observer.logged(summary.overall(self.last))
             if last or stopped or _due(done, config.sample_every):
                 self.observer.wrote(self.pictures.fakes(self.state, done))
