@@ -163,6 +163,8 @@ def _build(
         built = torch._inductor.aot_compile(graph, tuple(values), options=options)
     if str(built) != str(library):
         raise RuntimeError(f"Inductor wrote {built} in place of {library}")
+    for path in folder.glob("*.wrapper.json"):  # looked for beside the library, under its name
+        path.rename(folder / LISTED)
     for path in folder.iterdir():
         if path.name not in (LIBRARY, LISTED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

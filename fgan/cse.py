@@ -52,10 +52,12 @@ def _is_pure(target: Any) -> bool:
 
 
 def _frozen(value: Any) -> Hashable:
-    """Arguments as a key; numbers with their types, since 1 == 1.0 == True."""
+    """Arguments as a key; numbers with types and signs, since 1 == 1.0 == True, 0.0 == -0.0."""
     if isinstance(value, list | tuple):
         return (type(value), tuple(_frozen(v) for v in value))
     if isinstance(value, dict):
         return tuple((k, _frozen(v)) for k, v in sorted(value.items()))
+    if isinstance(value, float):
+        return value.hex()
     hash(value)
     return (type(value), value)

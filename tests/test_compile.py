@@ -298,6 +298,8 @@ def test_what_looks_alike_is_not_shared():
         graph.call_function(aten.mul.Tensor, (x, 2)),  # the only repetition
         graph.call_function(aten.mul.Tensor, (x, 2.0)),
         graph.call_function(aten.div.Tensor, (x, 2)),
+        graph.call_function(aten.mul.Tensor, (x, 0.0)),
+        graph.call_function(aten.mul.Tensor, (x, -0.0)),
         graph.call_function(aten.rand_like.default, (x,)),
         graph.call_function(aten.rand_like.default, (x,)),
         graph.call_function(aten.add_.Tensor, (x, 1)),
@@ -355,6 +357,21 @@ def test_a_library_is_built_once(libraries, monkeypatch):
             compile_function(other)(given)
     with pytest.raises(DeviceError, match="could not be compiled"):
         compile_function(lambda x: double(x + torch.tensor([1.0, 2.0, 4.0])))(x)
+
+
+def test_an_operation_that_a_library_does_not_have_is_called_back(libraries, monkeypatch):
+    enlarge = torch.nn.Upsample(scale_factor=2, mode="bilinear")  # Inductor lacks its gradient
+
+    def gradient(x):
+        return torch.func.grad(lambda x: enlarge(x).square().sum())(x)
+
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert_near(compile_function(gradient)(x), gradient(x), rtol=1e-6)
+    (listed,) = libraries.glob("*/graph.json")
+    monkeypatch.setenv("PATH", "")  # nothing can be built any more
+    assert_near(compile_function(gradient)(x), gradient(x), rtol=1e-6)
+    listed.unlink()
+    assert not is_whole(listed.with_name("graph.so"))
 
 
 def test_constants_tell_libraries_apart(libraries):
