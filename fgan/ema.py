@@ -71,10 +71,10 @@ def update(
             return new.clone()
         return torch.lerp(new, old, weight.to(new.device, new.dtype))
 
-    def mix_or_keep(old: Tensor, new: Tensor) -> Tensor:
-        # What stays as it is may be infinite, as an attention mask: inf - inf would be NaN.
-        return torch.where(old == new, new, mix(old, new))
+    def mix_or_take(old: Tensor, new: Tensor) -> Tensor:
+        # Infinities, as in an attention mask or before a first minimum, have no average.
+        return torch.where(torch.isfinite(old - new), mix(old, new), new)
 
     mixed = pytree.map(mix, average.params, params)
-    kept = pytree.map(mix_or_keep, average.buffers, buffers)
+    kept = pytree.map(mix_or_take, average.buffers, buffers)
     return Weights(mixed, kept | unaveraged(mixed, average.buffers, buffers))

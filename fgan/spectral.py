@@ -41,8 +41,8 @@ def spectral_norm(
 ) -> Model:
     """The same network with the spectral norm of its weights at about 1.
 
-    Every parameter with two dimensions or more is normalised, as a matrix of
-    [outputs, all the rest]. The norm of a convolution's kernel is not that of the
+    Every parameter that is trained and has two dimensions or more is normalised, as a matrix
+    of [outputs, all the rest]. The norm of a convolution's kernel is not that of the
     convolution, but bounds it up to a constant that its size and stride set.
 
     Args:

@@ -261,14 +261,19 @@ def test_average_of_the_generator(decay):
     assert (state.ema.params["0.weight"] - state.gen.params["0.weight"]).abs().max() > 1e-4
 
 
-def test_a_buffer_that_stays_as_it_is_may_be_infinite():
+@pytest.mark.parametrize("decay", [0.0, 0.75])
+def test_a_buffer_may_be_infinite(decay):
+    """As an attention mask always is, and a least value before it has been updated."""
     mask = torch.tensor([0.0, -torch.inf])
-    present = {"mask": mask, "mean": torch.ones(2)}
-    before = ema.Weights({"w": torch.zeros(2)}, {"mask": mask, "mean": torch.zeros(2)})
-    average = ema.update(before, {"w": torch.ones(2)}, present, 0.75)
+    before = {"mask": mask, "least": torch.full((2,), torch.inf), "mean": torch.zeros(2)}
+    present = {"mask": mask, "least": torch.tensor([3.0, torch.inf]), "mean": torch.ones(2)}
+    average = ema.update(
+        ema.Weights({"w": torch.zeros(2)}, before), {"w": torch.ones(2)}, present, decay
+    )
     assert torch.equal(average.buffers["mask"], mask)
-    assert torch.equal(average.buffers["mean"], torch.full((2,), 0.25))
-    assert torch.equal(average.params["w"], torch.full((2,), 0.25))
+    assert torch.equal(average.buffers["least"], present["least"])
+    assert torch.equal(average.buffers["mean"], torch.full((2,), 1 - decay))
+    assert torch.equal(average.params["w"], torch.full((2,), 1 - decay))
 
 
 def test_without_an_average_the_generator_is_the_sampler():

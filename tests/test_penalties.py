@@ -209,6 +209,12 @@ def test_a_flat_critic_has_finite_gradients(name):
     assert all(g.isfinite().all() for g in grads.values())
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_broken_critic_has_no_finite_penalty(name):
+    broken = {**PARAMS, "3.weight": torch.full_like(PARAMS["3.weight"], torch.nan)}
+    assert FORMS[name](critic_of(broken)).isnan().all()
+
+
 def test_points_keep_no_gradient_of_the_spread():
     """The gradient is over the point, not over the reals through their deviation."""
     torch.testing.assert_close(

@@ -25,8 +25,8 @@ def _squared_norm(gradient: Tensor) -> Tensor:
 def _norm(gradient: Tensor) -> Tensor:
     """Norms [B] whose own gradient at zero is zero, where that of a square root is infinite."""
     squared = _squared_norm(gradient)
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
+    nonzero = squared != 0  # as NaN is, which must show
+    return torch.where(nonzero, torch.where(nonzero, squared, 1.0).sqrt(), 0.0)
 
 
 def r1(critic: Critic, real: Tensor) -> Tensor:
