@@ -3,7 +3,7 @@
 May import the ground.
 
 References:
-    Yazici et al. 2019, arXiv:1806.04498; Karras et al. 2018, arXiv:1710.10196, section 5.
+    Yazici et al. 2019, arXiv:1806.04498; Karras et al. 2018, arXiv:1710.10196, appendix A.1.
 """
 
 from __future__ import annotations

@@ -63,4 +63,5 @@ def kl_to_uniform(counts: Tensor) -> float:
         counts: [K], at least 0; NaN is returned when all are 0.
     """
     shares = counts.to(torch.float64) / counts.sum()
-    return math.log(len(counts)) + float(torch.xlogy(shares, shares).sum())
+    divergence = math.log(len(counts)) + torch.xlogy(shares, shares).sum()
+    return float(divergence.clamp(min=0))  # rounding can leave a little less
