@@ -255,6 +255,9 @@ def _inductor_options() -> dict[str, Any]:
         # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
         # the same kernels in our graphs and takes a second less.
         "max_fusion_buffer_group_pairwise_attempts": 4,
+        # Off, or a result may be written over one part of what `cat` made, whose memory as a
+        # whole is then given to another result while the first is in use. It costs no time.
+        "inplace_buffers": False,
         "post_grad_custom_pre_pass": ShareRepeated(),
         "post_grad_custom_post_pass": AddBiasesLate(),
         # The code that calls the kernels runs in microseconds however it is compiled, and
