@@ -9,6 +9,7 @@ This room is ground: torch only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -21,10 +22,13 @@ T = TypeVar("T")
 
 
 def map(fn: Callable[..., Any], tree: T, *rest: Tree) -> T:
-    """Apply ``fn`` to every leaf of ``tree`` (and the leaves of ``rest`` beside it).
+    """Apply ``fn`` to every leaf of ``tree`` and what lies in its place in each of ``rest``.
+
+    That is a leaf or, as in JAX, a whole branch.
 
     Raises:
-        ValueError: when a tree in ``rest`` has another structure.
+        ValueError: when a tree in ``rest`` does not have the structure of ``tree`` down to its
+            leaves.
     """
     mapped: T = _torch_tree.tree_map(fn, tree, *rest)
     return mapped
@@ -166,15 +170,16 @@ def index(tree: T, i: int) -> T:
 def norm(tree: Tree) -> Tensor:
     """The Euclidean norm of all the leaves together, a 0-d tensor.
 
-    ``sqrt(sum_i ||leaf_i||^2)``; zero, float32, for a tree without leaves. Its gradient
-    where all leaves are zero is zero, where that of a square root is infinite.
+    ``sqrt(sum_i ||leaf_i||^2)``, in the type that leaves of several promote to; zero, float32,
+    for a tree without leaves. Its gradient where all leaves are zero is zero, where that of a
+    square root is infinite.
     """
     parts = leaves(tree)
     if not parts:
         return torch.zeros(())
-    dtype = parts[0].dtype
-    if dtype.itemsize < 4:  # whose squares would be too large, or too coarse to be summed
-        parts = [part.float() for part in parts]
+    dtype = functools.reduce(torch.promote_types, [part.dtype for part in parts])
+    # The squares of the small types would be too large, or too coarse to be summed.
+    parts = [part.float() if part.dtype.itemsize < 4 else part for part in parts]
     total = parts[0].square().sum()
     for part in parts[1:]:
         total = total + part.square().sum()

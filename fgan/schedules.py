@@ -37,7 +37,7 @@ def _progress(step: Tensor | float, num_steps: int) -> Tensor:
 
 
 def _check(num_steps: int) -> None:
-    if num_steps < 1:
+    if not num_steps >= 1:  # as NaN is not
         raise ValueError(f"a schedule takes at least one step, not {num_steps}")
 
 

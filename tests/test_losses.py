@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -15,9 +16,15 @@ from torch.func import grad, vmap
 import fgan
 from fgan import losses, rng
 from fgan.compile import compile_function
+from fgan.losses.base import UNSEEN
 
 # log(1 - D) loses up to log2(e^8) = 12 of 53 bits to 1 - D at logits of 8: 1e-12.
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def test_what_stands_for_unseen_logits_can_be_copied_and_looked_at():
+    assert isinstance(copy.deepcopy(UNSEEN), type(UNSEEN))
+    assert not hasattr(UNSEEN, "__wrapped__")
 
 
 @given(LOGITS)

@@ -341,9 +341,26 @@ def test_numbers_at_the_edge():
         optim.rmsprop(0.1, decay=1.0)
     with pytest.raises(ValueError, match="part"):
         optim.chain()
+    for betas in ((1 - 1e-9, 0.9), (0.9, 1 - 1e-9)):  # 1 in float32, and so 0 / 0 at once
+        with pytest.raises(ValueError, match=r"b[12]"):
+            optim.adam(0.1, betas=betas)
+    with pytest.raises(ValueError, match=r"\(-1, 1\)"):
+        optim.sgd(0.1, -1.5)
     optim.sgd(0.0)
     optim.sgd(0.1, -0.5)
     optim.adam(0.1, betas=(0.0, 0.0), eps=0.0)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-60])  # which is 0 in float32
+@pytest.mark.parametrize("make", [optim.adam, optim.rmsprop])
+def test_without_epsilon_what_has_no_gradient_stays(make, eps):
+    rule, params = make(0.1, eps=eps), {"w": torch.ones(2)}
+    grads = {"w": torch.tensor([0.0, 3.0])}
+    updates, state = rule.update(grads, rule.init(params), params)
+    assert updates["w"][0] == 0
+    assert updates["w"][1] < 0
+    updates, _ = rule.update(grads, state, params)
+    assert updates["w"][0] == 0
 
 
 def test_negative_momentum_by_hand():

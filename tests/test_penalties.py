@@ -352,8 +352,9 @@ def test_a_narrow_game_steps_with_every_penalty(name, dtype):
 
 
 def test_out_of_range():
-    with pytest.raises(ValueError, match="every 1 or more"):
-        penalties.make_r1(every=0)
+    for every in (0, 1.5):
+        with pytest.raises(ValueError, match="every 1 or more"):
+            penalties.make_r1(every=every)
     for weight in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="at least 0"):
             penalties.make_wgan_gp(weight)

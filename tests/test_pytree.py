@@ -174,6 +174,9 @@ def test_norm_of_known_trees():
     assert pytree.norm(()) == 0
     assert pytree.norm({"a": torch.tensor([3.0, 0.0]), "b": (torch.tensor(-4.0),)}) == 5
     assert pytree.norm({"a": torch.tensor([float("nan")])}).isnan()
+    large = torch.tensor([60000.0], dtype=torch.float16)  # whose square is infinite
+    for tree in ((torch.zeros(1), large), (large, torch.zeros(1))):
+        assert_same(pytree.norm(tree), torch.tensor(60000.0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

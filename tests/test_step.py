@@ -498,8 +498,9 @@ def test_a_correction_alone_that_is_not_finite():
         lambda *, real_logits, fake_logits: (1 - real_logits) * fake_logits,
         lambda *, real_logits, fake_logits: torch.cat([real_logits, -fake_logits]),
         lambda *, real_logits, fake_logits: fake_logits + torch.nn.functional.softplus(real_logits),
+        lambda *, real_logits, fake_logits: fake_logits * (real_logits >= 0),
     ],
-    ids=["mean", "right operand", "left operand", "cat", "function"],
+    ids=["mean", "right operand", "left operand", "cat", "function", "comparison"],
 )
 def test_a_generators_loss_that_looks_at_reals_has_to_say_so(gen):
     with pytest.raises(TypeError, match="gen_uses_real=True"):

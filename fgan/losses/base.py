@@ -27,6 +27,11 @@ class GanLoss(NamedTuple):
 class _Unseen:
     """What refuses, in a sentence, to be computed with."""
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by those who copy or look, and not by losses
+            raise AttributeError(name)
+        return self._refuse()
+
     @staticmethod
     def _refuse(*args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -34,9 +39,10 @@ class _Unseen:
             "GanLoss(disc, gen, gen_uses_real=True)"
         )
 
-    __getattr__ = __getitem__ = __len__ = __neg__ = __abs__ = __lt__ = __gt__ = _refuse
+    __getitem__ = __len__ = __iter__ = __float__ = __neg__ = __abs__ = _refuse
+    __lt__ = __gt__ = __le__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rpow__ = _refuse
-    __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = _refuse
+    __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __matmul__ = __rmatmul__ = _refuse
     __torch_function__ = _refuse  # torch's own functions
 
 

@@ -71,8 +71,8 @@ def parzen_log_density(
     >>> parzen_log_density(zero, zero, [1.0])  # -log sqrt(2 pi)
     tensor([[-0.9189]], dtype=torch.float64)
     """
-    if not sigmas or not all(0 < sigma < math.inf for sigma in sigmas):
-        raise ValueError(f"widths are above 0, not {list(sigmas)}")
+    if not sigmas or not all(1e-100 < sigma < 1e100 for sigma in sigmas):  # have squares
+        raise ValueError(f"widths are above 0, and no extremes, not {list(sigmas)}")
     rows, centres = as_rows(x, "the examples"), as_rows(samples, "the samples")
     check_dims(rows, centres, "examples and samples")
     parts = []

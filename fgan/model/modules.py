@@ -40,7 +40,9 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         all calls of one share the module that the values are put in. Some of PyTorch's layers
         have no rule for ``vmap`` or for graphs, and so play alone and eagerly: recurrent
         layers, batch normalisation with ``momentum=None``, PyTorch's own spectral
-        normalisations (`fgan.spectral` has one that does).
+        normalisations (`fgan.spectral` has one that does). Of examples of any number of
+        dimensions, ``nn.Dropout1d`` to ``3d`` drop entries of the first. Draws of Python's and
+        NumPy's own are not seen: in a compiled step they are constants.
     Raises:
         ValueError: for anything but ``nn.Dropout*`` that draws random numbers in training, a
             dropout layer not used once in a pass, a module that does not take this input,

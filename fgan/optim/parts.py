@@ -18,9 +18,25 @@ from fgan.types import OptState, Params
 
 
 def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """A hyperparameter lies in [low, high); NaN lies nowhere."""
-    if not low <= value < high:
+    """A hyperparameter lies in [low, high), as rounded to float32; NaN lies nowhere."""
+    if not low <= _rounded(value) < high:
         raise ValueError(f"{name} lies in [{low:g}, {high:g}), not {value}")
+
+
+def _rounded(value: float) -> float:
+    return torch.tensor(value, dtype=torch.float32).item()
+
+
+def _quotient(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """``a / b`` for a b that ``eps`` was added to; without one, zero where b is zero."""
+    if _rounded(eps):
+        return torch.div
+
+    def divide(a: Tensor, b: Tensor) -> Tensor:
+        zero = b == 0
+        return torch.where(zero, 0, a / torch.where(zero, 1, b))
+
+    return divide
 
 
 def _zeros(params: Params) -> Params:
@@ -77,13 +93,15 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Opti
 
     Args:
         b1, b2: decay of the first and second moment, in [0, 1).
-        eps: at least 0, added outside the square root.
+        eps: at least 0, added outside the square root. With 0, what has never had a gradient
+            stays where it is.
     References:
         Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1.
     """
     _check("b1", b1, 0, 1)
     _check("b2", b2, 0, 1)
     _check("eps", eps, 0)
+    divide = _quotient(eps)
 
     def init(params: Params) -> OptState:
         powers = hyper(params, b1=1.0, b2=1.0)
@@ -104,7 +122,7 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Opti
         # Two scalars, computed once: dividing every element by them would cost two
         # divisions more per parameter.
         scale1, scale2 = 1 / (1 - b1_power), (1 - b2_power).rsqrt()
-        updates = _leafwise(lambda m, v: (m * scale1) / (v.sqrt() * scale2 + eps), mu, nu)
+        updates = _leafwise(lambda m, v: divide(m * scale1, v.sqrt() * scale2 + eps), mu, nu)
         return updates, AdamState(mu, nu, b1_power, b2_power, state.hyper)
 
     return Optimizer(init, update)
@@ -121,13 +139,14 @@ def scale_by_rms(decay: float = 0.99, eps: float = 1e-8, centered: bool = False)
 
     Args:
         decay: of the moving averages, in [0, 1).
-        eps: at least 0, added outside the square root.
+        eps: at least 0, added outside the square root; 0 as in `scale_by_adam`.
     References:
         Tieleman and Hinton 2012, Coursera lecture 6.5; centred: Graves 2013,
         arXiv:1308.0850, equations 38-45 (there with eps inside the root).
     """
     _check("decay", decay, 0, 1)
     _check("eps", eps, 0)
+    divide = _quotient(eps)
 
     def init(params: Params) -> OptState:
         return RmsState(
@@ -145,7 +164,7 @@ def scale_by_rms(decay: float = 0.99, eps: float = 1e-8, centered: bool = False)
             mean = _leafwise(lambda m, g: rho * m + (1 - rho) * g, state.mean, grads)
             # Rounding can leave a constant gradient's variance a little below zero.
             variance = _leafwise(lambda s, m: (s - m * m).clamp(min=0), square, mean)
-        updates = _leafwise(lambda g, v: g / (v.sqrt() + eps), grads, variance)
+        updates = _leafwise(lambda g, v: divide(g, v.sqrt() + eps), grads, variance)
         return updates, RmsState(mean, square, state.hyper)
 
     return Optimizer(init, update)
@@ -166,7 +185,8 @@ def scale_by_momentum(momentum: float = 0.9, nesterov: bool = False) -> Optimize
         rate multiplies the velocity); Gidel et al. 2019, arXiv:1807.04740 for momentum
         below zero.
     """
-    _check("momentum", abs(momentum), 0, 1)
+    if not abs(_rounded(momentum)) < 1:
+        raise ValueError(f"momentum lies in (-1, 1), not {momentum}")
 
     def init(params: Params) -> OptState:
         return MomentumState(_zeros(params), hyper(params, momentum=momentum))

@@ -41,7 +41,7 @@ class Penalty:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if self.every < 1:
+        if self.every < 1 or self.every != int(self.every):
             raise ValueError(f"a penalty is taken every 1 or more steps, not {self.every}")
         if not isinstance(self.weight, Tensor) and not self.weight >= 0:
             raise ValueError(f"a penalty's weight is at least 0, not {self.weight}")
