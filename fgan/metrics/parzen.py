@@ -16,7 +16,7 @@ References:
     arXiv:1406.2661, section 5 and table 1 (MNIST: adversarial nets 225 +- 2, deep GSN
     214 +- 1.1, DBN 138 +- 2, stacked CAE 121 +- 1.6), with the authors' ``parzen_ll.py``
     for what the text leaves open. Theis, van den Oord and Bethge 2016, arXiv:1511.01844,
-    section 3.2 and table 1: what it does not measure.
+    on Parzen window estimates, and table 1: what it does not measure.
 """
 
 from __future__ import annotations
