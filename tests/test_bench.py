@@ -352,6 +352,19 @@ print(alone.peak(False) - before)
     assert 24 * MIB < int(done.stdout) < 48 * MIB
 
 
+def test_to_count_what_was_compiled_imports_no_compiler():
+    """Which would be time and memory of a first step that was compiled before."""
+    code = """
+import sys
+from fgan.bench import alone, counts
+assert counts.inductor_counts() == {"kernels": 0, "bytes": 0}
+print("torch._inductor" in sys.modules)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_lazy_penalties_count_as_often_as_they_are_due():
     def facts(every):
         of = problem(**TINY, r1=1.0, penalty_every=every, dropout=0.3)

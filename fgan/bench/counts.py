@@ -13,6 +13,7 @@ Program: may import every lower room.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,11 +84,12 @@ def inductor_counts() -> dict[str, int]:
 
     The bytes are counted only when `count_inductor_bytes` was called before; 0 else.
     """
-    from torch._inductor import metrics
-
+    # Imported by what compiles. To import it here would be time and memory of the first step,
+    # where that was compiled before.
+    metrics = sys.modules.get("torch._inductor.metrics")
     return {
-        "kernels": metrics.generated_kernel_count,
-        "bytes": int(metrics.num_bytes_accessed),
+        "kernels": metrics.generated_kernel_count if metrics else 0,
+        "bytes": int(metrics.num_bytes_accessed) if metrics else 0,
     }
 
 
