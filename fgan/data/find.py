@@ -41,7 +41,8 @@ def find_images(folder: Path, pattern: str = "*") -> list[Found]:
     if not files:
         raise DataError(
             f"There are no images in {folder}.",
-            f"Give a folder with files of {' '.join(SUFFIXES)}, in it or below it.",
+            f"Give a folder with files of {' '.join(SUFFIXES)}, in it or below it; a .npy, .npz or "
+            "IDX file is given by its own name.",
         )
     found, seen = [], set()
     for path, info in files:
