@@ -5,6 +5,7 @@ States are made anew, never by ``_replace``: Dynamo of torch 2.11 returns an emp
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,7 +25,7 @@ def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
 
 
 def _rounded(value: float) -> float:
-    return torch.tensor(value, dtype=torch.float32).item()
+    return ctypes.c_float(value).value
 
 
 def _quotient(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
