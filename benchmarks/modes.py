@@ -10,7 +10,7 @@ generators sampled 2 500 times at the end:
 Prints a row for each seed and writes, with --out, modes.json and a picture of each game: the
 samples of its members in panels, side by side.
 
-    python benchmarks/modes.py --out docs/modes
+    python benchmarks/modes.py --out modes
 """
 
 from __future__ import annotations
@@ -46,13 +46,10 @@ from fgan.data import Batches
 from fgan.data.toy import GRID_STD, grid_modes, grid_points
 from fgan.losses import GanLoss
 from fgan.penalties import Penalty
-from fgan.state import PlayerState
-from fgan.step import Step
-from fgan.types import Draws, Metrics
 
 NUM_SAMPLES = 2500  # of the papers' protocol
 DRAWN = 50
-LAST_LR = 0.05  # of the first
+LAST_FACTOR = 0.05  # of the learning rates
 EXTENT = 5.0
 
 
@@ -86,27 +83,8 @@ def make_game(play: Play, hidden: int, lr: float, z_dim: int) -> fgan.Game:
     )
 
 
-def make_step(game: fgan.Game, lr: float, num_steps: int) -> Step:
-    """The population's step, at the learning rate of its time."""
-    step = population.make_step(game)
-    schedule = schedules.cosine(lr, lr * LAST_LR, num_steps)
-
-    def at_present_rate(player: PlayerState, rate: Tensor) -> PlayerState:
-        opt_state = optim.with_hyperparameters(player.opt_state, learning_rate=rate)
-        return player._replace(opt_state=opt_state)
-
-    def scheduled(
-        states: fgan.TrainState, real: Tensor, draws: Draws
-    ) -> tuple[fgan.TrainState, Metrics]:
-        rate = schedule(states.step)  # [M]
-        gen, disc = (at_present_rate(player, rate) for player in (states.gen, states.disc))
-        return step(states._replace(gen=gen, disc=disc), real, draws)
-
-    return scheduled
-
-
 def train(
-    game: fgan.Game, lr: float, keys: Tensor, num_steps: int, batch_size: int
+    game: fgan.Game, keys: Tensor, num_steps: int, batch_size: int
 ) -> tuple[fgan.TrainState, float]:
     """The population after ``num_steps``, and the seconds they took.
 
@@ -115,7 +93,8 @@ def train(
     points = grid_points()
     batches = Batches(points, rng.key(0), batch_size)
     states = population.init(game, keys)
-    step = fgan.compile_step(make_step(game, lr, num_steps), donate=True)
+    factor = schedules.cosine(1.0, LAST_FACTOR, num_steps)
+    step = fgan.compile_step(fgan.scheduled(population.make_step(game), factor), donate=True)
     begun = time.perf_counter()
     for first in range(0, num_steps, DRAWN):  # drawing many steps at once costs little more
         steps = torch.arange(first, min(first + DRAWN, num_steps))
@@ -147,7 +126,7 @@ def study(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], list[Ten
     play = PLAYS[name]
     game = make_game(play, args.hidden, args.lr, args.z_dim)
     keys = torch.stack([rng.key(seed) for seed in range(args.seeds)])
-    states, seconds = train(game, args.lr, keys, args.steps, args.batch_size)
+    states, seconds = train(game, keys, args.steps, args.batch_size)
     samples = [samples_of(game, state, i) for i, state in enumerate(population.unstack(states))]
     found = [metrics.mode_coverage(each, grid_modes(), GRID_STD) for each in samples]
     row = {
