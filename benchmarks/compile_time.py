@@ -96,8 +96,10 @@ def table(found: Found) -> str:
         (f"`{name}`", *(f"{case[key]['seconds']:.1f}" for key in KEYS))
         for name, case in found["cases"].items()
     ]
-    text = "Seconds to the first step: of the bare program (where penalties are lazy, as in the "
-    text += "default, to the\nfirst with them and the first without), and from the shell.\n\n"
+    text = (
+        "Seconds to the first step: of the bare program (where penalties are lazy, as in the\n"
+        "default, to the first with them and the first without), and from the shell.\n\n"
+    )
     return text + markdown(["configuration", *KEYS], rows)
 
 

@@ -581,15 +581,6 @@ def test_the_studies_run_and_a_failure_stops_none_of_them(tmp_path):
     assert "| GAN, extragradient |" in text
 
 
-def test_the_committed_summary_is_of_the_committed_results(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    studies = importlib.import_module("run")
-    (summary,) = (BENCHMARKS / "results").glob("summary-*.md")
-    machine = summary.stem.removeprefix("summary-")
-    files = {name: summary.with_name(f"{name}-{machine}.json") for name in studies.STUDIES}
-    assert studies.summary(files) == summary.read_text(encoding="utf-8")
-
-
 def test_a_start_from_a_cache_is_compared_with_one_from_a_cache(monkeypatch):
     def started(cold, cached):
         unknown = dict.fromkeys(("flops", "bytes"))

@@ -25,6 +25,7 @@ def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
 
 
 def _rounded(value: float) -> float:
+    """To float32, in which states hold hyperparameters; reading a tensor would wait for it."""
     return ctypes.c_float(value).value
 
 

@@ -1,0 +1,60 @@
+"""What the documents say of speed and modes is what the committed results hold."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def test_the_committed_summary_is_of_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    studies = importlib.import_module("run")
+    (summary,) = (BENCHMARKS / "results").glob("summary-*.md")
+    machine = summary.stem.removeprefix("summary-")
+    files = {name: summary.with_name(f"{name}-{machine}.json") for name in studies.STUDIES}
+    assert studies.summary(files) == summary.read_text(encoding="utf-8")
+
+
+def test_the_readme_has_the_times_of_the_committed_results():
+    (file,) = (BENCHMARKS / "results").glob("step_time-*.json")
+    cases = json.loads(file.read_text())["cases"]
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)`, batch (\d+) \|(.+)\|$", readme, re.MULTILINE)
+    assert [row[0] for row in rows] == list(cases)
+    for name, batch, cells in rows:
+        case = cases[name]
+        assert int(batch) == case["config"]["batch_size"]
+        columns = ("imperative", "compiled-donated", "bfloat16", "jax")
+        for program, cell in zip(columns, cells.split("|"), strict=True):
+            about = case["programs"].get(program)
+            if about is None:
+                assert not cell.strip()
+                continue
+            found = [about["milliseconds"]["median"]]
+            if program != case["baseline"]:
+                found.append(about["speedup"]["median"])
+            said = re.findall(r"[\d.]+", cell)
+            # Half a unit of the last digit that is printed, and what floats add to it.
+            units = [10.0 ** -len(number.partition(".")[2]) for number in said]
+            for number, unit, value in zip(said, units, found, strict=True):
+                assert abs(float(number) - value) <= 0.5001 * unit, (name, program)
+
+
+def test_the_modes_that_are_told_of_are_those_of_the_committed_results():
+    (file,) = (BENCHMARKS / "results").glob("modes-grid-*.json")
+    games = json.loads(file.read_text())["games"].values()
+    told = (BENCHMARKS.parent / "docs" / "modes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \|(.+)\|$", told, re.MULTILINE)
+    assert [int(seed) for seed, _ in rows] == list(range(8))
+    for seed, cells in rows:
+        expected = []
+        for game in games:
+            captured, good, kl = (
+                game[key][int(seed)] for key in ("captured", "high_quality", "reverse_kl")
+            )
+            expected += [f"{captured}/25", f"{good:.0%}".replace("%", " %"), f"{kl:.3f}"]
+        assert [cell.strip() for cell in cells.split("|")] == expected
