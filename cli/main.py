@@ -89,10 +89,11 @@ def main() -> None:
     except (Exception, typer.Abort) as error:
         code = _report(error)
     gc.enable()  # which `fgan train` turns off until its first step
-    try:
-        sys.stdout.flush()
-    except OSError:  # keep Python from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it; tried again at exit, it would end with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -14,6 +14,8 @@ if "FGAN_TESTS_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["FGAN_TESTS_CACHE"], ignore_errors=True)
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.environ["FGAN_TESTS_CACHE"] + "/inductor")
 os.environ.setdefault("FGAN_CACHE", os.environ["FGAN_TESTS_CACHE"] + "/fgan")
+# Processes have buffered streams, as users' have: what cannot be written is met again at exit.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 import hypothesis
 import pytest
