@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 import fgan
-from fgan import checkpoint, planning, pytree, rng, rundir, summary
+from fgan import checkpoint, files, planning, pytree, rng, rundir, summary
 from fgan import config as configs
 from fgan import resume as resuming
 from fgan.checks import every
@@ -92,11 +92,12 @@ def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
     Args:
-        observer: hears of downloads and decoding.
+        observer: hears of downloads and decoding, and where caches are when not as usual.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
     hears = observer or Observer()
+    files.cache_folder(hears.noted)
     return planning.plan(config, hears.noted, hears.decoding)
 
 
