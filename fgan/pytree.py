@@ -142,6 +142,39 @@ def _segment(key: Any) -> str:
     raise TypeError(f"no name for the tree key {key!r}")
 
 
+def check_tensors(tree: Tree, name: str) -> None:
+    """Refuse a tree with a leaf that is no tensor.
+
+    Args:
+        name: of the tree, as the message begins: ``argument 2 (draws)``.
+    Raises:
+        TypeError: naming the first such leaf, and what would be a tensor.
+
+    >>> check_tensors({"lr": 0.5}, "argument 0 (state)")
+    Traceback (most recent call last):
+    TypeError: argument 0 (state): leaf 'lr' is a float, not a tensor; torch.tensor makes one of it
+    """
+    found = leaves(tree)
+    for i, leaf in enumerate(found):
+        if not isinstance(leaf, Tensor):
+            path = paths(tree)[i]
+            where = f"{name}: leaf {path!r}" if path else name
+            raise TypeError(f"{where} is {_not_a_tensor(leaf)}")
+
+
+def _not_a_tensor(leaf: Any) -> str:
+    if leaf is None:
+        return "None, not a tensor; use () for what is absent"
+    kind = type(leaf).__name__
+    article = "an" if kind[0] in "aeiou" else "a"
+    if isinstance(leaf, bool | int | float | complex):
+        return f"{article} {kind}, not a tensor; torch.tensor makes one of it"
+    return (
+        f"{article} {kind}, not a tensor; "
+        "trees are made of dictionaries, tuples, lists and named tuples"
+    )
+
+
 def stack(trees: Sequence[T]) -> T:
     """One tree whose leaves have a new first dimension over ``trees``.
 

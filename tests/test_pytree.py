@@ -76,6 +76,27 @@ def test_stack_refuses_what_does_not_fit():
 
 
 @given(ANY_TREE)
+def test_a_tree_of_tensors_passes(tree):
+    pytree.check_tensors(tree, "the state")
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"x": torch.zeros(1), "aug": None}, "state: leaf 'aug' is None, .* use () for"),
+        (Pair(torch.zeros(1), ({"lr": 0.5},)), "state: leaf 'second/0/lr' is a float, .* makes"),
+        ([torch.zeros(1), 3], "state: leaf '1' is an int, not a tensor; torch.tensor makes"),
+        ((object(),), "state: leaf '0' is an object, .* made of dictionaries, tuples"),
+        (None, "state is None, not a tensor; use () for what is absent"),
+        (2.0, "state is a float, not a tensor; torch.tensor makes one of it"),
+    ],
+)
+def test_a_leaf_that_is_no_tensor_is_named(tree, said):
+    with pytest.raises(TypeError, match=said.replace("()", r"\(\)")):
+        pytree.check_tensors(tree, "state")
+
+
+@given(ANY_TREE)
 def test_flatten_and_unflatten(tree):
     leaves, structure = pytree.leaves(tree), pytree.structure(tree)
     assert_same(pytree.unflatten(structure, leaves), tree)
