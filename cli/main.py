@@ -24,7 +24,6 @@ import fgan
 from fgan.errors import FganError, Interrupted
 
 from .bench import bench
-from .compile_cache import app as compile_cache
 from .doctor import doctor
 from .inspect import inspect
 from .recipes import recipes
@@ -46,7 +45,6 @@ app.command()(recipes)
 app.command()(inspect)
 app.command()(doctor)
 app.command()(bench)
-app.add_typer(compile_cache, name="compile-cache")
 
 
 def _version(value: bool) -> None:

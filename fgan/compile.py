@@ -1,23 +1,25 @@
-"""From a pure step to one compiled graph.
+"""From a pure function to one compiled graph, by `make_fx` and ``torch.compile``.
 
-May import the lower rooms. Must not touch configuration, nor files but through `fgan.ahead`.
+May import the lower rooms. Must not touch configuration or files.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import random
 import re
+import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from fgan import pytree, toolchain
-from fgan.ahead import Graph, compile_ahead, recall
 from fgan.errors import DeviceError
 from fgan.state import TrainState
 from fgan.step import Step
@@ -28,19 +30,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 _graphs = 0  # made in this process
 
 
-def compile_step(
-    step: Step, *, donate: bool = False, backend: str = "inductor", name: str = ""
-) -> Step:
+def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor") -> Step:
     """Compile a step into one graph.
 
     Args:
         step: from `fgan.make_step`, or any function of that form.
         donate: write the new state into the tensors of the old one. The state given is
             then gone, the state returned is the same object, and a step allocates next
-            to nothing. Off, the step stays pure.
+            to nothing. Without it, the step stays pure.
         backend: of ``torch.compile``.
-        name: of a donated step that follows from this name, the inputs and fgan's own code
-            alone: a later process then finds what was compiled without tracing the step.
     Returns:
         A step. Its first call compiles; later calls with tensors of the same shapes and
         types never do.
@@ -51,6 +49,7 @@ def compile_step(
     if not donate:
         return compile_function(step, backend=backend)
 
+    @functools.wraps(step)
     def in_place(state: TrainState, real: Batch, draws: Draws) -> Metrics:
         new, metrics = step(state, real, draws)
         given = {leaf.untyped_storage()._cdata for leaf in pytree.leaves(state)}
@@ -71,13 +70,18 @@ def compile_step(
         pytree.map(write, state, pytree.map(kept, state, new))
         return metrics
 
-    like = Metrics._make(Metrics._fields)
-    compiled = compile_function(in_place, backend=backend, name=name, like=like)
+    compiled = compile_function(in_place, backend=backend)
 
     # The last state, without keeping it alive: another may come to lie where it lay.
     seen, leaf = 0, None
 
-    def donated(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
+    @functools.wraps(step)
+    def donated(*args: Any) -> tuple[TrainState, Metrics]:
+        if len(args) != 3:
+            raise TypeError(
+                f"a donated step takes a state, reals and draws; it was given {len(args)} arguments"
+            )
+        state, real, draws = args
         nonlocal seen, leaf
         if seen != id(state) or leaf is None or leaf() is None:
             _check_writable(state)
@@ -106,30 +110,28 @@ def _check_writable(state: TrainState) -> None:
             raise ValueError(f"{name} and {second} are in the same memory; {advice}")
 
 
-def compile_function(
-    function: F, *, backend: str = "inductor", name: str = "", like: Any = ()
-) -> F:
+def compile_function(function: F, *, backend: str = "inductor") -> F:
     """One compiled graph of a pure function from trees of tensors to a tree of tensors.
 
-    In two stages. ``make_fx`` runs the function once on tensors without values and writes
-    down its operations: ``grad``, ``vmap`` and `functional_call` are gone from what it
-    writes, there is nothing to break the graph, and branches on a tensor's value are
-    errors. ``torch.compile`` then makes kernels of that list. Compared with compiling the
-    function itself this starts one to eight seconds sooner, and a call costs a third of a
+    The function is compiled in two stages. ``make_fx`` runs it once on tensors without values
+    and writes down its operations: ``grad``, ``vmap`` and `functional_call` are gone from what
+    it writes, there is nothing to break the graph, and branches on a tensor's value are errors.
+    ``torch.compile`` then makes kernels of that list. Compared with compiling the function
+    itself this halves the time to the first call, and a later call costs a third of a
     millisecond less, because the only conditions checked are those below.
 
-    On the CPU, Inductor compiles the list ahead of time (`fgan.ahead`).
+    A tensor that the function captures is an input of the graph: what is written into it
+    later is seen. Python numbers are constants of the graph.
 
     Args:
         backend: of ``torch.compile``.
-        name, like: where the function follows from a name, the inputs and fgan's own code
-            alone, and returns a tree of the structure of ``like``: a later process then
-            finds what was compiled without tracing.
     Returns:
         A function. The first call with tensors of given shapes, strides, types and devices
         compiles; later ones with the same do not.
     Raises:
         DeviceError: on the first call, when Inductor's compiler fails.
+        TypeError: for a leaf or a result that is not a tensor.
+        ValueError: for random numbers that the graph would freeze.
     """
     # For each structure of the arguments, hardly ever a second: what reads their leaves, and
     # the graphs for leaves of different forms.
@@ -139,6 +141,8 @@ def compile_function(
         for read, graphs in known:
             if (values := read(args)) is not None:
                 return values, graphs
+        for position, arg in enumerate(args, 1):
+            pytree.check_tensors(arg, f"argument {position} of a compiled function")
         known.append((pytree.reader(args), {}))
         return pytree.leaves(args), known[-1][1]
 
@@ -148,45 +152,44 @@ def compile_function(
         form = tuple([(v.shape, v.stride(), v.dtype, v.device) for v in values])
         graph = graphs.get(form)
         if graph is None:
-            graph = graphs[form] = _compile_graph(function, args, backend, name, like)
+            graph = graphs[form] = _compile_graph(function, args, backend)
         return graph(values)
 
     return call  # type: ignore[return-value]
 
 
 def _compile_graph(
-    function: Callable[..., Any], args: tuple[Any, ...], backend: str, name: str, like: Any
+    function: Callable[..., Any], args: tuple[Any, ...], backend: str
 ) -> Callable[[list[Tensor]], Any]:
     """The compiled function of the leaves of ``args``."""
     global _graphs
     values, structure = pytree.flatten(args)
-    result: Any = pytree.structure(like)
-    ahead = backend == "inductor" and all(value.device.type == "cpu" for value in values)
-    _graphs += 1
-    if ahead and name and (found := recall(name, values)):
-        return lambda values: pytree.unflatten(result, found(values))
+    result: Any = None
 
     def flat(*values: Tensor) -> list[Tensor]:
         nonlocal result
-        outputs, result = pytree.flatten(function(*pytree.unflatten(structure, values)))
+        returned = function(*pytree.unflatten(structure, values))
+        pytree.check_tensors(returned, "the result of a compiled function")
+        outputs, result = pytree.flatten(returned)
         return outputs
 
-    graph = _trace(flat, values)
-    if ahead:
-        try:
-            compiled = compile_ahead(graph, values, _inductor_options, name)
-        except Exception as error:
-            raise _not_compiled(error) from error
-    else:
-        compiled = _compile_in_place(graph, backend)
-    return lambda values: pytree.unflatten(result, compiled(values))
+    graph, captured = trace(flat, values)
+    _graphs += 1
+    compiled = _compile(graph, backend)
+    return lambda values: pytree.unflatten(result, compiled(values + captured))
 
 
-def _trace(flat: Callable[..., list[Tensor]], values: list[Tensor]) -> GraphModule:
-    """The operations of a function of tensors."""
+def trace(
+    flat: Callable[..., list[Tensor]], values: Sequence[Tensor]
+) -> tuple[GraphModule, list[Tensor]]:
+    """The operations of a function of tensors.
+
+    Returns:
+        The graph, and the tensors that the function captures, which are the graph's last inputs.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx  # half a second: only to compile
 
-    with torch.no_grad():
+    with torch.no_grad(), _no_frozen_numbers():
         try:
             graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
         except RuntimeError as error:
@@ -197,38 +200,73 @@ def _trace(flat: Callable[..., list[Tensor]], values: list[Tensor]) -> GraphModu
     for node in list(graph.graph.nodes):
         if _is_unused_question(node):
             graph.graph.erase_node(node)
+    captured = _lift_captured(graph)
     graph.recompile()
-    return graph
+    return graph, captured
 
 
-def _compile_in_place(graph: GraphModule, backend: str) -> Graph:
-    """``torch.compile`` of a traced graph, for other devices and backends."""
+@contextmanager
+def _no_frozen_numbers() -> Iterator[None]:
+    """Refuse Python's and NumPy's random numbers, which a graph would hold as constants."""
+    numpy = sys.modules.get("numpy")  # a function that has not imported it draws nothing from it
+
+    def states() -> list[Any]:
+        return [random.getstate(), numpy.random.get_state()[1:3] if numpy else ()]
+
+    before = repr(states())
+    yield
+    if repr(states()) != before:
+        raise ValueError(
+            "the function draws random numbers from Python's random module or from NumPy, and the "
+            "compiled graph would repeat them at each call: draw them outside and pass tensors"
+        )
+
+
+def _lift_captured(graph: GraphModule) -> list[Tensor]:
+    """Make inputs of the tensors that a graph holds, but for those made while tracing."""
+    captured: dict[int, tuple[Node, Tensor]] = {}
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1:]
+    made_inside = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+    for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
+        value = getattr(graph, node.target)
+        if all(user.target in made_inside for user in node.users):
+            continue
+        if id(value) not in captured:
+            first = last[0] if last else None
+            with graph.graph.inserting_after(first):
+                name = f"captured_{len(captured)}"
+                placeholder = graph.graph.placeholder(name)
+            last = [placeholder]
+            captured[id(value)] = placeholder, value
+        node.replace_all_uses_with(captured[id(value)][0])
+        graph.graph.erase_node(node)
+    return [value for _, value in captured.values()]
+
+
+def _compile(graph: GraphModule, backend: str) -> Callable[[list[Tensor]], list[Tensor]]:
+    """``torch.compile`` of a traced graph."""
     options: dict[str, Any] = {"guard_filter_fn": _no_guards}
     if backend == "inductor":
-        # Small kernels that do not need each other are launched as one.
-        options |= _inductor_options() | {"combo_kernels": True}
+        options |= _inductor_options()
     compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
 
     def run(values: list[Tensor]) -> list[Tensor]:
         try:
-            outputs: list[Tensor] = compiled(*values)
+            with torch.no_grad():
+                outputs: list[Tensor] = compiled(*values)
         except Exception as error:
             if type(error).__name__ not in ("InductorError", "BackendCompilerFailed"):
                 raise
-            raise _not_compiled(error) from error
+            raise DeviceError(
+                f"The step could not be compiled: {str(error).splitlines()[0]}",
+                "Use --no-compile, or FGAN_DEBUG=1 to see what the compiler said.",
+            ) from error
         return outputs
 
     return run
 
 
-def _not_compiled(error: Exception) -> DeviceError:
-    return DeviceError(
-        f"The step could not be compiled: {str(error).splitlines()[0]}",
-        "Use --no-compile, or FGAN_DEBUG=1 to see what the compiler said.",
-    )
-
-
-def _is_unused_question(node: torch.fx.Node) -> bool:
+def _is_unused_question(node: Node) -> bool:
     """Whether an operation returns a bool that nobody needs.
 
     Forward-mode differentiation asks some while tracing, ``is_same_size`` and the like. They
@@ -245,29 +283,49 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
     return [False] * len(guards)
 
 
+# Inductor's options that gain time, each left out where torch does not know it.
+_FAST = {
+    # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
+    # the same kernels in our graphs and takes a second less.
+    "max_fusion_buffer_group_pairwise_attempts": 4,
+    # Small kernels that do not need each other are launched as one on a GPU.
+    "combo_kernels": True,
+    # The forms of the inputs are checked here, and nothing else can have another form.
+    "size_asserts": False,
+    "alignment_asserts": False,
+}
+
+
 @functools.cache
 def _inductor_options() -> dict[str, Any]:
-    toolchain.look_at_processor()
-    from fgan.biases import AddBiasesLate
+    from fgan import products
     from fgan.cse import ShareRepeated
 
-    wanted = {
-        # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
-        # the same kernels in our graphs and takes a second less.
-        "max_fusion_buffer_group_pairwise_attempts": 4,
-        # Off, or a result may be written over one part of what `cat` made, whose memory as a
-        # whole is then given to another result while the first is in use. It costs no time.
+    known = torch._inductor.list_options()
+    # Must stay off: Inductor may reuse the memory of a concatenation while one of its slices
+    # is still being read, which gives wrong gradients. It costs no time.
+    if "inplace_buffers" not in known:
+        raise DeviceError(
+            f"torch {torch.__version__} no longer has Inductor's option inplace_buffers, without "
+            "which compiled steps may be wrong.",
+            "Use an older torch, a newer fgan, or --no-compile.",
+        )
+    needed = {
         "inplace_buffers": False,
         "post_grad_custom_pre_pass": ShareRepeated(),
-        "post_grad_custom_post_pass": AddBiasesLate(),
-        # The code that calls the kernels runs in microseconds however it is compiled, and
-        # takes three times as long to compile with optimisation.
-        "aot_inductor.compile_wrapper_opt_level": "O0",
-        "aot_inductor.enable_line_tables": False,
-        "aot_inductor.precompile_headers": False,
+        "post_grad_custom_post_pass": products.Products(products.are_ours()),
     }
-    known = torch._inductor.list_options()
-    return {name: value for name, value in wanted.items() if name in known}
+    # Inductor would compile and run a probe for each instruction set, seven seconds in all.
+    trusted = {"cpp.vec_isa_ok": True} if toolchain.knows_the_processor() else {}
+    return needed | {name: value for name, value in (_FAST | trusted).items() if name in known}
+
+
+def prepare() -> None:
+    """Import the compiler, and what it needs: seconds of a first call, to be spent elsewhere."""
+    import torch._inductor.compile_fx
+    import torch.fx.experimental.proxy_tensor  # noqa: F401
+
+    _inductor_options()
 
 
 def count_graphs() -> int:

@@ -5,19 +5,19 @@ May import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from fgan import assemble, pytree, rng, stepping
-from fgan.ahead import known
+from fgan import assemble, compile, pytree, rng, stepping
 from fgan.checks import in_steps
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
 from fgan.errors import DeviceError
 from fgan.game import Game
-from fgan.toolchain import HeadStart, check_compiler
+from fgan.toolchain import check_compiler
 from fgan.types import Key
 
 
@@ -48,14 +48,13 @@ def plan(
     """
     device = assemble.check_device(config)
     assemble.set_up(config, device)
-    # What this configuration compiled before is found again without the compiler.
-    compiles = config.compile and not known(stepping.step_family(config))
-    if compiles:
-        check_compiler(device)
-    head_start = HeadStart() if compiles and device.type == "cpu" else None
+    head_start = threading.Thread(target=compile.prepare, daemon=True)
+    if config.compile:
+        check_compiler(device.type)
+        head_start.start()
     source = assemble.load_source(config, noted, decoding)
-    if head_start is not None:
-        head_start.wait()
+    if config.compile:  # two threads in one import can see half a module
+        head_start.join()
     game = assemble.make_game(config, source.shape)
     steps = config.steps or make_batches(config, source).num_steps(config.epochs)
     # Resolved, so that a longer run keeps the schedule it was begun with.

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,14 +35,6 @@ T_co = TypeVar("T_co", covariant=True)
 _BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _MOST_STEPS = 64  # in one execution, where nobody says how many
 _MOST_NUMBERS = 2**28  # random ones that they need, a gigabyte
-
-# What a step cannot follow from, made equal in its name.
-_NOT_COMPUTED: dict[str, Any] = {
-    "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
-    "seed": 0, "device": "", "threads": 0, "steps_per_execution": 0, "log_every": 0,
-    "sample_every": 0, "save_every": 0, "keep": 0, "on_nonfinite": "", "grid": 0, "lr_length": 0,
-}  # fmt: skip
-
 
 # Where a hyperparameter that can be swept is: the players it belongs to, and its name there.
 _HOME: dict[str, tuple[tuple[Literal["gen", "disc"], ...], str]] = {
@@ -114,20 +105,9 @@ def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
 
         if not config.compile:
             return train_step
-        name = f"{step_family(config)}/{due} {config.lr_length}"
-        return compile_step(train_step, donate=True, name=name)
+        return compile_step(train_step, donate=True)
 
     return make_steps(game, over_stored)
-
-
-def step_family(config: TrainConfig) -> str:
-    """The name of a configuration's compiled steps: all that they may follow from.
-
-    Of a population that it is one; how many members it has shows in the inputs. The length of
-    a schedule, which is known once the data are, is said beside it.
-    """
-    many = (0,) if config.members else ()
-    return str(replace(config, **_NOT_COMPUTED, seeds=many, sweep=())).replace("/", "|")
 
 
 def _guarded(step: Step) -> Step:

@@ -1,129 +1,90 @@
-"""What compiling on the CPU needs of a machine: a C++ compiler, and what the processor can do.
+"""What compiling on the CPU needs of a machine: a C++ compiler, and what the processor is.
 
-May import the ground and torch. Runs the compiler to ask for its version.
+Free of torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import os
+import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from typing import Any
-
-import torch
+from pathlib import Path
 
 from fgan.errors import DeviceError
 
 
-class HeadStart:
-    """What compiling on the CPU needs, begun in a thread while data are read.
+def cxx() -> list[str]:
+    """The command of the C++ compiler that Inductor calls: of ``CXX``, or g++ (clang++ on macOS).
 
-    Imports the compiler (two or three seconds), and finds out what the processor can do. Both
-    happen anyway when this is missing, only later.
+    >>> os.environ["CXX"] = "ccache g++"; cxx()
+    ['ccache', 'g++']
     """
-
-    def __init__(self) -> None:
-        self._imported = threading.Event()
-        thread = threading.Thread(target=self._run, daemon=True)
-        thread.start()
-        _head_starts.append(thread)
-
-    def wait(self) -> None:
-        """Until the compiler is imported; two threads in one import can see half a module."""
-        self._imported.wait()
-
-    def _run(self) -> None:
-        try:
-            importlib.import_module("torch._inductor.cpu_vec_isa")  # the compiler, with it
-        except Exception:
-            return
-        finally:
-            self._imported.set()
-        _ask_torch()
+    return shlex.split(os.environ.get("CXX", "")) or [_default()]
 
 
-_head_starts: list[threading.Thread] = []
-
-
-def look_at_processor() -> None:
-    """Have torch find out which instructions to use; it remembers, a second time costs nothing."""
-    for thread in _head_starts:  # two threads that ask at once may differ
-        thread.join()
-    _ask_torch()
-
-
-def _ask_torch() -> None:
-    from torch._inductor import cpu_vec_isa
-
-    with contextlib.suppress(Exception), _trusted(cpu_vec_isa.VecISA):
-        cpu_vec_isa.pick_vec_isa()
-
-
-@contextlib.contextmanager
-def _trusted(isa: Any) -> Iterator[None]:
-    """What torch says the processor can do, the compiler can too, where it is new enough.
-
-    Else Inductor compiles and runs a probe for each instruction set, nine seconds in all.
-    """
-    tries = isa.check_build
-    version = _gcc_version()
-
-    def knows(self: Any, code: str) -> bool:
-        needed = 13 if "amx-fp16" in self._arch_flags else 12
-        return version >= needed or tries(self, code)
-
-    isa.check_build = knows
-    try:
-        yield
-    finally:
-        isa.check_build = tries
-
-
-def _gcc_version() -> int:
-    """Of the C++ compiler, where it is GCC on Linux; else 0."""
-    compiler = find_cxx()
-    if compiler is None or sys.platform != "linux" or "clang" in os.path.realpath(compiler):
-        return 0
-    try:
-        command = [compiler, "-dumpfullversion", "-dumpversion"]
-        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return int(version.split(".")[0])
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return 0
-
-
-def check_compiler(device: torch.device) -> None:
-    """Fail early where Inductor would fail late.
-
-    Raises:
-        DeviceError: when the CPU has no C++ compiler.
-    """
-    if device.type == "cpu" and find_cxx() is None:
-        named = os.environ.get("CXX")
-        what = f"CXX, which is {named!r}, is no program" if named else "none was found on PATH"
-        raise DeviceError(
-            f"--compile needs a C++ compiler, and {what}.",
-            "Install g++ or clang++ (or set CXX to one), or use --no-compile.",
-        )
+def _default() -> str:
+    return "clang++" if sys.platform == "darwin" else "g++"
 
 
 def find_cxx() -> str | None:
-    """The C++ compiler Inductor will call, or None."""
-    named = os.environ.get("CXX")
-    names = [named] if named else ["g++", "clang++"] if sys.platform != "darwin" else ["clang++"]
-    return next((path for name in names if (path := shutil.which(name))), None)
+    """Where the C++ compiler is that Inductor will call, or None."""
+    return shutil.which(cxx()[0])
+
+
+def check_compiler(device: str) -> None:
+    """Fail early where Inductor would fail late.
+
+    Args:
+        device: its type; a GPU needs no C++ compiler.
+    Raises:
+        DeviceError: when the CPU has no C++ compiler.
+    """
+    if device != "cpu" or find_cxx() is not None:
+        return
+    fix = f"Install {_default()}, set CXX to another compiler, or use --no-compile."
+    if "CXX" in os.environ:
+        what = f"CXX, which is {os.environ['CXX']!r}, names none"
+    else:
+        what = f"{_default()} is not on PATH"
+        if other := shutil.which("clang++"):
+            fix = f"Set CXX={other}, or use --no-compile."
+    raise DeviceError(f"--compile needs a C++ compiler, and {what}.", fix)
 
 
 @functools.cache
-def cxx_version(compiler: str) -> str:
-    """What a compiler says of itself; nothing when it fails."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = [compiler, "--version"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return ""
+def processor() -> str:
+    """Vendor and instructions of the processor, as far as the system says."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        found = re.findall(r"^(?:vendor_id|flags)\s*:\s*(.+)$", text, re.MULTILINE)
+        if found:
+            return " ".join(found[:2])
+    return f"{platform.system()} {platform.machine()} {platform.processor()}"
+
+
+def knows_the_processor() -> bool:
+    """Whether the compiler is a GCC new enough to know every instruction set Inductor uses."""
+    needed = 13 if "amx_fp16" in processor().split() else 12
+    return sys.platform == "linux" and _gcc_version() >= needed
+
+
+def _gcc_version() -> int:
+    """The major version of the C++ compiler where it is GCC; else 0."""
+    command = [*cxx(), "-dM", "-E", "-x", "c++", "/dev/null"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    macros = dict(re.findall(r"^#define (\S+) (.*)$", text, re.MULTILINE))
+    return 0 if "__clang__" in macros else int(macros.get("__GNUC__", 0))
+
+
+def has_slow_mkl() -> bool:
+    """Whether this is a processor whose vector unit MKL leaves half unused: AMD with AVX-512."""
+    return sys.platform == "linux" and {"AuthenticAMD", "avx512f"} <= set(processor().split())

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import platform
-import shutil
-import subprocess
-import sys
+import random
+from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from support import (
@@ -25,12 +22,12 @@ from support import (
 )
 
 import fgan
-from fgan import ahead, kept, optim, population, pytree, rng
+from fgan import compile as compiling
+from fgan import config as configs
+from fgan import losses, optim, population, pytree, rng, train
 from fgan.compile import compile_function, compile_step, count_graphs
 from fgan.cse import ShareRepeated
 from fgan.errors import DeviceError
-from fgan.kept import is_whole
-from fgan.toolchain import check_compiler, find_cxx
 
 GAMES = {
     "simultaneous": {"order": "simultaneous"},
@@ -46,13 +43,6 @@ NEAR = {"atol": 1e-5, "rtol": 1e-5}
 @pytest.fixture(autouse=True)
 def _fresh(fresh_dynamo):
     return
-
-
-@pytest.fixture
-def libraries(monkeypatch, tmp_path, shared_parts):
-    """An empty folder of compiled libraries."""
-    monkeypatch.setenv("FGAN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "compiled"
 
 
 def start(options):
@@ -275,7 +265,7 @@ def products(game, state, monkeypatch):
     return count
 
 
-def test_a_repeated_pass_is_run_once(libraries, monkeypatch):
+def test_a_repeated_pass_is_run_once(monkeypatch):
     norms = {"gen": small_gen(batch_norm=True), **GAMES["sgd"]}
     game, state = start({**norms, "same_z": True})
     fewest = products(*start({**norms, "share_fakes": True}), monkeypatch)
@@ -338,43 +328,7 @@ def test_inductor_draws_the_same_numbers():
     assert_near(normal, near, atol=1e-13)
 
 
-def test_a_library_is_built_once(libraries, monkeypatch):
-    def double(x):
-        return {"twice": 2 * x, "both": (x.sum(), x)}
-
-    x = torch.arange(3.0)
-    assert_same(compile_function(double)(x), double(x))
-    (built,) = libraries.glob("*/graph.so")
-    before = built.stat().st_mtime_ns
-    monkeypatch.setenv("PATH", "")  # nothing can be built any more
-    assert_same(compile_function(double)(x), double(x))
-    assert_same(compile_function(lambda x: double(x))(x + 1), double(x + 1))
-    assert built.stat().st_mtime_ns == before
-    assert list(libraries.iterdir()) == [built.parent]
-    for other in (lambda x: {"twice": 3 * x, "both": (x.sum(), x)}, double):
-        given = x if other is not double else x.double()
-        with pytest.raises(DeviceError, match="could not be compiled"):
-            compile_function(other)(given)
-    with pytest.raises(DeviceError, match="could not be compiled"):
-        compile_function(lambda x: double(x + torch.tensor([1.0, 2.0, 4.0])))(x)
-
-
-def test_an_operation_that_a_library_does_not_have_is_called_back(libraries, monkeypatch):
-    enlarge = torch.nn.Upsample(scale_factor=2, mode="bilinear")  # Inductor lacks its gradient
-
-    def gradient(x):
-        return torch.func.grad(lambda x: enlarge(x).square().sum())(x)
-
-    x = torch.arange(16.0).view(1, 1, 4, 4)
-    assert_near(compile_function(gradient)(x), gradient(x), atol=0.0, rtol=1e-6)
-    (listed,) = libraries.glob("*/graph.json")
-    monkeypatch.setenv("PATH", "")  # nothing can be built any more
-    assert_near(compile_function(gradient)(x), gradient(x), atol=0.0, rtol=1e-6)
-    listed.unlink()
-    assert not is_whole(listed.with_name("graph.so"))
-
-
-def test_what_lies_in_a_concatenation_keeps_its_memory(libraries):
+def test_what_lies_in_a_concatenation_keeps_its_memory():
     """As in a step that judges both halves at once and then goes back through the fakes."""
 
     def function(real, z, first, second):
@@ -391,132 +345,90 @@ def test_what_lies_in_a_concatenation_keeps_its_memory(libraries):
     assert_near(compile_function(function)(*args), function(*args), atol=1e-5 * scale)
 
 
-def test_constants_tell_libraries_apart(libraries):
-    for constant in (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])):
-        added = compile_function(lambda x, constant=constant: x + constant)(torch.zeros(2))
-        assert torch.equal(added, constant)
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_captured_tensor_is_an_input(donate):
+    """What is written into it later is seen, as by the eager function."""
+    weight, row = torch.tensor(2.0), torch.arange(3.0)
+
+    def step(state, real, draws):
+        made_inside = torch.tensor([1.0, 2.0, 3.0])
+        return {"w": weight * state["w"] + row + made_inside}, {"row": row + weight}
+
+    compiled = compile_step(step, donate=donate, backend="eager")
+    for value in (2.0, -5.0):
+        weight.fill_(value)
+        row.add_(value)
+        state = {"w": torch.ones(3)}
+        wanted = step(copy_tree(state), (), ())
+        assert_same(compiled(state, (), ()), wanted)
 
 
-def test_a_named_library_is_found_without_tracing(libraries):
-    def traced(x):
-        count.append(x)
-        return {"y": x + 1}
-
-    count, x, like = [], torch.arange(4.0), {"y": 0}
-    for form in (x, x, x.double(), x.double(), x):
-        found = compile_function(traced, name="family/one", like=like)(form)
-        assert_same(found, {"y": form + 1})
-    assert len(count) == 3  # the record holds one form: the last
-    assert ahead.known("family")
-    assert not ahead.known("fam")
-    compile_function(traced, name="family/two", like=like)(x)
-    assert len(count) == 4
+def test_a_captured_tensor_on_inductor():
+    weight = torch.tensor(1.0)
+    scaled = compile_function(lambda x: x * weight)
+    for value in (1.0, 7.0):
+        weight.fill_(value)
+        assert_same(scaled(torch.ones(2)), torch.full((2,), value))
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
-def test_memory_that_a_step_frees_is_kept_for_the_next():
-    code = """
-import torch
-from fgan.compile import compile_function
-def resident():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-compile_function(lambda x: x + 1)(torch.ones(1))
-before = resident()
-torch.ones(2**24)
-print(resident() - before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) > 60_000  # kB, of 65 536
+@pytest.mark.parametrize("draw", [random.random, lambda: numpy.random.rand()])
+def test_numbers_that_would_be_frozen_are_refused(draw):
+    with pytest.raises(ValueError, match="draw them outside"):
+        compile_function(lambda x: x + draw(), backend="eager")(torch.zeros(1))
 
 
-def test_damage_to_the_cache_costs_time_only(libraries, monkeypatch):
-    def call():
-        function = compile_function(lambda x: x - 1, name="a/b", like=0)
-        assert torch.equal(function(torch.ones(2)), torch.zeros(2))
-
-    call()
-    (record,) = libraries.glob("*.json")
-    for text in ("{", "[]", '{"library": 3}', '{"library": "x", "inputs": []}'):
-        record.write_text(text)
-        call()
-    (library,) = libraries.glob("*/graph.so")
-    whole = library.read_bytes()
-    # Loaded, the first would end the process. No two tests of this file share a library.
-    for part in (whole[: len(whole) // 2], whole[:-1] + b"?"):
-        library.unlink()  # the one that is loaded stays as it is
-        library.write_bytes(part)
-        call()
-        assert is_whole(library)
-    elsewhere = libraries.parent / "elsewhere"  # with a record, and not what it names
-    shutil.copytree(libraries, elsewhere / "compiled", ignore=lambda *_: ["graph.so"])
-    monkeypatch.setenv("FGAN_CACHE", str(elsewhere))
-    call()
-    assert list(elsewhere.glob("compiled/*/graph.so"))
-    (elsewhere / "file").write_text("")
-    monkeypatch.setenv("FGAN_CACHE", str(elsewhere / "file"))  # not a folder
-    call()
+@pytest.mark.parametrize(
+    ("function", "args", "says"),
+    [
+        (lambda x, rate: x * rate, (torch.ones(2), 0.5), r"argument 2 .* is a float"),
+        (lambda x, t: x * t, (torch.ones(2), 3), r"argument 2 .* is an int"),
+        (lambda s: s["x"], ({"x": torch.ones(2), "aug": None},), r"'aug' is None.*use \(\)"),
+        (lambda x: (x, {"k": 3.0}), (torch.ones(2),), r"result .* '1/k' is a float"),
+    ],
+    ids=["float", "int", "None", "result"],
+)
+def test_what_is_no_tensor_is_named(function, args, says):
+    with pytest.raises(TypeError, match=says):
+        compile_function(function, backend="eager")(*args)
 
 
-def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    assert find_cxx() is None
-    with pytest.raises(DeviceError, match="--no-compile") as error:
-        check_compiler(torch.device("cpu"))
-    assert error.value.exit_code == 5
-    check_compiler(torch.device("cuda"))
+def test_a_donated_step_takes_three_arguments():
+    step = compile_step(lambda s, a, b, c: (s, a), donate=True, backend="eager")
+    with pytest.raises(TypeError, match="given 4 arguments"):
+        step(*[torch.ones(1)] * 4)
 
 
-def test_the_compiler_named_by_the_environment(monkeypatch):
-    tool = shutil.which("true")
-    monkeypatch.setenv("CXX", tool)
-    assert find_cxx() == tool
-    check_compiler(torch.device("cpu"))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert find_cxx() is None
+def test_a_compiled_scan_is_known_as_one():
+    game, _ = start({})
+    scan = fgan.scan([fgan.make_step(game)] * 2)
+    for donate in (False, True):
+        assert compile_step(scan, donate=donate).num_steps == 2
 
 
-def test_a_library_that_this_system_cannot_load_is_built_again(libraries, monkeypatch):
-    def half(x):
-        return x / 2
-
-    x = torch.ones(3)
-    compile_function(half, name="a/half", like=0)(x)
-    shutil.copytree(libraries, libraries.parent / "elsewhere" / "compiled")
-    monkeypatch.setenv("FGAN_CACHE", str(libraries.parent / "elsewhere"))
-    (library,) = kept.libraries().glob("*/graph.so")
-    library.write_bytes(b"of another system")
-    kept.seal(library)
-    assert torch.equal(compile_function(half, name="a/half", like=0)(x), x / 2)
-    assert library.stat().st_size > 1000
-    assert ahead.known("a")
-    library.unlink()
-    assert not ahead.known("a")
+def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
+    """A plan whose game is replaced trains that game, whatever was compiled before."""
+    config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, grid=4, seed=3)
+    plan = train.plan(config)
+    other = replace(plan, game=replace(plan.game, loss=losses.wasserstein))
+    first, second = (
+        train.train(each, train.Observer(), tmp_path / name).last[0]["disc_loss"]
+        for name, each in (("first", plan), ("second", other))
+    )
+    eager = replace(other, config=replace(config, compile=False))
+    wanted = train.train(eager, train.Observer(), tmp_path / "eager").last[0]["disc_loss"]
+    assert second == pytest.approx(wanted, rel=1e-5)
+    assert abs(first - second) > 1e-2
 
 
-@pytest.mark.parametrize("place", ["with spaces", "relative"])
-def test_any_folder_may_be_the_cache(monkeypatch, tmp_path, shared_parts, place):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FGAN_CACHE", "here" if place == "relative" else str(tmp_path / "a b"))
-    x = torch.ones(4)
-    assert torch.equal(compile_function(lambda x: x * 7)(x), x * 7)
-    (library,) = kept.libraries().glob("*/graph.so")
-    assert kept.is_whole(library)
-    assert list(kept.libraries().iterdir()) == [library.parent]
+def test_an_option_that_correctness_needs_is_not_done_without(monkeypatch):
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["combo_kernels"])
+    monkeypatch.setattr(compiling, "_inductor_options", compiling._inductor_options.__wrapped__)
+    with pytest.raises(DeviceError, match="inplace_buffers"):
+        compile_function(lambda x: x + 1)(torch.ones(1))
 
 
-def test_a_library_comes_from_another_disk(libraries, monkeypatch):
-    built = kept.scratch()
-    (built / kept.LIBRARY).write_bytes(b"library")
-    kept.seal(built / kept.LIBRARY)
-    rename = os.rename
-
-    def elsewhere(source, target):
-        if source == built:
-            raise OSError(errno.EXDEV, "another disk")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", elsewhere)
-    assert kept.keep(built / kept.LIBRARY, "0" * 40) == kept.find("0" * 40)
-    assert kept.is_whole(kept.find("0" * 40))
+def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "false"))
+    with pytest.raises(DeviceError, match="could not be compiled"):
+        compile_function(lambda x: x + 12345)(torch.ones(7))

@@ -23,10 +23,9 @@ ROOMS = {
         "per_example",
     ),
     "tools": (
-        "files", "lock", "sealed", "cse", "cpp", "biases", "toolchain", "kept", "ahead", "shipping",
-        "replay",
+        "files", "lock", "sealed", "cse", "toolchain", "replay", "environment",
     ),
-    "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics"),
+    "services": ("compile", "products", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
         "summary", "train", "sample", "inspect", "doctor", "bench",
@@ -36,7 +35,7 @@ LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in n
 PARTS, GAME, SERVICES, PROGRAM = (
     list(ROOMS).index(r) for r in ("parts", "game", "services", "program")
 )
-BESIDE = {("nets", "model"), ("spectral", "model")}  # imports across one room of parts or services
+BESIDE = {("nets", "model"), ("spectral", "model"), ("compile", "products")}  # imports across one room of parts or services
 OUTSIDE = {"cli", "fgan_cli", "tests", "benchmarks", "typer", "rich"}
 # What a pure room does not import: files, clocks, processes, the terminal, other generators.
 EFFECTS = {

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,21 +111,16 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     """
     import torch
 
-    from fgan.ahead import known
     from fgan.bench import counts, programs
-    from fgan.bench.functional import family
     from fgan.bench.problem import make_problem
-    from fgan.compile import count_graphs
-    from fgan.toolchain import HeadStart
+    from fgan.compile import count_graphs, prepare
 
     start = time.perf_counter()
     inductor = program in bench.COMPILED and program != "jax"
     problem = make_problem(config)
     if inductor:
         counts.count_inductor_bytes()
-        dtype = "bfloat16" if program == "bfloat16" else config.dtype
-        if problem.device.type == "cpu" and not known(family(replace(config, dtype=dtype))):
-            HeadStart().wait()  # as `fgan train --compile` begins
+        prepare()  # as `fgan train --compile` begins
     made = programs.make_program(program, problem)
     if made.pieces:
         generated = _first_steps(made.pieces, problem)

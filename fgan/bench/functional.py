@@ -17,17 +17,11 @@ from torch import Tensor
 from fgan import assemble, pytree, rng
 from fgan.bench.problem import Losses, Pieces, Problem, Program
 from fgan.compile import compile_step
-from fgan.config import TrainConfig
 from fgan.game import Due
 from fgan.state import TrainState
 from fgan.step import Step, make_steps
-from fgan.stepping import DrawAhead, make_advance, step_family
+from fgan.stepping import DrawAhead, make_advance
 from fgan.types import Draws, Metrics
-
-
-def family(config: TrainConfig) -> str:
-    """The name of a configuration's donated steps here, see `fgan.ahead`."""
-    return f"{step_family(config)} bench"
 
 
 def make_functional(
@@ -55,10 +49,7 @@ def make_functional(
     game = assemble.make_game(config, problem.shape)
 
     def wrap(step: Step, due: Due) -> Step:
-        # As in a run, a donated step is found by its name; it is not the run's own, which
-        # takes images as they are stored.
-        name = f"{family(config)}/{due}" if donate else ""
-        return compile_step(step, donate=donate, name=name)
+        return compile_step(step, donate=donate)
 
     steps = make_steps(game, wrap) if compiled else make_steps(game)
     draw = DrawAhead(game, rng.key(config.seed, problem.device), config)

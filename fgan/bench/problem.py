@@ -124,7 +124,7 @@ def make_problem(config: TrainConfig) -> Problem:
     device = assemble.check_device(config)
     assemble.set_up(config, device)
     if config.compile:
-        check_compiler(device)
+        check_compiler(device.type)
     if config.lr_schedule != "constant" and not config.lr_length:
         # It ends with the run, and nothing a step costs depends on when that is.
         config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)
