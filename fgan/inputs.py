@@ -44,7 +44,7 @@ def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> No
         found = draws.gen.disc_noise.get(name)
         if found is None or found.shape[0] != rows:
             raise _other_draws(f"with {rows} rows of {name!r} in the generator step")
-    if game.ema_decay and not isinstance(state.ema, ema.Weights):
+    if game.is_averaged and not isinstance(state.ema, ema.Weights):
         raise ValueError(
             "the game keeps a moving average and the state has none: begin with "
             "fgan.init_state, or with fgan.ema.init of the generator's weights"
@@ -61,9 +61,8 @@ def _check_disc_draws(game: Game, draws: DiscDraws) -> None:
 
 
 def _check_instance_noise(game: Game, noise: object) -> None:
-    wanted = callable(game.instance_noise) or game.instance_noise != 0
-    if wanted != isinstance(noise, Tensor):
-        raise _other_draws(f"{'with' if wanted else 'without'} instance noise")
+    if game.is_noised != isinstance(noise, Tensor):
+        raise _other_draws(f"{'with' if game.is_noised else 'without'} instance noise")
 
 
 def _other_draws(what: str) -> ValueError:

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from fgan import ema, penalties, pytree
+from fgan import ema, penalties, pytree, scalars
 from fgan.game import Due, Game, penalties_due, with_every_penalty, with_penalties
 from fgan.inputs import check_inputs
 from fgan.losses import value
@@ -285,7 +285,7 @@ def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) 
     """The discriminator after one step of its optimizer, its weights clipped if they are to be."""
     updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
     params = apply_updates(disc.params, updates)
-    if game.clip_disc:
+    if not scalars.is_zero(game.clip_disc):
         params = penalties.clip_weights(params, game.clip_disc)
     return PlayerState(params, buffers, opt_state)
 

@@ -232,7 +232,7 @@ def test_clipped_weights():
     assert_same(clipped, {"w": torch.tensor([0.1, -0.1, 0.01]), "b": torch.tensor(-0.1)})
     assert params["b"] == -5
     for c in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="positive"):
+        with pytest.raises(ValueError, match="c is above 0"):
             penalties.clip_weights(params, c)
 
 
