@@ -195,7 +195,7 @@ def with_every_penalty(game: Game) -> Game:
 
 
 # Streams under the key of a step: what is drawn for one use never depends on the others.
-_Z, _GEN_NOISE, _DISC_NOISE = 0, 1, 2
+_Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
 _PENALTY_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
 
 
