@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from support import BATCH, assert_same, real_batch, small_disc, small_game
 from torch import nn
 
-from fgan import assemble, config, rng, sample, train
+from fgan import assemble, config, population, rng, sample, train
 from fgan.model import from_module
 
 SEED = 5
@@ -93,3 +95,33 @@ def test_streams_leave_the_default_to_the_user():
     for streams in (rng.Stream, rng.SampleStream):
         numbers = [n for name, n in vars(streams).items() if name.isupper()]
         assert len({0, *numbers}) == 1 + len(numbers)
+
+
+@pytest.fixture
+def seeded(monkeypatch):
+    """The devices whose global generators are seeded, on this machine or not."""
+    devices = []
+    for device, name in (("cuda", "manual_seed_all"), ("xpu", "manual_seed_all"),
+                         ("mps", "manual_seed")):  # fmt: skip
+        monkeypatch.setattr(getattr(torch, device), name, lambda seed, d=device: devices.append(d))
+    return devices
+
+
+def test_no_global_generator_is_touched(seeded):
+    before = torch.get_rng_state()
+    game, keys = small_game(disc=small_disc(dropout=0.3)), rng.split(rng.key(SEED), 2)
+    states = population.init(game, keys)
+    draws = population.make_draws(game, keys, 0, BATCH)
+    population.make_step(game)(states, real_batch(game), draws)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # seeds them all: what is looked for can be seen
+    assert "cuda" in seeded
+
+
+def test_first_values_do_not_depend_on_the_default_device():
+    model, key = small_game().gen, rng.key(SEED)
+    expected = model.init(key)
+    with torch.device("meta"):
+        assert_same(model.init(key), expected)

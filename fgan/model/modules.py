@@ -69,8 +69,9 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
     modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
     def init(key: Key) -> tuple[Params, Buffers]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.as_seed(key))
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            # Not torch.manual_seed, which would seed the generators of every device for good.
+            torch.default_generator.manual_seed(rng.as_seed(key))
             made = build()
         params = {name: p.detach().clone() for name, p in made.named_parameters()}
         buffers = {
