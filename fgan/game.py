@@ -105,8 +105,7 @@ class Game:
             raise ValueError(
                 f"the discriminator returns one logit per example, not {self.disc.shape.output}"
             )
-        if self.num_disc_steps < 1:
-            raise ValueError(f"num_disc_steps is at least 1, not {self.num_disc_steps}")
+        scalars.check_count("num_disc_steps", self.num_disc_steps)
         if isinstance(self.order, str) and self.order not in (*ORDERS, *METHODS):
             names = ", ".join((*ORDERS, *METHODS))
             raise ValueError(f"the order is one of {names}, not {self.order!r}")
@@ -215,22 +214,29 @@ def init_state(
             (of the weights, and those of Adam) stand still at the usual decays: for narrow
             products keep the state in float32 and take `fgan.model.autocast`.
     Raises:
+        TypeError: for no key, or a model or an optimizer whose values are not all tensors.
         ValueError: for several keys: `fgan.population.init` takes those.
     """
+    if not isinstance(key, Tensor):
+        raise TypeError(f"key is made by fgan.rng.key(seed), and not {key!r}")
     if key.shape != (2,):
         raise ValueError(
             f"one GAN has a key [2], not {list(key.shape)}; fgan.population.init takes many"
         )
     device = key.device if device is None else torch.device(device)
 
-    def player(model: Model, rule: Optimizer, stream: int) -> PlayerState:
-        params, buffers = pytree.to(model.init(rng.fold_in(key, 0, stream)), device, dtype)
-        return PlayerState(params, buffers, rule.init(params))
+    def player(name: str, stream: int) -> PlayerState:
+        values = getattr(game, name).init(rng.fold_in(key, 0, stream))
+        pytree.check_tensors(values, f"{name}.init")
+        params, buffers = pytree.to(values, device, dtype)
+        opt_state = getattr(game, f"{name}_opt").init(params)
+        pytree.check_tensors(opt_state, f"{name}_opt.init")
+        return PlayerState(params, buffers, opt_state)
 
-    gen = player(game.gen, game.gen_opt, rng.Stream.INIT_GEN)
+    gen = player("gen", rng.Stream.INIT_GEN)
     return TrainState(
         gen=gen,
-        disc=player(game.disc, game.disc_opt, rng.Stream.INIT_DISC),
+        disc=player("disc", rng.Stream.INIT_DISC),
         ema=ema.init(gen.params, gen.buffers) if game.is_averaged else (),
         key=key.to(device, copy=True),
         step=torch.zeros((), dtype=torch.int64, device=device),

@@ -196,8 +196,7 @@ def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
         systems are solved one after the other, to a tolerance).
     """
     scalars.check("eta", eta, 0, above=True)
-    if num_iterations < 1:
-        raise ValueError(f"the solver takes at least one iteration, not {num_iterations}")
+    scalars.check_count("num_iterations", num_iterations)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         gen, disc = players.gen.params, players.disc.params
@@ -241,8 +240,7 @@ def make_unrolled(num_steps: int = 5, learning_rate: Scalar = 0.1) -> Method:
     References:
         Metz et al. 2017, section 2.2; there the answers are those of Adam.
     """
-    if num_steps < 1:
-        raise ValueError(f"at least one step is unrolled, not {num_steps}")
+    scalars.check_count("num_steps", num_steps)
     scalars.check("learning_rate", learning_rate, 0, above=True)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:

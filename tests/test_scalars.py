@@ -15,6 +15,7 @@ import fgan
 from fgan import ema, losses, optim, orders, penalties, pytree, rng, schedules
 
 DOUBLE = torch.float64
+HALF = schedules.constant(0.5)
 
 
 def summary(tree):
@@ -169,7 +170,7 @@ def test_what_is_no_number_is_refused_by_its_name(name):
     _, function = TABLE[name]
     begins = rf"\b{name.split()[-1]} (is|lies) .*not "
     for value, what in (
-        (schedules.constant(0.5), "a function; fgan.scheduled"),
+        (HALF, "a function; fgan.scheduled"),
         (None, "None"),
         ("0.5", "a str"),
     ):
@@ -182,3 +183,22 @@ def test_what_is_no_number_is_refused_by_its_name(name):
     ):
         with pytest.raises(ValueError, match=begins + what):
             function(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: played(num_disc_steps=n),
+        lambda n: penalties.make_r1(every=n),
+        lambda n: orders.make_competitive(num_iterations=n),
+        lambda n: orders.make_unrolled(n),
+    ],
+)
+def test_what_is_no_count_is_refused_by_its_name(make):
+    said = r"^(num_disc_steps|every|num_iterations|num_steps) is "
+    for value, what in ((None, "None"), (torch.tensor(2), "a Tensor"), (HALF, "a function; fgan")):
+        with pytest.raises(TypeError, match=f"{said}a whole number, not {what}"):
+            make(value)
+    for value in (0, 1.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"{said}at least 1 and whole, not {value}"):
+            make(value)

@@ -18,6 +18,7 @@ class GanLoss(NamedTuple):
     Attributes:
         disc: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the discriminator.
         gen: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the generator.
+        (The step takes the means, and refuses any other shape.)
         gen_uses_real: whether ``gen`` looks at ``real_logits``; where it does not, the
             step passes `UNSEEN` and saves the discriminator's pass over the reals.
     """

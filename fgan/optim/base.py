@@ -58,7 +58,12 @@ def chain(*parts: Optimizer) -> Optimizer:
 
 
 def apply_updates(params: Params, updates: Params) -> Params:
-    """``params + updates``, leaf by leaf."""
+    """``params + updates``, leaf by leaf.
+
+    Raises:
+        ValueError: for updates without the leaves of the parameters, or of other shapes.
+    """
+    pytree.check_like(updates, params, "the optimizer's update", dtype=False)
     return pytree.map(torch.add, params, updates)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -43,8 +44,7 @@ class Penalty:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.every != int(self.every):
-            raise ValueError(f"a penalty is taken every 1 or more steps, not {self.every}")
+        scalars.check_count("every", self.every)
         scalars.check("a penalty's weight", self.weight, 0)
 
 
@@ -156,11 +156,23 @@ def total(
     Args:
         penalties: those that are `due`.
         noise: uniform in [0, 1), by name, [B, *noise_shapes]; may hold others' too.
+    Raises:
+        ValueError: for a penalty that does not return one number per example, or calls
+            ``torch.autograd.grad``.
     """
     result = real.new_zeros(())
     for p in penalties:
         uniform = noise[p.name] if p.noise_shape is not None else real.new_empty(0)
-        mean = p.apply(critic, real, fake, uniform).mean()
+        try:
+            each = p.apply(critic, real, fake, uniform)
+        except RuntimeError as error:
+            if not re.search(r"requires_grad_\(|does not require grad", str(error)):
+                raise
+            raise ValueError(
+                f"the penalty {p.name!r} calls torch.autograd.grad, which torch.func does not see: "
+                "take fgan.penalties.input_gradient(critic, x), or torch.func.grad"
+            ) from error
+        mean = scalars.per_example(f"the penalty {p.name!r}", each, len(real)).mean()
         # 0-d tensors both: a weight of another type would widen the loss.
         weight = p.weight.to(mean.dtype) if isinstance(p.weight, Tensor) else p.weight
         result = result + weight * p.every * mean
