@@ -275,12 +275,13 @@ def sample(config: TrainConfig, gen: Model, weights: ema.Weights, z: Tensor, key
     """Samples [B, *data] for latents z [B, *latent], with running or batch statistics.
 
     Args:
-        key: of the noise of stochastic layers, which act when batch statistics do.
+        key: of these samples; stochastic layers, which act when batch statistics do, have
+            their noise from it.
     """
     if config.sample_stats == "running":
         return gen.apply(weights.params, weights.buffers, z, train=False)[0]
     noise = {
-        name: rng.uniform(rng.fold_in(key, i), (len(z), *shape))
+        name: rng.uniform(rng.fold_in(key, i, rng.SampleStream.NOISE), (len(z), *shape))
         for i, (name, shape) in enumerate(gen.noise_shapes.items())
     }
     return gen.apply(weights.params, weights.buffers, z, noise=noise)[0]

@@ -35,7 +35,7 @@ PENDING = "log/pending"  # the metrics of steps that no line has averaged yet
 
 
 def save(
-    path: Path, state: TrainState, about: dict[str, Any], pending: Tensor | None = None
+    path: Path | str, state: TrainState, about: dict[str, Any], pending: Tensor | None = None
 ) -> str:
     """Write a state, whole or not at all.
 
@@ -46,9 +46,12 @@ def save(
     Returns:
         The SHA-256 of the content, 64 digits: equal for equal states and facts.
     Raises:
+        TypeError: for a leaf of the state that is no tensor.
         RunError: when a number is not finite; nothing is written.
         DiskError: when the file cannot be written.
     """
+    path = Path(path)
+    pytree.check_tensors(state, "state")
     tensors = {}
     for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
         # Leaves may share storage or be channels_last; a file holds each by itself.
@@ -71,12 +74,13 @@ def save(
     return digits
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path | str) -> Checkpoint:
     """Read a file written by `save`; takes about twice its size in memory.
 
     Raises:
         RunError: when it is missing, damaged, or not ours.
     """
+    path = Path(path)
     header, content = sealed.read(path)
     try:
         return Checkpoint(safetensors.torch.load(content), header.about)
@@ -90,7 +94,7 @@ def member(checkpoint: Checkpoint, i: int) -> Checkpoint:
     return Checkpoint(tensors, checkpoint.about)
 
 
-def restore(checkpoint: Checkpoint, like: TrainState, path: Path) -> TrainState:
+def restore(checkpoint: Checkpoint, like: TrainState, path: Path | str) -> TrainState:
     """The state in a checkpoint, with the structure, types and device of ``like``.
 
     Raises:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgan import pytree
+from fgan import pytree, scalars
+from fgan.scalars import Scalar
 from fgan.types import Buffers, Params
 
 
@@ -30,7 +31,7 @@ def init(params: Params, buffers: Buffers) -> Weights:
     return pytree.map(torch.clone, Weights(params, buffers))
 
 
-def unbiased(decay: float, step: Tensor) -> Tensor:
+def unbiased(decay: Scalar, step: Tensor) -> Tensor:
     """``1 - (1 - d) / (1 - d^(t + 1))``: the decay of update t, float64 [].
 
     With it the average is that of the weights after each update, the last one counting most,
@@ -51,7 +52,7 @@ def update(
     average: Weights,
     params: Params,
     buffers: Buffers,
-    decay: float | Tensor,
+    decay: Scalar,
     unaveraged: Callable[[Params, Buffers, Buffers], Buffers] = lambda params, last, present: {},
 ) -> Weights:
     """``average <- decay * average + (1 - decay) * present``, leaf by leaf.
@@ -64,12 +65,13 @@ def update(
         unaveraged: as in `fgan.model.Model`: the buffers of which an average would be none, as
             of the unit vectors of a power method.
     """
-    weight = torch.as_tensor(decay, dtype=torch.float64)
+    scalars.check("decay", decay, 0, 1)
+    decay = decay if isinstance(decay, Tensor) else torch.tensor(decay, dtype=torch.float64)
 
     def mix(old: Tensor, new: Tensor) -> Tensor:
         if not new.is_floating_point():
             return new.clone()
-        return torch.lerp(new, old, weight.to(new.device, new.dtype))
+        return torch.lerp(new, old, decay.to(new.device, new.dtype))
 
     def mix_or_take(old: Tensor, new: Tensor) -> Tensor:
         # Infinities, as in an attention mask or before a first minimum, have no average.

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from fgan import ema, pytree, rng
+from fgan import ema, pytree, rng, scalars
 from fgan.losses import GanLoss, non_saturating
 from fgan.model import Model
 from fgan.optim import Optimizer
@@ -21,6 +21,7 @@ from fgan.orders import ALL as METHODS
 from fgan.orders import Method
 from fgan.penalties import Penalty, noise_shapes
 from fgan.penalties import due as due_penalties
+from fgan.scalars import Scalar
 from fgan.schedules import Schedule
 from fgan.state import PlayerState, TrainState
 from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
@@ -88,10 +89,10 @@ class Game:
     same_z: bool = False
     disc_batches: DiscBatches = "auto"
     stat_passes: StatPasses = "every"
-    ema_decay: float = 0.0
+    ema_decay: Scalar = 0.0
     disc_penalties: tuple[Penalty, ...] = ()
-    instance_noise: float | Schedule = 0.0
-    clip_disc: float = 0.0
+    instance_noise: Scalar | Schedule = 0.0
+    clip_disc: Scalar = 0.0
 
     def __post_init__(self) -> None:
         self._check_parts()
@@ -104,8 +105,7 @@ class Game:
             raise ValueError(
                 f"the discriminator returns one logit per example, not {self.disc.shape.output}"
             )
-        if self.num_disc_steps < 1:
-            raise ValueError(f"num_disc_steps is at least 1, not {self.num_disc_steps}")
+        scalars.check_count("num_disc_steps", self.num_disc_steps)
         if isinstance(self.order, str) and self.order not in (*ORDERS, *METHODS):
             names = ", ".join((*ORDERS, *METHODS))
             raise ValueError(f"the order is one of {names}, not {self.order!r}")
@@ -117,15 +117,13 @@ class Game:
             raise ValueError(f"disc_batches is one of {DISC_BATCHES}, not {self.disc_batches!r}")
         if self.stat_passes not in STAT_PASSES:
             raise ValueError(f"stat_passes is one of {STAT_PASSES}, not {self.stat_passes!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay lies in [0, 1), not {self.ema_decay}")
+        scalars.check("ema_decay", self.ema_decay, 0, 1)
+        scalars.check("clip_disc", self.clip_disc, 0)
+        if not callable(self.instance_noise):
+            scalars.check("instance_noise", self.instance_noise, 0)
         called = [p.name for p in self.disc_penalties]
         if len(set(called)) < len(called):
             raise ValueError(f"each penalty has a name of its own, not {', '.join(called)}")
-        if not callable(self.instance_noise) and not 0 <= self.instance_noise < math.inf:
-            raise ValueError(f"instance_noise is at least 0, not {self.instance_noise}")
-        if not 0 <= self.clip_disc < math.inf:
-            raise ValueError(f"clip_disc is at least 0, not {self.clip_disc}")
 
     def _check_parts(self) -> None:
         """Name what is no part of a game, where it is given and not where it is used."""
@@ -141,6 +139,16 @@ class Game:
         if isinstance(self.disc_penalties, Penalty):
             raise TypeError("disc_penalties is a tuple of penalties, also of one: (penalty,)")
         object.__setattr__(self, "disc_penalties", tuple(self.disc_penalties))
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether a moving average of the generator is kept."""
+        return not scalars.is_zero(self.ema_decay)
+
+    @property
+    def is_noised(self) -> bool:
+        """Whether what the discriminator sees has instance noise."""
+        return callable(self.instance_noise) or not scalars.is_zero(self.instance_noise)
 
     @property
     def method(self) -> Method | None:
@@ -186,7 +194,7 @@ def with_every_penalty(game: Game) -> Game:
 
 
 # Streams under the key of a step: what is drawn for one use never depends on the others.
-_Z, _GEN_NOISE, _DISC_NOISE = 0, 1, 2
+_Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
 _PENALTY_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
 
 
@@ -206,23 +214,30 @@ def init_state(
             (of the weights, and those of Adam) stand still at the usual decays: for narrow
             products keep the state in float32 and take `fgan.model.autocast`.
     Raises:
+        TypeError: for no key, or a model or an optimizer whose values are not all tensors.
         ValueError: for several keys: `fgan.population.init` takes those.
     """
+    if not isinstance(key, Tensor):
+        raise TypeError(f"key is made by fgan.rng.key(seed), and not {key!r}")
     if key.shape != (2,):
         raise ValueError(
             f"one GAN has a key [2], not {list(key.shape)}; fgan.population.init takes many"
         )
     device = key.device if device is None else torch.device(device)
 
-    def player(model: Model, rule: Optimizer, stream: int) -> PlayerState:
-        params, buffers = pytree.to(model.init(rng.fold_in(key, 0, stream)), device, dtype)
-        return PlayerState(params, buffers, rule.init(params))
+    def player(name: str, stream: int) -> PlayerState:
+        values = getattr(game, name).init(rng.fold_in(key, 0, stream))
+        pytree.check_tensors(values, f"{name}.init")
+        params, buffers = pytree.to(values, device, dtype)
+        opt_state = getattr(game, f"{name}_opt").init(params)
+        pytree.check_tensors(opt_state, f"{name}_opt.init")
+        return PlayerState(params, buffers, opt_state)
 
-    gen = player(game.gen, game.gen_opt, rng.Stream.INIT_GEN)
+    gen = player("gen", rng.Stream.INIT_GEN)
     return TrainState(
         gen=gen,
-        disc=player(game.disc, game.disc_opt, rng.Stream.INIT_DISC),
-        ema=ema.init(gen.params, gen.buffers) if game.ema_decay else (),
+        disc=player("disc", rng.Stream.INIT_DISC),
+        ema=ema.init(gen.params, gen.buffers) if game.is_averaged else (),
         key=key.to(device, copy=True),
         step=torch.zeros((), dtype=torch.int64, device=device),
     )
@@ -286,12 +301,12 @@ def make_draws(
     penalty_noise = noise(shapes, _PENALTY_NOISE, disc_passes, batch_size)
 
     def instance_noise(passes: range, rows: int) -> list[Tensor | tuple[()]]:
-        std = game.instance_noise
-        if not callable(std) and not std:
+        if not game.is_noised:
             return [() for _ in passes]
+        std = game.instance_noise
         shape = (rows, *game.gen.shape.output)
         drawn = rng.normal(keys(_INSTANCE_NOISE, passes), shape, dtype)
-        scale: float | Tensor = (
+        scale: Scalar = (
             torch.as_tensor(std(step), dtype=dtype, device=key.device)
             .expand(step.shape)
             .reshape(*step.shape, *[1] * (1 + len(shape)))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from fgan import penalties
+from fgan import penalties, scalars
 from fgan.game import Game
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
@@ -36,6 +36,18 @@ class Logits(NamedTuple):
     fake: Tensor  # [B]
 
 
+def say(
+    game: Game, params: Params, buffers: Buffers, x: Tensor, noise: Noise
+) -> tuple[Tensor, Buffers]:
+    """The discriminator's logits [B] for examples x [B, *data], in training.
+
+    Raises:
+        ValueError: for a discriminator that returns anything else.
+    """
+    logits, buffers = game.disc.apply(params, buffers, x, noise=noise)
+    return scalars.per_example("the discriminator", logits, len(x)), buffers
+
+
 def judge(
     game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, noise: Noise
 ) -> tuple[Logits, Buffers]:
@@ -44,14 +56,14 @@ def judge(
     Args:
         real, fake: [B, *data]; noise: [2B, ...], reals first.
     """
-    model, size = game.disc, real.shape[0]
+    size = real.shape[0]
     if game.judges_apart:
         first = {name: u[:size] for name, u in noise.items()}
         second = {name: u[size:] for name, u in noise.items()}
-        real_logits, buffers = model.apply(params, buffers, real, noise=first)
-        fake_logits, buffers = model.apply(params, buffers, fake, noise=second)
+        real_logits, buffers = say(game, params, buffers, real, first)
+        fake_logits, buffers = say(game, params, buffers, fake, second)
         return Logits(real_logits, fake_logits), buffers
-    logits, buffers = model.apply(params, buffers, torch.cat([real, fake]), noise=noise)
+    logits, buffers = say(game, params, buffers, torch.cat([real, fake]), noise)
     return Logits(logits[:size], logits[size:]), buffers
 
 
@@ -88,14 +100,15 @@ def disc_loss(
     """The discriminator's mean loss and its penalties, [], and what it said on the way."""
     real, fake = _noised(draws.instance_noise, real, fake)
     logits, new_buffers = judge(game, params, buffers, real, fake, draws.disc_noise)
-    loss = game.loss.disc(real_logits=logits.real, fake_logits=logits.fake).mean()
+    each = game.loss.disc(real_logits=logits.real, fake_logits=logits.fake)
+    loss = scalars.per_example("loss.disc", each, len(real)).mean()
     if game.disc_penalties:
         # With the noise of the reals and from the same buffers, so that a pass over reals
         # apart from fakes and the critic's are one, which compiling sees.
         noise = {name: u[: real.shape[0]] for name, u in draws.disc_noise.items()}
 
         def critic(x: Tensor) -> Tensor:
-            return game.disc.apply(params, buffers, x, noise=noise)[0]
+            return say(game, params, buffers, x, noise)[0]
 
         loss = loss + penalties.total(game.disc_penalties, critic, real, fake, draws.penalty_noise)
     return loss, (logits, new_buffers)
@@ -111,9 +124,10 @@ def gen_loss(
         logits, buffers = judge(game, params, buffers, real, fake, noise)
     else:
         (fake,) = _noised(draws.instance_noise, fake)
-        fake_logits, buffers = game.disc.apply(params, buffers, fake, noise=noise)
+        fake_logits, buffers = say(game, params, buffers, fake, noise)
         logits = Logits(UNSEEN, fake_logits)
-    return game.loss.gen(real_logits=logits.real, fake_logits=logits.fake).mean(), buffers
+    each = game.loss.gen(real_logits=logits.real, fake_logits=logits.fake)
+    return scalars.per_example("loss.gen", each, len(fake)).mean(), buffers
 
 
 def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:

@@ -41,7 +41,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from fgan import pytree
+from fgan import pytree, scalars
+from fgan.scalars import Scalar
 from fgan.state import PlayerState
 from fgan.types import Params
 
@@ -120,7 +121,7 @@ def _at(player: PlayerState, origin: PlayerState) -> PlayerState:
     return PlayerState(origin.params, origin.buffers, player.opt_state)
 
 
-def make_consensus(gamma: float = 1.0) -> Method:
+def make_consensus(gamma: Scalar = 1.0) -> Method:
     """``v + gamma J^T v``: both players also descend ``gamma / 2 |v|^2``.
 
     Args:
@@ -132,7 +133,7 @@ def make_consensus(gamma: float = 1.0) -> Method:
     References:
         Mescheder et al. 2017, section 4 and Algorithm 2.
     """
-    _check("gamma", gamma)
+    scalars.check("gamma", gamma, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         point = (players.gen.params, players.disc.params)
@@ -142,7 +143,7 @@ def make_consensus(gamma: float = 1.0) -> Method:
     return Method("consensus", play)
 
 
-def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
+def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
     """``v + weight A^T v`` with ``A = (J - J^T) / 2``: symplectic gradient adjustment.
 
     Args:
@@ -156,7 +157,7 @@ def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
     References:
         Balduzzi et al. 2018, section 3, Algorithm 1 (with ``align``).
     """
-    _check("weight", weight)
+    scalars.check("weight", weight, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         point = (players.gen.params, players.disc.params)
@@ -164,7 +165,7 @@ def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
         along = _product(field, point, tuple(v))  # J v
         across = Pair(*_transposed_product(field, point, v))  # J^T v
         adjustment = pytree.map(lambda a, b: (a - b) / 2, across, along)
-        scale: float | Tensor = weight
+        scale = weight
         if align:
             agreement = _dot(v, across) * _dot(adjustment, across) / pytree.size(v)
             scale = weight * torch.sign(agreement + 0.1)
@@ -173,7 +174,7 @@ def make_symplectic(weight: float = 1.0, *, align: bool = False) -> Method:
     return Method("symplectic", play)
 
 
-def make_competitive(eta: float = 0.01, *, num_iterations: int = 4) -> Method:
+def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
     r"""``(I + eta K)^-1 v``: each player's step expects the other's: competitive descent.
 
         K = [[0, d^2 f / dx dy], [d^2 g / dy dx, 0]]
@@ -194,9 +195,8 @@ def make_competitive(eta: float = 0.01, *, num_iterations: int = 4) -> Method:
         Schaefer and Anandkumar 2019, equation 4 and Algorithm 1 (there the two players'
         systems are solved one after the other, to a tolerance).
     """
-    _check("eta", eta, positive=True)
-    if num_iterations < 1:
-        raise ValueError(f"the solver takes at least one iteration, not {num_iterations}")
+    scalars.check("eta", eta, 0, above=True)
+    scalars.check_count("num_iterations", num_iterations)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         gen, disc = players.gen.params, players.disc.params
@@ -225,7 +225,7 @@ def make_competitive(eta: float = 0.01, *, num_iterations: int = 4) -> Method:
     return Method("competitive", play)
 
 
-def make_unrolled(num_steps: int = 5, learning_rate: float = 0.1) -> Method:
+def make_unrolled(num_steps: int = 5, learning_rate: Scalar = 0.1) -> Method:
     """The generator descends f(x, y_k(x)), y_k the discriminator after k answers to x.
 
         y_0 = y,    y_(i+1) = y_i - learning_rate grad_y g(x, y_i).
@@ -240,9 +240,8 @@ def make_unrolled(num_steps: int = 5, learning_rate: float = 0.1) -> Method:
     References:
         Metz et al. 2017, section 2.2; there the answers are those of Adam.
     """
-    if num_steps < 1:
-        raise ValueError(f"at least one step is unrolled, not {num_steps}")
-    _check("learning_rate", learning_rate, positive=True)
+    scalars.check_count("num_steps", num_steps)
+    scalars.check("learning_rate", learning_rate, 0, above=True)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         def unrolled(gen: Params) -> Tensor:
@@ -266,11 +265,6 @@ ALL: dict[str, Callable[..., Method]] = {
 """Every method's builder by its name, each with defaults for all of its arguments."""
 
 
-def _check(name: str, value: float, positive: bool = False) -> None:
-    if not 0 <= value < float("inf") or (positive and not value):
-        raise ValueError(f"{name} is {'above' if positive else 'at least'} 0, not {value}")
-
-
 def _product(function: Callable[..., T], point: tuple[Any, ...], u: tuple[Any, ...]) -> T:
     """``J u``, J the Jacobian of a function at a point."""
     product: T = jvp(function, point, u)[1]
@@ -286,9 +280,9 @@ def _transposed_product(function: Callable[..., T], point: tuple[Any, ...], u: T
     return grad(lambda *point: _dot(function(*point), u), arguments)(*point)
 
 
-def _axpy(a: float | Tensor, x: T, y: T) -> T:
-    """``a x + y``, leaf by leaf."""
-    return pytree.map(lambda x, y: a * x + y, x, y)
+def _axpy(a: Scalar, x: T, y: T) -> T:
+    """``a x + y``, leaf by leaf, in the type of y: beside 0-d leaves ``a`` could widen it."""
+    return pytree.map(lambda x, y: (a * x + y).to(y.dtype), x, y)
 
 
 def _dot(a: Any, b: Any) -> Tensor:

@@ -162,6 +162,37 @@ def check_tensors(tree: Tree, name: str) -> None:
             raise TypeError(f"{where} is {_not_a_tensor(leaf)}")
 
 
+def check_like(tree: Tree, like: Tree, name: str, *, dtype: bool = True) -> None:
+    """Refuse a tree without the leaves of another, of the same shapes and types.
+
+    Args:
+        name: of the tree, as the message begins.
+        dtype: whether the types count.
+    Raises:
+        TypeError: for a leaf that is no tensor.
+        ValueError: naming the first leaf that is on one side only, or of another form.
+    """
+    check_tensors(tree, name)
+
+    def form(leaf: Tensor) -> tuple[Any, ...]:
+        return (tuple(leaf.shape), leaf.dtype) if dtype else (tuple(leaf.shape),)
+
+    pairs = [(form(a), form(b)) for a, b in zip(leaves(tree), leaves(like), strict=False)]
+    if structure(tree) == structure(like) and all(a == b for a, b in pairs):
+        return
+    found, wanted = (
+        dict(zip(paths(t), [form(leaf) for leaf in leaves(t)], strict=True)) for t in (tree, like)
+    )
+    for path in sorted(wanted.keys() | found.keys()):
+        if path not in found:
+            raise ValueError(f"{name} has no leaf {path!r}")
+        if path not in wanted:
+            raise ValueError(f"{name} has a leaf {path!r} too many")
+        if found[path] != wanted[path]:
+            said = [" ".join(str(part) for part in each[path]) for each in (found, wanted)]
+            raise ValueError(f"{name}: leaf {path!r} is {said[0]}, not {said[1]}")
+
+
 def _not_a_tensor(leaf: Any) -> str:
     if leaf is None:
         return "None, not a tensor; use () for what is absent"

@@ -150,7 +150,7 @@ class Pictures:
         self._extent = assemble.points_extent(source)
         self._low = assemble.image_low(config)
         self._panels = min(len(config.members), _PANELS)
-        self._key = rng.fold_in(key, 0, rng.Stream.SAMPLES)  # [2], or [M, 2]
+        self._key = rng.fold_in(key, 0, rng.Stream.PICTURES)  # [2], or [M, 2]
         count = 2048 if self._extent else config.grid
         if self._panels and not self._extent:
             count = max(1, min(count, 8, _PANEL_IMAGES // self._panels))
@@ -158,6 +158,7 @@ class Pictures:
         if config.sample_stats == "batch":  # of a few, the statistics would be others
             count = max(count, config.batch_size)
         keys = self._key[: self._panels] if self._panels else self._key
+        keys = rng.fold_in(keys, 0, rng.SampleStream.LATENTS)
         self._z = rng.normal(keys, (count, *gen.shape.input)).to(assemble.state_dtype(config))
 
     def reals(self) -> Path:

@@ -43,15 +43,26 @@ _DRAW, _FOLD = 0, 1
 
 
 class Stream:
-    """What a run's key is folded with, so that no two uses share numbers."""
+    """What a run's key is folded with, so that no two uses share numbers.
 
-    INIT_GEN = 0
+    From 1 on: 0 is the default of `fold_in`, and so the stream of `split`.
+    """
+
     INIT_DISC = 1
     DRAWS = 2  # with the number of the step
     EPOCH = 3  # with the number of the epoch
-    SAMPLES = 4
+    SAMPLES = 4  # with the number of the chunk
     DATA = 5  # synthetic data sets
     ROLLBACK = 6  # with how many times a run went back
+    INIT_GEN = 7
+    PICTURES = 8
+
+
+class SampleStream:
+    """What the key of a set of samples is folded with."""
+
+    LATENTS = 1
+    NOISE = 2  # with the number of the stochastic layer
 
 
 def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -101,7 +112,8 @@ def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
     Args:
         key: [..., 2].
         data: an integer in [0, 2^63), or an int64 tensor of them.
-        stream: a second number in [0, 2^32), for what is needed side by side.
+        stream: a second number in [0, 2^32), for what is needed side by side; from 1 on, where
+            the key may also be folded without one.
     Returns:
         Keys of the broadcast shape [..., 2].
     """
@@ -183,7 +195,7 @@ def permutation(key: Key, n: int) -> Tensor:
 
 
 def as_seed(key: Key) -> int:
-    """One key as a seed for ``torch.manual_seed`` (waits for the device).
+    """One key as a seed of one of torch's generators (waits for the device).
 
     Raises:
         ValueError: for several keys, also those that ``vmap`` hands out one by one.

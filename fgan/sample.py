@@ -95,9 +95,10 @@ def _chunks(
     dtype = assemble.state_dtype(config)
     like = init_state(game, rng.key(0), device=device, dtype=dtype)
     weights = checkpoint.restore(saved, like, file).sampler
-    key = rng.fold_in(rng.key(seed, device), 0, rng.Stream.SAMPLES)
     for first in range(0, num, _CHUNK):
-        z = rng.normal(rng.fold_in(key, first // _CHUNK), (_CHUNK, *game.gen.shape.input), dtype)
+        key = rng.fold_in(rng.key(seed, device), first // _CHUNK, rng.Stream.SAMPLES)
+        z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
+        z = rng.normal(z_key, (_CHUNK, *game.gen.shape.input), dtype)
         # All of them: how a product is rounded depends on how many there are.
         fake = assemble.sample(config, game.gen, weights, z, key)[: num - first]
         if len(data_shape) == 3:

@@ -2,8 +2,8 @@
 
 A schedule takes the number of steps done (or of images seen, or whatever its lengths were
 given in), a number or a tensor of any shape, and returns a tensor of that shape: a learning
-rate, a standard deviation, a weight. Time is an input like any other, so nothing is compiled
-again:
+rate, a standard deviation, a weight. Its own values and lengths are numbers or 0-d tensors.
+Time is an input like any other, so nothing is compiled again:
 
     factor = schedules.warmup(schedules.cosine(1.0, 0.0, num_steps=10_000), num_steps=500)
     step = fgan.scheduled(fgan.make_step(game), factor)  # both learning rates, times the factor
@@ -11,7 +11,7 @@ again:
 An integer count gives float32 values, a floating one values of its own type; the values
 are computed in that type, which holds counts exactly to 2^24 in float32 and closely beyond.
 
-This room is ground: torch only.
+This room is ground.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fgan import scalars
+from fgan.scalars import Scalar
+
 Schedule: TypeAlias = Callable[[Any], Tensor]  # count, a number or [...] -> value of its shape
 
 
@@ -31,26 +34,32 @@ def _count(step: Tensor | float) -> Tensor:
     return step if step.is_floating_point() else step.to(torch.float32)
 
 
-def _progress(step: Tensor | float, num_steps: int) -> Tensor:
+def _progress(step: Tensor | float, num_steps: Scalar) -> Tensor:
     """From 0 at step 0 to 1 at ``num_steps``, and 1 ever after."""
     return (_count(step) / num_steps).clamp(0, 1)
 
 
-def _check(num_steps: int) -> None:
-    if not num_steps >= 1:  # as NaN is not
-        raise ValueError(f"a schedule takes at least one step, not {num_steps}")
+def _check(**values: Scalar) -> None:
+    for name, value in values.items():
+        scalars.check(name, value, 1 if name in ("num_steps", "every") else -math.inf)
 
 
-def constant(value: float) -> Schedule:
+def constant(value: Scalar) -> Schedule:
     """``value`` at all times.
 
     >>> constant(0.5)(7)
     tensor(0.5000)
     """
-    return lambda step: torch.full_like(_count(step), value)
+    _check(value=value)
+
+    def schedule(step: Tensor) -> Tensor:
+        count = _count(step)
+        return torch.zeros_like(count).add(value).to(count.dtype)
+
+    return schedule
 
 
-def linear(start: float, end: float, num_steps: int) -> Schedule:
+def linear(start: Scalar, end: Scalar, num_steps: Scalar) -> Schedule:
     """In a straight line from ``start`` at 0 to ``end`` at ``num_steps``, then ``end``.
 
     Raises:
@@ -59,16 +68,16 @@ def linear(start: float, end: float, num_steps: int) -> Schedule:
     >>> linear(1.0, 0.0, num_steps=4)(torch.tensor([0, 1, 4, 9]))
     tensor([1.0000, 0.7500, 0.0000, 0.0000])
     """
-    _check(num_steps)
+    _check(start=start, end=end, num_steps=num_steps)
 
     def schedule(step: Tensor) -> Tensor:
         done = _progress(step, num_steps)
-        return start * (1 - done) + end * done
+        return (start * (1 - done) + end * done).to(done.dtype)
 
     return schedule
 
 
-def cosine(start: float, end: float, num_steps: int) -> Schedule:
+def cosine(start: Scalar, end: Scalar, num_steps: Scalar) -> Schedule:
     """``end + (start - end) (1 + cos(pi t / num_steps)) / 2`` to ``num_steps``, then ``end``.
 
     Raises:
@@ -77,36 +86,35 @@ def cosine(start: float, end: float, num_steps: int) -> Schedule:
     References:
         Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
     """
-    _check(num_steps)
+    _check(start=start, end=end, num_steps=num_steps)
 
     def schedule(step: Tensor) -> Tensor:
         done = _progress(step, num_steps)
-        return end + (start - end) * (1 + torch.cos(math.pi * done)) / 2
+        return (end + (start - end) * (1 + torch.cos(math.pi * done)) / 2).to(done.dtype)
 
     return schedule
 
 
-def step(value: float, every: int, factor: float = 0.1) -> Schedule:
+def step(value: Scalar, every: Scalar, factor: Scalar = 0.1) -> Schedule:
     """``value`` times ``factor`` once for each ``every`` steps done.
 
     Raises:
-        ValueError: when ``every`` is less than 1, or ``factor`` not positive.
+        ValueError: when ``every`` is less than 1, or ``factor`` not above 0.
 
     >>> step(1.0, every=10, factor=0.5)(torch.tensor([0, 9, 10, 25]))
     tensor([1.0000, 1.0000, 0.5000, 0.2500])
     """
-    _check(every)
-    if not factor > 0:
-        raise ValueError(f"the factor is positive, not {factor}")
+    _check(value=value, every=every)
+    scalars.check("factor", factor, 0, above=True)
 
     def schedule(step: Tensor) -> Tensor:
         times = _count(torch.div(torch.as_tensor(step), every, rounding_mode="floor"))
-        return value * torch.pow(factor, times)
+        return (value * torch.pow(factor, times)).to(times.dtype)
 
     return schedule
 
 
-def warmup(schedule: Schedule, num_steps: int, start: float = 0.0) -> Schedule:
+def warmup(schedule: Schedule, num_steps: Scalar, start: Scalar = 0.0) -> Schedule:
     """A schedule times a factor that rises from ``start`` at 0 to 1 at ``num_steps``.
 
     Raises:

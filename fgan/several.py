@@ -6,11 +6,13 @@ May import the ground and the lower files of this room.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fgan import pytree
+from fgan.pytree import Tree
 from fgan.state import TrainState
 from fgan.step import Step
-from fgan.types import Batch, Draws, Metrics
+from fgan.types import Metrics
 
 
 def scan(steps: Sequence[Step]) -> Step:
@@ -26,25 +28,35 @@ def scan(steps: Sequence[Step]) -> Step:
             scan has their operations as often as there are steps.
     Returns:
         ``(state, reals, draws) -> (state, metrics)``: reals and all leaves of draws and
-        metrics have a first dimension, of steps; the state is that after the last.
+        metrics have a first dimension, of steps; the state is that after the last. Steps of
+        one's own may have any number of inputs beside the state, each a tree. The function
+        has an attribute ``num_steps``.
     Raises:
-        ValueError: for no step; on a call, for another number of reals or draws.
+        ValueError: for no step; on a call, for inputs of another number of steps.
+        TypeError: on a call, for a leaf that is no tensor.
     """
     if not steps:
         raise ValueError("a scan needs at least one step")
 
-    def play(state: TrainState, reals: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
-        extras = pytree.unstack(draws)
-        if not len(steps) == len(reals) == len(extras):
-            raise ValueError(
-                f"a scan of {len(steps)} steps was given {len(reals)} batches of reals and draws "
-                f"for {len(extras)} steps"
-            )
+    def play(state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
+        columns = [_unstacked(tree, len(steps), f"input {i}") for i, tree in enumerate(inputs, 1)]
         history = []
-        for step, real, extra in zip(steps, reals, extras, strict=True):
-            state, metrics = step(state, real, extra)
+        for i, step in enumerate(steps):
+            state, metrics = step(state, *(column[i] for column in columns))
             history.append(metrics)
         return state, pytree.stack(history)
 
     play.num_steps = len(steps)  # type: ignore[attr-defined]
     return play
+
+
+def _unstacked(tree: Tree, num_steps: int, name: str) -> list[Tree]:
+    """What each step gets of an input."""
+    pytree.check_tensors(tree, name)
+    for leaf in pytree.leaves(tree):
+        if not leaf.ndim or len(leaf) != num_steps:
+            raise ValueError(
+                f"{name} of a scan of {num_steps} steps has a first dimension of {num_steps} in "
+                f"all leaves, and not the shape {tuple(leaf.shape)}"
+            )
+    return pytree.unstack(tree) or [tree] * num_steps

@@ -31,13 +31,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from fgan import ema, penalties, pytree
+from fgan import ema, penalties, pytree, scalars
 from fgan.game import Due, Game, penalties_due, with_every_penalty, with_penalties
 from fgan.inputs import check_inputs
 from fgan.losses import value
@@ -114,6 +114,7 @@ def make_step(game: Game, due: Due | None = None) -> Step:
             decay = ema.unbiased(game.ema_decay, state.step)
             average = ema.update(average, gen.params, gen.buffers, decay, game.gen.unaveraged)
         new = TrainState(gen, disc, average, state.key, state.step + 1)
+        pytree.check_like(new, state, "the state after the step")
         return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
 
     return step
@@ -162,22 +163,40 @@ def scheduled(step: Step, factor: Schedule) -> Step:
     Raises:
         TypeError: for a factor that is no function; ``schedules.constant`` makes one of a number.
         ValueError: for a scan of steps, each of which has rates of its own: scan scheduled steps.
-        KeyError: on the first call, for an optimizer without a learning rate.
+            On a call, where it is hidden in another function; and for a player without a
+            learning rate.
     """
     if not callable(factor):
         raise TypeError(f"a factor is a schedule, like schedules.constant({factor!r})")
-    if getattr(step, "num_steps", 1) != 1:
-        raise ValueError("a scan has several rates: schedule its steps, then scan them")
+    if _num_steps(step) != 1:
+        raise ValueError(_SCHEDULED_SCAN)
 
     def at_present_rates(
         state: TrainState, real: Batch, draws: Draws
     ) -> tuple[TrainState, Metrics]:
+        if not isinstance(state, TrainState):
+            raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
         now = factor(state.step)
         present = _map_rates(lambda rate: (rate * now).to(rate.dtype), state)
         new, metrics = step(present, real, draws)
+        if isinstance(metrics, Metrics) and metrics.finite.numel() != state.step.numel():
+            raise ValueError(_SCHEDULED_SCAN)
         return _map_rates(lambda scaled, rate: rate, new, state), metrics
 
     return at_present_rates
+
+
+_SCHEDULED_SCAN = "step is a scan, which has several rates: schedule its steps, then scan them"
+
+
+def _num_steps(step: Callable[..., Any]) -> int:
+    """How many steps a function takes, as a scan says of itself, also through its wrappers."""
+    while not hasattr(step, "num_steps"):
+        inner = getattr(step, "__wrapped__", None) or getattr(step, "func", None)
+        if not callable(inner):
+            return 1
+        step = inner
+    return int(step.num_steps)
 
 
 def _map_rates(fn: Callable[..., Tensor], state: TrainState, *rest: TrainState) -> TrainState:
@@ -187,15 +206,18 @@ def _map_rates(fn: Callable[..., Tensor], state: TrainState, *rest: TrainState) 
     def in_part(own: Hyper, *others: Hyper) -> Hyper:
         return {**own, name: fn(own[name], *(h[name] for h in others))} if name in own else own
 
-    def player(own: PlayerState, *others: PlayerState) -> PlayerState:
+    def player(whose: str, own: PlayerState, *others: PlayerState) -> PlayerState:
         if not any(name in part for part in hypers(own.opt_state)):
-            raise KeyError(name)
+            raise ValueError(
+                f"the optimizer of {whose} has no {name} to be scheduled: "
+                "optim.sgd(0.0) keeps a player still"
+            )
         opt_state = map_hypers(in_part, own.opt_state, *(other.opt_state for other in others))
         return own._replace(opt_state=opt_state)
 
     return state._replace(
-        gen=player(state.gen, *(other.gen for other in rest)),
-        disc=player(state.disc, *(other.disc for other in rest)),
+        gen=player("gen", state.gen, *(other.gen for other in rest)),
+        disc=player("disc", state.disc, *(other.disc for other in rest)),
     )
 
 
@@ -285,7 +307,7 @@ def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) 
     """The discriminator after one step of its optimizer, its weights clipped if they are to be."""
     updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
     params = apply_updates(disc.params, updates)
-    if game.clip_disc:
+    if not scalars.is_zero(game.clip_disc):
         params = penalties.clip_weights(params, game.clip_disc)
     return PlayerState(params, buffers, opt_state)
 

@@ -15,7 +15,8 @@ PACKAGE = Path(fgan.__file__).parent
 
 ROOMS = {
     "ground": (
-        "pytree", "rng", "types", "blocks", "errors", "checks", "names", "members", "schedules",
+        "pytree", "rng", "types", "blocks", "errors", "checks", "names", "members", "scalars",
+        "schedules",
     ),
     "parts": ("model", "nets", "optim", "losses", "penalties", "spectral", "ema"),
     "game": (

@@ -249,7 +249,7 @@ def test_an_optimizer_without_a_learning_rate_has_none_to_schedule():
     game = small_game(disc_opt=still)
     key = fgan.rng.key(3)
     step = fgan.scheduled(fgan.make_step(game), schedules.constant(1.0))
-    with pytest.raises(KeyError, match="learning_rate"):
+    with pytest.raises(ValueError, match="no learning_rate"):
         step(fgan.init_state(game, key), real_batch(game), fgan.make_draws(game, key, 0, BATCH))
 
 

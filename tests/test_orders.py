@@ -343,5 +343,5 @@ def test_clipping_holds_at_the_point_ahead_too():
     ],
 )
 def test_numbers_that_make_no_sense(make):
-    with pytest.raises(ValueError, match=r"0, not|at least one"):
+    with pytest.raises(ValueError, match=r"0, not|is at least 1 and whole, not"):
         make()

@@ -195,7 +195,10 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_everything_in_the_tables_has_populations(name):
-    game = small_game(**ROWS[name])
+    # No relativistic loss feels a shift of all logits: the last bias has a gradient of rounding
+    # alone, out of which Adam's usual eps would make steps.
+    rule = optim.adam(0.02, betas=(0.5, 0.999), eps=1e-3)
+    game = small_game(**{"gen_opt": rule, "disc_opt": rule, **ROWS[name]})
     members = founders(game)[:2]
     states = pytree.stack(members)
     step, single = population.make_step(game), fgan.make_step(game)

@@ -97,6 +97,29 @@ def test_a_leaf_that_is_no_tensor_is_named(tree, said):
 
 
 @given(ANY_TREE)
+def test_a_tree_is_like_itself(tree):
+    pytree.check_like(copy_tree(tree), tree, "the copy")
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"a": torch.zeros(2)}, "new has no leaf 'b'"),
+        ({"a": torch.zeros(2), "b": torch.zeros(()), "c": torch.zeros(1)}, "'c' too many"),
+        ({"a": torch.zeros(2), "b": torch.zeros(1)}, r"leaf 'b' is \(1,\) .*32, not \(\) .*32"),
+        ({"b": torch.zeros(()), "a": torch.zeros(2).double()}, r"'a' is .*float64, not .*float32"),
+    ],
+)
+def test_a_tree_of_another_form_is_named(tree, said):
+    like = {"a": torch.zeros(2), "b": torch.zeros(())}
+    with pytest.raises(ValueError, match=said):
+        pytree.check_like(tree, like, "the new")
+    pytree.check_like(dict(reversed(like.items())), like, "the new")
+    if "float64" in said:
+        pytree.check_like(tree, like, "the new", dtype=False)
+
+
+@given(ANY_TREE)
 def test_flatten_and_unflatten(tree):
     leaves, structure = pytree.leaves(tree), pytree.structure(tree)
     assert_same(pytree.unflatten(structure, leaves), tree)

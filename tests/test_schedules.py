@@ -145,7 +145,7 @@ def test_in_images():
     ],
 )
 def test_out_of_range(make):
-    with pytest.raises(ValueError, match=r"at least one|positive"):
+    with pytest.raises(ValueError, match=r"(num_steps|every) is at least 1|factor is above 0"):
         make()
 
 

@@ -76,7 +76,7 @@ def test_a_scan_of_another_length_is_refused():
     game, steps, state = start("plain")
     with pytest.raises(ValueError, match="at least one"):
         fgan.scan([])
-    with pytest.raises(ValueError, match="of 3 steps was given 2 batches of reals and draws for 2"):
+    with pytest.raises(ValueError, match=r"input 1 of a scan of 3 steps .* shape \(2, 6, 1"):
         fgan.scan([steps(0)] * 3)(state, *inputs(game, state, range(2)))
 
 

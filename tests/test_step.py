@@ -218,12 +218,12 @@ def test_draws_for_another_game_are_refused():
         ({}, {"instance_noise": 0.5}, "draws with instance noise"),
         ({"instance_noise": 0.5}, {}, "draws without instance noise"),
         ({"share_fakes": True}, {}, "with latents for the discriminator step"),
-        ({}, {"disc_penalties": (penalties.make_wgan_gp(),)}, "noise for the penalty wgan_gp"),
+        ({}, {"disc_penalties": (penalties.make_wgan_gp(),)}, "noise 'wgan_gp' of the penalties"),
         ({}, {"disc": small_disc(dropout=0.3)}, "of the discriminator"),
         (
             {"disc": small_disc(dropout=0.3)},
             {"disc": small_disc(dropout=0.3), "loss": losses.relativistic},
-            r"12 rows .* in the generator step",
+            r"in the generator step, of shape \(12, ",
         ),
     ],
 )

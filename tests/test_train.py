@@ -210,7 +210,7 @@ def test_samples_come_from_the_average(tmp_path):
     result = train.run(tiny(), run_dir=tmp_path / "r")
     game = train.plan(tiny()).game
     key = fgan.rng.fold_in(fgan.rng.key(5), 0, fgan.rng.Stream.SAMPLES)
-    z = fgan.rng.normal(fgan.rng.fold_in(key, 0), (256, 8))[:7]
+    z = fgan.rng.normal(fgan.rng.fold_in(key, 0, fgan.rng.SampleStream.LATENTS), (256, 8))[:7]
     average = result.state.ema
     expected, _ = game.gen.apply(average.params, average.buffers, z, train=False)
     drawn = fgan.data.normalise(sample.sample(result.run.path, 7, seed=5))

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from fgan import scalars
+from fgan.scalars import Scalar
+
 
 class GanLoss(NamedTuple):
     """A pair of losses for the two players.
@@ -15,6 +18,7 @@ class GanLoss(NamedTuple):
     Attributes:
         disc: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the discriminator.
         gen: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the generator.
+        (The step takes the means, and refuses any other shape.)
         gen_uses_real: whether ``gen`` looks at ``real_logits``; where it does not, the
             step passes `UNSEEN` and saves the discriminator's pass over the reals.
     """
@@ -68,12 +72,14 @@ def value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return -softplus(-real_logits) - softplus(fake_logits)
 
 
-def scaled(loss: GanLoss, *, disc: float = 1.0, gen: float = 1.0) -> GanLoss:
-    """The loss with each player's form multiplied by a constant.
+def scaled(loss: GanLoss, *, disc: Scalar = 1.0, gen: Scalar = 1.0) -> GanLoss:
+    """The loss with each player's form multiplied by a number, or a 0-d tensor.
 
     ``scaled(non_saturating, disc=0.5)`` is the mean, rather than the sum, of the
     discriminator's losses on real and on fake.
     """
+    scalars.check("disc", disc)
+    scalars.check("gen", gen)
     return GanLoss(
         disc=lambda **logits: disc * loss.disc(**logits),
         gen=lambda **logits: gen * loss.gen(**logits),

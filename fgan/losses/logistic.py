@@ -14,7 +14,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from fgan import scalars
 from fgan.losses.base import GanLoss, value
+from fgan.scalars import Scalar
 
 
 def _disc_value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ non_saturating = GanLoss(disc=_disc_value, gen=_gen_non_saturating)
 
 
 def make_label_smoothed(
-    *, real: float = 0.9, fake: float = 0.0, saturating: bool = False
+    *, real: Scalar = 0.9, fake: Scalar = 0.0, saturating: bool = False
 ) -> GanLoss:
     """The first game with soft labels for the discriminator.
 
@@ -50,7 +52,7 @@ def make_label_smoothed(
     The generator's loss has hard labels.
 
     Args:
-        real, fake: probabilities, fake < real.
+        real, fake: probabilities, fake < real; the values of 0-d tensors are not compared.
         saturating: give the generator its form in `minimax`, rather than `non_saturating`.
     Raises:
         ValueError: for targets that are no probabilities or not in that order.
@@ -58,7 +60,9 @@ def make_label_smoothed(
     References:
         Salimans et al. 2016, section 3.4.
     """
-    if not 0 <= fake < real <= 1:
+    scalars.check("real", real)
+    scalars.check("fake", fake)
+    if scalars.are_numbers(real, fake) and not 0 <= fake < real <= 1:
         raise ValueError(f"targets satisfy 0 <= fake < real <= 1, not fake {fake}, real {real}")
 
     def disc(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -67,6 +71,6 @@ def make_label_smoothed(
     return GanLoss(disc=disc, gen=_gen_minimax if saturating else _gen_non_saturating)
 
 
-def _cross_entropy(logits: Tensor, target: float) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Scalar) -> Tensor:
     """-(t log D + (1 - t) log(1 - D))."""
     return target * softplus(-logits) + (1 - target) * softplus(logits)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import relu
 
+from fgan import scalars
 from fgan.losses.base import GanLoss
+from fgan.scalars import Scalar
 
 
 def _gen_score(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ References:
 """
 
 
-def make_least_squares(*, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> GanLoss:
+def make_least_squares(*, a: Scalar = 0.0, b: Scalar = 1.0, c: Scalar = 1.0) -> GanLoss:
     """Least squares: D minimises ((c(x) - b)^2 + (c(G(z)) - a)^2) / 2, G (c(G(z)) - c)^2 / 2.
 
     With b - c = 1 and b - a = 2, for example (a, b, c) = (-1, 1, 0), the generator's
@@ -55,14 +57,17 @@ def make_least_squares(*, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Gan
     Pearson chi^2 divergence between p + q and 2 q.
 
     Args:
-        a, b: D's targets on fake and on real; c: what G wants D to say of fakes.
+        a, b: D's targets on fake and on real; c: what G wants D to say of fakes. The values
+            of 0-d tensors are not compared.
     Raises:
         ValueError: when a = b, or when c is at a or on its far side from b.
 
     References:
         Mao et al. 2017, arXiv:1611.04076, equations 2, 7 (Pearson) and 9 (the default).
     """
-    if a == b or (c - a) * (b - a) <= 0:
+    for name, target in (("a", a), ("b", b), ("c", c)):
+        scalars.check(name, target)
+    if scalars.are_numbers(a, b, c) and (a == b or (c - a) * (b - a) <= 0):
         raise ValueError(
             f"the generator's target c = {c} does not lie from a = {a} towards b = {b}"
         )

@@ -69,8 +69,9 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
     modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
     def init(key: Key) -> tuple[Params, Buffers]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.as_seed(key))
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            # Not torch.manual_seed, which would seed the generators of every device for good.
+            torch.default_generator.manual_seed(rng.as_seed(key))
             made = build()
         params = {name: p.detach().clone() for name, p in made.named_parameters()}
         buffers = {
@@ -89,6 +90,7 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         noise: Noise = NO_NOISE,
         train: bool = True,
     ) -> tuple[Tensor, Buffers]:
+        _refuse_absent(params, buffers, noise if train else None)
         if train:
             # Layers write running statistics into the buffers they are given.
             buffers = {n: b if n in frozen else b.clone() for n, b in buffers.items()}
@@ -99,6 +101,19 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         out = functional_call(modes[train], values, (x,), tie_weights=tied)
         # A layer may also put another tensor in a buffer's place: that is in the values then.
         return out, {name: values[name] for name in buffers} if train else buffers
+
+    held = {n for n, _ in [*skeleton.named_parameters(), *skeleton.named_buffers()]}
+    held -= set(inputs.values())
+
+    def _refuse_absent(params: Params, buffers: Buffers, noise: Noise | None) -> None:
+        """Name what functional_call would miss in words of its own."""
+        if absent := sorted(held - params.keys() - buffers.keys()):
+            raise ValueError(f"params and buffers have no {absent[0]!r}: take those of init")
+        if noise is not None and (absent := sorted(inputs.keys() - noise.keys())):
+            raise ValueError(
+                f"noise has no {absent[0]!r}, of a dropout layer: give uniform numbers "
+                f"[B, *{noise_shapes[absent[0]]}], or train=False"
+            )
 
     return Model(
         init=init,

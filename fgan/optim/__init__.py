@@ -2,7 +2,9 @@
 
 ``adam`` is ``chain(scale_by_adam(...), scale_by_learning_rate(...))`` and no more; a new
 optimizer is another chain. Hyperparameters are 0-d tensors in the optimizer's state:
-changing them recompiles nothing, and ``vmap`` gives each member of a population its own.
+changing them recompiles nothing, and ``vmap`` gives each member of a population its own. An
+optimizer takes them as numbers or as 0-d tensors, over which ``torch.func.grad`` differentiates;
+the range of a tensor's value is the caller's business.
 
 May import the ground.
 """

@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from fgan import pytree
+from fgan import pytree, scalars
+from fgan.scalars import Scalar
 from fgan.types import OptState, Params
 
 
@@ -57,15 +58,22 @@ def chain(*parts: Optimizer) -> Optimizer:
 
 
 def apply_updates(params: Params, updates: Params) -> Params:
-    """``params + updates``, leaf by leaf."""
+    """``params + updates``, leaf by leaf.
+
+    Raises:
+        ValueError: for updates without the leaves of the parameters, or of other shapes.
+    """
+    pytree.check_like(updates, params, "the optimizer's update", dtype=False)
     return pytree.map(torch.add, params, updates)
 
 
 Hyper: TypeAlias = dict[str, Tensor]  # name -> [], on the device of the parameters
 
 
-def hyper(params: Params, **values: float) -> Hyper:
+def hyper(params: Params, **values: Scalar) -> Hyper:
     """0-d leaves for hyperparameters, to be the field ``hyper`` of a part's state.
+
+    A tensor is copied, since a donated step writes into its state; derivatives flow through.
 
     float64 beside float64 parameters, else float32. (float64 throughout would keep
     1 - b2**t exact to more than five digits at the first steps, but Dynamo takes 0-d
@@ -75,7 +83,13 @@ def hyper(params: Params, **values: float) -> Hyper:
     device = leaves[0].device if leaves else torch.device("cpu")
     double = any(leaf.dtype == torch.float64 for leaf in leaves)
     dtype = torch.float64 if double else torch.float32
-    return {name: torch.tensor(v, dtype=dtype, device=device) for name, v in values.items()}
+
+    def leaf(value: Scalar) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(device, dtype, copy=True)
+        return torch.tensor(value, dtype=dtype, device=device)
+
+    return {name: leaf(value) for name, value in values.items()}
 
 
 def hypers(opt_state: OptState) -> list[Hyper]:
@@ -135,14 +149,15 @@ def hyperparameters(opt_state: OptState) -> Hyper:
     return result
 
 
-def with_hyperparameters(opt_state: OptState, **values: float | Tensor) -> OptState:
+def with_hyperparameters(opt_state: OptState, **values: Scalar) -> OptState:
     """A new optimizer state with other hyperparameters; everything else is kept.
 
     Args:
         values: by name, for every part of the state that has this name; numbers, or tensors
             of the leaf's shape (one per member in a stacked population).
     Raises:
-        ValueError: for a name that the state does not have.
+        TypeError: for anything else, such as a schedule.
+        ValueError: for a name that the state does not have, or a tensor of another shape.
     """
     known = {name for own in hypers(opt_state) for name in own}
     if unknown := sorted(values.keys() - known):
@@ -151,11 +166,18 @@ def with_hyperparameters(opt_state: OptState, **values: float | Tensor) -> OptSt
         )
 
     def replace(own: Hyper) -> Hyper:
-        return {name: _like(leaf, values.get(name, leaf)) for name, leaf in own.items()}
+        return {name: _like(name, leaf, values.get(name, leaf)) for name, leaf in own.items()}
 
     return map_hypers(replace, opt_state)
 
 
-def _like(leaf: Tensor, value: float | Tensor) -> Tensor:
-    new = torch.as_tensor(value, dtype=leaf.dtype, device=leaf.device)
-    return new.expand_as(leaf).clone()
+def _like(name: str, leaf: Tensor, value: Scalar) -> Tensor:
+    if not isinstance(value, Tensor):
+        scalars.check(name, value)
+        return torch.full_like(leaf, value)
+    if value.shape not in (leaf.shape, ()):
+        raise ValueError(
+            f"{name} is a number or a tensor of shape {tuple(leaf.shape)}, "
+            f"not a tensor of shape {tuple(value.shape)}"
+        )
+    return value.to(leaf.device, leaf.dtype).expand_as(leaf).clone()

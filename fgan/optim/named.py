@@ -13,9 +13,10 @@ from fgan.optim.parts import (
     scale_by_momentum,
     scale_by_rms,
 )
+from fgan.scalars import Scalar, is_zero
 
 
-def sgd(learning_rate: float, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
+def sgd(learning_rate: Scalar, momentum: Scalar = 0.0, nesterov: bool = False) -> Optimizer:
     """Gradient descent, with momentum when it is not zero.
 
     Args:
@@ -31,14 +32,16 @@ def sgd(learning_rate: float, momentum: float = 0.0, nesterov: bool = False) -> 
     >>> optim.apply_updates(params, updates)
     {'w': tensor([ 0.9000, -2.1000])}
     """
-    if nesterov and not momentum:
-        raise ValueError("Nesterov's form needs a momentum")
     step = scale_by_learning_rate(learning_rate)
-    return chain(scale_by_momentum(momentum, nesterov), step) if momentum else chain(step)
+    if not is_zero(momentum):
+        return chain(scale_by_momentum(momentum, nesterov), step)
+    if nesterov:
+        raise ValueError("Nesterov's form needs a momentum")
+    return chain(step)
 
 
 def adam(
-    learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    learning_rate: Scalar, betas: tuple[Scalar, Scalar] = (0.9, 0.999), eps: Scalar = 1e-8
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015, Algorithm 1).
 
@@ -51,10 +54,10 @@ def adam(
 
 
 def adamw(
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
+    learning_rate: Scalar,
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2).
 
@@ -71,10 +74,10 @@ def adamw(
 
 
 def rmsprop(
-    learning_rate: float,
-    decay: float = 0.99,
-    eps: float = 1e-8,
-    momentum: float = 0.0,
+    learning_rate: Scalar,
+    decay: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    momentum: Scalar = 0.0,
     centered: bool = False,
 ) -> Optimizer:
     """RMSprop (Tieleman and Hinton 2012), as in ``torch.optim`` (there ``alpha`` is our decay).
@@ -85,12 +88,12 @@ def rmsprop(
         ValueError: for a number out of range.
     """
     parts = [scale_by_rms(decay, eps, centered)]
-    if momentum:
+    if not is_zero(momentum):
         parts.append(scale_by_momentum(momentum))
     return chain(*parts, scale_by_learning_rate(learning_rate))
 
 
-def optimistic_sgd(learning_rate: float) -> Optimizer:
+def optimistic_sgd(learning_rate: Scalar) -> Optimizer:
     """Optimistic gradient descent, ``w <- w - 2 lr g_t + lr g_(t-1)``, for games.
 
     Args:
@@ -105,7 +108,7 @@ def optimistic_sgd(learning_rate: float) -> Optimizer:
 
 
 def optimistic_adam(
-    learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    learning_rate: Scalar, betas: tuple[Scalar, Scalar] = (0.9, 0.999), eps: Scalar = 1e-8
 ) -> Optimizer:
     """Twice Adam's step less the step before, for games.
 

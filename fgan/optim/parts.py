@@ -6,32 +6,25 @@ States are made anew, never by ``_replace``: Dynamo of torch 2.11 returns an emp
 from __future__ import annotations
 
 import ctypes
-import math
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fgan import pytree
+from fgan import pytree, scalars
 from fgan.optim.base import Hyper, Optimizer, hyper
+from fgan.scalars import Scalar
 from fgan.types import OptState, Params
 
-
-def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """A hyperparameter lies in [low, high), as rounded to float32; NaN lies nowhere."""
-    if not low <= _rounded(value) < high:
-        raise ValueError(f"{name} lies in [{low:g}, {high:g}), not {value}")
+# A hyperparameter is checked as rounded to float32, in which states hold it.
+_check = functools.partial(scalars.check, as_float32=True)
 
 
-def _rounded(value: float) -> float:
-    """To float32, in which states hold hyperparameters; reading a tensor would wait for it."""
-    return ctypes.c_float(value).value
-
-
-def _quotient(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+def _quotient(eps: Scalar) -> Callable[[Tensor, Tensor], Tensor]:
     """``a / b`` for a b that ``eps`` was added to; without one, zero where b is zero."""
-    if _rounded(eps):
+    if not isinstance(eps, Tensor) and ctypes.c_float(eps).value:
         return torch.div
 
     def divide(a: Tensor, b: Tensor) -> Tensor:
@@ -57,17 +50,12 @@ class LearningRateState(NamedTuple):
     hyper: Hyper  # learning_rate
 
 
-def scale_by_learning_rate(learning_rate: float) -> Optimizer:
+def scale_by_learning_rate(learning_rate: Scalar) -> Optimizer:
     """``u <- -learning_rate * u``: the step downhill.
 
     Raises:
-        TypeError: for a function: schedules are applied to the step, by `fgan.scheduled`.
+        TypeError: for a function, among others: `fgan.scheduled` applies schedules to the step.
     """
-    if callable(learning_rate):
-        raise TypeError(
-            "a learning rate is a number; for one that changes with time, schedule the step: "
-            "fgan.scheduled(step, schedule), whose values the learning rates are multiplied by"
-        )
     _check("learning_rate", learning_rate, 0)
 
     def init(params: Params) -> OptState:
@@ -90,7 +78,7 @@ class AdamState(NamedTuple):
     hyper: Hyper  # b1, b2, eps
 
 
-def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
+def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """Adam's direction: bias-corrected moments m and v of the gradient, m / (sqrt(v) + eps).
 
     Args:
@@ -136,7 +124,7 @@ class RmsState(NamedTuple):
     hyper: Hyper  # decay, eps
 
 
-def scale_by_rms(decay: float = 0.99, eps: float = 1e-8, centered: bool = False) -> Optimizer:
+def scale_by_rms(decay: Scalar = 0.99, eps: Scalar = 1e-8, centered: bool = False) -> Optimizer:
     """RMSprop's direction: g / (sqrt(E[g^2]) + eps), or with the variance when ``centered``.
 
     Args:
@@ -177,7 +165,7 @@ class MomentumState(NamedTuple):
     hyper: Hyper  # momentum
 
 
-def scale_by_momentum(momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
+def scale_by_momentum(momentum: Scalar = 0.9, nesterov: bool = False) -> Optimizer:
     """``v <- momentum * v + u``; the update is v, or u + momentum * v for Nesterov's.
 
     Args:
@@ -187,8 +175,7 @@ def scale_by_momentum(momentum: float = 0.9, nesterov: bool = False) -> Optimize
         rate multiplies the velocity); Gidel et al. 2019, arXiv:1807.04740 for momentum
         below zero.
     """
-    if not abs(_rounded(momentum)) < 1:
-        raise ValueError(f"momentum lies in (-1, 1), not {momentum}")
+    _check("momentum", momentum, -1, 1, above=True)
 
     def init(params: Params) -> OptState:
         return MomentumState(_zeros(params), hyper(params, momentum=momentum))
@@ -208,7 +195,7 @@ class DecayedWeightsState(NamedTuple):
     hyper: Hyper  # weight_decay
 
 
-def add_decayed_weights(weight_decay: float) -> Optimizer:
+def add_decayed_weights(weight_decay: Scalar) -> Optimizer:
     """``u <- u + weight_decay * p``: decay apart from the gradient's scaling.
 
     References:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
+from fgan.scalars import Scalar
+
 Critic: TypeAlias = Callable[[Tensor], Tensor]  # [B, *data] -> [B]
 
 
@@ -62,7 +64,7 @@ def wgan_gp(
     fake: Tensor,
     uniform: Tensor,
     *,
-    target: float = 1.0,
+    target: Scalar = 1.0,
     one_sided: bool = False,
 ) -> Tensor:
     """``(|grad c(y)| - target)^2`` at points y between real and fake, [B].
@@ -94,7 +96,7 @@ def zero_centred_interpolates(
 
 
 def dragan(
-    critic: Critic, real: Tensor, uniform: Tensor, *, target: float = 1.0, scale: float = 0.5
+    critic: Critic, real: Tensor, uniform: Tensor, *, target: Scalar = 1.0, scale: Scalar = 0.5
 ) -> Tensor:
     """``(|grad c(y)| - target)^2`` around the reals, y = x + scale std(x) u, [B].
 

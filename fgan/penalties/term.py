@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+from fgan import scalars
 from fgan.penalties.gradient import Critic, dragan, r1, r2, wgan_gp, zero_centred_interpolates
+from fgan.scalars import Scalar
 from fgan.types import Noise
 
 Shape: TypeAlias = tuple[int, ...]
@@ -35,16 +38,14 @@ class Penalty:
 
     name: str
     apply: Callable[[Critic, Tensor, Tensor, Tensor], Tensor]
-    weight: float | Tensor
+    weight: Scalar
     looks_at: Literal["real", "fake", "both"]
     noise_shape: Callable[[Shape], Shape] | None = None
     every: int = 1
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.every != int(self.every):
-            raise ValueError(f"a penalty is taken every 1 or more steps, not {self.every}")
-        if not isinstance(self.weight, Tensor) and not self.weight >= 0:
-            raise ValueError(f"a penalty's weight is at least 0, not {self.weight}")
+        scalars.check_count("every", self.every)
+        scalars.check("a penalty's weight", self.weight, 0)
 
 
 def _for_each_example(data: Shape) -> Shape:
@@ -55,8 +56,9 @@ def _for_each_number(data: Shape) -> Shape:
     return data
 
 
-def make_r1(gamma: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
+def make_r1(gamma: Scalar = 10.0, *, every: int = 1) -> Penalty:
     """``gamma / 2 * mean(r1)``."""
+    scalars.check("gamma", gamma, 0)
     return Penalty(
         name="r1",
         apply=lambda critic, real, fake, uniform: r1(critic, real),
@@ -66,8 +68,9 @@ def make_r1(gamma: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
     )
 
 
-def make_r2(gamma: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
+def make_r2(gamma: Scalar = 10.0, *, every: int = 1) -> Penalty:
     """``gamma / 2 * mean(r2)``."""
+    scalars.check("gamma", gamma, 0)
     return Penalty(
         name="r2",
         apply=lambda critic, real, fake, uniform: r2(critic, fake),
@@ -78,13 +81,14 @@ def make_r2(gamma: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
 
 
 def make_wgan_gp(
-    weight: float | Tensor = 10.0,
+    weight: Scalar = 10.0,
     *,
-    target: float = 1.0,
+    target: Scalar = 1.0,
     one_sided: bool = False,
     every: int = 1,
 ) -> Penalty:
     """``weight * mean(wgan_gp)``; lambda in the paper."""
+    scalars.check("target", target)
     return Penalty(
         name="wgan_gp",
         apply=lambda critic, real, fake, uniform: wgan_gp(
@@ -97,7 +101,7 @@ def make_wgan_gp(
     )
 
 
-def make_zero_centred_interpolates(weight: float | Tensor = 10.0, *, every: int = 1) -> Penalty:
+def make_zero_centred_interpolates(weight: Scalar = 10.0, *, every: int = 1) -> Penalty:
     """``weight * mean(zero_centred_interpolates)``."""
     return Penalty(
         name="zero_centred_interpolates",
@@ -110,9 +114,11 @@ def make_zero_centred_interpolates(weight: float | Tensor = 10.0, *, every: int 
 
 
 def make_dragan(
-    weight: float | Tensor = 10.0, *, target: float = 1.0, scale: float = 0.5, every: int = 1
+    weight: Scalar = 10.0, *, target: Scalar = 1.0, scale: Scalar = 0.5, every: int = 1
 ) -> Penalty:
     """``weight * mean(dragan)``."""
+    scalars.check("target", target)
+    scalars.check("scale", scale)
     return Penalty(
         name="dragan",
         apply=lambda critic, real, fake, uniform: dragan(
@@ -150,11 +156,23 @@ def total(
     Args:
         penalties: those that are `due`.
         noise: uniform in [0, 1), by name, [B, *noise_shapes]; may hold others' too.
+    Raises:
+        ValueError: for a penalty that does not return one number per example, or calls
+            ``torch.autograd.grad``.
     """
     result = real.new_zeros(())
     for p in penalties:
         uniform = noise[p.name] if p.noise_shape is not None else real.new_empty(0)
-        mean = p.apply(critic, real, fake, uniform).mean()
+        try:
+            each = p.apply(critic, real, fake, uniform)
+        except RuntimeError as error:
+            if not re.search(r"requires_grad_\(|does not require grad", str(error)):
+                raise
+            raise ValueError(
+                f"the penalty {p.name!r} calls torch.autograd.grad, which torch.func does not see: "
+                "take fgan.penalties.input_gradient(critic, x), or torch.func.grad"
+            ) from error
+        mean = scalars.per_example(f"the penalty {p.name!r}", each, len(real)).mean()
         # 0-d tensors both: a weight of another type would widen the loss.
         weight = p.weight.to(mean.dtype) if isinstance(p.weight, Tensor) else p.weight
         result = result + weight * p.every * mean

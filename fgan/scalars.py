@@ -1,0 +1,106 @@
+"""Numbers as users give them: hyperparameters, and what a loss says of each example.
+
+A hyperparameter that is a tensor is kept as it is, so that ``torch.func.grad`` differentiates
+over it and ``vmap`` gives each member of a population its own.
+
+This room is ground: torch only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from numbers import Real
+from typing import TypeAlias
+
+from torch import Tensor
+
+Scalar: TypeAlias = float | Tensor  # a number, or a 0-d tensor
+
+
+def check(
+    name: str,
+    value: Scalar,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    as_float32: bool = False,
+) -> None:
+    """Refuse what is no number, or a number out of range.
+
+    The value of a tensor is not looked at: a GPU would have to be waited for, and under
+    ``vmap`` there are several values.
+
+    Args:
+        name: the argument's, with which the message begins.
+        low, high: a number lies in [low, high), or in (low, high) where ``above`` is true.
+        as_float32: whether it is the number rounded to float32 that has to lie there.
+    Raises:
+        TypeError: for anything but a number or a tensor, such as a schedule.
+        ValueError: for a number out of range, or a tensor with dimensions.
+    """
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise ValueError(
+                f"{name} is a number or a 0-d tensor, not a tensor of shape {tuple(value.shape)}"
+            )
+        return
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is a number or a 0-d tensor, not {_kind(value)}")
+    seen = ctypes.c_float(value).value if as_float32 else value
+    if not low <= seen < high or (above and seen == low):
+        if low == -math.inf:
+            bounds = "is finite"
+        elif high < math.inf:
+            bounds = f"lies in {'(' if above else '['}{low:g}, {high:g})"
+        else:
+            bounds = f"is {'above' if above else 'at least'} {low:g}"
+        raise ValueError(f"{name} {bounds}, not {value}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse what is no whole number from 1 on.
+
+    Raises:
+        TypeError: for anything but a number.
+        ValueError: for another number.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is a whole number, not {_kind(value)}")
+    if not 1 <= value < math.inf or value % 1:
+        raise ValueError(f"{name} is at least 1 and whole, not {value}")
+
+
+def _kind(value: object) -> str:
+    if callable(value):
+        taken = "fgan.scheduled(step, schedule) and Game.instance_noise take schedules"
+        return f"a {type(value).__name__}; {taken}"
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def are_numbers(*values: Scalar) -> bool:
+    """Whether none of the values is a tensor, so that they can be compared."""
+    return not any(isinstance(value, Tensor) for value in values)
+
+
+def is_zero(value: Scalar) -> bool:
+    """Whether a value is the number zero, which leaves a part out; a tensor never is."""
+    return not isinstance(value, Tensor) and value == 0
+
+
+def per_example(name: str, numbers: Tensor, size: int) -> Tensor:
+    """The numbers as they are, once they are known to be one for each example.
+
+    Raises:
+        TypeError: for no tensor.
+        ValueError: for another shape than [size]; a mean, or all pairs, would be taken for more.
+    """
+    if not isinstance(numbers, Tensor):
+        raise TypeError(f"{name} returns a tensor of shape ({size},), not {type(numbers).__name__}")
+    if tuple(numbers.shape) != (size,):
+        raise ValueError(
+            f"{name} returns one number for each of {size} examples, shape ({size},), "
+            f"not {tuple(numbers.shape)}"
+        )
+    return numbers
