@@ -109,6 +109,7 @@ def acquire(path: Path, what: str) -> Lock:
                 if handle >= 0:
                     os.close(handle)
     except OSError as error:
+        _remove_unsigned(path)
         raise DiskError(
             f"{path} cannot be locked: {error.strerror or error}.",
             "Check the permissions of its folder, or write to another disk.",
@@ -130,6 +131,13 @@ def holder(path: Path) -> Holder | None:
         return None
     finally:
         os.close(handle)
+
+
+def _remove_unsigned(path: Path) -> None:
+    """Remove the file that could not be locked, where it says of nobody that they hold it."""
+    with contextlib.suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()
 
 
 def _sign(handle: int) -> None:

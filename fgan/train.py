@@ -28,7 +28,6 @@ from fgan.errors import (
     ConfigError,
     DataError,
     DeviceError,
-    DiskError,
     DivergedError,
     FganError,
     RunError,
@@ -151,22 +150,20 @@ def train(
         return Result(point.run, None, point.step, False)
     name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
     out = point.run if point else rundir.create(run_dir, name, again=again)
+    held = loop = None
     try:
         held = out.acquire()
-    except DiskError:
-        out.remove_empty()
+        if again:
+            out.begin_again()
+        loop = _Loop(plan, observer, out, point)
+        return loop.run()
+    except BaseException:
+        if loop is None or not loop.done:
+            out.remove_made(held)  # nothing happened that would be worth keeping
         raise
-    with held:
-        loop = None
-        try:
-            if again:
-                out.begin_again()
-            loop = _Loop(plan, observer, out, point)
-            return loop.run()
-        except BaseException:
-            if point is None and not again and (loop is None or not loop.done):
-                out.remove()  # nothing happened that would be worth keeping
-            raise
+    finally:
+        if held is not None:
+            held.release()
 
 
 class _Loop:
