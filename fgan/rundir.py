@@ -26,6 +26,7 @@ from fgan.errors import DiskError, RunError
 SKIPPED = "skipped.txt"
 KEEP = 2  # checkpoints at least: the newest, and one more should that be damaged
 _NAME = re.compile(r"step-(\d+)\.safetensors")
+_NUMBER = re.compile(r"([0-9]+)-")
 _PICTURE = re.compile(r"(real|step-\d+)\.png")
 
 
@@ -253,6 +254,19 @@ def create(
     return run
 
 
+def numbered(parent: Path) -> list[Path]:
+    """What has the name of a numbered run directory, the lowest number first."""
+    named = (path for path in parent.glob("*-*") if _NUMBER.match(path.name))
+    return sorted(named, key=lambda path: (number_of(path), path.name))
+
+
+def number_of(run: Path) -> int:
+    """The number in the name of a numbered run directory."""
+    if not (match := _NUMBER.match(run.name)):
+        raise ValueError(f"{run.name} is not the name of a numbered run directory")
+    return int(match[1])
+
+
 def step_of(checkpoint: Path) -> int:
     """The step in the name of a checkpoint of a run."""
     if not (match := _NAME.fullmatch(checkpoint.name)):
@@ -288,8 +302,7 @@ def _row(line: bytes, number: int, path: Path) -> dict[str, Any]:
 def _next(parent: Path, name: str) -> Path:
     """Make the first free numbered directory; two processes never get the same."""
     parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(m[1]) for p in parent.iterdir() if (m := re.match(r"(\d+)-", p.name))]
-    number = max(taken, default=0) + 1
+    number = max((number_of(path) for path in numbered(parent)), default=0) + 1
     while True:
         path = parent / f"{number:04d}-{name}"
         try:
