@@ -89,7 +89,6 @@ def keep(built: Path, key: str) -> Path:
     """
     library = find(key)
     with contextlib.suppress(OSError):
-        built.parent.chmod(0o777 & ~files.umask())  # a temporary folder is its maker's alone
         if not is_whole(library):
             shutil.rmtree(library.parent, ignore_errors=True)
         _move(built.parent, library.parent)  # another process may be first, with the same

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ else:
     import fcntl
 
 _TRIES, _PAUSE_SECONDS = 4, 0.1  # `holder` takes the lock for an instant
+_LACKING = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 _NOT_TEXT = 2**30  # Windows locks bytes, and nobody can read those: one far behind the text
 
 
@@ -110,6 +112,11 @@ def acquire(path: Path, what: str) -> Lock:
                     os.close(handle)
     except OSError as error:
         _remove_unsigned(path)
+        if error.errno in _LACKING:
+            raise DiskError(
+                f"{path} cannot be locked: its file system has no locks ({error.strerror}).",
+                "Write to another disk, or add --no-lock and see to it that one process writes.",
+            ) from error
         raise DiskError(
             f"{path} cannot be locked: {error.strerror or error}.",
             "Check the permissions of its folder, or write to another disk.",

@@ -59,9 +59,13 @@ class RunDir:
             DiskError: when the lock cannot be made.
         """
         held = lock.acquire(self.lock, f"Run {self.path}")
+        self.sweep()
+        return held
+
+    def sweep(self) -> None:
+        """Remove what an earlier writer left half written; only for the one writer."""
         for folder in (self.path, self.samples, self.checkpoints):
             files.sweep(folder)
-        return held
 
     def sample_path(self, step: int) -> Path:
         return self.samples / f"step-{step:07d}.png"

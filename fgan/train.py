@@ -101,7 +101,11 @@ def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
 
 
 def run(
-    config: TrainConfig, observer: Observer | None = None, *, run_dir: Path | None = None
+    config: TrainConfig,
+    observer: Observer | None = None,
+    *,
+    run_dir: Path | None = None,
+    locked: bool = True,
 ) -> Result:
     """Train.
 
@@ -109,25 +113,30 @@ def run(
         config: from `fgan.config.resolve`.
         observer: hears of progress and may ask to stop.
         run_dir: where to write; by default the next ``runs/NNNN-data-arch``.
+        locked: whether to lock it, which some file systems cannot; without, the caller sees to
+            it that one process writes.
     Raises:
         FganError: with the remedy, for everything a user can mend. `DivergedError` when a
             step is not finite: the last finite state is then saved and named.
     """
     observer = observer or Observer()
-    return train(plan(config, observer), observer, run_dir)
+    return train(plan(config, observer), observer, run_dir, locked=locked)
 
 
-def resume(path: Path, observer: Observer | None = None, **options: Any) -> Result:
+def resume(
+    path: Path, observer: Observer | None = None, *, locked: bool = True, **options: Any
+) -> Result:
     """Go on with a run from its newest intact checkpoint.
 
     Args:
+        locked: as in `run`.
         options: ``steps`` or ``epochs`` for a longer run.
     Raises:
         RunError: when there is nothing to go on with; else as `run`.
     """
     observer = observer or Observer()
     point = resuming.extend(resuming.find(path), options)
-    return train(plan(point.config, observer), observer, point=point)
+    return train(plan(point.config, observer), observer, point=point, locked=locked)
 
 
 def train(
@@ -137,11 +146,13 @@ def train(
     point: resuming.Point | None = None,
     *,
     again: bool = False,
+    locked: bool = True,
 ) -> Result:
     """Carry out a plan, from its start or from a point of an earlier run; errors as `run`.
 
     Args:
         again: whether ``run_dir`` may hold a run that never saved, to be begun again.
+        locked: as in `run`.
     """
     if point is not None and point.step >= plan.steps:
         observer.noted(
@@ -152,7 +163,10 @@ def train(
     out = point.run if point else rundir.create(run_dir, name, again=again)
     held = loop = None
     try:
-        held = out.acquire()
+        if locked:
+            held = out.acquire()
+        else:
+            out.sweep()
         if again:
             out.begin_again()
         loop = _Loop(plan, observer, out, point)
