@@ -234,9 +234,9 @@ class _Loop:
             ) from error
         self.state = with_options_of(state, self.state)  # which --override may have changed
         pending = point.saved.tensors.get(checkpoint.PENDING)
-        self.log.resume(None if pending is None else pending.to(self.plan.device))
+        self.log.resume(pending)
         # With something pending, a line at that step was the early one of a run that ended there.
-        early = pending is not None and len(pending) > 0
+        early = pending is not None and bool(pending[-1].any())
         self.out.cut_metrics(point.step - early)
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks
