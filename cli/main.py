@@ -28,6 +28,7 @@ from .doctor import doctor
 from .inspect import inspect
 from .recipes import recipes
 from .sample import sample
+from .streams import print_every_name
 from .train import ending, train
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ def _options(
 def main() -> None:
     """Run the command line and end the process."""
     _open_what_is_closed()
+    print_every_name()
     for number in ending():
         signal.signal(number, _interrupt)
     if os.environ.get("FGAN_DEBUG") == "1":

@@ -52,6 +52,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    locked: Annotated[
+        bool,
+        typer.Option(
+            "--lock/--no-lock",
+            help="Lock the run directory; without, see to it that one process writes it.",
+            rich_help_panel=OUT,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -107,7 +115,7 @@ def train(
             return
         fresh = run_dir if resume and not point else None
         again = fresh is not None and resuming.never_saved(resolved, fresh)
-        result = training.train(plan, report, run_dir, point, again=again)
+        result = training.train(plan, report, run_dir, point, again=again, locked=locked)
     report.ended(plan, result)
     # A stop may come of the terminal going away, and is reported by the exit code.
     with contextlib.suppress(*([OSError] if result.stopped else [])):

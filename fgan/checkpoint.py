@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
     about: dict[str, Any]  # schema, checksum, versions, configuration, shape of the data
 
 
-PENDING = "log/pending"  # the metrics of steps that no line has averaged yet
+PENDING = "log/pending"  # sums of the metrics of steps that no line has averaged yet
 
 
 def save(
@@ -42,7 +42,7 @@ def save(
     Args:
         about: JSON-serialisable facts to keep beside it. No times and no names of
             machines, so that equal states make equal files.
-        pending: [n, fields], metrics that the next line of the log will average.
+        pending: sums of the metrics that the next line of the log will average.
     Returns:
         The SHA-256 of the content, 64 digits: equal for equal states and facts.
     Raises:
@@ -83,9 +83,18 @@ def load(path: Path | str) -> Checkpoint:
     path = Path(path)
     header, content = sealed.read(path)
     try:
-        return Checkpoint(safetensors.torch.load(content), header.about)
+        tensors = safetensors.torch.load(content)
+        if header.about["schema"] < 3 and PENDING in tensors:
+            tensors[PENDING] = _summed(tensors[PENDING])
+        return Checkpoint(tensors, header.about)
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise sealed.damaged(path, f"its tensors cannot be read ({error})") from error
+
+
+def _summed(rows: Tensor) -> Tensor:
+    """What schema 2 kept of each step [n, fields, ...], as sums, and then n."""
+    sums = rows.double().sum(0)
+    return torch.cat([sums, torch.full_like(sums[:1], len(rows))])
 
 
 def member(checkpoint: Checkpoint, i: int) -> Checkpoint:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import os
 import re
+import secrets
 import shlex
 import shutil
 import stat
@@ -22,7 +24,9 @@ from fgan.errors import DiskError
 Notify = Callable[[str], None]
 
 _WRITE_BYTES = 2**20  # at once: a full disk or a kill comes between two writes
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # what `mkstemp` makes of our arguments
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # the names that `beside` gives
+# How network and shared file systems say that they cannot synchronise a folder, or anything.
+_LACKING = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 
 
 def cache_folder(notify: Notify | None = None) -> Path:
@@ -125,10 +129,11 @@ def _no_place_to_compile(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # what permissions say is not always so
             pass
-        if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
-            return "no program can be run from its disk (noexec)"
     except OSError as error:
         return f"it cannot be written ({error.strerror or error})"
+    with contextlib.suppress(OSError, AttributeError):  # not every system can say so
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            return "no program can be run from its disk (noexec)"
     return ""
 
 
@@ -141,30 +146,37 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
         DiskError: naming the file, when anything fails. What is at ``path`` is then the
             earlier file or the new one, whole.
     """
-    temporary = None
+    temporary = beside(path)
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
+        # The kernel takes the umask from these permissions. `mkstemp` and `chmod` would need to
+        # know it, and some file systems have no `chmod`.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        handle = os.open(temporary, flags, 0o666)
         try:
             for part in parts:
                 _write_all(handle, part)
-            os.fsync(handle)
+            _synchronise(handle)
         finally:
             os.close(handle)
-        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:  # signals, too
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         if not isinstance(error, OSError):
             raise
         raise DiskError(
             f"{path} cannot be written: {error.strerror or error}.",
             "Check the free space and the permissions of its folder.",
         ) from error
+
+
+def beside(path: Path) -> Path:
+    """A new name for a file or folder that is renamed to ``path`` once it is whole.
+
+    What a killed process leaves under such a name, `sweep` removes.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def write_text(path: Path, content: str) -> None:
@@ -196,18 +208,23 @@ def _write_all(handle: int, content: bytes | memoryview) -> None:
         left = left[os.write(handle, left[:_WRITE_BYTES]) :]
 
 
-def umask() -> int:
-    """What this process takes from the permissions of new files."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _synchronise(handle: int) -> None:
+    """Have a file or folder survive a loss of power, where its file system can promise that."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # a folder cannot be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written, but not read
+        return
+    try:
+        _synchronise(handle)
     finally:
         os.close(handle)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import re
 import struct
 import tomllib
 from pathlib import Path
@@ -80,7 +81,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             "shape": entry["shape"],
             "bytes": entry["data_offsets"][1] - entry["data_offsets"][0],
         }
-        for name, entry in sorted(header.tensors.items())
+        for name, entry in sorted(header.tensors.items(), key=lambda item: _by_number(item[0]))
     ]
     done, own = header.about.get("step"), _steps(path, header)
     if about["verdict"] == "intact":
@@ -97,6 +98,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         **_population(path, header, about["verdict"] == "intact"),
         "leaves": leaves,
     }
+
+
+def _by_number(name: str) -> str:
+    """Sorts layer 10 behind layer 9."""
+    return re.sub("[0-9]+", lambda digits: digits[0].zfill(9), name)
 
 
 def _population(path: Path, header: sealed.Header, intact: bool) -> dict[str, Any]:

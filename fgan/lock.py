@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ else:
     import fcntl
 
 _TRIES, _PAUSE_SECONDS = 4, 0.1  # `holder` takes the lock for an instant
+_LACKING = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 _NOT_TEXT = 2**30  # Windows locks bytes, and nobody can read those: one far behind the text
 
 
@@ -109,6 +111,12 @@ def acquire(path: Path, what: str) -> Lock:
                 if handle >= 0:
                     os.close(handle)
     except OSError as error:
+        _remove_unsigned(path)
+        if error.errno in _LACKING:
+            raise DiskError(
+                f"{path} cannot be locked: its file system has no locks ({error.strerror}).",
+                "Write to another disk, or add --no-lock and see to it that one process writes.",
+            ) from error
         raise DiskError(
             f"{path} cannot be locked: {error.strerror or error}.",
             "Check the permissions of its folder, or write to another disk.",
@@ -130,6 +138,13 @@ def holder(path: Path) -> Holder | None:
         return None
     finally:
         os.close(handle)
+
+
+def _remove_unsigned(path: Path) -> None:
+    """Remove the file that could not be locked, where it says of nobody that they hold it."""
+    with contextlib.suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()
 
 
 def _sign(handle: int) -> None:

@@ -23,6 +23,7 @@ from fgan.rundir import RunDir
 from fgan.state import TrainState
 from fgan.types import Key, Metrics
 
+_MOST_WAITING = 1024  # steps whose numbers are kept one by one: 5 MB
 _PANELS = 64  # members that are shown
 _PANEL_IMAGES = 256  # of all members together
 _PANEL_PIXELS = 1024  # the side of a picture of plots
@@ -37,8 +38,12 @@ class MetricsLog:
 
     def __init__(self, out: RunDir, batches: Batches, members: Sequence[Member] = ()) -> None:
         self._out, self._batches, self._members = out, batches, members
-        self._window: list[Metrics] = []  # of numbers [], or [M] for M members
+        # Of the steps since the last line: the sum of each number over the finite ones, how many
+        # those were, and how many steps: float64 [fields + 1], or [fields + 1, M].
+        self._sums: Tensor | None = None
+        self._window: list[Metrics] = []  # steps not yet summed: of numbers [], or [M]
         self._checked = 0  # entries of the window that `finite` has seen
+        self._finite = True  # whether those were that have been summed without its seeing them
         self._begun = self._window_begun = time.perf_counter()
         self._first_steps = 0  # those of the first execution of this process
         self._timed_steps = 0  # later ones, since the window began
@@ -46,6 +51,8 @@ class MetricsLog:
     def add(self, history: Sequence[Metrics]) -> None:
         """The metrics of the steps of one execution."""
         self._window.extend(history)
+        if len(self._window) >= _MOST_WAITING:
+            self._sum()
         if self._first_steps:
             self._timed_steps += len(history)
         else:
@@ -58,30 +65,39 @@ class MetricsLog:
         """Whether every step since the last call was finite (waits for the device)."""
         unchecked = self._window[self._checked :]
         self._checked = len(self._window)
+        earlier, self._finite = self._finite, True
         if not unchecked:
-            return True
+            return earlier
         flags = [metrics.finite for metrics in unchecked]
         if len(flags) == 1 and not flags[0].dim():  # after every step of one GAN on the CPU:
-            return bool(flags[0])  # `all`, with cold caches, would take longer than this
-        return bool(torch.stack(flags).all())
+            return bool(flags[0]) and earlier  # `all`, with cold caches, would take longer
+        return bool(torch.stack(flags).all()) and earlier
 
     def pending(self) -> Tensor:
-        """What the next line will average so far, to be saved: [n, fields, ...], on the CPU.
+        """What the next line will average so far, to be saved: [fields + 1], or [fields + 1, M].
 
-        Of the losses' type, for rounding would show in the line; without what it will not
-        average: those numbers are zero.
+        Float64, on the CPU; zeros when it is nothing.
         """
-        if not self._window:
-            return torch.zeros(0, len(Metrics._fields))
-        dtype = self._window[0].gen_loss.dtype
-        rows = torch.stack([torch.stack([x.to(dtype) for x in m]) for m in self._window])
-        return torch.where(rows[:, -1:] > 0, rows, 0).cpu()
+        self._sum()
+        return torch.zeros(len(Metrics._fields) + 1).double() if self._sums is None else self._sums
 
     def resume(self, pending: Tensor | None) -> None:
         """Go on with what `pending` gave, or with nothing; what was added since is forgotten."""
-        rows = [] if pending is None else [list(row.unbind()) for row in pending]
-        self._window = [Metrics._make([*numbers, finite > 0]) for *numbers, finite in rows]
-        self._checked = len(self._window)
+        self._sums = pending if pending is not None and pending[-1].any() else None
+        self._window, self._checked, self._finite = [], 0, True
+
+    def _sum(self) -> None:
+        """Add what waits to the sums, step after step: the same bits however steps are grouped."""
+        if not self._window:
+            return
+        self._finite = self.finite()
+        columns = [torch.stack(column).double() for column in zip(*self._window, strict=True)]
+        rows = torch.stack([*columns, torch.ones_like(columns[0])], 1).cpu()
+        rows[:, :-1] = torch.where(rows[:, -2:-1] > 0, rows[:, :-1], 0)
+        if self._sums is not None:
+            rows = torch.cat([self._sums[None], rows])
+        self._sums = rows.cumsum(0)[-1].clone()
+        self._window, self._checked = [], 0
 
     def write(self, step: int, *, early: bool = False) -> list[dict[str, Any]]:
         """Add what is known at ``step`` to the file: a line, or one for each member.
@@ -90,16 +106,15 @@ class MetricsLog:
             early: at the end of a run, before the line was due. A longer run averages these
                 steps with those that follow, and has its line when that is due.
         """
-        columns = Metrics._make(torch.stack(c).cpu() for c in zip(*self._window, strict=True))
-        finite = columns.finite.view(len(self._window), -1)  # [n, M], M = 1 for one GAN
-        sums = [torch.where(finite, c.view_as(finite), 0).double().sum(0) for c in columns[:-1]]
-        means = torch.stack(sums, -1) / finite.sum(0)[:, None]  # NaN: no step was finite
+        self._sum()
+        assert self._sums is not None  # a line comes after a step
+        *sums, finite, steps = self._sums.view(len(self._sums), -1)  # [M] each, M = 1 for one GAN
+        means = torch.stack(sums, -1) / finite[:, None]  # NaN: no step was finite
+        refused_steps = (steps - finite).long().tolist()
         place, speed = self._place(step), self._speed()
         rows = []
         members: Sequence[Member | None] = self._members or [None]
-        for member, numbers, refused in zip(
-            members, means.tolist(), (~finite).sum(0).tolist(), strict=True
-        ):
+        for member, numbers, refused in zip(members, means.tolist(), refused_steps, strict=True):
             who = {}
             if member is not None:
                 who = {"member": member.number, "seed": member.seed, **member.values}
@@ -111,7 +126,7 @@ class MetricsLog:
             rows.append(row)
         self._out.append_metrics(*rows)
         if not early:
-            self._window, self._checked = [], 0
+            self._sums = None
         return rows
 
     def _place(self, step: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fgan import checkpoint
+from fgan import checkpoint, rundir
 from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
@@ -220,7 +220,7 @@ def latest_like(
     """
     if run_dir is not None:
         return run_dir if run_dir.is_dir() and RunDir(run_dir).saved() else None
-    for path in sorted(parent.glob("[0-9]*-*"), reverse=True):
+    for path in reversed(rundir.numbered(parent)):
         if not RunDir(path).saved():
             continue
         try:

@@ -8,8 +8,7 @@
         checkpoints/     step-0001000.safetensors ...
         .lock            while somebody writes: who
 
-May import the ground. Must not import another service but `fgan.files`, `fgan.lock` and
-`fgan.sealed`, nor torch.
+It never imports torch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +26,8 @@ from fgan.errors import DiskError, RunError
 SKIPPED = "skipped.txt"
 KEEP = 2  # checkpoints at least: the newest, and one more should that be damaged
 _NAME = re.compile(r"step-(\d+)\.safetensors")
+_NUMBER = re.compile(r"([0-9]+)-")
+_PICTURE = re.compile(r"(real|step-\d+)\.png")
 
 
 class Newest(NamedTuple):
@@ -47,6 +47,7 @@ class RunDir:
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
         self.lock = path / ".lock"
+        self.made: list[Path] = []  # folders and files that were not there before this object
 
     def acquire(self) -> lock.Lock:
         """Become the one writer, until the lock is released or the process ends.
@@ -58,9 +59,13 @@ class RunDir:
             DiskError: when the lock cannot be made.
         """
         held = lock.acquire(self.lock, f"Run {self.path}")
+        self.sweep()
+        return held
+
+    def sweep(self) -> None:
+        """Remove what an earlier writer left half written; only for the one writer."""
         for folder in (self.path, self.samples, self.checkpoints):
             files.sweep(folder)
-        return held
 
     def sample_path(self, step: int) -> Path:
         return self.samples / f"step-{step:07d}.png"
@@ -125,9 +130,43 @@ class RunDir:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def remove(self) -> None:
-        """Remove the directory, or what a link leads to, and all that is in it."""
-        shutil.rmtree(self.path.resolve(), ignore_errors=True)
+    def make(self) -> None:
+        """Make its folders, and remember which were not there.
+
+        Raises:
+            OSError: when one cannot be made.
+        """
+        for folder in (self.path, self.samples, self.checkpoints):
+            if not folder.is_dir():
+                self.made.append(folder)
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file of this run, and remember it where there was none.
+
+        Raises:
+            DiskError: when it cannot be written.
+        """
+        if not path.exists():
+            self.made.append(path)
+        files.write_text(path, text)
+
+    def remove_made(self, held: lock.Lock | None = None) -> None:
+        """Remove what was made here, but for folders that hold anything else by now.
+
+        Args:
+            held: the lock of this run; it is released once the files are gone.
+        """
+        for path in self.made:
+            if not path.is_dir():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if held is not None:
+            held.release()
+        for path in reversed(self.made):
+            with contextlib.suppress(OSError):  # it is no folder, or not empty
+                path.rmdir()
+        self.made.clear()
 
     def is_blank(self) -> bool:
         """Whether it is a run directory that nothing was written to yet."""
@@ -138,15 +177,10 @@ class RunDir:
 
     def begin_again(self) -> None:
         """Remove what a run leaves behind before its first checkpoint; only for its one writer."""
-        for path in (self.metrics, self.path / SKIPPED, *self.samples.glob("*.png")):
+        pictures = (p for p in self.samples.glob("*.png") if _PICTURE.fullmatch(p.name))
+        for path in (self.metrics, self.path / SKIPPED, *pictures):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-
-    def remove_empty(self) -> None:
-        """Remove the directory if it holds nothing but empty folders."""
-        for folder in (self.samples, self.checkpoints, self.path):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
     def append_metrics(self, *rows: dict[str, Any]) -> None:
         """Add lines to ``metrics.jsonl``.
@@ -204,20 +238,37 @@ def create(
     Raises:
         DiskError: when it exists and is not empty, or cannot be made.
     """
+    run = None
     try:
         if path is None:
             path = _next(parent, name)
+            run = RunDir(path)
+            run.made.append(path)
         elif path.exists() and not again and (not path.is_dir() or any(path.iterdir())):
             raise DiskError(
                 f"The run directory {path} exists and is not empty.",
                 "Give another --run-dir, or remove it.",
             )
-        run = RunDir(path)
-        for folder in (run.path, run.samples, run.checkpoints):
-            folder.mkdir(parents=True, exist_ok=True)
+        run = run or RunDir(path)
+        run.make()
     except OSError as error:
+        if run is not None:
+            run.remove_made()
         raise _disk(path or parent, error) from error
     return run
+
+
+def numbered(parent: Path) -> list[Path]:
+    """What has the name of a numbered run directory, the lowest number first."""
+    named = (path for path in parent.glob("*-*") if _NUMBER.match(path.name))
+    return sorted(named, key=lambda path: (number_of(path), path.name))
+
+
+def number_of(run: Path) -> int:
+    """The number in the name of a numbered run directory."""
+    if not (match := _NUMBER.match(run.name)):
+        raise ValueError(f"{run.name} is not the name of a numbered run directory")
+    return int(match[1])
 
 
 def step_of(checkpoint: Path) -> int:
@@ -255,8 +306,7 @@ def _row(line: bytes, number: int, path: Path) -> dict[str, Any]:
 def _next(parent: Path, name: str) -> Path:
     """Make the first free numbered directory; two processes never get the same."""
     parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(m[1]) for p in parent.iterdir() if (m := re.match(r"(\d+)-", p.name))]
-    number = max(taken, default=0) + 1
+    number = max((number_of(path) for path in numbered(parent)), default=0) + 1
     while True:
         path = parent / f"{number:04d}-{name}"
         try:
@@ -276,13 +326,13 @@ def _disk(path: Path, error: OSError) -> DiskError:
 
 def write_config(run: RunDir, text: str) -> None:
     """Write ``config.toml``."""
-    files.write_text(run.config, text)
+    run.write(run.config, text)
 
 
 def write_skipped(run: RunDir, skipped: Sequence[tuple[str, str]]) -> None:
     """Write ``skipped.txt``: a line for each file of the data that was left out, and why."""
     lines = [f"{files.on_one_line(path)}\t{why}\n" for path, why in skipped]
-    files.write_text(run.path / SKIPPED, "".join(lines))
+    run.write(run.path / SKIPPED, "".join(lines))
 
 
 def plain(name: str) -> str:

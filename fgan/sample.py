@@ -6,7 +6,6 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,16 +162,14 @@ def _write(samples: Tensor, out: Path) -> None:
 def _write_folder(samples: Tensor, out: Path) -> None:
     """Numbered PNGs in a folder that gets its name when all of them are there."""
     digits = max(6, len(str(len(samples) - 1)))
-    made = None
+    made = files.beside(out)
     try:
-        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
+        made.mkdir()
         for i, image in enumerate(samples):
             images.save_png(images.to_pil(image), made / f"{i:0{digits}d}.png")
-        made.chmod(0o777 & ~files.umask())
         made.rename(out)
     except BaseException as error:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, OSError):
             raise DiskError(
                 f"{out} cannot be made: {error.strerror or error}.", "Give another --out."

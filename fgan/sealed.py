@@ -26,7 +26,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fgan.errors import RunError
 
-SCHEMA = 2  # 1 had no checksum
+SCHEMA = 3  # 1 had no checksum, 2 the metrics of each step since the last line
+_KNOWN = (2, 3)
 KEY = "fgan"
 BLANK = "0" * 64  # what the digits are while they are computed
 # Some sixteen thousand tensors. Parsing JSON can take twenty times its size in memory.
@@ -154,7 +155,7 @@ def _header(stream: BinaryIO, path: Path) -> Header:
         schema = about["schema"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_ours(path) from error
-    if schema != SCHEMA:
+    if schema not in _KNOWN:
         raise RunError(
             f"{path} has a format this version does not know.", "Use the version that wrote it."
         )

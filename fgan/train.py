@@ -28,7 +28,6 @@ from fgan.errors import (
     ConfigError,
     DataError,
     DeviceError,
-    DiskError,
     DivergedError,
     FganError,
     RunError,
@@ -102,7 +101,11 @@ def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
 
 
 def run(
-    config: TrainConfig, observer: Observer | None = None, *, run_dir: Path | None = None
+    config: TrainConfig,
+    observer: Observer | None = None,
+    *,
+    run_dir: Path | None = None,
+    locked: bool = True,
 ) -> Result:
     """Train.
 
@@ -110,25 +113,30 @@ def run(
         config: from `fgan.config.resolve`.
         observer: hears of progress and may ask to stop.
         run_dir: where to write; by default the next ``runs/NNNN-data-arch``.
+        locked: whether to lock it, which some file systems cannot; without, the caller sees to
+            it that one process writes.
     Raises:
         FganError: with the remedy, for everything a user can mend. `DivergedError` when a
             step is not finite: the last finite state is then saved and named.
     """
     observer = observer or Observer()
-    return train(plan(config, observer), observer, run_dir)
+    return train(plan(config, observer), observer, run_dir, locked=locked)
 
 
-def resume(path: Path, observer: Observer | None = None, **options: Any) -> Result:
+def resume(
+    path: Path, observer: Observer | None = None, *, locked: bool = True, **options: Any
+) -> Result:
     """Go on with a run from its newest intact checkpoint.
 
     Args:
+        locked: as in `run`.
         options: ``steps`` or ``epochs`` for a longer run.
     Raises:
         RunError: when there is nothing to go on with; else as `run`.
     """
     observer = observer or Observer()
     point = resuming.extend(resuming.find(path), options)
-    return train(plan(point.config, observer), observer, point=point)
+    return train(plan(point.config, observer), observer, point=point, locked=locked)
 
 
 def train(
@@ -138,11 +146,13 @@ def train(
     point: resuming.Point | None = None,
     *,
     again: bool = False,
+    locked: bool = True,
 ) -> Result:
     """Carry out a plan, from its start or from a point of an earlier run; errors as `run`.
 
     Args:
         again: whether ``run_dir`` may hold a run that never saved, to be begun again.
+        locked: as in `run`.
     """
     if point is not None and point.step >= plan.steps:
         observer.noted(
@@ -151,22 +161,23 @@ def train(
         return Result(point.run, None, point.step, False)
     name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
     out = point.run if point else rundir.create(run_dir, name, again=again)
+    held = loop = None
     try:
-        held = out.acquire()
-    except DiskError:
-        out.remove_empty()
+        if locked:
+            held = out.acquire()
+        else:
+            out.sweep()
+        if again:
+            out.begin_again()
+        loop = _Loop(plan, observer, out, point)
+        return loop.run()
+    except BaseException:
+        if loop is None or not loop.done:
+            out.remove_made(held)  # nothing happened that would be worth keeping
         raise
-    with held:
-        loop = None
-        try:
-            if again:
-                out.begin_again()
-            loop = _Loop(plan, observer, out, point)
-            return loop.run()
-        except BaseException:
-            if point is None and not again and (loop is None or not loop.done):
-                out.remove()  # nothing happened that would be worth keeping
-            raise
+    finally:
+        if held is not None:
+            held.release()
 
 
 class _Loop:
@@ -223,9 +234,9 @@ class _Loop:
             ) from error
         self.state = with_options_of(state, self.state)  # which --override may have changed
         pending = point.saved.tensors.get(checkpoint.PENDING)
-        self.log.resume(None if pending is None else pending.to(self.plan.device))
+        self.log.resume(pending)
         # With something pending, a line at that step was the early one of a run that ended there.
-        early = pending is not None and len(pending) > 0
+        early = pending is not None and bool(pending[-1].any())
         self.out.cut_metrics(point.step - early)
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks

@@ -6,6 +6,7 @@ They wrap calls of the operating system, or what a user could have given; nothin
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib
 import io
 import os
@@ -18,22 +19,24 @@ from typing import Any
 
 NOT_PERMITTED = 77  # exit code: this machine does not let a process have its own mounts
 
+BY_HANDLE = ("write", "fsync", "flock", "fchmod")
+
 
 def named(call: str, args: tuple[Any, ...]) -> str:
     """The file a call of the system is about."""
-    if call in ("write", "fsync"):
+    if call in BY_HANDLE:
         return os.readlink(f"/proc/self/fd/{args[0]}")
     return str(args[1] if call == "replace" else args[0])
 
 
 def before(call: str, name: str, act: Callable[[], None]) -> None:
     """Let something happen whenever that call is about to be made for a file of that name."""
-    module: Any = io if call == "append" else os
+    module: Any = {"append": io, "flock": fcntl}.get(call, os)
     real = getattr(module, "open" if call == "append" else call)
 
     def wrapped(*args: Any, **options: Any) -> Any:
         # Python opens files by number, too, and `open` reads more often than it appends.
-        by_path = call in ("write", "fsync") or not isinstance(args[0], int)
+        by_path = call in BY_HANDLE or not isinstance(args[0], int)
         wanted = call != "append" or "a" in str(args[1:2])
         if by_path and wanted and name in Path(named(call, args)).name:
             act()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -73,6 +74,14 @@ class Command:
         return Ended(self.process.exitcode, self._out.read_text(), self.err)
 
 
+def _default_signals() -> None:
+    """Those of a process in the foreground: under ``nohup``, or behind ``&``, some are ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def _command(
     args: list[str],
     folder: Path,
@@ -81,6 +90,7 @@ def _command(
     fault: Callable[..., None] | None = None,
     *fault_args: Any,
 ) -> None:
+    _default_signals()
     os.chdir(folder)
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
         stream.flush()

@@ -303,7 +303,8 @@ SURFACE = {
     "train": PLAYED
     + """--epochs --steps --seeds --sweep --compile --no-compile --steps-per-execution --data-root
         --pattern --resize --skip-bad --stream --run-dir --log-every --sample-every --save-every
-        --keep --grid --on-nonfinite --resume --override --dry-run --quiet --help""",
+        --keep --grid --on-nonfinite --resume --override --lock --no-lock --dry-run --quiet
+        --help""",
     "bench": PLAYED + "--compare --repeats --seconds --quick --json --plot --help",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",

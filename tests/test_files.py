@@ -137,6 +137,13 @@ def test_run_directories_are_numbered_and_never_shared(tmp_path):
     assert names == ["0001-mnist-mlp", "0002-mnist-mlp", "0003-mnist-mlp"]
 
 
+def test_run_9999_is_followed_by_run_10000_and_that_by_10001(tmp_path):
+    for name in ("9999-a", "10000-a", "0007-a", "notes-7", "7"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in rundir.numbered(tmp_path)] == ["0007-a", "9999-a", "10000-a"]
+    assert rundir.create(None, "a", tmp_path).path.name == "10001-a"
+
+
 def test_a_directory_in_use_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DiskError, match="not empty"):

@@ -45,6 +45,16 @@ def damage(path, place):
     path.write_bytes(content)
 
 
+def test_layer_10_is_listed_behind_layer_9(tmp_path):
+    names = [f"{i}.weight" for i in range(12)]
+    params = {name: torch.zeros(1) for name in names}
+    player = fgan.PlayerState(params, {}, ())
+    state = state_at(0)._replace(gen=player)
+    checkpoint.save(tmp_path / "a.safetensors", state, ABOUT)
+    leaves = [leaf["name"] for leaf in facts(tmp_path / "a.safetensors")["checkpoint"]["leaves"]]
+    assert [x for x in leaves if x.startswith("gen/")] == [f"gen/params/{x}" for x in names]
+
+
 def test_a_run(run):
     found = facts(run.path)
     newest = found["checkpoint"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,9 @@ def test_auto_finds_the_newest_run_of_the_same_options(tmp_path, monkeypatch):
     for name, options in {"0001-a": {}, "0002-b": {}, "0003-c": {"lr": 0.5}}.items():
         train.run(settings(steps=3, **options), run_dir=tmp_path / "runs" / name)
     assert str(resume.latest_like(settings(steps=9), None)) == os.path.join("runs", "0002-b")
+    for name in ("9999-b", "10000-a"):
+        shutil.copytree("runs/0001-a", f"runs/{name}")
+        assert resume.latest_like(config, None).name == name
     assert resume.latest_like(config, tmp_path / "new") is None
     assert resume.latest_like(config, tmp_path / "runs/0003-c") == tmp_path / "runs/0003-c"
 

@@ -110,6 +110,17 @@ def test_a_signal_while_sampling_leaves_nothing(tmp_path, command, number, code,
     assert names(tmp_path) == ["r"]
 
 
+@linux
+@pytest.mark.slow
+def test_these_tests_pass_in_the_background():
+    """There the shell has SIGINT ignored, and ``nohup`` SIGHUP; both are inherited."""
+    chosen = "while_sampling and many or during_a_save_lets and fsync"
+    tests = f"{sys.executable} -m pytest -q -p no:cacheprovider {__file__} -k '{chosen}'"
+    line = f"trap '' INT HUP; {tests}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 IMAGES = {"data": "mnist", "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 1}
 
 
