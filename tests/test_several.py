@@ -178,8 +178,9 @@ def test_a_run_of_several_steps_at_once_is_the_same_run(tmp_path, options):
     expected = finished(tmp_path / "b", **options)
     assert_same(actual[0], expected[0])
     assert actual[1:] == expected[1:]
-    # Never beyond what is due: lines at 10 and 20, a grid at 15, checkpoints at 7, 14 and 21.
-    assert hears.steps == [4, 7, 10, 14, 15, 19, 20, 21, 23]
+    # Whole periods of penalties, never beyond what is due: lines at 10 and 20, a grid at 15,
+    # checkpoints at 7, 14 and 21.
+    assert hears.steps == [3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18, 19, 20, 21, 22, 23]
 
 
 def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
@@ -192,8 +193,8 @@ def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
     actual = finished(tmp_path / "b", compile=True, steps=60, **some)
     assert_same(actual[0], expected[0])
     assert actual[1] == expected[1]
-    assert recorded.calls == 3  # executions begin at 0, 1 or 2 steps after a penalty
-    assert recorded.launches == 9  # of twelve; the first of each kind is played as it is
+    assert recorded.calls == 1  # of a period of penalties, which five steps have room for
+    assert recorded.launches == 15  # of sixteen; the other steps are taken one by one
 
 
 def test_a_resumed_run_may_take_other_numbers_at_once(tmp_path):
