@@ -21,7 +21,7 @@ from fgan.replay import next_steps
 POINTS = {
     "data": "ring",
     "gen_hidden": (4,),
-    "disc_hidden": (4,),
+    "disc_hidden": (4, 5),
     "batch_size": 6,
     "compile": False,
 }
