@@ -120,7 +120,8 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
     # A stream and memory of its own for each recording, kept as long as it is: torch 2.11 and
     # 2.14 each fail in another way where recordings share them and one is dropped. Other threads
     # may allocate meanwhile, as the one does that pins batches.
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
     with torch.cuda.device(device), capture:
         result = function(*args)

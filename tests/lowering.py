@@ -13,6 +13,7 @@ are on CUDA. Normalisation by cuDNN, which a trace on a GPU has, comes to the sa
 from __future__ import annotations
 
 import collections
+import copy
 import importlib.util
 import itertools
 import json
@@ -283,10 +284,10 @@ def unrestored_in(name: str, kernel: str, given: Given) -> list[str]:
 
 def main() -> None:
     case, *capabilities = sys.argv[1:]
+    graphs, values, options = trace(case)
+    move(graphs[-1])
     for capability in map(int, capabilities or ["80", "90"]):
-        graphs, values, options = trace(case)
-        move(graphs[-1])
-        source = lower(graphs[-1], values, options, capability)
+        source = lower(copy.deepcopy(graphs[-1]), values, options, capability)
         kernels, given = kernels_of(source), given_to_kernels(source)
         stored = [uses("store", kernel, given[name]) for name, kernel in kernels.items()]
         row = {

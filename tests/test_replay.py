@@ -194,6 +194,7 @@ def test_a_recording_has_a_stream_and_memory_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Thing)
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
     monkeypatch.setattr(Capture, "made", [])
+    monkeypatch.setattr(Thing, "replays", 0)
     with FakeTensorMode():
         state = torch.empty(2, device="cuda")
         first, result = replay.record(lambda x: x + 1, state)

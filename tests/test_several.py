@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,27 @@ def test_what_a_float32_product_is(dtype, tf32):
     finally:
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
+
+
+def test_who_chose_float32_is_not_advised_to_choose_tf32(monkeypatch):
+    """Torch 2.11 does so at each compilation."""
+    from torch._inductor.compile_fx import _warn_tf32_disabled
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    advice = (
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled."
+    )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            assemble.set_tf32(False)
+            _warn_tf32_disabled.__wrapped__()
+            warnings.warn(advice, UserWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+        finally:
+            torch.backends.cudnn.allow_tf32 = True
+    assert [str(each.message) for each in heard] == ["something else"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
