@@ -13,6 +13,7 @@ are on CUDA. Normalisation by cuDNN, which a trace on a GPU has, comes to the sa
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import importlib.util
 import itertools
@@ -84,16 +85,15 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
     def ahead(graph: GraphModule, values: Any, options: Any, name: str) -> Any:
         return compile(graph, options=options() | {"combo_kernels": True})(*values)
 
-    seams = [mock.patch.object(torch, "compile", compile)]
-    if hasattr(fgan.compile, "compile_ahead"):
-        seams += [mock.patch.object(fgan.compile, "compile_ahead", ahead)]
-    with seams[0], seams[-1]:
+    with contextlib.ExitStack() as seams:
+        seams.enter_context(mock.patch.object(torch, "compile", compile))
+        if hasattr(fgan.compile, "compile_ahead"):
+            seams.enter_context(mock.patch.object(fgan.compile, "compile_ahead", ahead))
         try:
             stepping.make_train_steps(game, settings)(number)(state, raw, draws)
-        except Exception as error:
+        except Exception:
             if not found:
                 raise
-            del error
     inductor = {k: v for k, v in found["options"].items() if k != "guard_filter_fn"}
     return graphs, list(found["values"]), inductor
 
