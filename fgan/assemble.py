@@ -6,6 +6,7 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import cast
 
@@ -105,8 +106,11 @@ def set_up(config: TrainConfig, device: torch.device) -> None:
 def set_tf32(allowed: bool) -> None:
     """Whether products and convolutions of float32 numbers on CUDA devices round to TF32."""
     # By the older of two interfaces, both of which Inductor reads: this sets them alike.
+    # After the newer one, reading the older raises.
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
+    # Torch 2.11 advises TF32 at every compilation without it.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
 
 
 def load_source(

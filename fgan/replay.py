@@ -12,11 +12,11 @@ References:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from fgan import pytree
 from fgan.errors import DeviceError
@@ -68,7 +68,7 @@ class _Recording:
     """A step on tensors that stay where they are."""
 
     def __init__(self, step: Step, state: TrainState, inputs: tuple[Batch, Draws]) -> None:
-        self._inputs = pytree.map(torch.clone, inputs)
+        self._inputs = pytree.map(twin, inputs)
         try:
             self._launch, (_, self._metrics) = record(step, state, *self._inputs)
         except torch.OutOfMemoryError:
@@ -82,16 +82,32 @@ class _Recording:
     def replay(self, inputs: tuple[Batch, Draws]) -> Metrics:
         pairs = zip(pytree.leaves(self._inputs), pytree.leaves(inputs), strict=True)
         for kept, fresh in pairs:
-            kept.copy_(fresh, non_blocking=True)
+            span(kept).copy_(span(fresh), non_blocking=True)
         self._launch()
         return pytree.map(torch.clone, self._metrics)  # which the next replay overwrites
+
+
+def twin(x: Tensor) -> Tensor:
+    """A copy with the strides of the original, whatever they are.
+
+    ``clone`` makes dense what was expanded or cut out of something larger. A compiled step
+    knows its inputs by their strides, and would be compiled for the others while it is recorded.
+    """
+    return span(x).clone().as_strided(x.shape, x.stride())
+
+
+def span(x: Tensor) -> Tensor:
+    """The memory [N] from the first number of a tensor to its last, what lies between included."""
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((last + 1 if x.numel() else 0,), (1,))
 
 
 def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], T]:
     """Record what a function launches on the GPU of its arguments, without running it.
 
     Returns:
-        What launches it, and the function's result, whose tensors have values after that.
+        The function that launches it, and the function's result, whose tensors have values
+        after a launch. They are good for as long as the launching function is kept.
     Raises:
         DeviceError: where they are on another kind of device.
     """
@@ -101,17 +117,44 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
             f"Steps are recorded on CUDA devices, and this state is on {device}.",
             "Call the step itself.",
         )
+    # A stream and memory of its own for each recording, kept as long as it is: torch 2.11 and
+    # 2.14 each fail in another way where recordings share them and one is dropped. Other threads
+    # may allocate meanwhile, as the one does that pins batches.
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph, pool=_pool(device)):
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+    with torch.cuda.device(device), capture:
         result = function(*args)
-    return graph.replay, result
+
+    kept = graph, stream
+
+    def launch() -> None:
+        kept[0].replay()
+
+    return launch, result
 
 
-@functools.cache
-def _pool(device: torch.device) -> Any:
-    """Memory that the recordings of a device share.
+def next_steps(
+    steps: Callable[[int], Step], start: int, end: int, most: int, period: int = 1
+) -> range:
+    """The steps to take at once: one of a few sequences, each of which is recorded once.
 
-    One is replayed at a time, and of what it leaves there only its result is looked at, whose
-    place no other gets while the recording lives.
+    A recording is of a number of steps and of the kind of each. So that there are not as many
+    as there are distances between log lines, checkpoints and lazy penalties, several steps are
+    taken only where they begin with a period of those kinds, or are all of one kind: ``most``
+    of them (whole periods, where that is possible) or one period. Others go one by one.
+
+    Args:
+        steps: by their numbers.
+        start: number of the next step; end: of the first that may not be taken, above start.
+        most: that may be taken at once, at least 1.
+        period: after that many steps the same kinds come again.
     """
-    return torch.cuda.graph_pool_handle()
+    full = most - most % period or most
+    for count in (full, min(full, period)):
+        several = range(start, start + count)
+        if several.stop <= end and (
+            start % period == 0 or all(steps(number) is steps(start) for number in several)
+        ):
+            return several
+    return range(start, start + 1)

@@ -10,6 +10,7 @@ May import every lower room. Must not touch files or the terminal.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
@@ -149,7 +150,7 @@ Advance = Callable[
 
 def replays(config: TrainConfig, device: torch.device) -> bool:
     """Whether a run's executions are recorded and replayed."""
-    return config.compile and device.type == "cuda"
+    return config.compile and device.type == "cuda" and config.steps_per_execution != 1
 
 
 def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
@@ -157,25 +158,25 @@ def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
 
     Args:
         steps: by their numbers.
-        replay: whether several are recorded and replayed (`fgan.replayed`).
+        replay: whether executions are recorded and replayed (`fgan.replayed`), of one step too.
     Returns:
         ``advance(state, numbers, feed, draw) -> (state, metrics)``: the steps of those
         numbers, and the metrics of each.
     """
 
     @functools.cache
-    def several(chosen: tuple[Step, ...]) -> Step:
-        return replayed(scan(chosen)) if replay else scan(chosen)
+    def made(chosen: tuple[Step, ...]) -> Step:
+        step = scan(chosen) if len(chosen) > 1 else chosen[0]
+        return replayed(step) if replay else step
 
     def advance(
         state: TrainState, numbers: range, feed: Supply[Tensor], draw: Supply[Draws]
     ) -> tuple[TrainState, Sequence[Metrics]]:
+        step = made(tuple(steps(number) for number in numbers))
         if len(numbers) == 1:
-            number = numbers[0]
-            state, metrics = steps(number)(state, feed(number), draw(number))
+            state, metrics = step(state, feed(numbers[0]), draw(numbers[0]))
             return state, [metrics]
-        together = several(tuple(steps(number) for number in numbers))
-        state, metrics = together(state, feed.block(numbers), draw.block(numbers))
+        state, metrics = step(state, feed.block(numbers), draw.block(numbers))
         return state, pytree.unstack(metrics)
 
     return advance
@@ -200,6 +201,7 @@ class DrawAhead:
 
     Attributes:
         most_steps: that a run takes in one execution.
+        period: steps after which the same kinds of step come again (`fgan.replay.next_steps`).
     """
 
     def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
@@ -215,10 +217,16 @@ class DrawAhead:
         )
         size = pytree.size(make(key, 0))
         fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
-        usual = fitting if replays(config, key.device) else 1
+        usual = 1
+        if replays(config, key.device):  # in equal parts from one line of metrics to the next
+            usual = config.log_every // math.ceil(config.log_every / fitting)
         self.most_steps = config.steps_per_execution or usual
+        self.period = config.penalty_every // math.gcd(config.penalty_every, config.disc_steps)
         self._make = compile_function(make) if self._compiled else make
-        self._blocks = Blocks(self._several, size, _BLOCK_NUMBERS)
+        most = _BLOCK_NUMBERS
+        if self._compiled and self.most_steps > 1:  # for one number of steps, see `block`
+            most = min(most, size * self.most_steps)
+        self._blocks = Blocks(self._several, size, most)
 
     def __call__(self, step: int) -> Draws:
         return self._blocks(step)

@@ -34,6 +34,7 @@ from fgan.errors import (
 )
 from fgan.planning import Plan, make_batches, out_of_memory
 from fgan.record import MetricsLog, Pictures
+from fgan.replay import next_steps
 from fgan.rundir import RunDir
 from fgan.state import TrainState
 from fgan.stepping import (
@@ -200,8 +201,8 @@ class _Loop:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config) from error
-        steps = make_train_steps(plan.game, config)
-        self.advance = make_advance(steps, replay=replays(config, plan.device))
+        self.steps = make_train_steps(plan.game, config)
+        self.advance = make_advance(self.steps, replay=replays(config, plan.device))
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
         self.log = MetricsLog(out, make_batches(config, plan.source), config.members)
         self.last: tuple[dict[str, Any], ...] = ()
@@ -258,7 +259,8 @@ class _Loop:
         batches = make_batches(config, self.plan.source, key)
         with make_feed(self.plan.source, batches, self.plan.device, self.done) as feed:
             while self.done < self.plan.steps:
-                numbers = range(self.done, min(self.done + draw.most_steps, self._next_due()))
+                due, most = self._next_due(), draw.most_steps
+                numbers = next_steps(self.steps, self.done, due, most, draw.period)
                 try:
                     self.state, history = self.advance(self.state, numbers, feed, draw)
                 except torch.OutOfMemoryError as error:

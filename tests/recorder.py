@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fgan import pytree
+from fgan import pytree, replay
 
 
 @contextlib.contextmanager
 def undone(tree: Any) -> Iterator[None]:
     """Puts back what tensors held."""
-    held = pytree.map(torch.clone, tree)
+    memory = [replay.span(leaf) for leaf in pytree.leaves(tree)]
+    held = pytree.map(torch.clone, memory)
     yield
-    for leaf, before in zip(pytree.leaves(tree), pytree.leaves(held), strict=True):
-        leaf.copy_(before)
+    for part, before in zip(memory, held, strict=True):
+        part.copy_(before)
 
 
 class Rerun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -178,8 +179,9 @@ def test_a_run_of_several_steps_at_once_is_the_same_run(tmp_path, options):
     expected = finished(tmp_path / "b", **options)
     assert_same(actual[0], expected[0])
     assert actual[1:] == expected[1:]
-    # Never beyond what is due: lines at 10 and 20, a grid at 15, checkpoints at 7, 14 and 21.
-    assert hears.steps == [4, 7, 10, 14, 15, 19, 20, 21, 23]
+    # Whole periods of penalties, never beyond what is due: lines at 10 and 20, a grid at 15,
+    # checkpoints at 7, 14 and 21.
+    assert hears.steps == [3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18, 19, 20, 21, 22, 23]
 
 
 def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
@@ -192,8 +194,8 @@ def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
     actual = finished(tmp_path / "b", compile=True, steps=60, **some)
     assert_same(actual[0], expected[0])
     assert actual[1] == expected[1]
-    assert recorded.calls == 3  # executions begin at 0, 1 or 2 steps after a penalty
-    assert recorded.launches == 9  # of twelve; the first of each kind is played as it is
+    assert recorded.calls == 1  # of a period of penalties, which five steps have room for
+    assert recorded.launches == 15  # of sixteen; the other steps are taken one by one
 
 
 def test_a_resumed_run_may_take_other_numbers_at_once(tmp_path):
@@ -244,6 +246,27 @@ def test_what_a_float32_product_is(dtype, tf32):
     finally:
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
+
+
+def test_who_chose_float32_is_not_advised_to_choose_tf32(monkeypatch):
+    """Torch 2.11 does so at each compilation."""
+    from torch._inductor.compile_fx import _warn_tf32_disabled
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    advice = (
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled."
+    )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            assemble.set_tf32(False)
+            _warn_tf32_disabled.__wrapped__()
+            warnings.warn(advice, UserWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+        finally:
+            torch.backends.cudnn.allow_tf32 = True
+    assert [str(each.message) for each in heard] == ["something else"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

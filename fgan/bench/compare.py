@@ -92,6 +92,8 @@ def compare(
     able, state = list(made), problem.init()
     notify(f"Starting {len(able)} programs, each in a process of its own ...")
     warm = config.penalty_every + 2  # compiles every kind of step
+    if "replayed" in able:  # the second execution records
+        warm += 2 * bench.REPLAYED_STEPS
     with started(able, config, warm) as processes:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
         agreed = programs.agreement(made, problem, AGREEMENT_STEPS)

@@ -18,6 +18,7 @@ from fgan import assemble, pytree, rng
 from fgan.bench.problem import Losses, Pieces, Problem, Program
 from fgan.compile import compile_step
 from fgan.game import Due
+from fgan.replay import next_steps
 from fgan.state import TrainState
 from fgan.step import Step, make_steps
 from fgan.stepping import DrawAhead, make_advance
@@ -91,7 +92,7 @@ def make_taker(
         history: Sequence[Metrics] = ()
         end = done + count
         while done < end:
-            numbers = range(done, min(done + draw.most_steps, end))
+            numbers = next_steps(steps, done, end, draw.most_steps, draw.period)
             state, history = advance(state, numbers, feed, draw)
             done = numbers.stop
         return history

@@ -1,0 +1,270 @@
+"""Do all ways of taking a step come to the same on a device, and what does torch.compile take?
+
+A part of ``gpu.py``, in a process of its own; each finding is a line of JSON, printed at once:
+
+    python benchmarks/gpu_steps.py same CASE        eager, compiled, donated, scanned, replayed
+    python benchmarks/gpu_steps.py again CASE       recordings dropped, and made beside a thread
+    python benchmarks/gpu_steps.py compilers CASE   the loop and the step under torch.compile
+
+On a CPU recordings are played by running their steps again, to see that this works.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import study
+import torch
+from torch import Tensor
+
+from fgan import assemble, bench, pytree, recipes, replay, stepping
+from fgan import config as configs
+from fgan.bench import timing
+from fgan.bench.functional import make_taker
+from fgan.bench.imperative import Loop
+from fgan.bench.problem import make_problem
+from fgan.compile import compile_step, count_graphs
+from fgan.config import TrainConfig
+from fgan.state import TrainState
+from fgan.step import Step, make_steps
+from fgan.types import Metrics
+
+RING = {"data": "ring", "gen_hidden": (128, 128), "disc_hidden": (128, 128), "batch_size": 256}
+CASES: dict[str, dict[str, Any]] = {
+    "default": {},
+    **{name: {"recipe": name} for name in recipes.ALL},
+    "population": {"recipe": "mnist-mlp-small", "seeds": "0-3"},
+    "default in bfloat16": {"dtype": "bfloat16"},
+    "dcgan in bfloat16": {"recipe": "mnist-dcgan", "dtype": "bfloat16"},
+    "dcgan in tf32": {"recipe": "mnist-dcgan", "dtype": "tf32"},
+    "ring in float64": RING | {"dtype": "float64"},
+    "consensus": RING | {"order": "consensus"},
+    "penalties": RING | {"wgan_gp": 1.0, "dragan": 1.0, "instance_noise": 0.1},
+    "several": RING | {"disc_steps": 3, "dropout": 0.2, "spectral_norm": True},
+}
+SHAPES = {"mnist-dcgan": (1, 64, 64), "faces-mlp": (3, 64, 64)}
+SMALL = {"batch_size": 8, "threads": 1}  # on a CPU
+NUM_STEPS, AT_ONCE = 20, 4  # lazy penalties come every fourth
+# Metrics may be as far apart after these steps, relative to 1 or to the largest. Adam's first steps
+# are the signs of gradients, and those of gradients near zero are rounding.
+ALLOWED = {"float64": 1e-6, "float32": 1e-2, "tf32": 0.2, "bfloat16": 0.3}
+
+
+class Feed(NamedTuple):
+    """Stored examples [steps, ...], as a run feeds them."""
+
+    examples: Tensor
+
+    def __call__(self, step: int) -> Tensor:
+        return self.examples[step]
+
+    def block(self, steps: range) -> Tensor:
+        return self.examples[steps.start : steps.stop]
+
+
+def resolve(name: str, device: torch.device, **more: Any) -> TrainConfig:
+    """The configuration of a case."""
+    options = {"data": "mnist", "device": str(device), "compile": True} | more | CASES[name]
+    recipe = options.pop("recipe", None)
+    if device.type == "cpu":
+        options |= SMALL
+    return recipes.resolve(recipe, options) if recipe else configs.resolve(options)
+
+
+class Case:
+    """What a run makes of a configuration, with random examples."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.config = resolve(name, device)
+        assemble.set_up(self.config, device)
+        points = self.config.data == "ring"
+        shape = (2,) if points else SHAPES.get(CASES[name].get("recipe", ""), (1, 28, 28))
+        self.game = assemble.make_game(self.config, shape)
+        self.key = stepping.make_key(self.config, device)
+        members = (len(self.config.members),) if self.config.members else ()
+        k = (self.config.disc_steps,) if self.config.disc_steps > 1 else ()
+        whole = (NUM_STEPS, *members, *k, self.config.batch_size, *shape)
+        numbers = torch.Generator().manual_seed(0)
+        examples = (
+            torch.randn(whole, generator=numbers)
+            if points
+            else torch.randint(0, 256, whole, dtype=torch.uint8, generator=numbers)
+        )
+        self.feed = Feed(examples.to(device))
+
+    def state(self) -> TrainState:
+        return stepping.init_train_state(self.game, self.config, self.key)
+
+    def steps(self, *, compiled: bool = True, donated: bool = True) -> Callable[[int], Step]:
+        """As a run makes them, where they are compiled and donated."""
+        plain = stepping.make_train_steps(self.game, replace(self.config, compile=False))
+        pure = functools.cache(compile_step)
+        if compiled and donated:
+            return stepping.make_train_steps(self.game, self.config)
+        return (lambda number: pure(plain(number))) if compiled else plain
+
+    def draw(self, at_once: int) -> stepping.DrawAhead:
+        config = replace(self.config, steps_per_execution=at_once)
+        return stepping.DrawAhead(self.game, self.key, config)
+
+    def play(
+        self, steps: Callable[[int], Step], at_once: int = 1, *, replayed: bool = False
+    ) -> tuple[TrainState, Metrics]:
+        """Steps from the first state; the state after the last, and all their metrics."""
+        state, history, done = self.state(), [], 0
+        advance, draw = stepping.make_advance(steps, replay=replayed), self.draw(at_once)
+        while done < NUM_STEPS:
+            numbers = replay.next_steps(steps, done, NUM_STEPS, at_once, draw.period)
+            state, metrics = advance(state, numbers, self.feed, draw)
+            history += metrics
+            done = numbers.stop
+        return state, pytree.stack(history)
+
+
+def same(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Each way of taking steps against the eager step, and bit for bit against the donated one."""
+    case = Case(name, device)
+    allowed = ALLOWED[case.config.dtype]
+    ways: dict[str, Callable[[], tuple[TrainState, Metrics]]] = {
+        "eager": lambda: case.play(case.steps(compiled=False)),
+        "compiled": lambda: case.play(case.steps(donated=False)),
+        "donated": lambda: case.play(case.steps()),
+        "scanned": lambda: case.play(case.steps(), AT_ONCE),
+        "replayed": lambda: case.play(case.steps(), AT_ONCE, replayed=True),
+    }
+    found: dict[str, tuple[TrainState, Metrics]] = {}
+    for way, play in ways.items():
+        begun, graphs = time.perf_counter(), count_graphs()
+        try:
+            state, metrics = found[way] = play()
+        except Exception as error:
+            yield {"way": way, "ok": False, "error": short(error)}
+            continue
+        apart = distance(metrics, found["eager"][1])
+        about = {"seconds": round(time.perf_counter() - begun, 1), "losses_apart": apart}
+        about |= {"graphs": count_graphs() - graphs}
+        about |= {"state_apart": distance(state, found["eager"][0])}
+        if "donated" in found:
+            about["bits_of_donated"] = same_bits(found[way], found["donated"])
+        finite = bool(pytree.all_finite(state)) and bool(metrics.finite.all())
+        yield {"way": way, "ok": finite and apart <= allowed, **about}
+
+
+def distance(a: Any, b: Any) -> float:
+    """The largest difference of two leaves, in units of the largest number of the leaf, or of 1."""
+    worst = 0.0
+    for x, y in zip(pytree.leaves(a), pytree.leaves(b), strict=True):
+        if x.is_floating_point() and x.numel():
+            most = y.double().abs().max().clamp(min=1.0)
+            worst = max(worst, ((x.double() - y.double()).abs().max() / most).item())
+    return float(f"{worst:.2e}")
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    pairs = zip(pytree.leaves(a), pytree.leaves(b), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def again(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Recordings are made, dropped and made again, alone and beside a thread that pins memory."""
+    case = Case(name, device)
+    steps = case.steps()
+    for beside in (False, True):
+        stop, failed = threading.Event(), []
+
+        def pin(stop: threading.Event = stop, failed: list[str] = failed) -> None:
+            while not stop.is_set():
+                try:
+                    held = torch.empty(2**20, dtype=torch.uint8)
+                    if device.type == "cuda":
+                        held = held.pin_memory()
+                    time.sleep(0.001)
+                except Exception as error:
+                    failed.append(short(error))
+                    return
+
+        thread = threading.Thread(target=pin)
+        if beside:
+            thread.start()
+        try:
+            for at_once in (2, 4, 2):  # and each another state, as after a rollback
+                case.play(steps, at_once, replayed=True)
+        except Exception as error:
+            failed.append(short(error))
+        stop.set()
+        if beside:
+            thread.join()
+        yield {"beside_a_thread": beside, "ok": not failed, "errors": failed}
+
+
+def compilers(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Milliseconds of a step: the loop, its networks or the pure step under torch.compile."""
+    tiny = device.type == "cpu"
+    config = resolve(name, device, **({} if "recipe" in CASES[name] else bench.TUTORIAL))
+    problem = make_problem(config)
+    loop, quick = Loop(problem), Loop(problem)
+    how: dict[str, Any] = {"backend": "eager"} if tiny else {"mode": "reduce-overhead"}
+    for net in (quick.gen, quick.disc):
+        net.forward = torch.compile(net.forward, **how)  # type: ignore[method-assign]
+    whole: dict[str, Any] = {"backend": "eager"} if tiny else {}
+    steps = make_steps(problem.game, lambda step, _: torch.compile(step, fullgraph=True, **whole))
+    draw = stepping.DrawAhead(problem.game, stepping.make_key(config, device), config)
+    take = make_taker(steps, draw, problem.init(), problem.real, replay=False)
+
+    def steps_of(loop: Loop) -> Callable[[int], None]:
+        def run(count: int) -> None:
+            for _ in range(count):
+                torch.compiler.cudagraph_mark_step_begin()
+                loop.step()
+            problem.wait()
+
+        return run
+
+    def pure(count: int) -> None:
+        take(count)
+        problem.wait()
+
+    programs = {"loop": steps_of(loop), "loop, reduce-overhead": steps_of(quick), "step": pure}
+    for program, run in programs.items():
+        begun = time.perf_counter()
+        run(config.penalty_every + 3)  # each kind of step, and the recording of reduce-overhead
+        yield {"program": program, "ok": True, "first_seconds": time.perf_counter() - begun}
+    seconds = 0.01 if tiny else 0.2
+    times = timing.interleave(programs, repeats=3, seconds=seconds).seconds
+    for program, found in times.items():
+        ratio = timing.ratio(times["loop"], found)._asdict()
+        milliseconds = timing.spread(found).median * 1e3
+        yield {"program": program, "ok": True, "milliseconds": milliseconds, "speedup": ratio}
+
+
+def short(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:300]
+
+
+def main() -> None:
+    parser = study.parser(__doc__)
+    parser.add_argument("part", choices=("same", "again", "compilers"))
+    parser.add_argument("case", choices=CASES)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+        from recorder import Rerun
+
+        replay.record = Rerun()
+    part = {"same": same, "again": again, "compilers": compilers}[args.part]
+    for found in part(args.case, device):
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
