@@ -20,7 +20,7 @@ from fgan.errors import ConfigError
 from fgan.validate import option, shown
 
 DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
-SETS = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
+SETS = names.DATA_SETS
 
 
 class Row(NamedTuple):
@@ -145,7 +145,7 @@ def recipe_option(panel: str) -> Any:
 
 def config_option(panel: str) -> Any:
     """What declares ``--config``."""
-    text = "TOML file of options, which the command line overrides."
+    text = "TOML file of options, which the command line overrides; paths start from its folder."
     return typer.Option(help=text, rich_help_panel=panel, show_default=False)
 
 

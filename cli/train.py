@@ -74,6 +74,8 @@ def train(
     """
     given["data"] = data or None
     _check_sources(data, config, recipe, resume, run_dir)
+    if override and resume is None:
+        raise ConfigError("--override does nothing here: it is for --resume.", "Leave it out.")
     anew = resume in (None, "auto")
     resolved = _resolve(given, config, recipe) if anew else None
 

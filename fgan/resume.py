@@ -22,6 +22,7 @@ from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
 from fgan.data import NAMES
+from fgan.effects import idle
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.members import seeds_text, sweep_text
 from fgan.rundir import RunDir
@@ -116,7 +117,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     changed = [
         name
         for name in configs.NAMES
-        if name not in (*LENGTH, *_FREE) and getattr(config, name) != getattr(point.config, name)
+        if name not in (*LENGTH, *_FREE) and _value(name, config) != _value(name, point.config)
     ]
     moved = _moved(point.config, config)
     changed = [name for name in changed if name not in moved]
@@ -134,11 +135,6 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
             f"The run has its members already: {_shown('seeds', point.config)} for --seeds, "
             f"{_shown('sweep', point.config)} for --sweep.",
             "Begin another run for others.",
-        )
-    if swept := [name for name in changed if name in dict(point.config.sweep)]:
-        raise ConfigError(
-            f"{option(swept[0])} is swept in this run: each member has its own.",
-            "Leave it out, or begin another run.",
         )
     _check_place(point, config)
     notes = point.notes
@@ -188,7 +184,7 @@ def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
     """The options of a configuration that a run has otherwise, but for what may always change."""
     values = configs.as_dict(config)
     names = _other_than(point.config, config)
-    return {name: values.get(name, getattr(config, name)) for name in names}
+    return {name: values.get(name, _value(name, config)) for name in names}
 
 
 def check_data(point: Point, now: Mapping[str, Any]) -> None:
@@ -253,12 +249,18 @@ def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
     open_options = {*LENGTH, *_FREE, *_ROUNDING}  # "auto" in one is resolved in the other
     if not b.lr_length:  # likewise
         open_options.add("lr_length")
+    open_options.update(idle(configs.NAMES, vars(b)))
     names = [name for name in configs.NAMES if name not in open_options]
-    return [name for name in names if getattr(a, name) != getattr(b, name)]
+    return [name for name in names if _value(name, a) != _value(name, b)]
+
+
+def _value(name: str, config: TrainConfig) -> Any:
+    """What an option comes to."""
+    return config.rate_of_disc if name == "disc_lr" else getattr(config, name)
 
 
 def _shown(name: str, config: TrainConfig) -> str:
-    value = getattr(config, name)
+    value = _value(name, config)
     if name in _MEMBERS:
         text = seeds_text(value) if name == "seeds" else sweep_text(value)
         return text or "none"

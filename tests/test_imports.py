@@ -28,8 +28,8 @@ ROOMS = {
     ),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
-        "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
-        "summary", "train", "sample", "inspect", "doctor", "bench",
+        "effects", "validate", "config", "recipes", "assemble", "stepping", "planning", "record",
+        "resume", "summary", "train", "sample", "inspect", "doctor", "bench",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}
