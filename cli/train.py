@@ -101,7 +101,7 @@ def train(
             point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
-        plan = training.plan(resolved, report)
+        plan = training.plan(resolved, report, begins=point is None)
         if dry_run:
             if not quiet:
                 header(plan, None)

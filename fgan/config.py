@@ -85,6 +85,8 @@ class TrainConfig:
     ema: float
     epochs: float  # 0 when the length is given in steps
     steps: int  # 0 when the length is given in epochs
+    init_from: str  # a run or a checkpoint whose weights this one begins with; "": none
+    init_member: int  # of it, where that is a population; -1: it is none
     seed: int
     seeds: tuple[int, ...]  # of a population, in place of the seed; (): none
     sweep: Sweep  # hyperparameters of a population and their values
@@ -160,6 +162,7 @@ _COMMON: dict[str, Any] = {
     "disc_batches": "auto",
     "stat_passes": "every",
     "sample_stats": "running",
+    "init_from": "",
     "seed": 0,
     "device": "auto",
     "dtype": "float32",
@@ -249,7 +252,7 @@ def resolve(
     checked = check(_merged(base, from_file, given), set(given), file)
     refuse_idle(idle(given, checked))
     refuse_idle(_idle_in_file(from_file, base, given, checked), file)
-    absent: dict[str, Any] = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0}
+    absent: dict[str, Any] = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0, "init_member": -1}
     absent |= {"seed": checked.get("seeds", (0,))[0], "seeds": (), "sweep": ()}
     return TrainConfig(**{**absent, **checked})
 
@@ -261,6 +264,8 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
         for pair in _ALTERNATIVES:  # a length given anew replaces the old one
             if any(name in layer for name in pair):
                 known = {k: v for k, v in known.items() if k not in pair}
+        if "init_from" in layer:  # another run, whose members are others
+            known.pop("init_member", None)
         known |= layer
     of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
     merged = defaults(*of) | known
@@ -294,7 +299,7 @@ def _idle_in_file(
         return []
 
 
-_PATHS = ("data", "data_root")
+_PATHS = ("data", "data_root", "init_from")
 
 
 def _placed(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -340,6 +345,8 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     values["sweep"] = [f"{name}={','.join(map(repr, numbers))}" for name, numbers in config.sweep]
     if not config.sweep:
         del values["sweep"]
+    if config.init_member < 0:
+        del values["init_member"]
     if not config.disc_lr:
         del values["disc_lr"]
     return values

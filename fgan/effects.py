@@ -118,6 +118,7 @@ EFFECTS: dict[str, Effect] = {
         lambda o: any(o[name] for name in names.PENALTIES),
         "a game with one of " + ", ".join(f"--{n.replace('_', '-')}" for n in names.PENALTIES),
     ),
+    "init_member": Effect(lambda o: bool(o["init_from"]), "--init-from a population"),
     "stat_passes": Effect(
         lambda o: normalises(o) or o["spectral_norm"],
         "networks with batch norm or --spectral-norm",

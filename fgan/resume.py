@@ -10,6 +10,7 @@ May import every lower room. Never prints.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ _FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_e
 _ROUNDING = ("device", "threads", "compile")
 _PLACES = ("data", "data_root")  # data may have moved: `check_data` knows them by what they hold
 _MEMBERS = ("seeds", "sweep")  # may never change
+_BEGUN = ("init_from", "init_member")  # nor may these, which are not read again
 # What leaves an option to be found out, as it was when the run began.
 _AS_IT_WAS = (("device", "auto"), ("threads", 0), ("lr_length", 0), ("lr_length", "0"))
 
@@ -117,7 +119,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     changed = [
         name
         for name in configs.NAMES
-        if name not in (*LENGTH, *_FREE) and _value(name, config) != _value(name, point.config)
+        if name not in (*LENGTH, *_FREE) and _differs(name, config, point.config)
     ]
     moved = _moved(point.config, config)
     changed = [name for name in changed if name not in moved]
@@ -136,7 +138,14 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
             f"{_shown('sweep', point.config)} for --sweep.",
             "Begin another run for others.",
         )
+    if any(name in _BEGUN for name in changed):
+        raise ConfigError(
+            f"The run has begun with --init-from {_shown('init_from', point.config)}, and its "
+            "weights are in its checkpoints now.",
+            "Leave out --init-from, or begin another run.",
+        )
     _check_place(point, config)
+    config = replace(config, init_from=point.config.init_from)
     notes = point.notes
     for name in moved:
         notes = (*notes, f"{option(name)} is now {_shown(name, config)}.")
@@ -251,7 +260,16 @@ def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
         open_options.add("lr_length")
     open_options.update(idle(configs.NAMES, vars(b)))
     names = [name for name in configs.NAMES if name not in open_options]
-    return [name for name in names if _value(name, a) != _value(name, b)]
+    return [name for name in names if _differs(name, a, b)]
+
+
+def _differs(name: str, a: TrainConfig, b: TrainConfig) -> bool:
+    if name != "init_from":
+        return bool(_value(name, a) != _value(name, b))
+    # A run says which checkpoint of another run it began with.
+    one, other = (Path(os.path.normpath(config.init_from)) for config in (a, b))
+    inside = {(one.parent.parent, one.parent.name), (other.parent.parent, other.parent.name)}
+    return one != other and not inside & {(one, "checkpoints"), (other, "checkpoints")}
 
 
 def _value(name: str, config: TrainConfig) -> Any:
@@ -264,4 +282,4 @@ def _shown(name: str, config: TrainConfig) -> str:
     if name in _MEMBERS:
         text = seeds_text(value) if name == "seeds" else sweep_text(value)
         return text or "none"
-    return shown(value)
+    return "none" if name in _BEGUN and value in ("", -1) else shown(value)

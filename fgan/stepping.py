@@ -40,7 +40,8 @@ _MOST_NUMBERS = 2**28  # random ones that they need, a gigabyte
 # What a step cannot follow from, made equal in its name.
 _NOT_COMPUTED: dict[str, Any] = {
     "data_root": "", "pattern": "", "skip_bad": False, "stream": "", "epochs": 0.0, "steps": 0,
-    "seed": 0, "device": "", "threads": 0, "steps_per_execution": 0, "log_every": 0,
+    "init_from": "", "init_member": -1, "seed": 0, "device": "", "threads": 0,
+    "steps_per_execution": 0, "log_every": 0,
     "sample_every": 0, "save_every": 0, "keep": 0, "on_nonfinite": "", "grid": 0, "lr_length": 0,
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 import fgan
-from fgan import checkpoint, planning, pytree, rng, rundir, summary
+from fgan import checkpoint, inherit, planning, pytree, rng, rundir, summary
 from fgan import config as configs
 from fgan import resume as resuming
 from fgan.checks import every
@@ -88,16 +88,17 @@ class Result:
     last: tuple[dict[str, Any], ...] = ()  # lines of metrics, one for each member
 
 
-def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
+def plan(config: TrainConfig, observer: Observer | None = None, *, begins: bool = True) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
     Args:
         observer: hears of downloads and decoding.
+        begins: whether it is to begin, and not to go on from a checkpoint.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
     hears = observer or Observer()
-    return planning.plan(config, hears.noted, hears.decoding)
+    return planning.plan(config, hears.noted, hears.decoding, begins=begins)
 
 
 def run(
@@ -127,7 +128,7 @@ def resume(path: Path, observer: Observer | None = None, **options: Any) -> Resu
     """
     observer = observer or Observer()
     point = resuming.extend(resuming.find(path), options)
-    return train(plan(point.config, observer), observer, point=point)
+    return train(plan(point.config, observer, begins=False), observer, point=point)
 
 
 def train(
@@ -188,6 +189,8 @@ class _Loop:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config) from error
+        if plan.inherited is not None:
+            self.state = inherit.take(plan.inherited, self.state)
         steps = make_train_steps(plan.game, config)
         self.advance = make_advance(steps, replay=replays(config, plan.device))
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
@@ -203,6 +206,9 @@ class _Loop:
         observer.started(plan, out)
         if point is not None:
             observer.noted(f"Resumed from {point.file}.")
+        elif plan.inherited is not None:
+            for note in plan.inherited.notes:
+                observer.noted(note)
         if flat := planning.flat_from(plan):
             observer.noted(
                 f"From step {flat} on the learning rate is zero (--lr-length, --lr-end)."

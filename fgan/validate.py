@@ -69,6 +69,8 @@ CHECKS: dict[str, checks.Check] = {
     "ema": checks.number(0, below=1),
     "epochs": checks.number(0, above=True),
     "steps": checks.integer(1),
+    "init_from": checks.path,
+    "init_member": checks.integer(0),
     "seed": checks.integer(0, 2**63),
     "seeds": members.check_seeds,
     "sweep": members.check_sweep,

@@ -302,7 +302,8 @@ PLAYED = """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-ac
 SURFACE = {
     "train": PLAYED
     + """--lr-schedule --lr-length --lr-end --lr-warmup --sample-stats
-        --epochs --steps --seeds --sweep --compile --no-compile --steps-per-execution --data-root
+        --init-from --init-member --epochs --steps --seeds --sweep --compile --no-compile
+        --steps-per-execution --data-root
         --pattern --resize --skip-bad --stream --run-dir --log-every --sample-every --save-every
         --keep --grid --on-nonfinite --resume --override --dry-run --quiet --help""",
     "bench": PLAYED + "--compare --repeats --seconds --quick --json --plot --help",

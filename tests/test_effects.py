@@ -48,6 +48,7 @@ ROWS = {
     "lr_length": (10, [{}, {"lr_warmup": 3}], [{"lr_schedule": "cosine"}]),
     "lr_end": (0.5, [{}], [{"lr_schedule": "linear"}]),
     "penalty_every": (2, [PLAIN, {"r1": 0.0, "r2": 0.0}], [{}, PLAIN | {"dragan": 1.0}]),
+    "init_member": (1, [{}, {"init_from": ""}], [{"init_from": "runs/1"}]),
     "stat_passes": (
         "own",
         [{"data": "ring"}, {"batch_norm": "after_first", "gen_hidden": (8,)}],
