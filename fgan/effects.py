@@ -114,6 +114,10 @@ EFFECTS: dict[str, Effect] = {
     ),
     "lr_length": _RATES_END,
     "lr_end": _RATES_END,
+    "on_nonfinite": Effect(
+        lambda o: o["on_nonfinite"] != "rollback" or bool(o["save_every"]),
+        "halt or skip, or rollback to a checkpoint of --save-every",
+    ),
     "penalty_every": Effect(
         lambda o: any(o[name] for name in names.PENALTIES),
         "a game with one of " + ", ".join(f"--{n.replace('_', '-')}" for n in names.PENALTIES),

@@ -1,8 +1,9 @@
 """Beginning a run with the weights of another one, of other data or other options.
 
 Parameters and buffers of both players and the generator's average are taken over, bit for bit.
-The optimizers' states, the count of steps and all random numbers are the new run's own. Of
-a population one member is taken; a population that begins so has that GAN in every member.
+The optimizers' states, the count of steps and all random numbers are the new run's own, so that
+from its first update on the average is of its own weights alone (`fgan.ema.unbiased`). One
+member of a population is taken; a population that begins so has that GAN in every member.
 """
 
 from __future__ import annotations
