@@ -81,18 +81,23 @@ def _rates_end(options: Options) -> bool:
     return bool(options["lr_schedule"] != "constant")
 
 
+def _or_off(name: str, there: Callable[[Options], bool]) -> Callable[[Options], bool]:
+    """Nothing is asked for by a value that leaves an option off."""
+    return lambda options: not options[name] or there(options)
+
+
 _FOLDER = Effect(_folder, "a folder of images")
 _RATES_END = Effect(_rates_end, "--lr-schedule linear or cosine")
 EFFECTS: dict[str, Effect] = {
     "data_root": Effect(
-        lambda o: not o["data_root"] or (o["data"] in names.DATA_SETS and _images(o)),
+        _or_off("data_root", lambda o: o["data"] in names.DATA_SETS and _images(o)),
         "named sets of images",
     ),
     "pattern": _FOLDER,
-    "skip_bad": _FOLDER,
+    "skip_bad": Effect(_or_off("skip_bad", _folder), _FOLDER.words),
     "stream": _FOLDER,
-    "image_size": Effect(_images, "images"),
-    "channels": Effect(_images, "images"),
+    "image_size": Effect(_or_off("image_size", _images), "images"),
+    "channels": Effect(_or_off("channels", _images), "images"),
     "resize": Effect(
         lambda o: _may_be_oblong(o) and bool(o["image_size"]),
         "images that may not be square, with --image-size",

@@ -80,6 +80,11 @@ def test_an_option_without_effect_is_refused(name):
         assert getattr(config.resolve(options, **{name: value}), name) not in ((), "", None)
 
 
+def test_an_option_that_is_left_off_asks_for_nothing():
+    off = {"data_root": "", "image_size": 0, "channels": 0, "skip_bad": False}
+    assert config.resolve(off, data="ring").data == "ring"
+
+
 def test_a_file_of_an_array_is_no_folder(tmp_path):
     np.save(tmp_path / "few.npy", np.zeros((4, 2, 2), dtype=np.uint8))
     with pytest.raises(ConfigError, match="--skip-bad does nothing here: it is for a folder"):
