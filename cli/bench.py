@@ -17,9 +17,15 @@ from fgan.config import TrainConfig
 
 from .options import GAME, NETS, ROWS, SETS, config_option, recipe_option, with_options
 
-SHAPES_HELP = f"Whose shape examples have: {', '.join(SETS)}. Nothing is read."
+SHAPES_HELP = f"Data set whose shape examples have: {', '.join(SETS)}. No data are read."
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
-_FIELDS = [name for name, row in ROWS.items() if row.panel in (NETS, GAME) or name in _OTHERS]
+# What is measured is a step by itself: no rate changes, nothing is sampled.
+_NOT_MEASURED = ("lr_schedule", "lr_length", "lr_end", "lr_warmup", "sample_stats")
+_FIELDS = [
+    name
+    for name, row in ROWS.items()
+    if (row.panel in (NETS, GAME) or name in _OTHERS) and name not in _NOT_MEASURED
+]
 _MEASURE, _OUT = "Measuring", "Output"
 
 

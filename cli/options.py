@@ -20,7 +20,7 @@ from fgan.errors import ConfigError
 from fgan.validate import option, shown
 
 DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
-SETS = ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS)
+SETS = names.DATA_SETS
 
 
 class Row(NamedTuple):
@@ -111,6 +111,13 @@ ROWS: dict[str, Row] = {
     "ema": Row(GAME, "Decay of the generator's moving average; 0: none."),
     "epochs": Row(RUN, "Passes over the data."),
     "steps": Row(RUN, "Generator updates, instead of --epochs.", default="--epochs"),
+    "init_from": Row(
+        RUN,
+        "Run or checkpoint whose weights this run begins with; optimizers and the count of steps "
+        "begin anew. A resumed run does not read it again.",
+        default="none",
+    ),
+    "init_member": Row(RUN, "Which GAN of it to take, where it is a population.", default="none"),
     "seed": Row(RUN, "All randomness follows from it."),
     "seeds": Row(RUN, "Many GANs in one step, one for each: 0-63, or 0,3,5-7.", default="--seed"),
     "sweep": Row(
@@ -145,7 +152,7 @@ def recipe_option(panel: str) -> Any:
 
 def config_option(panel: str) -> Any:
     """What declares ``--config``."""
-    text = "TOML file of options, which the command line overrides."
+    text = "TOML file of options, which the command line overrides; paths start from its folder."
     return typer.Option(help=text, rich_help_panel=panel, show_default=False)
 
 

@@ -82,6 +82,8 @@ def train(
     """
     given["data"] = data or None
     _check_sources(data, config, recipe, resume, run_dir)
+    if override and resume is None:
+        raise ConfigError("--override does nothing here: it is for --resume.", "Leave it out.")
     anew = resume in (None, "auto")
     resolved = _resolve(given, config, recipe) if anew else None
 
@@ -107,7 +109,7 @@ def train(
             point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
-        plan = training.plan(resolved, report)
+        plan = training.plan(resolved, report, begins=point is None)
         if dry_run:
             if not quiet:
                 header(plan, None)

@@ -5,9 +5,12 @@ May import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
+import difflib
 import math
+import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -28,7 +31,7 @@ from fgan import (
 )
 from fgan.config import TrainConfig
 from fgan.data import Source, StreamedSource
-from fgan.errors import ConfigError, DeviceError
+from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import DiscBatches, Game, StatPasses
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last
@@ -67,11 +70,6 @@ def find_device(name: str) -> torch.device:
         raise DeviceError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices.",
             "Use a lower number.",
-        )
-    if device.type == "mps":
-        raise DeviceError(
-            "--device mps: fgan's random numbers need float64, which Apple GPUs do not have.",
-            "Use --device cpu.",
         )
     return device
 
@@ -124,6 +122,8 @@ def load_source(
         DataError: for missing or damaged files, or images of no use together.
         ConfigError: when a batch is larger than the data.
     """
+    if config.data not in names.DATA_SETS and not os.path.exists(config.data):
+        raise _nothing_at(config.data)
     source = data.load(
         config.data,
         root=config.data_root or None,
@@ -145,6 +145,16 @@ def load_source(
     return source
 
 
+def _nothing_at(path: str) -> DataError:
+    near = difflib.get_close_matches(Path(path).name.lower(), names.DATA_SETS, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return DataError(
+        f"There is nothing at {path}, and no data set has that name.",
+        f"{hint}Give the path where the data are now as DATA, which goes before what --config "
+        f"says, or one of {', '.join(names.DATA_SETS)}.",
+    )
+
+
 def state_dtype(config: TrainConfig) -> torch.dtype:
     """Of parameters, optimizer state, latents and losses."""
     return torch.float64 if config.dtype == "float64" else torch.float32
@@ -164,7 +174,7 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
         gen=_in_dtype(gen, config),
         disc=_in_dtype(disc, config),
         gen_opt=_make_optimizer(config, config.lr),
-        disc_opt=_make_optimizer(config, config.disc_lr),
+        disc_opt=_make_optimizer(config, config.rate_of_disc),
         loss=_make_loss(config),
         num_disc_steps=config.disc_steps,
         order=_make_order(config),

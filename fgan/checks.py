@@ -85,6 +85,12 @@ def text(value: Any) -> str:
     return value
 
 
+def path(value: Any) -> str:
+    if "\0" in text(value):
+        raise ValueError("must be a path, and no path has a zero byte")
+    return str(value)
+
+
 def name(value: Any) -> str:
     if not text(value):
         raise ValueError("must not be empty")
@@ -92,8 +98,9 @@ def name(value: Any) -> str:
 
 
 def device(value: Any) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", text(value)):
-        raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text(value)):
+        why = " (random numbers need float64, which Apple GPUs lack)" if value == "mps" else ""
+        raise ValueError(f"must be auto, cpu, cuda or cuda:N{why}")
     return str(value)
 
 

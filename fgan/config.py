@@ -10,6 +10,7 @@ May import the ground.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -19,9 +20,10 @@ from typing import Any
 import tomli_w
 
 from fgan import names
+from fgan.effects import idle
 from fgan.errors import ConfigError, DiskError
 from fgan.members import Member, Sweep, all_members, seeds_text
-from fgan.validate import check, sentence
+from fgan.validate import check, refuse_idle, sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class TrainConfig:
     ``sweep`` a run trains a population, its ``members``.
     """
 
-    data: str  # a name, a folder or a file
+    data: str  # a name, or the whole path of a folder or a file; so is the next
     data_root: str
     pattern: str
     image_size: int  # 0: as the data are
@@ -57,7 +59,7 @@ class TrainConfig:
     disc_loss_scale: float
     optimizer: str
     lr: float
-    disc_lr: float  # 0: each member's own lr, where a sweep sets that
+    disc_lr: float  # 0: lr, also where a sweep sets that
     lr_schedule: str  # of both players' rates, over generator updates
     lr_length: int | str  # of the schedule, steps or "64000images"; 0: the whole run
     lr_end: float  # at its end, as a part of the rate
@@ -83,6 +85,8 @@ class TrainConfig:
     ema: float
     epochs: float  # 0 when the length is given in steps
     steps: int  # 0 when the length is given in epochs
+    init_from: str  # a run or a checkpoint whose weights this one begins with; "": none
+    init_member: int  # of it, where that is a population; -1: it is none
     seed: int
     seeds: tuple[int, ...]  # of a population, in place of the seed; (): none
     sweep: Sweep  # hyperparameters of a population and their values
@@ -97,6 +101,11 @@ class TrainConfig:
     keep: int
     on_nonfinite: str
     grid: int
+
+    @property
+    def rate_of_disc(self) -> float:
+        """The discriminator's learning rate; of a population, before the sweep."""
+        return self.disc_lr or self.lr
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -153,6 +162,7 @@ _COMMON: dict[str, Any] = {
     "disc_batches": "auto",
     "stat_passes": "every",
     "sample_stats": "running",
+    "init_from": "",
     "seed": 0,
     "device": "auto",
     "dtype": "float32",
@@ -223,7 +233,9 @@ def resolve(
 
     Args:
         values, options: what to set, by field name of `TrainConfig`; None counts as not set.
-        file: a TOML file of such names; ``values`` and ``options`` go before it.
+            Paths start from the present folder.
+        file: a TOML file of such names; ``values`` and ``options`` go before it. Paths start
+            from the folder it is in.
         base: a recipe's settings, which go before the defaults only.
     Raises:
         ConfigError: naming everything that is wrong with what was given.
@@ -233,14 +245,27 @@ def resolve(
     256
     """
     given = {**(values or {}), **options}
-    given = {name: value for name, value in given.items() if value is not None}
-    from_file = read_toml(file) if file is not None else {}
+    given = _placed({k: value for k, value in given.items() if value is not None}, Path())
+    from_file = _placed(read_toml(file), Path(file).parent) if file is not None else {}
     _refuse_unknown(given, from_file, file)
+    base = _placed(base or {}, Path())
+    checked = check(_merged(base, from_file, given), set(given), file)
+    refuse_idle(idle(given, checked))
+    refuse_idle(_idle_in_file(from_file, base, given, checked), file)
+    absent: dict[str, Any] = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0, "init_member": -1}
+    absent |= {"seed": checked.get("seeds", (0,))[0], "seeds": (), "sweep": ()}
+    return TrainConfig(**{**absent, **checked})
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, later layers before earlier ones, over the defaults that fit them."""
     known: dict[str, Any] = {}
-    for layer in (base or {}, from_file, given):
+    for layer in layers:
         for pair in _ALTERNATIVES:  # a length given anew replaces the old one
             if any(name in layer for name in pair):
                 known = {k: v for k, v in known.items() if k not in pair}
+        if "init_from" in layer:  # another run, whose members are others
+            known.pop("init_member", None)
         known |= layer
     of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
     merged = defaults(*of) | known
@@ -250,11 +275,44 @@ def resolve(
     for chosen, default in _ALTERNATIVES:
         if chosen in known and default not in known:
             merged.pop(default, None)  # an unknown architecture has no length
-    checked = check(merged, set(given), file)
-    follows = "lr" in dict(checked.get("sweep", ()))
-    absent = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0 if follows else checked["lr"]}
-    absent |= {"seed": checked.get("seeds", (0,))[0], "seeds": (), "sweep": ()}
-    return TrainConfig(**{**absent, **checked})
+    return merged
+
+
+def _idle_in_file(
+    from_file: Mapping[str, Any],
+    base: Mapping[str, Any],
+    given: Mapping[str, Any],
+    checked: Mapping[str, Any],
+) -> list[str]:
+    """What a file says in vain, with what is given besides and also without that.
+
+    A run writes all options into its file, and that file is good for another run.
+    """
+    if {"gen_hidden", "features"} <= from_file.keys():  # nobody uses both at once
+        return []
+    found = idle([name for name in from_file if name not in given], checked)
+    if not (found and given):
+        return found
+    try:
+        return idle(found, check(_merged(base, from_file), set(), None))
+    except ConfigError:  # mended by what is given
+        return []
+
+
+_PATHS = ("data", "data_root", "init_from")
+
+
+def _placed(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options whose paths are whole, so that they mean the same from every folder.
+
+    They are not shortened: where a link leads, ``link/..`` is another folder.
+    """
+    placed = dict(values)
+    for name in _PATHS:
+        path = placed.get(name)
+        if isinstance(path, str) and path and path not in names.DATA_SETS and "\0" not in path:
+            placed[name] = str((folder / os.path.expanduser(path)).absolute())
+    return placed
 
 
 def read_toml(file: str | Path) -> dict[str, Any]:
@@ -277,10 +335,7 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """Names and values, tuples as lists; of alternatives such as steps and epochs the one used.
-
-    Without ``disc_lr`` where that is ``lr``: who changes the one means both.
-    """
+    """Names and values, tuples as lists; of alternatives such as steps and epochs the one used."""
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     del values["epochs" if config.steps else "steps"]
     del values["seed" if config.seeds else "seeds"]
@@ -290,7 +345,9 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     values["sweep"] = [f"{name}={','.join(map(repr, numbers))}" for name, numbers in config.sweep]
     if not config.sweep:
         del values["sweep"]
-    if config.disc_lr == (0 if "lr" in dict(config.sweep) else config.lr):
+    if config.init_member < 0:
+        del values["init_member"]
+    if not config.disc_lr:
         del values["disc_lr"]
     return values
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fgan import assemble, compile, pytree, rng, stepping
+from fgan import assemble, inherit, pytree, rng, stepping
 from fgan.checks import in_steps
+from fgan.compile import prepare
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
 from fgan.errors import DeviceError
 from fgan.game import Game
+from fgan.inherit import Inherited
 from fgan.toolchain import check_compiler
 from fgan.types import Key
 
@@ -32,23 +34,28 @@ class Plan:
     steps: int
     gen_size: int  # parameters, of one member where there are many
     disc_size: int
+    inherited: Inherited | None = None  # weights of another run to begin with
 
 
 def plan(
     config: TrainConfig,
     noted: Callable[[str], None] | None = None,
     decoding: Callable[[int, int], None] | None = None,
+    *,
+    begins: bool = True,
 ) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
     Args:
         noted: hears of downloads; decoding: of (images done, of how many).
+        begins: whether the run has its first step before it: one that goes on has its weights
+            in its checkpoints, and does not look for those it began with.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
     device = assemble.check_device(config)
     assemble.set_up(config, device)
-    head_start = threading.Thread(target=compile.prepare, daemon=True)
+    head_start = threading.Thread(target=prepare, daemon=True)
     if config.compile:
         check_compiler(device.type)
         head_start.start()
@@ -60,9 +67,14 @@ def plan(
     # Resolved, so that a longer run keeps the schedule it was begun with.
     decays = config.lr_schedule != "constant"
     lr_length = config.lr_length or (steps if decays else 0)
-    gen_size, disc_size = (
-        pytree.size(model.init(rng.key(config.seed))[0]) for model in (game.gen, game.disc)
-    )
+    networks = {
+        name: model.init(rng.key(config.seed))
+        for name, model in (("gen", game.gen), ("disc", game.disc))
+    }
+    inherited = None
+    if config.init_from and begins:
+        inherited = inherit.read(config, networks)
+        config = replace(config, init_from=str(inherited.file))
     return Plan(
         config=replace(
             config, device=str(device), threads=torch.get_num_threads(), lr_length=lr_length
@@ -71,8 +83,9 @@ def plan(
         game=game,
         device=device,
         steps=steps,
-        gen_size=gen_size,
-        disc_size=disc_size,
+        gen_size=pytree.size(networks["gen"][0]),
+        disc_size=pytree.size(networks["disc"][0]),
+        inherited=inherited,
     )
 
 

@@ -10,6 +10,7 @@ May import every lower room. Never prints.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
 from fgan.data import NAMES
+from fgan.effects import idle
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.members import seeds_text, sweep_text
 from fgan.rundir import RunDir
@@ -33,6 +35,7 @@ _FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_e
 _ROUNDING = ("device", "threads", "compile")
 _PLACES = ("data", "data_root")  # data may have moved: `check_data` knows them by what they hold
 _MEMBERS = ("seeds", "sweep")  # may never change
+_BEGUN = ("init_from", "init_member")  # nor may these, which are not read again
 # What leaves an option to be found out, as it was when the run began.
 _AS_IT_WAS = (("device", "auto"), ("threads", 0), ("lr_length", 0), ("lr_length", "0"))
 
@@ -116,7 +119,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     changed = [
         name
         for name in configs.NAMES
-        if name not in (*LENGTH, *_FREE) and getattr(config, name) != getattr(point.config, name)
+        if name not in (*LENGTH, *_FREE) and _differs(name, config, point.config)
     ]
     moved = _moved(point.config, config)
     changed = [name for name in changed if name not in moved]
@@ -135,12 +138,14 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
             f"{_shown('sweep', point.config)} for --sweep.",
             "Begin another run for others.",
         )
-    if swept := [name for name in changed if name in dict(point.config.sweep)]:
+    if any(name in _BEGUN for name in changed):
         raise ConfigError(
-            f"{option(swept[0])} is swept in this run: each member has its own.",
-            "Leave it out, or begin another run.",
+            f"The run has begun with --init-from {_shown('init_from', point.config)}, and its "
+            "weights are in its checkpoints now.",
+            "Leave out --init-from, or begin another run.",
         )
     _check_place(point, config)
+    config = replace(config, init_from=point.config.init_from)
     notes = point.notes
     for name in moved:
         notes = (*notes, f"{option(name)} is now {_shown(name, config)}.")
@@ -188,7 +193,7 @@ def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
     """The options of a configuration that a run has otherwise, but for what may always change."""
     values = configs.as_dict(config)
     names = _other_than(point.config, config)
-    return {name: values.get(name, getattr(config, name)) for name in names}
+    return {name: values.get(name, _value(name, config)) for name in names}
 
 
 def check_data(point: Point, now: Mapping[str, Any]) -> None:
@@ -253,13 +258,28 @@ def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
     open_options = {*LENGTH, *_FREE, *_ROUNDING}  # "auto" in one is resolved in the other
     if not b.lr_length:  # likewise
         open_options.add("lr_length")
+    open_options.update(idle(configs.NAMES, vars(b)))
     names = [name for name in configs.NAMES if name not in open_options]
-    return [name for name in names if getattr(a, name) != getattr(b, name)]
+    return [name for name in names if _differs(name, a, b)]
+
+
+def _differs(name: str, a: TrainConfig, b: TrainConfig) -> bool:
+    if name != "init_from":
+        return bool(_value(name, a) != _value(name, b))
+    # A run says which checkpoint of another run it began with.
+    one, other = (Path(os.path.normpath(config.init_from)) for config in (a, b))
+    inside = {(one.parent.parent, one.parent.name), (other.parent.parent, other.parent.name)}
+    return one != other and not inside & {(one, "checkpoints"), (other, "checkpoints")}
+
+
+def _value(name: str, config: TrainConfig) -> Any:
+    """What an option comes to."""
+    return config.rate_of_disc if name == "disc_lr" else getattr(config, name)
 
 
 def _shown(name: str, config: TrainConfig) -> str:
-    value = getattr(config, name)
+    value = _value(name, config)
     if name in _MEMBERS:
         text = seeds_text(value) if name == "seeds" else sweep_text(value)
         return text or "none"
-    return shown(value)
+    return "none" if name in _BEGUN and value in ("", -1) else shown(value)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 import fgan
-from fgan import checkpoint, files, planning, pytree, rng, rundir, summary
+from fgan import checkpoint, files, inherit, planning, pytree, rng, rundir, summary
 from fgan import config as configs
 from fgan import resume as resuming
 from fgan.checks import every
@@ -88,17 +88,18 @@ class Result:
     last: tuple[dict[str, Any], ...] = ()  # lines of metrics, one for each member
 
 
-def plan(config: TrainConfig, observer: Observer | None = None) -> Plan:
+def plan(config: TrainConfig, observer: Observer | None = None, *, begins: bool = True) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
     Args:
         observer: hears of downloads and decoding, and where caches are when not as usual.
+        begins: whether it is to begin, and not to go on from a checkpoint.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
     hears = observer or Observer()
     files.cache_folder(hears.noted)
-    return planning.plan(config, hears.noted, hears.decoding)
+    return planning.plan(config, hears.noted, hears.decoding, begins=begins)
 
 
 def run(
@@ -137,7 +138,8 @@ def resume(
     """
     observer = observer or Observer()
     point = resuming.extend(resuming.find(path), options)
-    return train(plan(point.config, observer), observer, point=point, locked=locked)
+    planned = plan(point.config, observer, begins=False)
+    return train(planned, observer, point=point, locked=locked)
 
 
 def train(
@@ -201,6 +203,8 @@ class _Loop:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config) from error
+        if plan.inherited is not None:
+            self.state = inherit.take(plan.inherited, self.state)
         self.steps = make_train_steps(plan.game, config)
         self.advance = make_advance(self.steps, replay=replays(config, plan.device))
         self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
@@ -216,6 +220,9 @@ class _Loop:
         observer.started(plan, out)
         if point is not None:
             observer.noted(f"Resumed from {point.file}.")
+        elif plan.inherited is not None:
+            for note in plan.inherited.notes:
+                observer.noted(note)
         if flat := planning.flat_from(plan):
             observer.noted(
                 f"From step {flat} on the learning rate is zero (--lr-length, --lr-end)."

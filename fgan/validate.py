@@ -5,9 +5,11 @@ May import the ground. Never imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fgan import checks, members, names
+from fgan.effects import EFFECTS
 from fgan.errors import ConfigError
 
 
@@ -23,7 +25,7 @@ def shown(value: Any) -> str:
 
 CHECKS: dict[str, checks.Check] = {
     "data": checks.name,
-    "data_root": checks.text,
+    "data_root": checks.path,
     "pattern": checks.name,
     "image_size": checks.integer(0, 2**14),
     "channels": checks.one_of_numbers(0, 1, 3),
@@ -67,6 +69,8 @@ CHECKS: dict[str, checks.Check] = {
     "ema": checks.number(0, below=1),
     "epochs": checks.number(0, above=True),
     "steps": checks.integer(1),
+    "init_from": checks.path,
+    "init_member": checks.integer(0),
     "seed": checks.integer(0, 2**63),
     "seeds": members.check_seeds,
     "sweep": members.check_sweep,
@@ -82,12 +86,6 @@ CHECKS: dict[str, checks.Check] = {
     "on_nonfinite": checks.one_of(*names.ON_NONFINITE),
     "grid": checks.integer(1, 4097),
 }
-# Options of one architecture only.
-_ONLY = {
-    "mlp": ("gen_hidden", "disc_hidden", "gen_activation", "disc_activation", "batch_norm",
-            "dropout", "output"),
-    "dcgan": ("features",),
-}  # fmt: skip
 
 
 def check(values: dict[str, Any], given: set[str], file: object) -> dict[str, Any]:
@@ -107,16 +105,29 @@ def check(values: dict[str, Any], given: set[str], file: object) -> dict[str, An
         try:
             checked[name] = of(values[name])
         except ValueError as error:
-            where = option(name) if name in given or file is None else f'"{name}" in {file}'
+            where = _where(name, None if name in given else file)
             problems.append(f"{where} {error}, not {_shown(values[name])}")
     if not problems:
-        problems = _conflicts(checked, given)
+        problems = _conflicts(checked)
     if problems:
         raise ConfigError(sentence(problems), "Correct the value; see `fgan train --help`.")
     return checked
 
 
-def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
+def refuse_idle(given: Iterable[str], file: object = None) -> None:
+    """Refuse options that were asked for, in a file or not, and do nothing.
+
+    Raises:
+        ConfigError: naming each, and what it is for.
+    """
+    problems = [
+        f"{_where(name, file)} does nothing here: it is for {EFFECTS[name].words}" for name in given
+    ]
+    if problems:
+        raise ConfigError(sentence(problems), "Leave it out, or change what it depends on.")
+
+
+def _conflicts(checked: dict[str, Any]) -> list[str]:
     """Options that exclude each other."""
     problems = []
     if "steps" in checked and "epochs" in checked:
@@ -124,12 +135,6 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
     if "seed" in checked and "seeds" in checked:
         problems.append("--seed and --seeds exclude each other")
     problems += _crowd_conflicts(checked)
-    if checked["lr_schedule"] == "constant":
-        problems += [
-            f"{option(name)} is for --lr-schedule linear or cosine"
-            for name in ("lr_length", "lr_end")
-            if name in given
-        ]
     if checked["order"] == "competitive" and (
         checked["lr_schedule"] != "constant" or checked["lr_warmup"]
     ):
@@ -141,19 +146,10 @@ def _conflicts(checked: dict[str, Any], given: set[str]) -> list[str]:
         problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
     if checked["share_fakes"] and checked["same_z"]:
         problems.append("--share-fakes already means the same latents: leave out --same-z")
-    for arch, special in _ONLY.items():
-        if arch != checked["arch"]:
-            problems += [
-                f"{option(name)} is for {arch}, not {checked['arch']}"
-                for name in special
-                if name in given
-            ]
     if checked["arch"] == "mlp" and checked["batch_norm"] != "none" and checked["batch_size"] == 1:
         problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
     if checked["arch"] == "dcgan" and checked["data"] in names.POINT_SETS:
         problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
-    if checked["optimizer"] in names.WITHOUT_BETAS and "betas" in given:
-        problems.append(f"--betas is for the Adam family, not {checked['optimizer']}")
     return problems
 
 
@@ -170,6 +166,10 @@ def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
     if checked["on_nonfinite"] == "rollback":
         problems.append("--on-nonfinite rollback would take every member back: use skip or halt")
     return problems
+
+
+def _where(name: str, file: object) -> str:
+    return option(name) if file is None else f'"{name}" in {file}'
 
 
 def _shown(value: Any) -> str:

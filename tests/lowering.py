@@ -13,7 +13,6 @@ are on CUDA. Normalisation by cuDNN, which a trace on a GPU has, comes to the sa
 from __future__ import annotations
 
 import collections
-import contextlib
 import copy
 import importlib.util
 import itertools
@@ -30,7 +29,6 @@ from pretended_gpu import CUDA, pretended
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
-import fgan.compile
 from fgan import assemble, config, population, recipes, stepping
 from fgan.game import make_draws, penalties_due
 
@@ -82,13 +80,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
 
         return call
 
-    def ahead(graph: GraphModule, values: Any, options: Any, name: str) -> Any:
-        return compile(graph, options=options() | {"combo_kernels": True})(*values)
-
-    with contextlib.ExitStack() as seams:
-        seams.enter_context(mock.patch.object(torch, "compile", compile))
-        if hasattr(fgan.compile, "compile_ahead"):
-            seams.enter_context(mock.patch.object(fgan.compile, "compile_ahead", ahead))
+    with mock.patch.object(torch, "compile", compile):
         try:
             stepping.make_train_steps(game, settings)(number)(state, raw, draws)
         except Exception:

@@ -160,6 +160,12 @@ BAD = {
         train ring --lr-warmup soon : --lr-warmup
         train ring --seeds 5-2 : --seeds
         train ring --seeds 0-3 --seed 1 : --seeds
+        train ring --image-size 32 : --image-size
+        train mnist --pattern * --skip-bad --stream never : --skip-bad
+        train ring --device mps : --device
+        train --resume points --pattern * : --pattern
+        train --resume points --features 8 --override : --features
+        bench mnist --sample-stats batch : --sample-stats
         train ring --sweep nonsense=1 : --sweep
         train ring --sweep lr=fast : --sweep
         train ring --sweep b1=0.5 --optimizer sgd : sgd
@@ -213,7 +219,6 @@ BAD = {
         train flat.npy : flat.npy
         train objects.npy : objects.npy
         train empty.npy : empty.npy
-        train ring --image-size 32 : --image-size
         train mnist --data-root absent : absent
         """,
     ),

@@ -293,15 +293,17 @@ for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"
 
 PLAYED = """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
     --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
-    --lr --disc-lr --lr-schedule --lr-length --lr-end --lr-warmup
+    --lr --disc-lr
     --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
     --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
     --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
-    --stat-passes --sample-stats --ema --seed --device --dtype --threads --image-size
+    --stat-passes --ema --seed --device --dtype --threads --image-size
     --channels --recipe --config """  # networks, game, machine: what is trained and measured
 SURFACE = {
     "train": PLAYED
-    + """--epochs --steps --seeds --sweep --compile --no-compile --steps-per-execution --data-root
+    + """--lr-schedule --lr-length --lr-end --lr-warmup --sample-stats
+        --init-from --init-member --epochs --steps --seeds --sweep --compile --no-compile
+        --steps-per-execution --data-root
         --pattern --resize --skip-bad --stream --run-dir --log-every --sample-every --save-every
         --keep --grid --on-nonfinite --resume --override --lock --no-lock --dry-run --quiet
         --help""",

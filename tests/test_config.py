@@ -27,7 +27,7 @@ CONFIGS = st.fixed_dictionaries(
         "ema": st.floats(0, 0.9999),
         "seed": st.integers(0, 2**63 - 1),
         "compile": st.booleans(),
-        "data_root": st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20),
+        "data_root": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
     },
 )
 LENGTHS = st.one_of(
@@ -39,7 +39,7 @@ LENGTHS = st.one_of(
 
 @given(CONFIGS, LENGTHS)
 def test_config_to_file_to_config(tmp_path_factory, values, length):
-    resolved = config.resolve(values | length)
+    resolved = config.resolve(base=values | length)  # some do nothing beside others
     file = tmp_path_factory.mktemp("config") / "config.toml"
     file.write_text(config.to_toml(resolved), encoding="utf-8")
     assert config.resolve(file=file) == resolved
@@ -48,11 +48,14 @@ def test_config_to_file_to_config(tmp_path_factory, values, length):
 def test_the_discriminators_rate_follows_where_it_is_not_given(tmp_path):
     file = tmp_path / "config.toml"
     file.write_text(config.to_toml(config.resolve(lr=0.5)), encoding="utf-8")
-    assert config.resolve(file=file).disc_lr == 0.5
-    assert config.resolve(file=file, lr=0.25).disc_lr == 0.25
+    assert config.resolve(file=file).rate_of_disc == 0.5
+    assert config.resolve(file=file, lr=0.25).rate_of_disc == 0.25
     assert config.resolve(file=file, sweep=["lr=0.25,0.5"]).disc_lr == 0  # each member's own
     file.write_text(config.to_toml(config.resolve(lr=0.5, disc_lr=0.125)), encoding="utf-8")
     assert config.resolve(file=file, lr=0.25).disc_lr == 0.125
+    # Also where both happen to be equal.
+    file.write_text(config.to_toml(config.resolve(lr=0.5, disc_lr=0.5)), encoding="utf-8")
+    assert config.resolve(file=file, lr=0.25).rate_of_disc == 0.5
 
 
 def test_batch_norm_of_one_example_is_refused():
@@ -97,7 +100,7 @@ def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
     resolved = config.resolve(file=file, batch_size=9, steps=11)
     assert (resolved.lr, resolved.batch_size, resolved.loss) == (0.5, 9, "minimax")
     assert (resolved.steps, resolved.epochs) == (11, 0.0)
-    assert resolved.disc_lr == 0.5
+    assert resolved.rate_of_disc == 0.5
     assert resolved.z_dim == config.defaults()["z_dim"]
 
 
@@ -127,10 +130,11 @@ def test_another_loss_comes_without_the_penalties_of_the_default_one(tmp_path):
         ("dropout", [1.0, -0.1]),
         ("gen_hidden", [(0,), (1.5,), "256"]),
         ("seed", [-1, 2**63]),
-        ("device", ["gpu", "cuda:x"]),
+        ("device", ["gpu", "cuda:x", "mps"]),
         ("dtype", ["float16", 32]),
         ("loss", ["wgan", 1]),
         ("data", ["", 3]),
+        ("data_root", [3, "a\0b"]),
         ("channels", [2, True, "3"]),
         ("batch_norm", [True, "some"]),
         ("image_size", [-1, 2.0]),

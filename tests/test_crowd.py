@@ -194,7 +194,7 @@ def test_an_overridden_learning_rate_counts(go):
 
 def test_a_swept_learning_rate_is_not_overridden(go):
     point = resuming.find(go(seeds="0-1", sweep=["lr=0.1,0.2"]).run.path)
-    with pytest.raises(ConfigError, match="--lr is swept"):
+    with pytest.raises(ConfigError, match="--lr does nothing here"):
         resuming.extend(point, {"lr": 0.5, "steps": 14}, override=True)
 
 

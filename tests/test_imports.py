@@ -28,15 +28,19 @@ ROOMS = {
     ),
     "services": ("compile", "products", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
-        "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
-        "summary", "train", "sample", "inspect", "doctor", "bench",
+        "effects", "validate", "config", "recipes", "assemble", "stepping", "planning", "record",
+        "resume", "inherit", "summary", "train", "sample", "inspect", "doctor", "bench",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}
 PARTS, GAME, SERVICES, PROGRAM = (
     list(ROOMS).index(r) for r in ("parts", "game", "services", "program")
 )
-BESIDE = {("nets", "model"), ("spectral", "model"), ("compile", "products")}  # imports across one room of parts or services
+BESIDE = {
+    ("nets", "model"),
+    ("spectral", "model"),
+    ("compile", "products"),
+}  # imports across one room of parts or services
 OUTSIDE = {"cli", "fgan_cli", "tests", "benchmarks", "typer", "rich"}
 # What a pure room does not import: files, clocks, processes, the terminal, other generators.
 EFFECTS = {

@@ -248,7 +248,11 @@ def test_the_table_is_the_tutorials():
         ("mnist-mlp-dropout", {}, {"epochs": 100.0, "batch_size": 64, "dropout": 0.3}),
         ("mnist-dcgan", {}, {"epochs": 3.0, "seed": 3, "image_size": 64, "log_every": 50}),
         ("faces-mlp", {"data": "x"}, {"pattern": "*seed*", "image_size": 100, "epochs": 20.0}),
-        ("mnist-dcgan", {"steps": 7, "lr": 1e-3}, {"steps": 7, "epochs": 0.0, "disc_lr": 1e-3}),
+        (
+            "mnist-dcgan",
+            {"steps": 7, "lr": 1e-3},
+            {"steps": 7, "epochs": 0.0, "rate_of_disc": 1e-3},
+        ),
     ],
 )
 def test_settings(name, options, expected):

@@ -77,7 +77,7 @@ class Loop:
         betas = self.config.betas
         self.gen_opt = torch.optim.Adam(self.gen.parameters(), lr=self.config.lr, betas=betas)
         self.disc_opt = torch.optim.Adam(
-            self.disc.parameters(), lr=self.config.disc_lr, betas=betas
+            self.disc.parameters(), lr=self.config.rate_of_disc, betas=betas
         )
         self.average = copy.deepcopy(self.gen) if self.config.ema else None
         self.bce = nn.BCEWithLogitsLoss()

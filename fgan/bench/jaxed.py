@@ -163,7 +163,7 @@ def _rules(config: TrainConfig) -> tuple[Any, Any]:
     import optax
 
     b1, b2 = config.betas
-    return optax.adam(config.lr, b1, b2), optax.adam(config.disc_lr, b1, b2)
+    return optax.adam(config.lr, b1, b2), optax.adam(config.rate_of_disc, b1, b2)
 
 
 def _first(problem: Problem) -> dict[str, Any]:
