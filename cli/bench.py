@@ -76,9 +76,9 @@ def bench(
     chosen = programs.parse_names(compare)
     resolved = _resolve({**given, "data": data or None}, config, recipe)
 
-    from .train import quiet_torch
+    from .train import prepare_torch
 
-    quiet_torch()
+    prepare_torch()
     from fgan.bench import plot as plotting
     from fgan.bench.compare import compare as measure
 

@@ -23,8 +23,8 @@ ROOMS = {
         "per_example",
     ),
     "tools": (
-        "files", "lock", "sealed", "cse", "cpp", "biases", "toolchain", "kept", "ahead", "shipping",
-        "replay",
+        "environment", "files", "lock", "sealed", "cse", "cpp", "biases", "toolchain", "kept",
+        "ahead", "shipping", "replay",
     ),
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
