@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 import fgan
-from fgan import checkpoint, planning, pytree, rng, rundir, summary
+from fgan import checkpoint, environment, planning, pytree, rng, rundir, summary
 from fgan import config as configs
 from fgan import resume as resuming
 from fgan.checks import every
@@ -327,6 +327,7 @@ class _Loop:
             "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,
+            "denormals": environment.denormals(),
         }
         path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())

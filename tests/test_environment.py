@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from fgan import environment
+from fgan import config, environment, resume, train
 
 OURS = (environment.SPIN, environment.FLUSH, "OMP_WAIT_POLICY", "GLIBC_TUNABLES")
 OURS += environment._MALLOC
@@ -156,3 +157,17 @@ print([row["set_by"] for row in environment.facts()], environment.denormals())
 """
     malloc = "fgan" if sys.platform == "linux" else "default"
     assert child(code).splitlines()[-1] == f"{['fgan', 'default', malloc, 'fgan']} flushed"
+
+
+def test_a_run_that_goes_on_otherwise_says_so(tmp_path):
+    """Exact resuming needs denormals to be treated as they were; a checkpoint says how."""
+    run = train.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
+    point = resume.find(run.run.path)
+    assert point.saved.about["denormals"] == "kept"
+    assert point.notes == ()
+    torch.set_flush_denormal(True)
+    try:
+        (note,) = resume.find(run.run.path).notes
+    finally:
+        torch.set_flush_denormal(False)
+    assert "denormal numbers kept, resumed with them flushed" in note
