@@ -14,7 +14,7 @@ at the end of every parallel region the others wait for it.
 `--spins` tries other values of GOMP_SPINCOUNT with the compiled step. Run it with nothing else on
 the machine:
 
-    python benchmarks/shared_machine.py --repeats 7 --json
+    python benchmarks/shared_machine.py --json
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from fgan.bench.programs import missing
 
 _LIBGOMPS_OWN = "300000"  # where neither it nor OMP_WAIT_POLICY is set
 _BUSY = "while True: pass"
+_SETTLING_SECONDS = 0.2  # in which the kernel gets to know of the other process
 
 
 class Busy:
@@ -110,25 +111,24 @@ def measure_one(
             process = ProgramProcess(program, own, warm, variables)
             processes[name] = stack.enter_context(contextlib.closing(process))
             process.ready()
-        steps = {}
-        for name, process in processes.items():
-            begun = time.perf_counter()
-            process.run(20)
-            steps[name] = max(1, round(20 * seconds / (time.perf_counter() - begun)))
         for _ in range(repeats):
             for name, process in processes.items():
-                times[name]["alone"].append(_block(process, steps[name]))
+                times[name]["alone"].append(_block(process, seconds))
                 with busy():
-                    # Beside the other a step may take a hundred times as long.
-                    fewer = max(1, steps[name] // 10)
-                    times[name]["beside"].append(_block(process, fewer))
+                    time.sleep(_SETTLING_SECONDS)
+                    times[name]["beside"].append(_block(process, seconds))
     return {name: _summed_up(each) for name, each in times.items()}
 
 
-def _block(process: ProgramProcess, steps: int) -> float:
-    begun = time.perf_counter()
-    process.run(steps)
-    return 1e3 * (time.perf_counter() - begun) / steps
+def _block(process: ProgramProcess, seconds: float) -> float:
+    """Milliseconds of a step, by about so many seconds of them."""
+    steps, once, begun = 0, 1, time.perf_counter()
+    # A hundred times as long as another a step may take, so the number of them is found anew.
+    while (took := time.perf_counter() - begun) < seconds:
+        process.run(once)
+        steps += once
+        once = max(1, round(0.1 * seconds * steps / (time.perf_counter() - begun)))
+    return 1e3 * took / steps
 
 
 def _summed_up(each: Found) -> Found:
@@ -160,8 +160,8 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="programs as named above, with semicolons")
     parser.add_argument("--spins", default="", help="with commas; other values to try")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of each program alone")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
     args: argparse.Namespace = parser.parse_args()
     only = [name.strip() for name in args.only.split(";") if name.strip()]
     if args.tiny:

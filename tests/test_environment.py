@@ -161,6 +161,7 @@ print([row["set_by"] for row in environment.facts()], environment.denormals())
 
 def test_a_run_that_goes_on_otherwise_says_so(tmp_path):
     """Exact resuming needs denormals to be treated as they were; a checkpoint says how."""
+    torch.set_num_threads(1)
     run = train.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
     point = resume.find(run.run.path)
     assert point.saved.about["denormals"] == "kept"

@@ -29,7 +29,7 @@ ROOMS = {
     "services": ("compile", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
         "validate", "config", "recipes", "assemble", "stepping", "planning", "record", "resume",
-        "summary", "train", "sample", "inspect", "doctor", "bench",
+        "summary", "disturbed", "train", "sample", "inspect", "doctor", "bench",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}
