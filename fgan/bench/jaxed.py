@@ -228,9 +228,8 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
                 x, new = batch_norm(layer, x, stats[len(moved)])
                 moved.append(new)
             x = activations[config.gen_activation](x)
-        x = outputs[config.output](linear(layers[-1], x))
-        wider: Any = x.astype(wide)  # type: ignore[no-untyped-call]
-        return wider, moved
+        squash: Any = outputs[config.output]
+        return squash(linear(layers[-1], x)).astype(wide), moved
 
     def judge(layers: list[Any], x: Any, noise: list[Any]) -> Any:
         for i, layer in enumerate(layers[:-1]):
