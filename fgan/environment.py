@@ -18,7 +18,13 @@ from typing import Any, NamedTuple
 
 from fgan.errors import ConfigError
 
-SPIN_COUNT = 5_000
+# libgomp's own is 300,000. On two cores of an AMD EPYC, milliseconds of a compiled step alone and
+# beside one busy process (`benchmarks/shared_machine.py`): mnist-mlp-batchnorm with 1,000 spins
+# 18.7 and 42, 2,000: 17.4 and 51, 3,000: 17.9 and 53, 5,000: 17.1 and 67, 10,000: 22 and 85 where
+# 3,000 took 21, 30,000: 21 and 138, 300,000: 17.0 and 57. On an Intel processor, where a spin takes
+# three times as long, mnist-mlp-small took alone 1.12 with 1,000, 0.93 with 3,000, 0.91 with 5,000
+# and 0.81 with 300,000; with those mnist-mlp-batchnorm took beside the other 108, up to 1,000.
+SPIN_COUNT = 3_000
 SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 FLUSH = "FGAN_FLUSH_DENORMAL"
 _MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
