@@ -24,7 +24,7 @@ from torch import nn
 
 from fgan import assemble, pytree
 from fgan.bench import timing
-from fgan.bench.functional import make_taker
+from fgan.bench.functional import Taker
 from fgan.config import TrainConfig, resolve
 from fgan.data import ring_points
 from fgan.stepping import DrawAhead, init_train_state, make_key, make_train_steps
@@ -49,7 +49,7 @@ def functional(config: TrainConfig, real: torch.Tensor) -> Program:
     steps, draw = make_train_steps(game, config), DrawAhead(game, key, config)
     if config.members:
         real = real.expand(len(config.members), *real.shape).contiguous()
-    take = make_taker(steps, draw, state, real, replay=real.is_cuda)
+    take = Taker(steps, draw, state, real, replay=real.is_cuda)
 
     def run(count: int) -> None:
         take(count)[-1].finite.all().item()

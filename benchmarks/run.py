@@ -28,6 +28,7 @@ import memory
 import population
 import products
 import scaling
+import shared_machine
 import step_time
 import torch
 import trainer_overhead
@@ -53,6 +54,7 @@ STUDIES: dict[str, Study] = {
     "end_to_end": Study(
         "The whole trainer", end_to_end, ["--cases", "tutorial,mnist-mlp-small", "--repeats", "3"]
     ),
+    "shared_machine": Study("Beside another process", shared_machine, ["--repeats", "3"]),
     "compile_time": Study("Until the first step", compile_time, ["--cases", "default"]),
     "trainer_overhead": Study("The trainer beside its step", trainer_overhead, ["--repeats", "3"]),
     "scaling": Study("Growing", scaling, ["--repeats", "3"]),

@@ -10,7 +10,9 @@ of a recipe in turns, each in a process of its own:
     jax                the same in JAX and Optax, where installed (MLPs)
     replayed           compiled-donated, many steps in one CUDA graph (on a GPU)
 
-Every program draws its own noise inside the timed region; the batch of reals is given. The
+Every program draws its own noise inside the timed region; the batch of reals is given. The times
+are of trained states with denormal numbers flushed; a second table has fresh states, and denormals
+kept. The
 losses of all are compared on the same draws first. `fgan bench` is this for one network, with
 compile times and memory. Run it with nothing else on the machine:
 
@@ -24,7 +26,7 @@ import torch
 from study import Found, digits, markdown, ratio_text
 
 from fgan import recipes
-from fgan.bench import parse_names
+from fgan.bench import TRAINED_STEPS, parse_names
 from fgan.bench.compare import compare
 
 PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax"
@@ -32,7 +34,13 @@ ON_A_GPU = "replayed"
 
 
 def measure(
-    cases: list[str], programs: list[str], repeats: int, seconds: float, device: str, threads: int
+    cases: list[str],
+    programs: list[str],
+    repeats: int,
+    seconds: float,
+    trained_steps: int,
+    device: str,
+    threads: int,
 ) -> Found:
     found = {}
     for name in cases:
@@ -40,7 +48,14 @@ def measure(
         settings = {"data": "mnist", "compile": True, "device": device, "threads": threads}
         config = recipes.resolve(name, settings)
         able = [p for p in programs if p != "jax" or config.arch == "mlp"]
-        found[name] = compare(config, able, repeats=repeats, seconds=seconds, quick=True)
+        found[name] = compare(
+            config,
+            able,
+            repeats=repeats,
+            seconds=seconds,
+            trained_steps=trained_steps,
+            quick=True,
+        )
     return {"cases": found}
 
 
@@ -60,7 +75,22 @@ def table(found: Found) -> str:
         rows.append(row)
     notes = [f"{recipe}: {note}" for recipe, case in cases.items() for note in case["notes"]]
     text = "Milliseconds per step, and how many times the baseline's speed (95 %).\n\n"
-    return text + markdown(["recipe", *names], rows) + "".join(f"\n\n{note}" for note in notes)
+    text += markdown(["recipe", *names], rows) + _states(cases)
+    return text + "".join(f"\n\n{note}" for note in notes)
+
+
+def _states(cases: Found) -> str:
+    """Milliseconds on fresh and trained values, denormals flushed and kept, of each program."""
+    rows, columns = [], ("fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept")
+    for recipe, case in cases.items():
+        for name, about in case["programs"].items():
+            if states := about.get("states"):  # results of earlier versions have none
+                ms = [digits(states[column]["milliseconds"]) for column in columns]
+                rows.append([f"`{recipe}` after {case['trained_steps']}, {name}", *ms])
+    if not rows:
+        return ""
+    text = "Milliseconds on fresh and on trained values, denormal numbers flushed and kept.\n\n"
+    return f"\n\n{text}{markdown(['recipe after steps, program', *columns], rows)}"
 
 
 def main() -> None:
@@ -70,13 +100,14 @@ def main() -> None:
     parser.add_argument("--programs", default=usual, help="with commas; first the baseline")
     parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each program and repeat")
+    parser.add_argument("--trained-steps", type=int, default=TRAINED_STEPS)
     args = parser.parse_args()
     if args.tiny:
         args.cases, args.programs, args.repeats = "mnist-mlp-small", "imperative,eager", 3
-        args.seconds = 0.01
+        args.seconds, args.trained_steps = 0.01, 5
     found = measure(
         args.cases.split(","), parse_names(args.programs), args.repeats, args.seconds,
-        args.device, args.threads,
+        args.trained_steps, args.device, args.threads,
     )  # fmt: skip
     study.finish(args, found, table)
 

@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
+from fgan import environment
 
-from fgan.bench.machine import facts
+environment.before_torch()
+
+import torch  # noqa: E402
+
+from fgan.bench.machine import facts  # noqa: E402
 
 Found = dict[str, Any]
 
@@ -22,6 +26,7 @@ def parser(doc: str | None, *, cpu: bool = False) -> argparse.ArgumentParser:
         doc: of the study; its first line is the question.
         cpu: whether that is about the CPU alone.
     """
+    environment.before_threads()
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     if cpu:
         made.set_defaults(device="cpu")

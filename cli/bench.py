@@ -52,6 +52,13 @@ def bench(
     seconds: Annotated[
         float, typer.Option(help="Of each program in a round.", rich_help_panel=_MEASURE)
     ] = 0.3,
+    trained_steps: Annotated[
+        int,
+        typer.Option(
+            help="Steps before a trained state is timed; fewer where they take longer than 5 s.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = programs.TRAINED_STEPS,
     quick: Annotated[
         bool,
         typer.Option(
@@ -74,7 +81,8 @@ def bench(
 ) -> None:
     """Measure one step of the same GAN in several programs, interleaved.
 
-    On random images of the right shape, so nothing is read or downloaded. Prints medians,
+    On random images of the right shape, so nothing is read or downloaded. Each program is timed
+    on fresh and on trained states, with denormal numbers flushed and kept. Prints medians,
     quartiles, ratios with 95 % confidence, and what explains them; leave the machine alone
     while it runs. Without --loss, --recipe or --config the game is the tutorials':
     non-saturating, without penalties.
@@ -82,9 +90,9 @@ def bench(
     chosen = programs.parse_names(compare)
     resolved = _resolve({**given, "data": data or None}, config, recipe)
 
-    from .train import quiet_torch
+    from .train import prepare_torch
 
-    quiet_torch()
+    prepare_torch()
     from fgan.bench import plot as plotting
     from fgan.bench.compare import compare as measure
 
@@ -95,6 +103,7 @@ def bench(
         chosen,
         repeats=repeats,
         seconds=seconds,
+        trained_steps=trained_steps,
         quick=quick,
         notify=lambda text: print(text, file=sys.stderr, flush=True),
     )

@@ -16,9 +16,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     from fgan import doctor as examining
 
     from .inspect import show
-    from .train import quiet_torch
+    from .train import prepare_torch
 
-    quiet_torch()
+    prepare_torch()
     facts = examining.facts()
     if as_json:
         print(json.dumps(facts, indent=2))

@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 
 import fgan
+from fgan import environment
 from fgan.errors import FganError, Interrupted
 
 from .bench import bench
@@ -67,6 +68,7 @@ def main() -> None:
     """Run the command line and end the process."""
     _open_what_is_closed()
     print_every_name()
+    environment.before_torch()
     for number in ending():
         signal.signal(number, _interrupt)
     if os.environ.get("FGAN_DEBUG") == "1":

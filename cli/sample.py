@@ -33,6 +33,9 @@ def sample(
 
     Prints the path of what was written.
     """
+    from .train import prepare_torch
+
+    prepare_torch()
     from fgan import sample as sampling
 
     def say(text: str) -> None:

@@ -25,6 +25,7 @@ def show(found: dict[str, Any]) -> None:
     _line(console, f"{machine['device']}, {machine['threads']} threads{load}, "
                    f"torch {machine['torch']}, {found['repeats']} rounds")  # fmt: skip
     console.print(_times(found))
+    console.print(_states(found))
     if any("alone" in about for about in found["programs"].values()):
         console.print(_work(found))
         console.print(_starts(found))
@@ -45,8 +46,9 @@ def _table(title: str, *columns: str) -> Table:
 
 def _times(found: dict[str, Any]) -> Table:
     table = _table(
-        "One step", "program", "ms", "quartiles", f"× {found['baseline']}", "95 %", "images/s",
-        "CPUs", "same work",
+        "One step, trained, denormals flushed",
+        "program", "ms", "quartiles", f"× {found['baseline']}", "95 %", "images/s", "CPUs",
+        "same work",
     )  # fmt: skip
     for name, about in found["programs"].items():
         ms, ratio = about["milliseconds"], about["speedup"]
@@ -60,6 +62,21 @@ def _times(found: dict[str, Any]) -> Table:
             f"{about['cpus']:.1f}",
             f"{'yes' if about['same_work'] else 'NO'} ({about['difference']:.0e})",
         )
+    return table
+
+
+def _states(found: dict[str, Any]) -> Table:
+    """What training, and flushing denormal numbers, does to a step."""
+    columns = ("fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept")
+    table = _table(
+        f"Its milliseconds on fresh values and after {found['trained_steps']:,} steps, denormals "
+        "flushed or kept",
+        "program", *columns, "flushing gains",
+    )  # fmt: skip
+    for name, about in found["programs"].items():
+        ms = [about["states"][column]["milliseconds"] for column in columns]
+        gain = f"{ms[-1] / ms[-2]:.2f}×"
+        table.add_row(name, *map(_digits, ms), gain)
     return table
 
 

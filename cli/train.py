@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fgan import config as configs
-from fgan import recipes
+from fgan import environment, recipes
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, Interrupted
 
@@ -87,7 +87,7 @@ def train(
     anew = resume in (None, "auto")
     resolved = _resolve(given, config, recipe) if anew else None
 
-    quiet_torch()
+    prepare_torch()
     # Importing and tracing make millions of objects that live for good: looking for garbage
     # among them takes a tenth of the time to the first step.
     gc.disable()
@@ -150,10 +150,12 @@ def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> 
     return configs.resolve(given, config)
 
 
-def quiet_torch() -> None:
-    """Keep a note of torch's about CUDA toolkits without a GPU out of the report."""
+def prepare_torch() -> None:
+    """Settings of the process for commands that compute; call it before torch makes threads."""
     import logging
 
+    environment.before_threads()
+    # A note about CUDA toolkits without a GPU is kept out of the report.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 

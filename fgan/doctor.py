@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fgan
+from fgan import environment
 
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors")
 
@@ -33,6 +34,8 @@ def facts() -> dict[str, Any]:
           (of torch), ``memory_bytes``;
         - ``devices``: a list of ``name`` ("cpu", "cuda:0", "mps"), ``model``,
           ``memory_bytes``;
+        - ``environment``: `fgan.environment.facts`: ``name``, ``value`` and ``set_by`` of each
+          setting of this process;
         - ``compiler``: ``path`` and ``version`` of the C++ compiler, or None;
         - ``caches``: by name, ``path``, ``exists``, ``bytes``, ``writable``;
         - ``extras``: by name, ``installed`` and ``packages`` (versions, None where missing);
@@ -45,6 +48,7 @@ def facts() -> dict[str, Any]:
         "versions": _versions,
         "system": _system,
         "devices": _devices,
+        "environment": environment.facts,
         "compiler": _compiler,
         "caches": _caches,
         "extras": _extras,

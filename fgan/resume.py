@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fgan import checkpoint, rundir
+from fgan import checkpoint, environment, rundir
 from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
@@ -75,6 +75,13 @@ def find(path: Path) -> Point:
         notes.append(
             f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
             "the numbers may differ in their last bits."
+        )
+    # Files that do not say are of versions that left the processor as it was.
+    then, now = about.get("denormals", "kept"), environment.denormals()
+    if then != now:
+        notes.append(
+            f"Saved with denormal numbers {then}, resumed with them {now} "
+            f"({environment.FLUSH}=0 keeps them): the numbers may differ in their last bits."
         )
     return Point(run, file, saved, config, step, rollbacks, tuple(notes))
 

@@ -18,12 +18,23 @@ from typing import Any, Literal
 import torch
 
 import fgan
-from fgan import checkpoint, files, inherit, planning, pytree, rng, rundir, summary
+from fgan import (
+    checkpoint,
+    disturbed,
+    environment,
+    files,
+    inherit,
+    planning,
+    pytree,
+    rng,
+    rundir,
+    summary,
+)
 from fgan import config as configs
 from fgan import resume as resuming
 from fgan.checks import every
 from fgan.config import TrainConfig
-from fgan.data import fingerprint, make_feed
+from fgan.data import Source, fingerprint, make_feed
 from fgan.errors import (
     ConfigError,
     DataError,
@@ -199,6 +210,9 @@ class _Loop:
         self.rollbacks = 0
         self.saved_at = time.monotonic()
         self.save_every = every(config.save_every)
+        # The decoders of a stream are processes of its own, which are to use the same cores.
+        alone = plan.device.type == "cpu" and isinstance(plan.source, Source)
+        self.watch = disturbed.Watch(config.threads if alone else 1)
         try:
             self.state = init_train_state(plan.game, config, self.key)
         except torch.OutOfMemoryError as error:
@@ -277,6 +291,8 @@ class _Loop:
                 self.log.add(history)
                 self.done = numbers.stop
                 self.observer.advanced(self.done)
+                if note := self.watch.look():
+                    self.observer.noted(note)
                 stopped = self.observer.stop_requested()
                 if self._after_steps(stopped):
                     return False
@@ -348,6 +364,7 @@ class _Loop:
             "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,
+            "denormals": environment.denormals(),
         }
         path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())

@@ -70,6 +70,7 @@ def fgan(monkeypatch, capfd, tmp_path):
         return end.value.code, out, err
 
     yield run
+    torch.set_flush_denormal(False)  # which the command has the processor do
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -21,13 +21,13 @@ from support import assert_same
 
 from fgan import bench, pytree, replay, rng, stepping
 from fgan import config as configs
-from fgan.bench import alone, compare, counts, plot, programs, timing
-from fgan.bench.functional import exact_losses, make_functional, make_taker
+from fgan.bench import alone, compare, counts, programs, timing
+from fgan.bench.functional import Taker, exact_losses, make_functional
 from fgan.bench.imperative import Loop
 from fgan.bench.machine import slug
 from fgan.bench.problem import Problem, data_shape, make_problem
 from fgan.compile import compile_step
-from fgan.errors import ConfigError, DeviceError, DiskError, FganError
+from fgan.errors import ConfigError, DeviceError, FganError
 from fgan.step import make_steps
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -130,8 +130,8 @@ def test_other_rounding_is_excused_by_float64(monkeypatch, options, noise, same)
     def make(of):
         made = make_functional(problem(**options, dtype=of.config.dtype), compiled=False)
         error = noise if of.config.dtype == "float32" else 0.0
-        return programs.Program(
-            made.run, lambda draws: [(gen + error, disc) for gen, disc in made.losses(draws)]
+        return made._replace(
+            losses=lambda draws: [(gen + error, disc) for gen, disc in made.losses(draws)]
         )
 
     monkeypatch.setitem(programs.MAKERS, "eager", make)
@@ -420,68 +420,11 @@ def test_steps_that_are_replayed_are_the_same_steps(monkeypatch):
         of = problem(**TINY, steps_per_execution=at_once)
         draw = stepping.DrawAhead(of.game, rng.key(0), of.config)
         steps = make_steps(of.game, lambda step, due: compile_step(step, donate=True))
-        take = make_taker(steps, draw, of.init(), of.real, replay=at_once > 1)
+        take = Taker(steps, draw, of.init(), of.real, replay=at_once > 1)
         return [pytree.map(torch.clone, take(count)[-1]) for count in (4, 4, 9, 1)]
 
     assert_same(metrics(4), metrics(1))
     assert recorded.launches == 3  # the first four are played as they are
-
-
-@pytest.fixture(scope="module")
-def found():
-    config = problem().config
-    said = []
-    answer = compare.compare(
-        config, ["imperative", "eager"], repeats=5, seconds=0.01, notify=said.append
-    )
-    assert any("eager" in text for text in said)
-    return json.loads(json.dumps(answer))
-
-
-def test_the_answer(found):
-    assert found["schema"] == compare.SCHEMA
-    assert found["baseline"] == "imperative"
-    assert found["shape"] == [1, 4, 4]
-    assert found["machine"]["threads"] == torch.get_num_threads()
-    assert list(found["programs"]) == ["imperative", "eager"]
-    base, eager = found["programs"].values()
-    assert base["speedup"] == {"median": 1, "low": 1, "high": 1}
-    assert base["difference"] == 0
-    for about in (base, eager):
-        times = about["milliseconds"]
-        assert len(times["each"]) == 5
-        assert times["least"] <= times["q1"] <= times["median"] <= times["q3"] <= times["most"]
-        assert about["images_per_second"] == pytest.approx(12_000 / times["median"])
-        assert about["same_work"]
-        assert 0 < about["flops_of_ceiling"] < 1
-        assert about["bytes_of_ceiling"] > 0
-        facts = about["alone"]["first"]
-        assert facts["process_seconds"] > facts["first_step_seconds"] > 0
-        assert facts["peak_bytes"] > 50 * MIB
-        assert facts["step_bytes"] > 1000
-        assert facts["kernels"] == facts["operations"] > 100
-        assert (facts["graphs"], facts["recompiled"]) == (None, None)
-    assert base["payback_steps"] == {}
-    assert list(eager["payback_steps"]) == ["first"]
-    assert found["ceilings"]["flops_per_second"] > 1e8
-    assert found["ceilings"]["bytes_per_second"] > 1e7
-
-
-def test_the_table(found, capsys):
-    from fgan_cli.tables import show
-
-    show(found)
-    out = capsys.readouterr().out
-    assert "batch 12" in out
-    for about, name in zip(found["programs"].values(), found["programs"], strict=True):
-        row = next(line for line in out.splitlines() if line.startswith(name))
-        assert f"{about['speedup']['median']:.2f}" in row
-        assert "yes" in row
-    assert "…" not in out
-    found = json.loads(json.dumps(found))
-    found["programs"]["eager"]["same_work"] = False
-    show(found)
-    assert "NO" in capsys.readouterr().out
 
 
 def test_different_work_is_noted():
@@ -502,7 +445,9 @@ def test_without_jax_the_others_are_compared(monkeypatch):
         lambda name, *rest: None if name == "jax" else real(name, *rest),
     )
     config = problem().config
-    found = compare.compare(config, ["jax", "eager"], repeats=3, seconds=0.005, quick=True)
+    found = compare.compare(
+        config, ["jax", "eager"], repeats=3, seconds=0.005, trained_steps=1, quick=True
+    )
     assert list(found["programs"]) == ["eager"]
     assert any("jax is left out" in note for note in found["notes"])
     assert "alone" not in found["programs"]["eager"]
@@ -519,7 +464,9 @@ def test_a_population_is_refused():
         problem(seeds=(1, 2))
 
 
-@pytest.mark.parametrize("options", [{"repeats": 2}, {"seconds": 0.0}, {"seconds": math.nan}])
+@pytest.mark.parametrize(
+    "options", [{"repeats": 2}, {"seconds": 0.0}, {"seconds": math.nan}, {"trained_steps": 0}]
+)
 def test_measurements_without_meaning_are_refused(options):
     with pytest.raises(ConfigError):
         compare.compare(problem().config, ["eager"], quick=True, **options)
@@ -532,26 +479,6 @@ def test_names_of_programs():
     for text, word in (("", "no program"), ("eagr", "eager"), ("jax,jax", "twice")):
         with pytest.raises(ConfigError, match=word):
             bench.parse_names(text)
-
-
-def test_a_plot(found, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    plot.draw(found, tmp_path / "bench.svg")
-    drawn = (tmp_path / "bench.svg").read_text(encoding="utf-8")
-    assert drawn.count("<use") >= 10  # a dot for each round of each program
-
-
-def test_a_plot_that_cannot_be_is_refused_first(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"x\.txt"):
-        plot.check(tmp_path / "x.txt")
-    with pytest.raises(DiskError):
-        plot.check(tmp_path / "absent" / "x.png")
-    (tmp_path / "mine.png").write_text("mine")
-    with pytest.raises(DiskError):
-        plot.check(tmp_path / "mine.png")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match="matplotlib"):
-        plot.check(tmp_path / "x.png")
 
 
 def test_a_name_for_files():

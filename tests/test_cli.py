@@ -152,7 +152,7 @@ def test_doctor_and_recipes(fgan):
 
 
 def test_bench_prints_a_table_or_json(fgan, tmp_path):
-    options = [*SMALL[2:], "--quick", "--repeats", 3, "--seconds", 0.001]
+    options = [*SMALL[2:], "--quick", "--repeats", 3, "--seconds", 0.001, "--trained-steps", 2]
     code, out, err = fgan("bench", "ring", *options, "--compare", "eager,imperative")
     assert code == 0
     assert re.search(r"^eager .* 1\.00 ", out, re.MULTILINE)
@@ -307,7 +307,7 @@ SURFACE = {
         --pattern --resize --skip-bad --stream --run-dir --log-every --sample-every --save-every
         --keep --grid --on-nonfinite --resume --override --lock --no-lock --dry-run --quiet
         --help""",
-    "bench": PLAYED + "--compare --repeats --seconds --quick --json --plot --help",
+    "bench": PLAYED + "--compare --repeats --seconds --trained-steps --quick --json --plot --help",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",

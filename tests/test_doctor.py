@@ -20,7 +20,7 @@ def test_what_is_said_of_this_machine():
     found = doctor.facts()
     assert json.loads(json.dumps(found)) == found
     assert list(found) == [
-        "versions", "system", "devices", "compiler", "caches", "extras", "compile",
+        "versions", "system", "devices", "environment", "compiler", "caches", "extras", "compile",
     ]  # fmt: skip
     assert found["versions"]["fgan"] == fgan.__version__
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))

@@ -24,12 +24,12 @@ ROOMS = {
         "per_example",
     ),
     "tools": (
-        "files", "lock", "sealed", "cse", "toolchain", "replay", "environment",
+        "environment", "files", "lock", "sealed", "cse", "toolchain", "replay",
     ),
     "services": ("compile", "products", "data", "checkpoint", "images", "rundir", "metrics"),
     "program": (
         "effects", "validate", "config", "recipes", "assemble", "stepping", "planning", "record",
-        "resume", "inherit", "summary", "train", "sample", "inspect", "doctor", "bench",
+        "resume", "inherit", "summary", "disturbed", "train", "sample", "inspect", "doctor", "bench",
     ),
 }  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ROOMS.values()) for name in names}

@@ -8,6 +8,7 @@
 - `fgan.bench.timing`: interleaved repeats, medians, ratios with their confidence;
 - `fgan.bench.counts`: operations, kernels, FLOPs, bytes, and the machine's ceilings;
 - `fgan.bench.processes`: a program in a process of its own, to take turns with others;
+- `fgan.bench.states`: fresh and trained values, denormals flushed and kept;
 - `fgan.bench.alone`: what needs a process of its own: starting, compiling, memory;
 - `fgan.bench.compare`: all of it, as one JSON-serialisable answer;
 - `fgan.bench.machine`: what that was measured on; `fgan.bench.plot`: a picture of it.
@@ -21,6 +22,9 @@ from __future__ import annotations
 import difflib
 
 from fgan.errors import ConfigError
+
+TRAINED_STEPS = 1000
+"""Before a state counts as trained, see `fgan.bench.states`."""
 
 REPLAYED_STEPS = 32
 """In one CUDA graph of the program of that name."""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgan import bench
+from fgan import bench, environment
 from fgan import config as configs
 from fgan.config import TrainConfig
 from fgan.errors import FganError
@@ -274,6 +274,8 @@ def held(run: Callable[[], object], device: Any) -> int | None:
 
 def main() -> None:
     """Answer one question from stdin with a line of JSON."""
+    environment.before_torch()
+    environment.before_threads()
     question = json.load(sys.stdin)
     config = configs.resolve(base=question["config"])
     print(json.dumps(facts(question["program"], config, question["begun"])))

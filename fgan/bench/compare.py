@@ -8,26 +8,26 @@ Program: may import every lower room. Must not touch argv or the terminal.
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from fgan import bench, pytree
+from fgan import bench, environment, pytree
 from fgan import config as configs
-from fgan.bench import alone, machine, programs, timing
+from fgan.bench import alone, machine, programs, states, timing
 from fgan.bench.counts import Ceilings, make_ceilings
 from fgan.bench.problem import Problem, Program, make_problem
-from fgan.bench.processes import ProgramProcess, started
+from fgan.bench.processes import started
 from fgan.bench.programs import Agreement
-from fgan.bench.timing import Rounds, Run
+from fgan.bench.timing import Rounds
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError, DeviceError
 
-SCHEMA = 1
+SCHEMA = 2  # 1 knew nothing of trained states and denormals
 AGREEMENT_STEPS = 10
 _RESTLESS = 0.2  # of the median: quartiles farther apart say that something else was running
 
+_T = TypeVar("_T")
 Notify = Callable[[str], None]
 
 
@@ -37,6 +37,7 @@ def compare(
     *,
     repeats: int = 15,
     seconds: float = 0.3,
+    trained_steps: int = bench.TRAINED_STEPS,
     quick: bool = False,
     notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
@@ -47,15 +48,20 @@ def compare(
         names: of programs; the first that can be had is what the others are compared with.
         repeats: rounds, at least 3.
         seconds: of each program's block in a round.
+        trained_steps: before a state counts as trained (`fgan.bench.states`), at least 1.
         quick: leave out what needs processes of their own: starting, compiling, memory,
             counts.
         notify: is told what is going on.
     Returns:
         - ``schema``, ``machine`` (`fgan.bench.machine.facts`), ``config``, ``shape`` of an
-          example, ``parameters`` of both networks, ``repeats``, ``baseline`` (a name);
+          example, ``parameters`` of both networks, ``repeats``, ``baseline`` (a name),
+          ``trained_steps`` (before a state counts as trained), ``environment`` of the processes
+          in which denormals are "flushed" and "kept" (`fgan.environment.facts`);
         - ``notes``: sentences about what was left out or should be doubted;
-        - ``programs``: by name, ``milliseconds`` of a step (`fgan.bench.timing.Spread`, and
-          ``each`` round), ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
+        - ``programs``: by name, ``milliseconds`` of a step on a trained state, with denormals
+          flushed (`fgan.bench.timing.Spread`, and ``each`` round), ``states`` (the same and
+          "fresh, flushed", "fresh, kept" and "trained, kept": `fgan.bench.states`),
+          ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
           ``cpus`` (CPU seconds per second), ``difference`` (largest relative one of a loss
           from the baseline's, over ten steps on the same draws) and ``same_work``
           (`programs.agreement`);
@@ -64,13 +70,15 @@ def compare(
           "cached": the step from which the time for compiling is regained, None for never);
         - ``ceilings``: ``flops_per_second`` and ``bytes_per_second`` (medians).
     Raises:
-        ConfigError: for options a program does not know, or less than 3 repeats.
+        ConfigError: for options a program does not know, or too few repeats or steps.
         DeviceError: for a device, a compiler or a package that this machine does not have.
     """
     if repeats < 3:
         raise ConfigError(f"--repeats {repeats} gives no spread.", "Use at least 3.")
     if not 0 < seconds < math.inf:
         raise ConfigError(f"--seconds {seconds:g} is no length of time.", "Use 0.3.")
+    if trained_steps < 1:
+        raise ConfigError(f"--trained-steps {trained_steps} trains nothing.", "Use at least 1.")
     problem = make_problem(config)
     notes = [text for name in names if (text := programs.missing(name, problem))]
     made: dict[str, Program] = {}
@@ -90,20 +98,26 @@ def compare(
             notify(f"{name}: starting{' and compiling' if name in bench.COMPILED else ''} ...")
             apart[name] = alone.measure(name, config)
     able, state = list(made), problem.init()
-    notify(f"Starting {len(able)} programs, each in a process of its own ...")
+    notify(f"Starting {len(able)} programs, each in two processes of its own ...")
     warm = config.penalty_every + 2  # compiles every kind of step
     if "replayed" in able:  # the second execution records
         warm += 2 * bench.REPLAYED_STEPS
-    with started(able, config, warm) as processes:
+    keep = {environment.FLUSH: "0"}
+    with started(able, config, warm) as flushed, started(able, config, warm, keep) as kept:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
         agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
         made.clear()
         notify(f"Timing {len(able)} programs in {repeats} rounds ...")
         ceilings = make_ceilings(problem.device, config.dtype)
-        rounds = _time(processes, ceilings, repeats, seconds)
-    baseline = able[0]
+        processes = {"flushed": flushed, "kept": kept}
+        timed = states.measure(
+            processes, ceilings, repeats=repeats, seconds=seconds, trained_steps=trained_steps
+        )
+        settings = {kind: next(iter(p.values())).environment() for kind, p in processes.items()}
+    baseline, rounds = able[0], _headline(timed)
     found = {
         name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)
+        | {"states": timed.about(name, baseline)}
         for name in able
     }
     notes += _doubts(found, rounds)
@@ -115,6 +129,8 @@ def compare(
         "parameters": [pytree.size(state.gen.params), pytree.size(state.disc.params)],
         "repeats": repeats,
         "baseline": baseline,
+        "trained_steps": timed.trained_steps,
+        "environment": settings,
         "programs": found,
         "ceilings": {
             "flops_per_second": ceilings.product_flops / _median(rounds, "product"),
@@ -124,16 +140,15 @@ def compare(
     }
 
 
-def _time(
-    processes: Mapping[str, ProgramProcess], ceilings: Ceilings, repeats: int, seconds: float
-) -> Rounds:
-    """All programs, each warm in its process, and both ceilings, in rounds."""
-    runs: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
-    for run in runs.values():
-        run(3)
-    runs |= {name: process.run for name, process in processes.items()}
-    gc.collect()
-    return timing.interleave(runs, repeats=repeats, seconds=seconds)
+def _headline(timed: states.States) -> Rounds:
+    """Trained values with denormals flushed: what a run of the command spends its time on."""
+
+    def mine(of: dict[str, _T]) -> dict[str, _T]:
+        wanted = {name: value for name, value in of.items() if not name.endswith(", kept")}
+        return {name.removesuffix(", flushed"): value for name, value in wanted.items()}
+
+    whole = timed.trained
+    return Rounds(mine(whole.seconds), mine(whole.cpus), mine(whole.steps))
 
 
 def _median(rounds: Rounds, name: str) -> float:

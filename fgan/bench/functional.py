@@ -56,12 +56,15 @@ def make_functional(
     draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
 
     @functools.cache
-    def taker() -> Callable[[int], object]:
-        return make_taker(steps, draw, problem.init(), problem.real, replay=at_once > 1)
+    def taker() -> Taker:
+        return Taker(steps, draw, problem.init(), problem.real, replay=at_once > 1)
 
     def run(count: int) -> None:
         taker()(count)
         problem.wait()
+
+    def reset() -> None:
+        taker().state = problem.init()
 
     def losses(draws: Sequence[Draws]) -> list[Losses]:
         fresh, found = problem.init(), []
@@ -70,34 +73,43 @@ def make_functional(
             found.append((metrics.gen_loss.item(), metrics.disc_loss.item()))
         return found
 
-    return Program(run, losses, Pieces(draw, steps))
+    return Program(run, losses, reset, Pieces(draw, steps))
 
 
-def make_taker(
-    steps: Callable[[int], Step], draw: DrawAhead, state: TrainState, real: Tensor, *, replay: bool
-) -> Callable[[int], Sequence[Metrics]]:
-    """What takes that many steps as a run does, always on the same reals.
+class Taker:
+    """Takes steps as a run does, always on the same reals.
 
     Args:
         steps: by their numbers; draw: their draws; state: before the first.
         real: [B, *data], or with what leads it in the steps.
         replay: as of `fgan.stepping.make_advance`.
-    Returns:
-        ``take(count)``, which goes on from the last call; the metrics of its last execution.
+
+    Attributes:
+        state: the present one. Another may be put in its place; the numbers of the steps go on.
     """
-    advance, feed, done = make_advance(steps, replay=replay), _Same(real), 0
 
-    def take(count: int) -> Sequence[Metrics]:
-        nonlocal state, done
+    def __init__(
+        self,
+        steps: Callable[[int], Step],
+        draw: DrawAhead,
+        state: TrainState,
+        real: Tensor,
+        *,
+        replay: bool,
+    ) -> None:
+        self.state = state
+        self._draw, self._feed, self._done = draw, _Same(real), 0
+        self._steps, self._advance = steps, make_advance(steps, replay=replay)
+
+    def __call__(self, count: int) -> Sequence[Metrics]:
+        """Take that many steps; the metrics of the last execution."""
         history: Sequence[Metrics] = ()
-        end = done + count
-        while done < end:
-            numbers = next_steps(steps, done, end, draw.most_steps, draw.period)
-            state, history = advance(state, numbers, feed, draw)
-            done = numbers.stop
+        end, most = self._done + count, self._draw.most_steps
+        while self._done < end:
+            numbers = next_steps(self._steps, self._done, end, most, self._draw.period)
+            self.state, history = self._advance(self.state, numbers, self._feed, self._draw)
+            self._done = numbers.stop
         return history
-
-    return take
 
 
 class _Same(NamedTuple):

@@ -57,7 +57,11 @@ def make_imperative(problem: Problem) -> Program:
         pairs = [fresh.step(each) for each in draws]
         return [(gen.item(), disc.item()) for gen, disc in pairs]
 
-    return Program(run, losses)
+    def reset() -> None:
+        nonlocal loop
+        loop = Loop(problem)
+
+    return Program(run, losses, reset)
 
 
 class Loop:

@@ -41,7 +41,8 @@ def import_jax(device: torch.device) -> Any:
         raise DeviceError(f"jax cannot be imported: {error}.", "pip install jax optax.") from error
     platform = "gpu" if device.type == "cuda" else device.type
     try:
-        jax.config.update("jax_default_device", jax.devices(platform)[device.index or 0])
+        found = jax.devices(platform)[device.index or 0]
+        jax.config.update("jax_default_device", found)  # type: ignore[no-untyped-call]
     except (RuntimeError, IndexError) as error:
         raise DeviceError(
             f"jax is installed without {device}.", "Install jax for it, or leave jax out."
@@ -88,7 +89,11 @@ def make_jax(problem: Problem) -> Program:
             found.append((float(gen), float(disc)))
         return found
 
-    return Program(precise(run), precise(losses))
+    def reset() -> None:
+        nonlocal state
+        state = {"nets": _first(problem), "key": jax.random.key(config.seed)}
+
+    return Program(precise(run), precise(losses), precise(reset))
 
 
 def _array(tensor: torch.Tensor) -> Any:
@@ -223,8 +228,8 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
                 x, new = batch_norm(layer, x, stats[len(moved)])
                 moved.append(new)
             x = activations[config.gen_activation](x)
-        x = outputs[config.output](linear(layers[-1], x))
-        return x.astype(wide), moved
+        squash: Any = outputs[config.output]
+        return squash(linear(layers[-1], x)).astype(wide), moved
 
     def judge(layers: list[Any], x: Any, noise: list[Any]) -> Any:
         for i, layer in enumerate(layers[:-1]):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import fgan
+from fgan import environment
 from fgan.doctor import cpu_model
 
 _OTHERS = ("jax", "optax", "numpy")
@@ -26,6 +27,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         - ``fgan``, ``torch``, ``python`` and, where installed, ``jax``, ``optax``, ``numpy``:
           versions;
         - ``os``, ``device`` (its name), ``cores`` this process may use, ``threads`` of torch;
+        - ``spin_count``: of libgomp's threads (``GOMP_SPINCOUNT``), None where it is not set;
         - ``load``: processes that wanted to run in the last minute, ours included; None
           where the system does not say.
     """
@@ -39,6 +41,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "cores": _cores(),
         "threads": torch.get_num_threads(),
+        "spin_count": os.environ.get(environment.SPIN),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 

@@ -46,11 +46,13 @@ class Program(NamedTuple):
             when the device has done them. Goes on from the last call.
         losses: the losses of steps on given draws, from the first state; touches nothing
             that ``run`` goes on from.
+        reset: has ``run`` go on from the first state.
         pieces: what its steps are made of, of the library's own.
     """
 
     run: Callable[[int], None]
     losses: Callable[[Sequence[Draws]], list[Losses]]
+    reset: Callable[[], None]
     pieces: Pieces | None = None
 
 

@@ -15,32 +15,45 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fgan import config as configs
+from fgan import environment
 from fgan.bench import alone
+from fgan.bench.timing import Took, timed
 from fgan.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fgan.bench.problem import Program
+
+
+FRESH_STEPS = 50  # after some hundred, gradients and their averages may be denormal
 
 
 @contextlib.contextmanager
 def started(
-    names: Sequence[str], config: TrainConfig, warm: int = 3
+    names: Sequence[str],
+    config: TrainConfig,
+    warm: int = 3,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, ProgramProcess]]:
     """The processes of programs, which start and compile beside each other.
 
+    Args:
+        warm, variables: as of `ProgramProcess`.
     Raises:
         FganError: when one fails.
     """
     with contextlib.ExitStack() as stack:
-        processes = {
-            name: stack.enter_context(contextlib.closing(ProgramProcess(name, config, warm)))
-            for name in names
-        }
+        processes = {}
+        for name in names:
+            process = ProgramProcess(name, config, warm, variables)
+            processes[name] = stack.enter_context(contextlib.closing(process))
         for process in processes.values():
             process.ready()
         yield processes
@@ -51,11 +64,19 @@ class ProgramProcess:
 
     Args:
         warm: steps that it takes first, which compile; the maker does not wait for them.
+        variables: of its environment, beside those of this process; what they leave open is
+            set as the command does (`fgan.environment`).
     Raises:
         FganError: from every method, when the process fails.
     """
 
-    def __init__(self, program: str, config: TrainConfig, warm: int = 3) -> None:
+    def __init__(
+        self,
+        program: str,
+        config: TrainConfig,
+        warm: int = 3,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._program = program
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self._process = subprocess.Popen(
@@ -64,6 +85,7 @@ class ProgramProcess:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
+            env={**os.environ, **(variables or {})},
         )
         self._unread = 0
         self._tell({"program": program, "config": configs.as_dict(config)})
@@ -74,15 +96,27 @@ class ProgramProcess:
         while self._unread:
             self._answer()
 
-    def run(self, count: int) -> float:
-        """Take that many steps; the CPU seconds that took."""
-        took: float = self._ask(count)
-        return took
+    def run(self, count: int) -> Took:
+        """Take that many steps."""
+        return Took(*self._ask(count))
+
+    def run_fresh(self, count: int) -> Took:
+        """Take that many steps, none of them far from the first state (`FRESH_STEPS`)."""
+        return Took(*self._ask({"fresh": count}))
+
+    def train(self, count: int) -> None:
+        """Go back to the first state and take that many steps."""
+        self._ask({"train": count})
 
     def held(self) -> int | None:
         """Bytes of tensors that a step holds at its worst moment (`fgan.bench.alone.held`)."""
         held: int | None = self._ask("held")
         return held
+
+    def environment(self) -> list[dict[str, Any]]:
+        """Its settings (`fgan.environment.facts`)."""
+        found: list[dict[str, Any]] = self._ask("environment")
+        return found
 
     def _ask(self, question: Any) -> Any:
         self.ready()
@@ -116,6 +150,8 @@ class ProgramProcess:
 
 def main() -> None:
     """Answer each line of stdin with one."""
+    environment.before_torch()
+    environment.before_threads()
     from fgan.bench import programs
     from fgan.bench.problem import make_problem
 
@@ -133,10 +169,27 @@ def main() -> None:
         question = json.loads(line)
         if question == "held":
             answer = alone.held(lambda: program.run(1), problem.device)
-            continue
-        begun = time.process_time()
-        program.run(question)
-        answer = time.process_time() - begun
+        elif question == "environment":
+            answer = environment.facts()
+        elif isinstance(question, int):
+            answer = timed(program.run, question)
+        elif "fresh" in question:
+            answer = fresh(program, question["fresh"])
+        else:
+            program.reset()
+            program.run(question["train"])
+            answer = True
+
+
+def fresh(program: Program, count: int) -> Took:
+    """Take that many steps, going back to the first state now and then, which is not timed."""
+    seconds = cpu_seconds = 0.0
+    while count > 0:
+        program.reset()
+        took = timed(program.run, min(count, FRESH_STEPS))
+        seconds, cpu_seconds = seconds + took.seconds, cpu_seconds + took.cpu_seconds
+        count -= FRESH_STEPS
+    return Took(seconds, cpu_seconds)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-# That many steps; returns when they are done. Says the CPU seconds they took where that was
-# in another process.
-Run = Callable[[int], float | None]
+
+class Took(NamedTuple):
+    """What steps took, said by the process that took them."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+# That many steps; returns when they are done. Says what they took where the caller cannot know.
+Run = Callable[[int], Took | None]
 
 _RESAMPLES = 4000
 
@@ -68,14 +75,19 @@ def interleave(programs: Mapping[str, Run], *, repeats: int, seconds: float) -> 
     shares: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, run in programs.items():
-            cpu, begun = time.process_time(), time.perf_counter()
-            elsewhere = run(steps[name])
-            took = time.perf_counter() - begun
-            times[name].append(took / steps[name])
-            here = time.process_time() - cpu
-            shares[name].append((here if elsewhere is None else elsewhere) / took)
+            took = timed(run, steps[name])
+            times[name].append(took.seconds / steps[name])
+            shares[name].append(took.cpu_seconds / took.seconds)
     cpus = {name: float(np.median(found)) for name, found in shares.items()}
     return Rounds(times, cpus, steps)
+
+
+def timed(run: Run, count: int) -> Took:
+    """What that many steps take."""
+    cpu, begun = time.process_time(), time.perf_counter()
+    elsewhere = run(count)
+    seconds = time.perf_counter() - begun
+    return elsewhere or Took(seconds, time.process_time() - cpu)
 
 
 def _pace(run: Run, seconds: float) -> int:
