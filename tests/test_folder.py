@@ -528,7 +528,7 @@ DAMAGE = {
     "another shape": lambda c: c.replace(b"[3, 3, 16, 24]", b"[3, 3, 24, 16]"),
     "no format": lambda c: b"\xff" * len(c),
     "of another folder": lambda c: c.replace(b'"manifest": "', b'"manifest": "0')[:-1],
-    "another verdict": lambda c: c.replace(b"[[3, 16, 24], []]", b"[[3, 24, 16], []]"),
+    "another verdict": lambda c: c.replace(b"[[3, 16, 24], []", b"[[3, 24, 16], []"),
     "no verdict": lambda c: c.replace(b'"verdict"', b'"VERDICT"'),
 }
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fgan.files import cache_folder
 
-VERSION = 1  # of what is kept; another one is not read
+VERSION = 2  # of what is kept; another one is not read
 _CHUNK = 2**24
 
 
@@ -36,10 +36,14 @@ class Verdict(NamedTuple):
     Attributes:
         shape: (C, H, W) of the good ones.
         bad: (path below the folder, reason) of the others.
+        num_narrow: of the good ones, how many use little of the range from black to white.
+        narrow: the paths of the first few of them.
     """
 
     shape: tuple[int, int, int]
     bad: tuple[tuple[str, str], ...]
+    num_narrow: int = 0
+    narrow: tuple[str, ...] = ()
 
 
 def cache_file(folder: Path, *options: object) -> Path:
@@ -117,9 +121,10 @@ def _verdict(metadata: dict[str, str] | None, manifest: str) -> Verdict | None:
         return None
     if metadata["seal"] != _seal(manifest, metadata["verdict"]):
         return None
-    shape, bad = json.loads(metadata["verdict"])
+    shape, bad, num_narrow, narrow = json.loads(metadata["verdict"])
     channels, height, width = (int(n) for n in shape)
-    return Verdict((channels, height, width), tuple((str(p), str(why)) for p, why in bad))
+    refused = tuple((str(path), str(why)) for path, why in bad)
+    return Verdict((channels, height, width), refused, int(num_narrow), tuple(map(str, narrow)))
 
 
 def _seal(manifest: str, verdict: str) -> str:

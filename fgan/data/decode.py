@@ -1,8 +1,8 @@
 """One image file as numbers: the same function for memory, for streaming and for checks.
 
 Colours: alpha is laid over white; palettes, even grey ones, CMYK and the like count as RGB;
-16-bit grey becomes 8 bits; of an animation the first frame counts. The orientation of EXIF
-is applied.
+grey of 12 or 16 bits becomes 8 bits; of an animation the first frame counts. The orientation of
+EXIF is applied, a profile of colours is not.
 
 Imports Pillow, so it is itself imported late.
 """
@@ -23,12 +23,17 @@ MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
 UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # what may say how an image is turned
 _ORIENTATION = 0x0112  # of EXIF
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
 Image.init()  # here, because the threads that decode must not do it at the same time
 _FORMATS = tuple(
     str(name) for name in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM") if name in Image.OPEN
 )
+_FIRST_BYTES = {
+    "JPEG": b"\xff\xd8", "PNG": b"\x89PNG", "BMP": b"BM", "GIF": b"GIF8",
+    "TIFF": (b"II*\0", b"MM\0*"), "WEBP": b"RIFF",
+}  # fmt: skip
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -113,21 +118,54 @@ def _open(path: str) -> Iterator[Image.Image]:
     if not os.path.isfile(path):  # a pipe would wait for ever
         raise BadImage("is not a file, or a link to nowhere")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # Given a name, Pillow would map an uncompressed TIFF as if it were upright already.
+        with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"claims {image.width} x {image.height} pixels")
+            _check_numbers(image)
             yield image
     except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"claims more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        empty = os.path.getsize(path) == 0
-        raise BadImage("is empty" if empty else "is not an image") from error
+        raise BadImage(_unidentified(path)) from error
     except Exception as error:  # Pillow's readers raise many kinds
         if isinstance(error, OSError) and error.errno is not None:
             raise BadImage(UNREADABLE + str(error.strerror)) from error
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _unidentified(path: str) -> str:
+    """Why Pillow knows no reader for a file, as far as its first bytes tell."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(12)
+        if not start:
+            return "is empty"
+        if start[4:8] == b"ftyp":
+            return "is HEIF, AVIF or a film by its first bytes, which are not read"
+        for kind, first in _FIRST_BYTES.items():
+            if start.startswith(first):
+                return f"is a damaged {kind}, or a {kind} of a kind that Pillow does not read"
+    return "is not an image"
+
+
+def _check_numbers(image: Any) -> None:
+    """Refuse what Pillow opens without telling which number is white, and which is black.
+
+    Raises:
+        BadImage: naming it.
+    """
+    if image.mode == "F":
+        raise BadImage("holds floating-point numbers; 8, 12 and 16 bits are read")
+    if image.format != "TIFF":
+        return
+    if 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise BadImage("holds signed numbers; unsigned ones of 8, 12 and 16 bits are read")
+    if image.mode == "I":
+        raise BadImage("holds numbers of 32 bits; 8, 12 and 16 are read")
+    if _PHOTOMETRIC not in image.tag_v2 and image.mode != "1":
+        raise BadImage("is a TIFF that does not say whether 0 is black or white")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -148,15 +186,16 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
     """The image in mode L or RGB."""
     if image.mode.startswith("I;16") or image.mode == "I":
         values: NDArray[Any] = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage("holds numbers of 32 bits; 8 and 16 are read")
-        if isinstance(clear := image.info.get("transparency"), int):
-            values[values == clear] = 65535  # over white
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
-    elif image.mode == "F":
-        raise BadImage("holds floating-point numbers; 8 and 16 bits are read")
+        white, clear = 65535, image.info.get("transparency")
+        if image.format == "TIFF":
+            white = 2 ** image.tag_v2[_BITS][0] - 1
+            if image.tag_v2[_PHOTOMETRIC] == 0:  # Pillow turns the numbers of 8 bits alone
+                values = white - values
+        if isinstance(clear, int):
+            values[values == clear] = white  # what is laid under it
+        image = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))  # rounded
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        over = image.convert("RGBA")
+        over = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode:

@@ -19,20 +19,19 @@ import torch
 
 from fgan.data import cache
 from fgan.data.cache import Verdict
+from fgan.data.contrast import NAMED, is_narrow, some, warning
 from fgan.data.decode import UNREADABLE, BadImage, Header, Spec, decode, inspect, quiet
 from fgan.data.find import Found, find_images, manifest
 from fgan.data.machine import available_bytes, num_cpus
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
 from fgan.errors import DataError
-from fgan.files import on_one_line
 
 Progress = Callable[[int, int], None]
 Notify = Callable[[str], None]
 S = TypeVar("S")
 T = TypeVar("T")
 
-_NAMED = 5  # files that a message names
 _TOGETHER = 32  # files that a thread takes at a time
 
 
@@ -76,6 +75,9 @@ def load_folder(
         verdict, images = read.pixels(verdict, asked, keep=not streamed)
         _keep(kept, version, verdict, images, tell)
     _refuse_bad(folder, verdict.bad, len(files), asked.skip_bad)
+    if verdict.num_narrow:
+        total = len(files) - len(verdict.bad)
+        tell(warning(folder, total, verdict.num_narrow, verdict.narrow))
     name = name or folder.resolve().name
     if images is not None:
         return Source(name, images, verdict.bad)
@@ -114,7 +116,7 @@ class _Reader:
             out = torch.empty((len(good) if keep else 0, *verdict.shape), dtype=torch.uint8)
         except RuntimeError as error:
             raise _too_large(self._folder) from error
-        rows = out.numpy()
+        rows, narrow = out.numpy(), [False] * len(good)
 
         def one(place: int) -> str:
             try:
@@ -123,6 +125,7 @@ class _Reader:
                 return str(error)
             if image.shape != verdict.shape:
                 return f"decodes to {image.shape[2]} x {image.shape[1]} pixels"
+            narrow[place] = is_narrow(image)
             if keep:
                 rows[place] = image
             return ""
@@ -139,7 +142,8 @@ class _Reader:
                 if row != place:
                     rows[row] = rows[place]
             out = out[: len(places)]
-        return Verdict(verdict.shape, bad), out if keep else None
+        names = [self._files[i].path for i, flat in zip(good, narrow, strict=True) if flat]
+        return Verdict(verdict.shape, bad, len(names), tuple(names[:NAMED])), out if keep else None
 
 
 def _header(path: str) -> Header | str:
@@ -205,7 +209,7 @@ def _refuse_bad(
     fix = "Mend or remove them, or leave them out with --skip-bad."
     raise DataError(
         f"{len(bad)} of the {num_files} images in {folder} cannot be used: "
-        f"{_some([f'{on_one_line(path)} {reason}' for path, reason in bad], '; ')}.",
+        f"{some([f'{path} {reason}' for path, reason in bad], between='; ')}.",
         fix if len(bad) < num_files else "None is left: give another folder or --pattern.",
     )
 
@@ -214,8 +218,8 @@ def _one_channels(folder: Path, good: Sequence[tuple[str, Header]]) -> int:
     grey, colour = ([p for p, h in good if h.channels == n] for n in (1, 3))
     if grey and colour:
         raise DataError(
-            f"{folder} mixes {len(grey)} grey images ({_some(grey)}) with "
-            f"{len(colour)} in colour ({_some(colour)}).",
+            f"{folder} mixes {len(grey)} grey images ({some(grey)}) with "
+            f"{len(colour)} in colour ({some(colour)}).",
             "Choose --channels 1 or --channels 3 for all of them.",
         )
     return 1 if grey else 3
@@ -230,15 +234,10 @@ def _one_size(folder: Path, good: Sequence[tuple[str, Header]]) -> tuple[int, in
         ]
         raise DataError(
             f"The images in {folder} are of {len(sizes)} sizes: {count} are "
-            f"{usual[1]} x {usual[0]}, {len(others)} are not ({_some(others)}).",
+            f"{usual[1]} x {usual[0]}, {len(others)} are not ({some(others)}).",
             "Give one size for all with --image-size, such as --image-size 64.",
         )
     return usual
-
-
-def _some(texts: Sequence[str], between: str = ", ") -> str:
-    more = len(texts) - _NAMED
-    return between.join(texts[:_NAMED]) + (f"{between}and {more} more" if more > 0 else "")
 
 
 def _too_large(folder: Path) -> DataError:
