@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fgan.data.contrast import NAMED, narrow_rows, warning
+from fgan.data.contrast import narrow_rows, warning
+from fgan.data.find import NAMED
 from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fgan.files import on_one_line
+from fgan.data.find import some
 
-NAMED = 5  # files that a message names
 _LEAST = 25.5  # a tenth of 255
 
 
@@ -37,10 +36,3 @@ def warning(where: object, total: int, count: int, names: Sequence[str]) -> str:
         f"to white ({some(names, count)}). If they should not look flat, scale their numbers to "
         "the full range of their type (10 or 12 bits to all 16) when writing them."
     )
-
-
-def some(names: Sequence[str], count: int = 0, between: str = ", ") -> str:
-    """The first five of ``count`` names, and how many there are besides."""
-    more = (count or len(names)) - NAMED
-    shown = between.join(on_one_line(name) for name in names[:NAMED])
-    return shown + (f"{between}and {more} more" if more > 0 else "")

@@ -27,7 +27,7 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
 Image.init()  # here, because the threads that decode must not do it at the same time
-_FORMATS = tuple(
+FORMATS = tuple(
     str(name) for name in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM") if name in Image.OPEN
 )
 _FIRST_BYTES = {
@@ -119,7 +119,7 @@ def _open(path: str) -> Iterator[Image.Image]:
         raise BadImage("is not a file, or a link to nowhere")
     try:
         # Given a name, Pillow would map an uncompressed TIFF as if it were upright already.
-        with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"claims {image.width} x {image.height} pixels")
             _check_numbers(image)

@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgan.errors import DataError
+from fgan.files import on_one_line
 
 SUFFIXES = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+NAMED = 5  # files that a message names
+# What systems and network disks keep for themselves beside a user's files, in lower case.
+_BOOKKEEPING = {
+    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle",
+    "@tmp", "__macosx", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "icon\r",
+    "lost+found", "system volume information", "thumbs.db", "zbthumbnail.info",
+}  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -25,28 +34,41 @@ class Found(NamedTuple):
     mtime_ns: int
 
 
-def find_images(folder: Path, pattern: str = "*") -> list[Found]:
+class Listing(NamedTuple):
+    """What is in a folder and below it."""
+
+    images: list[Found]
+    others: list[str]  # paths of files that are no images by their names
+
+
+def find_images(folder: Path, pattern: str = "*") -> Listing:
     """The image files below a folder, by suffix, sorted by path.
 
     Links are followed; each real file counts once, under the first of its paths, and folders
-    before links to them. Names that begin with a dot are passed over: they are the bookkeeping
-    of systems and editors.
+    before links to them. Names that begin with a dot, and those of a few others, do not count at
+    all: they are the bookkeeping of systems and editors, thumbnails among them.
 
     Args:
         pattern: as of a shell, for the names of files; one with a "/" for their paths.
     Raises:
         DataError: when there is none, or a folder cannot be listed.
     """
-    files = sorted((path, info) for path, info in _walk(folder) if path.lower().endswith(SUFFIXES))
+    files, others = [], []
+    for path, info in sorted(_walk(folder)):
+        if path.lower().endswith(SUFFIXES):
+            files.append((path, info))
+        elif _matches(path, pattern):
+            others.append(path)
     if not files:
+        besides = f", but other files ({len(others)}): {some(others)}" if others else ""
         raise DataError(
-            f"There are no images in {folder}.",
+            f"There are no images in {folder}{besides}.",
             f"Give a folder with files of {' '.join(SUFFIXES)}, in it or below it; a .npy, .npz or "
             "IDX file is given by its own name.",
         )
     found, seen = [], set()
     for path, info in files:
-        if not fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern):
+        if not _matches(path, pattern):
             continue
         if info is None or not stat.S_ISREG(info.st_mode):
             found.append(Found(path, -1, -1))
@@ -54,12 +76,30 @@ def find_images(folder: Path, pattern: str = "*") -> list[Found]:
             seen.add((info.st_dev, info.st_ino))
             found.append(Found(path, info.st_size, info.st_mtime_ns))
     if not found:
-        names = ", ".join(path for path, _ in files[:3])
         raise DataError(
             f"None of the {len(files)} images in {folder} matches --pattern '{pattern}'.",
-            f"They have names such as {names}.",
+            f"Give a pattern of their names: {some([path for path, _ in files])}.",
         )
-    return found
+    return Listing(found, others)
+
+
+def passed_over(folder: Path, others: Sequence[str]) -> str:
+    """One line about the files that are not read."""
+    return (
+        f"Passed over {len(others)} file{'s' * (len(others) > 1)} in {folder}: {some(others)}. "
+        f"Only names that end in {' '.join(SUFFIXES)} are read."
+    )
+
+
+def some(names: Sequence[str], count: int = 0, between: str = ", ") -> str:
+    """The first five of ``count`` names, and how many there are besides."""
+    more = (count or len(names)) - NAMED
+    shown = between.join(on_one_line(name) for name in names[:NAMED])
+    return shown + (f"{between}and {more} more" if more > 0 else "")
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
 
 
 def manifest(files: Sequence[Found]) -> str:
@@ -68,6 +108,10 @@ def manifest(files: Sequence[Found]) -> str:
     for path, size, mtime_ns in files:
         digest.update(os.fsencode(path) + b"\0%d %d\0" % (size, mtime_ns))
     return digest.hexdigest()
+
+
+def _is_bookkeeping(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _BOOKKEEPING
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
@@ -82,7 +126,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
                 continue
             entered.add((here.st_dev, here.st_ino))
             with os.scandir(folder / below) as entries:
-                names = sorted(e.name for e in entries if not e.name.startswith("."))
+                names = sorted(e.name for e in entries if not _is_bookkeeping(e.name))
         except OSError as error:
             raise DataError(
                 f"The folder {folder / below} cannot be listed: {error.strerror or error}.",

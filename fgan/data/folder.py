@@ -19,9 +19,9 @@ import torch
 
 from fgan.data import cache
 from fgan.data.cache import Verdict
-from fgan.data.contrast import NAMED, is_narrow, some, warning
+from fgan.data.contrast import is_narrow, warning
 from fgan.data.decode import UNREADABLE, BadImage, Header, Spec, decode, inspect, quiet
-from fgan.data.find import Found, find_images, manifest
+from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
 from fgan.data.machine import available_bytes, num_cpus
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
@@ -57,7 +57,9 @@ def load_folder(
 ) -> Source | StreamedSource:
     """The images of a folder, in memory or to be streamed; see `fgan.data.load`."""
     tell = notify or (lambda text: None)
-    files = find_images(folder, asked.pattern)
+    files, others = find_images(folder, asked.pattern)
+    if others:
+        tell(passed_over(folder, others))
     kept = cache.cache_file(folder, asked.pattern, asked.image_size, asked.channels, asked.resize)
     version = manifest(files)
     read = _Reader(folder, files, progress)
