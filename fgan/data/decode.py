@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
 UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
@@ -150,7 +151,7 @@ def _unidentified(path: str) -> str:
     return "is not an image"
 
 
-def _check_numbers(image: Any) -> None:
+def _check_numbers(image: Image.Image) -> None:
     """Refuse what Pillow opens without telling which number is white, and which is black.
 
     Raises:
@@ -158,7 +159,7 @@ def _check_numbers(image: Any) -> None:
     """
     if image.mode == "F":
         raise BadImage("holds floating-point numbers; 8, 12 and 16 bits are read")
-    if image.format != "TIFF":
+    if not isinstance(image, TiffImageFile):
         return
     if 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
         raise BadImage("holds signed numbers; unsigned ones of 8, 12 and 16 bits are read")
@@ -187,7 +188,7 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         values: NDArray[Any] = np.asarray(image).astype(np.int64)
         white, clear = 65535, image.info.get("transparency")
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             white = 2 ** image.tag_v2[_BITS][0] - 1
             if image.tag_v2[_PHOTOMETRIC] == 0:  # Pillow turns the numbers of 8 bits alone
                 values = white - values

@@ -17,6 +17,7 @@ SUFFIXES = (
     ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png",
     ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+_LISTED = " ".join(SUFFIXES)
 NAMED = 5  # files that a message names
 # What systems and network disks keep for themselves beside a user's files, in lower case.
 _BOOKKEEPING = {
@@ -63,7 +64,7 @@ def find_images(folder: Path, pattern: str = "*") -> Listing:
         besides = f", but other files ({len(others)}): {some(others)}" if others else ""
         raise DataError(
             f"There are no images in {folder}{besides}.",
-            f"Give a folder with files of {' '.join(SUFFIXES)}, in it or below it; a .npy, .npz or "
+            f"Give a folder with files of {_LISTED}, in it or below it; a .npy, .npz or "
             "IDX file is given by its own name.",
         )
     found, seen = [], set()
@@ -85,10 +86,8 @@ def find_images(folder: Path, pattern: str = "*") -> Listing:
 
 def passed_over(folder: Path, others: Sequence[str]) -> str:
     """One line about the files that are not read."""
-    return (
-        f"Passed over {len(others)} file{'s' * (len(others) > 1)} in {folder}: {some(others)}. "
-        f"Only names that end in {' '.join(SUFFIXES)} are read."
-    )
+    files = f"{len(others)} files in {folder} are" if others[1:] else f"1 file in {folder} is"
+    return f"{files} passed over: {some(others)}. Images have names that end in {_LISTED}."
 
 
 def some(names: Sequence[str], count: int = 0, between: str = ", ") -> str:
