@@ -10,15 +10,24 @@ Imports Pillow, so it is itself imported late.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import io
+import logging
 import os
+import stat
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
+
+from fgan.data.bare import without_metadata
+
+T = TypeVar("T")
 
 MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
 UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
@@ -27,13 +36,14 @@ _ORIENTATION = 0x0112  # of EXIF
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
 Image.init()  # here, because the threads that decode must not do it at the same time
 FORMATS = tuple(
     str(name) for name in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM") if name in Image.OPEN
 )
 _FIRST_BYTES = {
-    "JPEG": b"\xff\xd8", "PNG": b"\x89PNG", "BMP": b"BM", "GIF": b"GIF8",
-    "TIFF": (b"II*\0", b"MM\0*"), "WEBP": b"RIFF",
+    b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF",
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WEBP",
 }  # fmt: skip
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -89,42 +99,57 @@ def inspect(path: str) -> Header:
     Raises:
         BadImage: when there is none that can be read, or it claims too much.
     """
-    with _open(path) as image:
-        grey = image.mode in _GREY or image.mode.startswith("I;16")
-        width, height = image.size
-        if _orientation(image) >= 5:
-            width, height = height, width
-        return Header(height, width, 1 if grey else 3)
+    return _read(path, _header)
 
 
 def decode(path: str, spec: Spec) -> NDArray[np.uint8]:
     """The pixels of a file, uint8 [C, H, W].
 
     Raises:
-        BadImage: for a file that is damaged in any way.
+        BadImage: for a file whose pixels are damaged, or are of a kind that is not read.
     """
-    with _open(path) as image:
-        if image.format == "JPEG" and spec.size:
-            # Decoding at half, a quarter or an eighth, never below twice what is wanted.
-            scale = 2 * spec.size / min(image.size)
-            image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
-        turn = _TURNS.get(_orientation(image))
-        image.load()
-        upright = image if turn is None else image.transpose(turn)  # the first turn is 0
-        return _planes(_resized(_flat(upright, spec.channels), spec))
+    return _read(path, functools.partial(_pixels, spec=spec))
 
 
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[Image.Image]:
-    if not os.path.isfile(path):  # a pipe would wait for ever
-        raise BadImage("is not a file, or a link to nowhere")
+def _header(image: Image.Image) -> Header:
+    grey = image.mode in _GREY or image.mode.startswith("I;16")
+    width, height = image.size
+    if _orientation(image) >= 5:
+        width, height = height, width
+    return Header(height, width, 1 if grey else 3)
+
+
+def _pixels(image: Image.Image, spec: Spec) -> NDArray[np.uint8]:
+    if image.format == "JPEG" and spec.size:
+        # Decoding at half, a quarter or an eighth, never below twice what is wanted.
+        scale = 2 * spec.size / min(image.size)
+        image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
+    turn = _TURNS.get(_orientation(image))
+    image.load()
+    upright = image if turn is None else image.transpose(turn)  # the first turn is 0
+    return _planes(_resized(_flat(upright, spec.channels), spec))
+
+
+def _read(path: str, take: Callable[[Image.Image], T]) -> T:
+    """``take`` of the opened image; of the file without its metadata where these are in the way.
+
+    Raises:
+        BadImage: for whatever goes wrong, save a want of memory.
+    """
     try:
-        # Given a name, Pillow would map an uncompressed TIFF as if it were upright already.
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"claims {image.width} x {image.height} pixels")
-            _check_numbers(image)
-            yield image
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            raise BadImage("is not a file")
+        try:
+            # Given a name, Pillow would map an uncompressed TIFF as if it were upright already.
+            with open(path, "rb") as file:
+                return _take(file, take)
+        except MemoryError:
+            raise
+        except Exception:
+            bare = without_metadata(path)
+            if bare is None:
+                raise
+            return _take(io.BytesIO(bare), take)
     except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -132,9 +157,19 @@ def _open(path: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise BadImage(_unidentified(path)) from error
     except Exception as error:  # Pillow's readers raise many kinds
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP):
+            raise BadImage("is a link to nowhere, or is gone") from error
         if isinstance(error, OSError) and error.errno is not None:
             raise BadImage(UNREADABLE + str(error.strerror)) from error
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _take(file: IO[bytes], take: Callable[[Image.Image], T]) -> T:
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"claims {image.width} x {image.height} pixels")
+        _check_numbers(image)
+        return take(image)
 
 
 def _unidentified(path: str) -> str:
@@ -145,7 +180,7 @@ def _unidentified(path: str) -> str:
             return "is empty"
         if start[4:8] == b"ftyp":
             return "is HEIF, AVIF or a film by its first bytes, which are not read"
-        for kind, first in _FIRST_BYTES.items():
+        for first, kind in _FIRST_BYTES.items():
             if start.startswith(first):
                 return f"is a damaged {kind}, or a {kind} of a kind that Pillow does not read"
     return "is not an image"
@@ -178,9 +213,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF" or not _ORIENTED & image.info.keys():
         return 1
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        value = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # EXIF of the wrong form says nothing about the pixels
         return 1
+    return value if value in _TURNS else 1
 
 
 def _flat(image: Image.Image, channels: int) -> Image.Image:

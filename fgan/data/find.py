@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import os
@@ -40,9 +41,10 @@ class Listing(NamedTuple):
 
     images: list[Found]
     others: list[str]  # paths of files that are no images by their names
+    closed: list[tuple[str, str]]  # (path, reason) of folders that cannot be listed
 
 
-def find_images(folder: Path, pattern: str = "*") -> Listing:
+def find_images(folder: Path, pattern: str = "*", skip_closed: bool = False) -> Listing:
     """The image files below a folder, by suffix, sorted by path.
 
     Links are followed; each real file counts once, under the first of its paths, and folders
@@ -51,17 +53,26 @@ def find_images(folder: Path, pattern: str = "*") -> Listing:
 
     Args:
         pattern: as of a shell, for the names of files; one with a "/" for their paths.
+        skip_closed: go on without folders below this one that cannot be listed.
     Raises:
         DataError: when there is none, or a folder cannot be listed.
     """
     files, others = [], []
-    for path, info in sorted(_walk(folder)):
-        if path.lower().endswith(SUFFIXES):
+    closed: list[tuple[str, str]] = []
+    for path, info in sorted(_walk(folder, closed)):
+        if _is_image(path):
             files.append((path, info))
         elif _matches(path, pattern):
             others.append(path)
+    reasons = some([f"{path} {reason}" for path, reason in closed], between="; ")
+    if closed and not skip_closed:
+        raise DataError(
+            f"Not all of {folder} can be searched for images: {reasons}.",
+            "Check the permissions, or leave these out with --skip-bad.",
+        )
     if not files:
         besides = f", but other files ({len(others)}): {some(others)}" if others else ""
+        besides += f"; {reasons}" if closed else ""
         raise DataError(
             f"There are no images in {folder}{besides}.",
             f"Give a folder with files of {_LISTED}, in it or below it; a .npy, .npz or "
@@ -81,7 +92,7 @@ def find_images(folder: Path, pattern: str = "*") -> Listing:
             f"None of the {len(files)} images in {folder} matches --pattern '{pattern}'.",
             f"Give a pattern of their names: {some([path for path, _ in files])}.",
         )
-    return Listing(found, others)
+    return Listing(found, others, closed)
 
 
 def passed_over(folder: Path, others: Sequence[str]) -> str:
@@ -95,6 +106,10 @@ def some(names: Sequence[str], count: int = 0, between: str = ", ") -> str:
     more = (count or len(names)) - NAMED
     shown = between.join(on_one_line(name) for name in names[:NAMED])
     return shown + (f"{between}and {more} more" if more > 0 else "")
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES)
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -113,8 +128,14 @@ def _is_bookkeeping(name: str) -> bool:
     return name.startswith(".") or name.lower() in _BOOKKEEPING
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """(path, status) of all that is not a folder; None for the status of a broken link."""
+def _walk(
+    folder: Path, closed: list[tuple[str, str]]
+) -> Iterator[tuple[str, os.stat_result | None]]:
+    """(path, status) of all that is not a folder; None for the status of a broken link.
+
+    Args:
+        closed: takes (path, reason) of what is below ``folder`` and cannot be looked into.
+    """
     entered: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -127,8 +148,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
             with os.scandir(folder / below) as entries:
                 names = sorted(e.name for e in entries if not _is_bookkeeping(e.name))
         except OSError as error:
+            if below:
+                closed.append((below, f"cannot be listed: {error.strerror or error}"))
+                continue
             raise DataError(
-                f"The folder {folder / below} cannot be listed: {error.strerror or error}.",
+                f"The folder {folder} cannot be listed: {error.strerror or error}.",
                 "Check its permissions.",
             ) from error
         folders: list[str] = []
@@ -137,8 +161,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
             path = f"{below}/{name}" if below else name
             try:
                 info = os.stat(os.path.join(folder, path))
-            except OSError:  # a link to nowhere, or in a circle
-                yield path, None
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ELOOP) or _is_image(path):
+                    yield path, None  # a link to nowhere, or a file that reading will name
+                else:  # it may be a folder
+                    closed.append((path, f"cannot be looked at: {error.strerror or error}"))
                 continue
             if stat.S_ISDIR(info.st_mode):
                 (linked if os.path.islink(os.path.join(folder, path)) else folders).append(path)

@@ -57,7 +57,7 @@ def load_folder(
 ) -> Source | StreamedSource:
     """The images of a folder, in memory or to be streamed; see `fgan.data.load`."""
     tell = notify or (lambda text: None)
-    files, others = find_images(folder, asked.pattern)
+    files, others, closed = find_images(folder, asked.pattern, skip_closed=asked.skip_bad)
     if others:
         tell(passed_over(folder, others))
     kept = cache.cache_file(folder, asked.pattern, asked.image_size, asked.channels, asked.resize)
@@ -81,11 +81,12 @@ def load_folder(
         total = len(files) - len(verdict.bad)
         tell(warning(folder, total, verdict.num_narrow, verdict.narrow))
     name = name or folder.resolve().name
+    skipped = (*closed, *verdict.bad)
     if images is not None:
-        return Source(name, images, verdict.bad)
+        return Source(name, images, skipped)
     bad = {path for path, _ in verdict.bad}
     good = tuple(file.path for file in files if file.path not in bad)
-    return StreamedSource(name, folder, good, _spec(verdict, asked), verdict.shape, verdict.bad)
+    return StreamedSource(name, folder, good, _spec(verdict, asked), verdict.shape, skipped)
 
 
 class _Reader:

@@ -52,7 +52,8 @@ def load(
         channels: 1 (grey) or 3 (colour); 0 as they are.
         resize: "crop" scales the centre square, "stretch" the whole image. Bilinear, with
             antialias.
-        skip_bad: go on without the files that cannot be used; they are ``skipped`` in the result.
+        skip_bad: go on without the files that cannot be used and the folders that cannot be
+            listed; they are ``skipped`` in the result.
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
             when they would take more than ``memory_bytes``.
         memory_bytes: by default half of the memory that is available.
