@@ -22,15 +22,15 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TiffImageFile
 
+from fgan import __version__
 from fgan.data.bare import without_metadata
 
 T = TypeVar("T")
 
 MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
-UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # what may say how an image is turned
 _ORIENTATION = 0x0112  # of EXIF
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
@@ -45,6 +45,11 @@ _FIRST_BYTES = {
     b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WEBP",
 }  # fmt: skip
+# What makes pixels of a file: where one of these differs, so may the pixels.
+MADE_BY = f"fgan {__version__} " + " ".join(
+    f"{name} {features.version(name)}"
+    for name in ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "littlecms2")
+)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -160,7 +165,7 @@ def _read(path: str, take: Callable[[Image.Image], T]) -> T:
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP):
             raise BadImage("is a link to nowhere, or is gone") from error
         if isinstance(error, OSError) and error.errno is not None:
-            raise BadImage(UNREADABLE + str(error.strerror)) from error
+            raise BadImage(f"cannot be read: {error.strerror}") from error
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
 
 

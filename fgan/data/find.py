@@ -116,9 +116,13 @@ def _matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
 
 
-def manifest(files: Sequence[Found]) -> str:
-    """A digest that changes when a file is added, removed, renamed or written."""
-    digest = hashlib.sha256()
+def manifest(files: Sequence[Found], read_by: str = "") -> str:
+    """A digest that changes when a file is added, removed, renamed or written.
+
+    Args:
+        read_by: the versions of what reads the files.
+    """
+    digest = hashlib.sha256(read_by.encode() + b"\0")
     for path, size, mtime_ns in files:
         digest.update(os.fsencode(path) + b"\0%d %d\0" % (size, mtime_ns))
     return digest.hexdigest()

@@ -20,7 +20,7 @@ import torch
 from fgan.data import cache
 from fgan.data.cache import Verdict
 from fgan.data.contrast import is_narrow, warning
-from fgan.data.decode import UNREADABLE, BadImage, Header, Spec, decode, inspect, quiet
+from fgan.data.decode import MADE_BY, BadImage, Header, Spec, decode, inspect, quiet
 from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
 from fgan.data.machine import available_bytes, num_cpus
 from fgan.data.source import Source
@@ -61,17 +61,20 @@ def load_folder(
     if others:
         tell(passed_over(folder, others))
     kept = cache.cache_file(folder, asked.pattern, asked.image_size, asked.channels, asked.resize)
-    version = manifest(files)
+    version = manifest(files, MADE_BY)
     read = _Reader(folder, files, progress)
     verdict = cache.read_verdict(kept, version)
+    if verdict is not None and not read.stands(verdict, asked):
+        verdict = None
     checked = verdict is not None
     if verdict is None:
         verdict = read.headers(asked)
     streamed = _streams(verdict, len(files), asked)
     images = None
-    if not streamed and checked and (found := cache.read_images(kept, version, len(files))):
-        verdict, images = found
-    elif not (streamed and checked):
+    if checked and not streamed:
+        shape = (len(files) - len(verdict.bad), *verdict.shape)
+        images = cache.read_images(kept, version, shape)
+    if images is None and not (streamed and checked):
         if streamed:
             tell(f"Checking the {len(files)} images in {folder}, once.")
         verdict, images = read.pixels(verdict, asked, keep=not streamed)
@@ -95,6 +98,20 @@ class _Reader:
     def __init__(self, folder: Path, files: Sequence[Found], progress: Progress | None) -> None:
         self._folder, self._files, self._progress = folder, files, progress
         self._paths = [os.path.join(folder, file.path) for file in files]
+
+    def stands(self, verdict: Verdict, asked: Asked) -> bool:
+        """Whether the files that were bad are bad still, each for the same reason."""
+        spec = _spec(verdict, asked)
+
+        def one(path: str) -> str:
+            try:
+                return _misfit(decode(os.path.join(self._folder, path), spec).shape, verdict)
+            except BadImage as error:
+                return str(error)
+
+        return _in_threads(one, [path for path, _ in verdict.bad]) == [
+            why for _, why in verdict.bad
+        ]
 
     def headers(self, asked: Asked) -> Verdict:
         """What the headers say: the shape of the images, and which files have none."""
@@ -126,8 +143,8 @@ class _Reader:
                 image = decode(self._paths[good[place]], spec)
             except BadImage as error:
                 return str(error)
-            if image.shape != verdict.shape:
-                return f"decodes to {image.shape[2]} x {image.shape[1]} pixels"
+            if misfit := _misfit(image.shape, verdict):
+                return misfit
             narrow[place] = is_narrow(image)
             if keep:
                 rows[place] = image
@@ -147,6 +164,10 @@ class _Reader:
             out = out[: len(places)]
         names = [self._files[i].path for i, flat in zip(good, narrow, strict=True) if flat]
         return Verdict(verdict.shape, bad, len(names), tuple(names[:NAMED])), out if keep else None
+
+
+def _misfit(shape: tuple[int, ...], verdict: Verdict) -> str:
+    return "" if shape == verdict.shape else f"decodes to {shape[2]} x {shape[1]} pixels"
 
 
 def _header(path: str) -> Header | str:
@@ -192,9 +213,7 @@ def _streams(verdict: Verdict, num_files: int, asked: Asked) -> bool:
 def _keep(
     path: Path, version: str, verdict: Verdict, images: torch.Tensor | None, tell: Notify
 ) -> None:
-    """Write the cache, unless it holds what may change without a trace: a permission, say."""
-    if any(reason.startswith(UNREADABLE) for _, reason in verdict.bad):
-        return
+    """Write the cache, and say where the decoded images are."""
     try:
         cache.write(path, version, verdict, images)
         if images is not None:
