@@ -163,7 +163,7 @@ def _read(path: str, take: Callable[[Image.Image], T]) -> T:
         raise BadImage(_unidentified(path)) from error
     except Exception as error:  # Pillow's readers raise many kinds
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP):
-            raise BadImage("is a link to nowhere, or is gone") from error
+            raise BadImage("is not a file, but a link to nowhere, or gone") from error
         if isinstance(error, OSError) and error.errno is not None:
             raise BadImage(f"cannot be read: {error.strerror}") from error
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
