@@ -68,7 +68,7 @@ def place(tmp_path_factory):
     np.save(place / "whole.npy", np.zeros((20, 4, 4), dtype=np.int64))
     np.save(place / "flat.npy", np.zeros((20, 4), dtype=np.uint8))
     np.save(place / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    np.save(place / "few.npy", np.zeros((20, 4, 4), dtype=np.uint8))
+    np.save(place / "few.npy", np.arange(0, 6400, 20).astype(np.uint8).reshape(20, 4, 4))
     (place / "empty.npy").write_bytes(b"")
     (place / "text.txt").write_text("hello")
     (place / "folder").mkdir()

@@ -9,6 +9,7 @@ import gzip
 import math
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fgan.data.contrast import narrow_rows, warning
+from fgan.data.find import NAMED
 from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError
@@ -33,7 +36,11 @@ def is_array(path: Path) -> bool:
 
 
 def load_array(
-    path: Path, image_size: int = 0, channels: int = 0, resize: str = "crop", name: str = ""
+    path: Path,
+    image_size: int = 0,
+    channels: int = 0,
+    resize: str = "crop",
+    notify: Callable[[str], None] | None = None,
 ) -> Source:
     """The images of a file.
 
@@ -43,11 +50,15 @@ def load_array(
     else up to 1 in [0, 1], else in [0, 255]; 0.1% beyond an end is taken for the end.
     IDX, packed by gzip or not: uint8 [N, H, W].
 
+    Args:
+        notify: is told of images that use less than a tenth of the range from black to white.
     Raises:
         DataError: for a file that is damaged or holds anything else.
     """
     images = read_idx(path) if _IDX.search(path.name) else _as_images(path, _read_numpy(path))
-    return Source(name or path.name.split(".")[0], fit(images, image_size, channels, resize))
+    if notify is not None and (narrow := narrow_rows(images)):
+        notify(warning(path, len(images), len(narrow), [f"number {row}" for row in narrow[:NAMED]]))
+    return Source(path.name.split(".")[0], fit(images, image_size, channels, resize))
 
 
 def read_idx(path: Path, num_images: int | None = None) -> Tensor:

@@ -1,9 +1,11 @@
 """What was learnt about a folder of images, kept so that the next start is quick.
 
 One safetensors file for each folder and way of reading it. Its metadata holds a digest of
-the folder's files and the verdict on them, its one tensor ``images`` their pixels; of a
-streamed folder there is the verdict alone. A file that is damaged or out of date counts as
-absent. Losing the folder costs time, nothing else.
+the folder's files and of the versions that read them, and the verdict on the files; its one
+tensor ``images`` their pixels; of a streamed folder there is the verdict alone. A file that is
+damaged or out of date counts as absent. Files that were refused are not taken to be bad for ever:
+their names say which rows are missing, and whoever reads the cache tries them again. Losing the
+folder costs time, nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from fgan.files import cache_folder
 
-VERSION = 1  # of what is kept; another one is not read
+VERSION = 2  # of what is kept; another one is not read
 _CHUNK = 2**24
 
 
@@ -36,10 +38,14 @@ class Verdict(NamedTuple):
     Attributes:
         shape: (C, H, W) of the good ones.
         bad: (path below the folder, reason) of the others.
+        num_narrow: of the good ones, how many use little of the range from black to white.
+        narrow: the paths of the first few of them.
     """
 
     shape: tuple[int, int, int]
     bad: tuple[tuple[str, str], ...]
+    num_narrow: int = 0
+    narrow: tuple[str, ...] = ()
 
 
 def cache_file(folder: Path, *options: object) -> Path:
@@ -58,26 +64,19 @@ def read_verdict(path: Path, manifest: str) -> Verdict | None:
         return None
 
 
-def read_images(path: Path, manifest: str, count: int) -> tuple[Verdict, Tensor] | None:
-    """The verdict and the good images, uint8 [N, C, H, W], if both are there and whole.
-
-    Args:
-        count: of the files, good and bad.
-    """
+def read_images(path: Path, manifest: str, shape: tuple[int, ...]) -> Tensor | None:
+    """The good images, uint8 [N, C, H, W] of this shape, if they are there and whole."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
-            verdict = _verdict(metadata, manifest)
-            if verdict is None or "images" not in file.keys():  # noqa: SIM118
+            if _verdict(metadata, manifest) is None or "images" not in file.keys():  # noqa: SIM118
                 return None
             # Out of the file, which is mapped: cut short later it would end the process.
-            images = file.get_tensor("images").clone()
-        whole = (count - len(verdict.bad), *verdict.shape) == tuple(images.shape)
-        if whole and images.dtype == torch.uint8 and metadata["crc32"] == _checksum(images):
-            return verdict, images
+            images: Tensor = file.get_tensor("images").clone()
+        whole = images.shape == shape and images.dtype == torch.uint8
+        return images if whole and metadata["crc32"] == _checksum(images) else None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        pass
-    return None
+        return None
 
 
 def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) -> None:
@@ -117,9 +116,10 @@ def _verdict(metadata: dict[str, str] | None, manifest: str) -> Verdict | None:
         return None
     if metadata["seal"] != _seal(manifest, metadata["verdict"]):
         return None
-    shape, bad = json.loads(metadata["verdict"])
+    shape, bad, num_narrow, narrow = json.loads(metadata["verdict"])
     channels, height, width = (int(n) for n in shape)
-    return Verdict((channels, height, width), tuple((str(p), str(why)) for p, why in bad))
+    refused = tuple((str(path), str(why)) for path, why in bad)
+    return Verdict((channels, height, width), refused, int(num_narrow), tuple(map(str, narrow)))
 
 
 def _seal(manifest: str, verdict: str) -> str:

@@ -1,8 +1,8 @@
 """One image file as numbers: the same function for memory, for streaming and for checks.
 
 Colours: alpha is laid over white; palettes, even grey ones, CMYK and the like count as RGB;
-16-bit grey becomes 8 bits; of an animation the first frame counts. The orientation of EXIF
-is applied.
+grey of 12 or 16 bits becomes 8 bits; of an animation the first frame counts. The orientation of
+EXIF is applied, a profile of colours is not.
 
 Imports Pillow, so it is itself imported late.
 """
@@ -10,24 +10,45 @@ Imports Pillow, so it is itself imported late.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import io
+import logging
 import os
+import stat
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import TiffImageFile
+
+from fgan import __version__
+from fgan.data.bare import without_metadata
+
+T = TypeVar("T")
 
 MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
-UNREADABLE = "cannot be read: "  # begins a reason that may pass: a permission, a network
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # what may say how an image is turned
 _ORIENTATION = 0x0112  # of EXIF
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
 Image.init()  # here, because the threads that decode must not do it at the same time
-_FORMATS = tuple(
+FORMATS = tuple(
     str(name) for name in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM") if name in Image.OPEN
+)
+_FIRST_BYTES = {
+    b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF",
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WEBP",
+}  # fmt: skip
+# What makes pixels of a file: where one of these differs, so may the pixels.
+MADE_BY = f"fgan {__version__} " + " ".join(
+    f"{name} {features.version(name)}"
+    for name in ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "littlecms2")
 )
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,51 +104,109 @@ def inspect(path: str) -> Header:
     Raises:
         BadImage: when there is none that can be read, or it claims too much.
     """
-    with _open(path) as image:
-        grey = image.mode in _GREY or image.mode.startswith("I;16")
-        width, height = image.size
-        if _orientation(image) >= 5:
-            width, height = height, width
-        return Header(height, width, 1 if grey else 3)
+    return _read(path, _header)
 
 
 def decode(path: str, spec: Spec) -> NDArray[np.uint8]:
     """The pixels of a file, uint8 [C, H, W].
 
     Raises:
-        BadImage: for a file that is damaged in any way.
+        BadImage: for a file whose pixels are damaged, or are of a kind that is not read.
     """
-    with _open(path) as image:
-        if image.format == "JPEG" and spec.size:
-            # Decoding at half, a quarter or an eighth, never below twice what is wanted.
-            scale = 2 * spec.size / min(image.size)
-            image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
-        turn = _TURNS.get(_orientation(image))
-        image.load()
-        upright = image if turn is None else image.transpose(turn)  # the first turn is 0
-        return _planes(_resized(_flat(upright, spec.channels), spec))
+    return _read(path, functools.partial(_pixels, spec=spec))
 
 
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[Image.Image]:
-    if not os.path.isfile(path):  # a pipe would wait for ever
-        raise BadImage("is not a file, or a link to nowhere")
+def _header(image: Image.Image) -> Header:
+    grey = image.mode in _GREY or image.mode.startswith("I;16")
+    width, height = image.size
+    if _orientation(image) >= 5:
+        width, height = height, width
+    return Header(height, width, 1 if grey else 3)
+
+
+def _pixels(image: Image.Image, spec: Spec) -> NDArray[np.uint8]:
+    if image.format == "JPEG" and spec.size:
+        # Decoding at half, a quarter or an eighth, never below twice what is wanted.
+        scale = 2 * spec.size / min(image.size)
+        image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
+    turn = _TURNS.get(_orientation(image))
+    image.load()
+    upright = image if turn is None else image.transpose(turn)  # the first turn is 0
+    return _planes(_resized(_flat(upright, spec.channels), spec))
+
+
+def _read(path: str, take: Callable[[Image.Image], T]) -> T:
+    """``take`` of the opened image; of the file without its metadata where these are in the way.
+
+    Raises:
+        BadImage: for whatever goes wrong, save a want of memory.
+    """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"claims {image.width} x {image.height} pixels")
-            yield image
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            raise BadImage("is not a file")
+        try:
+            # Given a name, Pillow would map an uncompressed TIFF as if it were upright already.
+            with open(path, "rb") as file:
+                return _take(file, take)
+        except MemoryError:
+            raise
+        except Exception:
+            bare = without_metadata(path)
+            if bare is None:
+                raise
+            return _take(io.BytesIO(bare), take)
     except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"claims more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        empty = os.path.getsize(path) == 0
-        raise BadImage("is empty" if empty else "is not an image") from error
+        raise BadImage(_unidentified(path)) from error
     except Exception as error:  # Pillow's readers raise many kinds
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP):
+            raise BadImage("is not a file, but a link to nowhere, or gone") from error
         if isinstance(error, OSError) and error.errno is not None:
-            raise BadImage(UNREADABLE + str(error.strerror)) from error
+            raise BadImage(f"cannot be read: {error.strerror}") from error
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _take(file: IO[bytes], take: Callable[[Image.Image], T]) -> T:
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"claims {image.width} x {image.height} pixels")
+        _check_numbers(image)
+        return take(image)
+
+
+def _unidentified(path: str) -> str:
+    """Why Pillow knows no reader for a file, as far as its first bytes tell."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(12)
+        if not start:
+            return "is empty"
+        if start[4:8] == b"ftyp":
+            return "is HEIF, AVIF or a film by its first bytes, which are not read"
+        for first, kind in _FIRST_BYTES.items():
+            if start.startswith(first):
+                return f"is a damaged {kind}, or a {kind} of a kind that Pillow does not read"
+    return "is not an image"
+
+
+def _check_numbers(image: Image.Image) -> None:
+    """Refuse what Pillow opens without telling which number is white, and which is black.
+
+    Raises:
+        BadImage: naming it.
+    """
+    if image.mode == "F":
+        raise BadImage("holds floating-point numbers; 8, 12 and 16 bits are read")
+    if not isinstance(image, TiffImageFile):
+        return
+    if 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise BadImage("holds signed numbers; unsigned ones of 8, 12 and 16 bits are read")
+    if image.mode == "I":
+        raise BadImage("holds numbers of 32 bits; 8, 12 and 16 are read")
+    if _PHOTOMETRIC not in image.tag_v2 and image.mode != "1":
+        raise BadImage("is a TIFF that does not say whether 0 is black or white")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -139,24 +218,26 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF" or not _ORIENTED & image.info.keys():
         return 1
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        value = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # EXIF of the wrong form says nothing about the pixels
         return 1
+    return value if value in _TURNS else 1
 
 
 def _flat(image: Image.Image, channels: int) -> Image.Image:
     """The image in mode L or RGB."""
     if image.mode.startswith("I;16") or image.mode == "I":
         values: NDArray[Any] = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage("holds numbers of 32 bits; 8 and 16 are read")
-        if isinstance(clear := image.info.get("transparency"), int):
-            values[values == clear] = 65535  # over white
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
-    elif image.mode == "F":
-        raise BadImage("holds floating-point numbers; 8 and 16 bits are read")
+        white, clear = 65535, image.info.get("transparency")
+        if isinstance(image, TiffImageFile):
+            white = 2 ** image.tag_v2[_BITS][0] - 1
+            if image.tag_v2[_PHOTOMETRIC] == 0:  # Pillow turns the numbers of 8 bits alone
+                values = white - values
+        if isinstance(clear, int):
+            values[values == clear] = white  # what is laid under it
+        image = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))  # rounded
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        over = image.convert("RGBA")
+        over = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import os
@@ -11,10 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgan.errors import DataError
+from fgan.files import on_one_line
 
 SUFFIXES = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+_LISTED = " ".join(SUFFIXES)
+NAMED = 5  # files that a message names
+# What systems and network disks keep for themselves beside a user's files, in lower case.
+_BOOKKEEPING = {
+    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle",
+    "@tmp", "__macosx", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "icon\r",
+    "lost+found", "system volume information", "thumbs.db", "zbthumbnail.info",
+}  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -25,28 +36,51 @@ class Found(NamedTuple):
     mtime_ns: int
 
 
-def find_images(folder: Path, pattern: str = "*") -> list[Found]:
+class Listing(NamedTuple):
+    """What is in a folder and below it."""
+
+    images: list[Found]
+    others: list[str]  # paths of files that are no images by their names
+    closed: list[tuple[str, str]]  # (path, reason) of folders that cannot be listed
+
+
+def find_images(folder: Path, pattern: str = "*", skip_closed: bool = False) -> Listing:
     """The image files below a folder, by suffix, sorted by path.
 
     Links are followed; each real file counts once, under the first of its paths, and folders
-    before links to them. Names that begin with a dot are passed over: they are the bookkeeping
-    of systems and editors.
+    before links to them. Names that begin with a dot, and those of a few others, do not count at
+    all: they are the bookkeeping of systems and editors, thumbnails among them.
 
     Args:
         pattern: as of a shell, for the names of files; one with a "/" for their paths.
+        skip_closed: go on without folders below this one that cannot be listed.
     Raises:
         DataError: when there is none, or a folder cannot be listed.
     """
-    files = sorted((path, info) for path, info in _walk(folder) if path.lower().endswith(SUFFIXES))
-    if not files:
+    files, others = [], []
+    closed: list[tuple[str, str]] = []
+    for path, info in sorted(_walk(folder, closed)):
+        if _is_image(path):
+            files.append((path, info))
+        elif _matches(path, pattern):
+            others.append(path)
+    reasons = some([f"{path} {reason}" for path, reason in closed], between="; ")
+    if closed and not skip_closed:
         raise DataError(
-            f"There are no images in {folder}.",
-            f"Give a folder with files of {' '.join(SUFFIXES)}, in it or below it; a .npy, .npz or "
+            f"Not all of {folder} can be searched for images: {reasons}.",
+            "Check the permissions, or leave these out with --skip-bad.",
+        )
+    if not files:
+        besides = f", but other files ({len(others)}): {some(others)}" if others else ""
+        besides += f"; {reasons}" if closed else ""
+        raise DataError(
+            f"There are no images in {folder}{besides}.",
+            f"Give a folder with files of {_LISTED}, in it or below it; a .npy, .npz or "
             "IDX file is given by its own name.",
         )
     found, seen = [], set()
     for path, info in files:
-        if not fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern):
+        if not _matches(path, pattern):
             continue
         if info is None or not stat.S_ISREG(info.st_mode):
             found.append(Found(path, -1, -1))
@@ -54,24 +88,58 @@ def find_images(folder: Path, pattern: str = "*") -> list[Found]:
             seen.add((info.st_dev, info.st_ino))
             found.append(Found(path, info.st_size, info.st_mtime_ns))
     if not found:
-        names = ", ".join(path for path, _ in files[:3])
         raise DataError(
             f"None of the {len(files)} images in {folder} matches --pattern '{pattern}'.",
-            f"They have names such as {names}.",
+            f"Give a pattern of their names: {some([path for path, _ in files])}.",
         )
-    return found
+    return Listing(found, others, closed)
 
 
-def manifest(files: Sequence[Found]) -> str:
-    """A digest that changes when a file is added, removed, renamed or written."""
-    digest = hashlib.sha256()
+def passed_over(folder: Path, others: Sequence[str]) -> str:
+    """One line about the files that are not read."""
+    files = f"{len(others)} files in {folder} are" if others[1:] else f"1 file in {folder} is"
+    return f"{files} passed over: {some(others)}. Images have names that end in {_LISTED}."
+
+
+def some(names: Sequence[str], count: int = 0, between: str = ", ") -> str:
+    """The first five of ``count`` names, and how many there are besides."""
+    more = (count or len(names)) - NAMED
+    shown = between.join(on_one_line(name) for name in names[:NAMED])
+    return shown + (f"{between}and {more} more" if more > 0 else "")
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
+
+
+def manifest(files: Sequence[Found], read_by: str = "") -> str:
+    """A digest that changes when a file is added, removed, renamed or written.
+
+    Args:
+        read_by: the versions of what reads the files.
+    """
+    digest = hashlib.sha256(read_by.encode() + b"\0")
     for path, size, mtime_ns in files:
         digest.update(os.fsencode(path) + b"\0%d %d\0" % (size, mtime_ns))
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """(path, status) of all that is not a folder; None for the status of a broken link."""
+def _is_bookkeeping(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _BOOKKEEPING
+
+
+def _walk(
+    folder: Path, closed: list[tuple[str, str]]
+) -> Iterator[tuple[str, os.stat_result | None]]:
+    """(path, status) of all that is not a folder; None for the status of a broken link.
+
+    Args:
+        closed: takes (path, reason) of what is below ``folder`` and cannot be looked into.
+    """
     entered: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -82,10 +150,13 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
                 continue
             entered.add((here.st_dev, here.st_ino))
             with os.scandir(folder / below) as entries:
-                names = sorted(e.name for e in entries if not e.name.startswith("."))
+                names = sorted(e.name for e in entries if not _is_bookkeeping(e.name))
         except OSError as error:
+            if below:
+                closed.append((below, f"cannot be listed: {error.strerror or error}"))
+                continue
             raise DataError(
-                f"The folder {folder / below} cannot be listed: {error.strerror or error}.",
+                f"The folder {folder} cannot be listed: {error.strerror or error}.",
                 "Check its permissions.",
             ) from error
         folders: list[str] = []
@@ -94,8 +165,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
             path = f"{below}/{name}" if below else name
             try:
                 info = os.stat(os.path.join(folder, path))
-            except OSError:  # a link to nowhere, or in a circle
-                yield path, None
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ELOOP) or _is_image(path):
+                    yield path, None  # a link to nowhere, or a file that reading will name
+                else:  # it may be a folder
+                    closed.append((path, f"cannot be looked at: {error.strerror or error}"))
                 continue
             if stat.S_ISDIR(info.st_mode):
                 (linked if os.path.islink(os.path.join(folder, path)) else folders).append(path)

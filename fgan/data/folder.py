@@ -19,20 +19,19 @@ import torch
 
 from fgan.data import cache
 from fgan.data.cache import Verdict
-from fgan.data.decode import UNREADABLE, BadImage, Header, Spec, decode, inspect, quiet
-from fgan.data.find import Found, find_images, manifest
+from fgan.data.contrast import is_narrow, warning
+from fgan.data.decode import MADE_BY, BadImage, Header, Spec, decode, inspect, quiet
+from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
 from fgan.data.machine import available_bytes, num_cpus
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
 from fgan.errors import DataError
-from fgan.files import on_one_line
 
 Progress = Callable[[int, int], None]
 Notify = Callable[[str], None]
 S = TypeVar("S")
 T = TypeVar("T")
 
-_NAMED = 5  # files that a message names
 _TOGETHER = 32  # files that a thread takes at a time
 
 
@@ -58,30 +57,39 @@ def load_folder(
 ) -> Source | StreamedSource:
     """The images of a folder, in memory or to be streamed; see `fgan.data.load`."""
     tell = notify or (lambda text: None)
-    files = find_images(folder, asked.pattern)
+    files, others, closed = find_images(folder, asked.pattern, skip_closed=asked.skip_bad)
+    if others:
+        tell(passed_over(folder, others))
     kept = cache.cache_file(folder, asked.pattern, asked.image_size, asked.channels, asked.resize)
-    version = manifest(files)
+    version = manifest(files, MADE_BY)
     read = _Reader(folder, files, progress)
     verdict = cache.read_verdict(kept, version)
+    if verdict is not None and not read.stands(verdict, asked):
+        verdict = None
     checked = verdict is not None
     if verdict is None:
         verdict = read.headers(asked)
     streamed = _streams(verdict, len(files), asked)
     images = None
-    if not streamed and checked and (found := cache.read_images(kept, version, len(files))):
-        verdict, images = found
-    elif not (streamed and checked):
+    if checked and not streamed:
+        shape = (len(files) - len(verdict.bad), *verdict.shape)
+        images = cache.read_images(kept, version, shape)
+    if images is None and not (streamed and checked):
         if streamed:
             tell(f"Checking the {len(files)} images in {folder}, once.")
         verdict, images = read.pixels(verdict, asked, keep=not streamed)
         _keep(kept, version, verdict, images, tell)
     _refuse_bad(folder, verdict.bad, len(files), asked.skip_bad)
+    if verdict.num_narrow:
+        total = len(files) - len(verdict.bad)
+        tell(warning(folder, total, verdict.num_narrow, verdict.narrow))
     name = name or folder.resolve().name
+    skipped = (*closed, *verdict.bad)
     if images is not None:
-        return Source(name, images, verdict.bad)
+        return Source(name, images, skipped)
     bad = {path for path, _ in verdict.bad}
     good = tuple(file.path for file in files if file.path not in bad)
-    return StreamedSource(name, folder, good, _spec(verdict, asked), verdict.shape, verdict.bad)
+    return StreamedSource(name, folder, good, _spec(verdict, asked), verdict.shape, skipped)
 
 
 class _Reader:
@@ -90,6 +98,20 @@ class _Reader:
     def __init__(self, folder: Path, files: Sequence[Found], progress: Progress | None) -> None:
         self._folder, self._files, self._progress = folder, files, progress
         self._paths = [os.path.join(folder, file.path) for file in files]
+
+    def stands(self, verdict: Verdict, asked: Asked) -> bool:
+        """Whether the files that were bad are bad still, each for the same reason."""
+        spec = _spec(verdict, asked)
+
+        def one(path: str) -> str:
+            try:
+                return _misfit(decode(os.path.join(self._folder, path), spec).shape, verdict)
+            except BadImage as error:
+                return str(error)
+
+        return _in_threads(one, [path for path, _ in verdict.bad]) == [
+            why for _, why in verdict.bad
+        ]
 
     def headers(self, asked: Asked) -> Verdict:
         """What the headers say: the shape of the images, and which files have none."""
@@ -114,15 +136,16 @@ class _Reader:
             out = torch.empty((len(good) if keep else 0, *verdict.shape), dtype=torch.uint8)
         except RuntimeError as error:
             raise _too_large(self._folder) from error
-        rows = out.numpy()
+        rows, narrow = out.numpy(), [False] * len(good)
 
         def one(place: int) -> str:
             try:
                 image = decode(self._paths[good[place]], spec)
             except BadImage as error:
                 return str(error)
-            if image.shape != verdict.shape:
-                return f"decodes to {image.shape[2]} x {image.shape[1]} pixels"
+            if misfit := _misfit(image.shape, verdict):
+                return misfit
+            narrow[place] = is_narrow(image)
             if keep:
                 rows[place] = image
             return ""
@@ -139,7 +162,12 @@ class _Reader:
                 if row != place:
                     rows[row] = rows[place]
             out = out[: len(places)]
-        return Verdict(verdict.shape, bad), out if keep else None
+        names = [self._files[i].path for i, flat in zip(good, narrow, strict=True) if flat]
+        return Verdict(verdict.shape, bad, len(names), tuple(names[:NAMED])), out if keep else None
+
+
+def _misfit(shape: tuple[int, ...], verdict: Verdict) -> str:
+    return "" if shape == verdict.shape else f"decodes to {shape[2]} x {shape[1]} pixels"
 
 
 def _header(path: str) -> Header | str:
@@ -185,9 +213,7 @@ def _streams(verdict: Verdict, num_files: int, asked: Asked) -> bool:
 def _keep(
     path: Path, version: str, verdict: Verdict, images: torch.Tensor | None, tell: Notify
 ) -> None:
-    """Write the cache, unless it holds what may change without a trace: a permission, say."""
-    if any(reason.startswith(UNREADABLE) for _, reason in verdict.bad):
-        return
+    """Write the cache, and say where the decoded images are."""
     try:
         cache.write(path, version, verdict, images)
         if images is not None:
@@ -205,7 +231,7 @@ def _refuse_bad(
     fix = "Mend or remove them, or leave them out with --skip-bad."
     raise DataError(
         f"{len(bad)} of the {num_files} images in {folder} cannot be used: "
-        f"{_some([f'{on_one_line(path)} {reason}' for path, reason in bad], '; ')}.",
+        f"{some([f'{path} {reason}' for path, reason in bad], between='; ')}.",
         fix if len(bad) < num_files else "None is left: give another folder or --pattern.",
     )
 
@@ -214,8 +240,8 @@ def _one_channels(folder: Path, good: Sequence[tuple[str, Header]]) -> int:
     grey, colour = ([p for p, h in good if h.channels == n] for n in (1, 3))
     if grey and colour:
         raise DataError(
-            f"{folder} mixes {len(grey)} grey images ({_some(grey)}) with "
-            f"{len(colour)} in colour ({_some(colour)}).",
+            f"{folder} mixes {len(grey)} grey images ({some(grey)}) with "
+            f"{len(colour)} in colour ({some(colour)}).",
             "Choose --channels 1 or --channels 3 for all of them.",
         )
     return 1 if grey else 3
@@ -230,15 +256,10 @@ def _one_size(folder: Path, good: Sequence[tuple[str, Header]]) -> tuple[int, in
         ]
         raise DataError(
             f"The images in {folder} are of {len(sizes)} sizes: {count} are "
-            f"{usual[1]} x {usual[0]}, {len(others)} are not ({_some(others)}).",
+            f"{usual[1]} x {usual[0]}, {len(others)} are not ({some(others)}).",
             "Give one size for all with --image-size, such as --image-size 64.",
         )
     return usual
-
-
-def _some(texts: Sequence[str], between: str = ", ") -> str:
-    more = len(texts) - _NAMED
-    return between.join(texts[:_NAMED]) + (f"{between}and {more} more" if more > 0 else "")
 
 
 def _too_large(folder: Path) -> DataError:

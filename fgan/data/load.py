@@ -52,11 +52,12 @@ def load(
         channels: 1 (grey) or 3 (colour); 0 as they are.
         resize: "crop" scales the centre square, "stretch" the whole image. Bilinear, with
             antialias.
-        skip_bad: go on without the files that cannot be used; they are ``skipped`` in the result.
+        skip_bad: go on without the files that cannot be used and the folders that cannot be
+            listed; they are ``skipped`` in the result.
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
             when they would take more than ``memory_bytes``.
         memory_bytes: by default half of the memory that is available.
-        notify: is told what takes time or disk space, in a sentence.
+        notify: is told, in a sentence each, what takes time or disk space and what looks wrong.
         progress: is told (done, total) while files are decoded.
     Raises:
         DataError: for anything that is missing, damaged or of the wrong form.
@@ -93,7 +94,7 @@ def load(
         from fgan.data.arrays import is_array, load_array
 
         if is_array(path):
-            return load_array(path, image_size, channels, resize)
+            return load_array(path, image_size, channels, resize, notify=notify)
         raise DataError(
             f"{what} is a file of an unknown kind.",
             "Give a folder of images, or a file that ends in .npy, .npz, -idx3-ubyte "

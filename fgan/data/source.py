@@ -27,7 +27,7 @@ class Source:
     Attributes:
         name: of the data set.
         examples: uint8 [N, C, H, W] for images, float32 [N, D] for points.
-        skipped: (path, reason) of each file that was left out because it cannot be used.
+        skipped: (path, reason) of each file or folder that was left out, as it cannot be used.
     """
 
     name: str

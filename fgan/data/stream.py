@@ -49,7 +49,7 @@ class StreamedSource:
         paths: of the images, in the order of their numbers.
         spec: how they are decoded.
         shape: (C, H, W) of one.
-        skipped: (path, reason) of each file that was left out because it cannot be used.
+        skipped: (path, reason) of each file or folder that was left out, as it cannot be used.
     """
 
     name: str
