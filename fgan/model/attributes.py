@@ -60,8 +60,6 @@ class Attributes:
 def each_attribute(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """The layer's name, the attribute's name and its value, for all that is not registered."""
     for layer_name, layer in module.named_modules():
-        if isinstance(layer, torch.jit.ScriptModule):  # whose attributes are not Python's
-            continue
         left_out = _REGISTERS | recomputed(layer)
         left_out |= _GATHERED if isinstance(layer, nn.RNNBase) else set()
         for name, value in vars(layer).items():

@@ -71,4 +71,5 @@ def _same(one: Any, other: Any) -> bool:
         return all(_same(value, other[name]) for name, value in one.items())
     if isinstance(one, Tensor):
         return torch.equal(one, other)
-    return bool((one == other) if not hasattr(one, "all") else (one == other).all())
+    equal = one == other
+    return bool(equal.all() if hasattr(equal, "all") else equal)  # of an array's elements

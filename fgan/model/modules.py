@@ -70,7 +70,14 @@ def from_module(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+        raise TypeError(f"input_shape holds the sizes of one example, as (3,), not {input_shape!r}")
     if isinstance(build, nn.Module):
+        if any(value.is_meta for value in (*build.parameters(), *build.buffers())):
+            raise ValueError(
+                "the module is on the meta device, where it has no values: give the function that "
+                "makes it, or fill it with to_empty and its first values"
+            )
         refuse_by_structure(build)
         build = functools.partial(copied, copied(build))
     skeleton = make_skeleton(build)

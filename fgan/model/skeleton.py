@@ -16,6 +16,7 @@ from fgan.model.dropout import Dropout
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _DRAWING = (nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+_WRAPPED = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
 ON_META = (
     "from_module builds the module of a function on the meta device, where tensors have shapes "
     "but no values: keep its tensors as parameters or buffers, or give a module that is built "
@@ -25,6 +26,8 @@ ON_META = (
 
 def make_skeleton(build: Callable[[], nn.Module]) -> nn.Module:
     """The module without values, its dropout layers taking their noise as input."""
+    if not callable(build):
+        raise _no_module(build)
     try:
         with torch.device("meta"), generators.aside():
             module = build()
@@ -70,15 +73,18 @@ def refuse_by_structure(module: Any) -> None:
         ValueError: for a layer that cannot be a function, by name.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(
-            "from_module takes an nn.Module, or a function that makes one, not "
-            f"{type(module).__name__}"
-        )
+        raise _no_module(module)
     for name, layer in module.named_modules():
         if isinstance(layer, _DRAWING):
             raise ValueError(
                 f"{called(name, layer)} draws random numbers of its own; "
-                "a model takes its noise as input: use nn.Dropout or fgan.model.Dropout"
+                "a model takes its noise as input: use nn.Dropout or fgan.model.Dropout, and "
+                "nn.LeakyReLU for nn.RReLU"
+            )
+        if isinstance(layer, _WRAPPED) or type(layer).__name__ == "OptimizedModule":
+            raise ValueError(
+                f"{called(name, layer)} is compiled or wrapped: give the module itself, for a step "
+                "is compiled as a whole"
             )
         for key, p in layer.named_parameters(recurse=False):
             _refuse_parameter(f"the parameter {key!r} of {called(name, layer)}", p)
@@ -99,6 +105,11 @@ def refuse_by_structure(module: Any) -> None:
                     "would train it: make it an nn.Parameter, its list an nn.ParameterList or "
                     "nn.ModuleList, or call .requires_grad_(False)"
                 )
+
+
+def _no_module(given: Any) -> TypeError:
+    kind = type(given).__name__
+    return TypeError(f"from_module takes an nn.Module, or a function that makes one, not {kind}")
 
 
 def _refuse_parameter(where: str, p: Tensor) -> None:

@@ -16,10 +16,11 @@ from fgan.model import generators
 from fgan.model.attributes import Attributes
 from fgan.model.dropout import Dropout
 from fgan.model.skeleton import ON_META, called
-from fgan.model.watch import ImpureError, Watch, refuse_draws
+from fgan.model.watch import ImpureError, Watch, draws
 from fgan.types import Buffers, Params
 
 _TOLERANCE = 1e-4  # relative: some layers take another kernel where a gradient is wanted
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less their integers, spread over [0, 1)
 _SAVED = (
     "hooks on saved tensors, as activation checkpointing has them, do not work under torch.func: "
     "call the layers themselves"
@@ -47,8 +48,9 @@ def try_out(
     trained, evaluated = copy.deepcopy(skeleton).train(), copy.deepcopy(skeleton).eval()
     moving = {name for name, _ in skeleton.named_buffers()}  # other buffers are frozen parameters
     size = batch_size * math.prod(input_shape)
-    # In [0, 1), so that they are 0 as integers, which every table has.
-    x = (torch.arange(size, device="cpu") / size).reshape(batch_size, *input_shape)
+    # Of both signs, and 0 as integers, which every table has.
+    spread = torch.arange(1, size + 1, dtype=torch.float64, device="cpu") * _GOLDEN % 1
+    x = (2 * spread - 1).float().reshape(batch_size, *input_shape)
 
     def values(params: Params) -> dict[str, Tensor]:
         return params | {name: b.clone() if name in moving else b for name, b in buffers.items()}
@@ -60,10 +62,13 @@ def try_out(
     if unused := [name for name, shape in shapes.items() if shape is None]:
         raise ValueError(f"the dropout layer {unused[0]!r} is not used: remove it")
     _check_output(out, batch_size)
-    leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
+    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+    # The discriminator is differentiated by its input as well.
+    example = x.clone().requires_grad_()
     with disable_saved_tensors_hooks(_SAVED):
-        again = _run(trained, values(leaves), x, moving)
-    _check_gradient(again, leaves)
+        # The first pass has shown that none of the values is written.
+        again = _run(trained, values(leaves), example, {*params, *buffers})
+    _refuse_functions(again)
     if not _near(out, again.detach()):
         raise ValueError(
             "the module gives another result when it is called again with the same values and the "
@@ -103,7 +108,15 @@ def _give_noise(module: nn.Module, batch_size: int) -> tuple[dict[str, Any], lis
 
 
 def _run(module: nn.Module, values: dict[str, Tensor], x: Tensor, moving: set[str]) -> Any:
-    """One pass, which may change only the ``moving`` among the values."""
+    """One pass, in which the values that are not ``moving`` and the input must stay."""
+    states = generators.states()
+
+    def refuse_draws(*_: Any) -> None:
+        for name in generators.moved(states):
+            raise draws(name)
+
+    # The hook of a layer runs as a part of it, so that the layer is named.
+    hooks = [layer.register_forward_hook(refuse_draws) for layer in module.modules()]
     attributes = Attributes(module)
     buffers = dict(module.named_buffers())
     fixed = {
@@ -112,14 +125,14 @@ def _run(module: nn.Module, values: dict[str, Tensor], x: Tensor, moving: set[st
     given = {"its input": x} | {what: values[name] for what, name in fixed.items()}
     kept = {what: (tensor._version, tensor.detach().clone()) for what, tensor in given.items()}
     try:
-        with generators.aside():
-            states = generators.states()
-            with Watch():
-                out = functional_call(module, values, (x,))
-            refuse_draws(states, "a call that is not from Python")
+        with generators.aside(), Watch():
+            out = functional_call(module, values, (x,))
     except Exception as error:
         raise ValueError(_explained(error, module, x)) from error
-    if changed := Attributes(module).changed_since(attributes):
+    changed = Attributes(module).changed_since(attributes)
+    for hook in hooks:
+        hook.remove()
+    if changed:
         layer, name = changed[0]
         raise ValueError(
             f"{called(layer, module.get_submodule(layer))} changes its attribute {name!r} in "
@@ -157,7 +170,7 @@ def _explained(error: Exception, module: nn.Module, x: Tensor) -> str:
     on = f" on its input of shape {shape}" if name and shape else ""
     message = (
         f"{where} cannot run{on}, in a trial on {len(x)} inputs of shape {tuple(x.shape[1:])} on "
-        f"the CPU: {error}"
+        f"the CPU: {str(error).rstrip('.')}"
     )
     if str(error) == _SAVED:
         return message
@@ -196,10 +209,8 @@ def _check_output(out: Any, batch_size: int) -> None:
         )
 
 
-def _check_gradient(out: Tensor, leaves: Params) -> None:
-    """Raise if autograd can differentiate the pass but ``torch.func`` cannot, or neither can."""
-    if not out.requires_grad:
-        return
+def _refuse_functions(out: Tensor) -> None:
+    """Raise for a function of Python in the graph of ``out`` that ``torch.func`` does not take."""
     nodes, seen = [out.grad_fn], set()
     while nodes:
         node = nodes.pop()
@@ -207,17 +218,13 @@ def _check_gradient(out: Tensor, leaves: Params) -> None:
             continue
         seen.add(node)
         nodes += [parent for parent, _ in node.next_functions]
-        function = getattr(node, "_forward_cls", None)  # the class of Python behind the node
+        function = getattr(node, "_forward_cls", None)  # of a node that is written in Python
         if function is not None and function.setup_context is torch.autograd.Function.setup_context:
             raise ValueError(
                 f"the module uses the torch.autograd.Function {function.__name__}, which "
                 "torch.func cannot differentiate: write it with setup_context or, where it stands "
                 "for checkpointing or a backward hook, call the layers without it"
             )
-    try:
-        torch.autograd.grad(out.sum(), list(leaves.values()), allow_unused=True)
-    except RuntimeError as error:
-        raise ValueError(f"the gradient of the module cannot be taken: {error}") from error
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

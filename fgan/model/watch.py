@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fgan.model import generators
-
 _DIFFERENTIATES = (
     torch.autograd.grad,
     torch.autograd.backward,
@@ -49,19 +47,13 @@ class Watch(TorchFunctionMode):
                 "torch.func: take torch.func.grad or torch.func.vjp there, and detach() for what "
                 "needs no gradient"
             )
-        before = generators.states()
+        before = torch.random.get_rng_state()
         out = func(*args, **kwargs)
         # A generator of the module's own is no part of the state either.
-        if kwargs.get("generator") is not None:
+        drawn = not torch.equal(before, torch.random.get_rng_state())
+        if drawn or kwargs.get("generator") is not None:
             raise draws(func.__name__)
-        refuse_draws(before, func.__name__)
         return out
-
-
-def refuse_draws(before: dict[str, Any], call: str) -> None:
-    """Raise if a generator was drawn from since ``before``; only torch's by the call."""
-    for name in generators.moved(before):
-        raise draws(call if name == generators.TORCH else name)
 
 
 def draws(call: str) -> ImpureError:
