@@ -64,7 +64,7 @@ def from_module(
     >>> params, buffers = linear.init(rng.key(0))
     >>> {name: tuple(p.shape) for name, p in params.items()}
     {'weight': (2, 3), 'bias': (2,)}
-    >>> out, _ = linear.apply(params, buffers, torch.ones(5, 3))
+    >>> out, _ = linear.apply(params, buffers, rng.normal(rng.key(1), (5, 3)))
     >>> out.shape
     torch.Size([5, 2])
     """
