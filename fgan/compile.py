@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import random
 import re
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from torch.fx import GraphModule, Node
 
 from fgan import pytree, toolchain
 from fgan.errors import DeviceError
+from fgan.model import generators
 from fgan.state import TrainState
 from fgan.step import Step
 from fgan.types import Batch, Draws, Metrics
@@ -208,17 +207,13 @@ def trace(
 @contextmanager
 def _no_frozen_numbers() -> Iterator[None]:
     """Refuse Python's and NumPy's random numbers, which a graph would hold as constants."""
-    numpy = sys.modules.get("numpy")  # a function that has not imported it draws nothing from it
-
-    def states() -> list[Any]:
-        return [random.getstate(), numpy.random.get_state()[1:3] if numpy else ()]
-
-    before = repr(states())
+    before = generators.states()
     yield
-    if repr(states()) != before:
+    drawn = set(generators.moved(before)) - {generators.TORCH}
+    if drawn:
         raise ValueError(
-            "the function draws random numbers from Python's random module or from NumPy, and the "
-            "compiled graph would repeat them at each call: draw them outside and pass tensors"
+            f"the function draws from {' and '.join(sorted(drawn))}, and the compiled graph would "
+            "repeat those numbers at each call: draw them outside and pass tensors"
         )
 
 

@@ -6,7 +6,7 @@ makes them, and has malloc keep what a step frees. The command and the benchmark
 both. Importing or calling the library sets nothing: a program that uses it decides for itself
 (docs/speed.md). What the user has set stays, and a second call changes nothing.
 
-Tools: imports `fgan.errors` only, and torch only when asked about numbers.
+It imports torch only when it is asked about numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fgan import files
 from fgan.errors import ConfigError
 
 # libgomp's own is 300,000. On two cores of an AMD EPYC, milliseconds of a compiled step alone and
@@ -27,6 +29,7 @@ from fgan.errors import ConfigError
 SPIN_COUNT = 3_000
 SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 FLUSH = "FGAN_FLUSH_DENORMAL"
+INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 _MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 _MOST_KEPT_BYTES = 2**31 - 1  # what mallopt's int can say
@@ -83,6 +86,18 @@ def _keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         if mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _MOST_KEPT_BYTES):
             _done["malloc"] = f"mmap_max 0, trim_threshold {_MOST_KEPT_BYTES}"
+
+
+def before_compiling(notify: Callable[[str], None] | None = None) -> None:
+    """Have Inductor keep what it compiles in fgan's cache folder, unless the user named another.
+
+    Args:
+        notify: is told, in a sentence, when that is a temporary folder.
+    Raises:
+        DiskError: when there is no folder to compile in.
+    """
+    if INDUCTOR not in os.environ:
+        os.environ[INDUCTOR] = _done[INDUCTOR] = str(files.compile_folder(notify))
 
 
 def denormals() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fgan import assemble, inherit, pytree, rng, stepping
+from fgan import assemble, environment, inherit, pytree, rng, stepping
 from fgan.checks import in_steps
 from fgan.compile import prepare
 from fgan.config import TrainConfig
@@ -58,6 +58,7 @@ def plan(
     head_start = threading.Thread(target=prepare, daemon=True)
     if config.compile:
         check_compiler(device.type)
+        environment.before_compiling(noted)
         head_start.start()
     source = assemble.load_source(config, noted, decoding)
     if config.compile:  # two threads in one import can see half a module

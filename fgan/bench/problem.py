@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from fgan import assemble, names, rng
+from fgan import assemble, environment, names, rng
 from fgan.config import TrainConfig
 from fgan.errors import ConfigError
 from fgan.game import Game, init_state, make_draws, penalties_due
@@ -127,6 +127,7 @@ def make_problem(config: TrainConfig) -> Problem:
     assemble.set_up(config, device)
     if config.compile:
         check_compiler(device.type)
+        environment.before_compiling()
     if config.lr_schedule != "constant" and not config.lr_length:
         # It ends with the run, and nothing a step costs depends on when that is.
         config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)
