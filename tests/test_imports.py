@@ -47,6 +47,8 @@ EFFECTS = {
     "datetime", "glob", "io", "logging", "os", "pathlib", "random", "shutil", "socket",
     "subprocess", "sys", "tempfile", "threading", "time",
 }  # fmt: skip
+# The one file that looks at other generators, to refuse a network that draws from them.
+WATCHES = {"model/generators.py": ["imports random", "imports sys"]}
 CALLS = {"open", "print", "input", "exec", "eval"}
 
 
@@ -106,7 +108,8 @@ def test_a_file_keeps_to_its_room(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     assert parts[0] in LEVEL, f"{path.name} has no room: give it one in ROOMS"
     package = ["fgan", *parts[:-1]]
-    assert violations(parts[0], path.read_text(encoding="utf-8"), package) == []
+    allowed = WATCHES.get(path.relative_to(PACKAGE).as_posix(), [])
+    assert sorted(violations(parts[0], path.read_text(encoding="utf-8"), package)) == allowed
 
 
 @pytest.mark.parametrize(

@@ -331,13 +331,6 @@ def test_numbers_drawn_aside_are_refused():
         from_module(DrawsAside, input_shape=(3,))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_numbers_drawn_out_of_sight_are_refused():
-    script = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)))
-    with pytest.raises(ValueError, match="not from Python"):
-        from_module(script, input_shape=(3,))
-
-
 @pytest.mark.parametrize(
     ("build", "call"),
     [

@@ -2,29 +2,37 @@
 
 The module's structure is kept on the meta device, and the values are handed in through
 ``torch.func.functional_call``.
-
-May import the ground (types, rng) and the files beside. Must not touch files.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fgan import rng
+from fgan.model import generators
 from fgan.model.base import NO_NOISE, Model, Shape
 from fgan.model.dropout import Dropout
-from fgan.model.skeleton import make_skeleton, trace_shapes
+from fgan.model.skeleton import copied, make_skeleton, refuse_by_structure
+from fgan.model.trial import try_out
 from fgan.types import Buffers, Key, Noise, Params
 
 
-def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[int, ...]) -> Model:
+def from_module(
+    build: Callable[[], nn.Module] | nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 2,
+) -> Model:
     """A model of a ``torch.nn.Module``.
+
+    The module makes a few passes on a small batch here, on the CPU, so that whatever is no
+    function of its values and its input is refused before anything is trained.
 
     Args:
         build: makes the module; called under a seed taken from the key, it initialises
@@ -33,6 +41,8 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
             stay as they are: they are among the buffers.
         input_shape: of one example, without the batch dimension. The module must map
             [B, *input_shape] to one tensor [B, ...].
+        batch_size: how many examples the passes here have, for modules that need
+            several, as groups of four.
     Returns:
         A model. ``batch_stats`` is set for batch normalisation alone: for other layers that
         compare the examples of a batch, as minibatch standard deviation does, take
@@ -41,37 +51,45 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         have no rule for ``vmap`` or for graphs, and so play alone and eagerly: recurrent
         layers, batch normalisation with ``momentum=None``, PyTorch's own spectral
         normalisations (`fgan.spectral` has one that does). Of examples of any number of
-        dimensions, ``nn.Dropout1d`` to ``3d`` drop entries of the first. Draws of Python's and
-        NumPy's own are not seen: in a compiled step they are constants.
+        dimensions, ``nn.Dropout1d`` to ``3d`` drop entries of the first.
     Raises:
-        ValueError: for anything but ``nn.Dropout*`` that draws random numbers in training, a
-            dropout layer not used once in a pass, a module that does not take this input,
-            writes into it or into its parameters, or gives anything but one tensor, or a
+        TypeError: for anything but a module or a function that makes one.
+        ValueError: by the name of the layer, for a module that draws random numbers other
+            than the noise of ``nn.Dropout*``, uses a dropout layer not once in a pass, changes
+            an attribute in a pass, holds trainable tensors that are not registered, complex
+            or without a shape, writes into its input or its parameters, cannot run on this
+            input or be differentiated by ``torch.func``, or gives anything but one tensor; for a
             function whose module needs values of tensors before it has any.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))
     >>> {name: tuple(p.shape) for name, p in params.items()}
     {'weight': (2, 3), 'bias': (2,)}
-    >>> out, _ = linear.apply(params, buffers, torch.ones(5, 3))
+    >>> out, _ = linear.apply(params, buffers, rng.normal(rng.key(1), (5, 3)))
     >>> out.shape
     torch.Size([5, 2])
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+        raise TypeError(f"input_shape holds the sizes of one example, as (3,), not {input_shape!r}")
     if isinstance(build, nn.Module):
-        build = functools.partial(copy.deepcopy, copy.deepcopy(build))
+        if any(value.is_meta for value in (*build.parameters(), *build.buffers())):
+            raise ValueError(
+                "the module is on the meta device, where it has no values: give the function that "
+                "makes it, or fill it with to_empty and its first values"
+            )
+        refuse_by_structure(build)
+        build = functools.partial(copied, copied(build))
     skeleton = make_skeleton(build)
     names = [name for name, m in skeleton.named_modules() if isinstance(m, Dropout)]
     inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # as functional_call wants it
     frozen = {name for name, p in skeleton.named_parameters() if not p.requires_grad}
     every = list(skeleton.named_parameters(remove_duplicate=False))
     tied = len(every) != len(list(skeleton.parameters()))
-    noise_shapes, output_shape = trace_shapes(skeleton, input_shape)
-    modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
     def init(key: Key) -> tuple[Params, Buffers]:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            # Not torch.manual_seed, which would seed the generators of every device for good.
-            torch.default_generator.manual_seed(rng.as_seed(key))
+        with generators.aside(rng.as_seed(key)), torch.device("cpu"):
             made = build()
         params = {name: p.detach().clone() for name, p in made.named_parameters()}
         buffers = {
@@ -81,6 +99,11 @@ def from_module(build: Callable[[], nn.Module] | nn.Module, input_shape: tuple[i
         }
         fixed = {name: p for name, p in params.items() if name in frozen}
         return {name: p for name, p in params.items() if name not in frozen}, buffers | fixed
+
+    noise_shapes, output_shape = try_out(
+        skeleton, *init(rng.key(0)), tuple(input_shape), batch_size
+    )
+    modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
     def apply(
         params: Params,

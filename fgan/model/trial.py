@@ -1,0 +1,239 @@
+"""Passes of a module on one small batch that show whether it is a function of its values."""
+
+from __future__ import annotations
+
+import copy
+import math
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
+from torch.func import functional_call
+
+from fgan.model import generators
+from fgan.model.attributes import Attributes
+from fgan.model.dropout import Dropout
+from fgan.model.skeleton import ON_META, called
+from fgan.model.watch import ImpureError, Watch, draws
+from fgan.types import Buffers, Params
+
+_TOLERANCE = 1e-4  # relative: some layers take another kernel where a gradient is wanted
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less their integers, spread over [0, 1)
+_SAVED = (
+    "hooks on saved tensors, as activation checkpointing has them, do not work under torch.func: "
+    "call the layers themselves"
+)
+
+
+def try_out(
+    skeleton: nn.Module,
+    params: Params,
+    buffers: Buffers,
+    input_shape: tuple[int, ...],
+    batch_size: int,
+) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
+    """Run a module in training, once more with gradients, and in evaluation.
+
+    Neither under ``torch.func.grad`` nor on the meta device: both import all of Dynamo, two
+    seconds that sampling does not need.
+
+    Returns:
+        The shape of the noise of each dropout layer, by name, and that of the output; both
+        for one example.
+    Raises:
+        ValueError: for a module that fails, or is no function of its values and its input.
+    """
+    trained, evaluated = copy.deepcopy(skeleton).train(), copy.deepcopy(skeleton).eval()
+    moving = {name for name, _ in skeleton.named_buffers()}  # other buffers are frozen parameters
+    size = batch_size * math.prod(input_shape)
+    # Of both signs, and 0 as integers, which every table has.
+    spread = torch.arange(1, size + 1, dtype=torch.float64, device="cpu") * _GOLDEN % 1
+    x = (2 * spread - 1).float().reshape(batch_size, *input_shape)
+
+    def values(params: Params) -> dict[str, Tensor]:
+        return params | {name: b.clone() if name in moving else b for name, b in buffers.items()}
+
+    shapes, hooks = _give_noise(trained, batch_size)
+    out = _run(trained, values(params), x, moving)
+    for hook in hooks:
+        hook.remove()
+    if unused := [name for name, shape in shapes.items() if shape is None]:
+        raise ValueError(f"the dropout layer {unused[0]!r} is not used: remove it")
+    _check_output(out, batch_size)
+    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+    # The discriminator is differentiated by its input as well.
+    example = x.clone().requires_grad_()
+    with disable_saved_tensors_hooks(_SAVED):
+        # The first pass has shown that none of the values is written.
+        again = _run(trained, values(leaves), example, {*params, *buffers})
+    _refuse_functions(again)
+    if not _near(out, again.detach()):
+        raise ValueError(
+            "the module gives another result when it is called again with the same values and the "
+            "same input: something outside of it changes from pass to pass. Keep what changes as a "
+            "buffer, or give it as part of the input"
+        )
+    with torch.no_grad():
+        evaluation = _run(evaluated, values(params), x, set())
+    if evaluation.shape != out.shape:
+        raise ValueError(
+            f"the module gives {tuple(evaluation.shape)} in evaluation and {tuple(out.shape)} in "
+            "training: a model gives one shape"
+        )
+    return shapes, tuple(out.shape[1:])
+
+
+def _give_noise(module: nn.Module, batch_size: int) -> tuple[dict[str, Any], list[Any]]:
+    """Give each dropout layer, when it is used, noise that keeps all of its input.
+
+    Returns:
+        The shapes of the noise, None for a layer that is not used; the hooks that set them.
+    """
+    layers = {name: m for name, m in module.named_modules() if isinstance(m, Dropout)}
+    shapes: dict[str, Any] = dict.fromkeys(layers)
+
+    def hook(name: str) -> Any:
+        def record(layer: nn.Module, args: tuple[Any, ...]) -> None:
+            assert isinstance(layer, Dropout)
+            if shapes[name] is not None:
+                raise ImpureError("is used twice in one pass: make two")
+            shapes[name] = layer.noise_shape(tuple(args[0].shape[1:]))
+            layer.noise = torch.ones(batch_size, *shapes[name], device="cpu")
+
+        return record
+
+    return shapes, [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+
+
+def _run(module: nn.Module, values: dict[str, Tensor], x: Tensor, moving: set[str]) -> Any:
+    """One pass, in which the values that are not ``moving`` and the input must stay."""
+    states = generators.states()
+
+    def refuse_draws(*_: Any) -> None:
+        for name in generators.moved(states):
+            raise draws(name)
+
+    # The hook of a layer runs as a part of it, so that the layer is named.
+    hooks = [layer.register_forward_hook(refuse_draws) for layer in module.modules()]
+    attributes = Attributes(module)
+    buffers = dict(module.named_buffers())
+    fixed = {
+        f"the {'buffer' if n in buffers else 'parameter'} {n}": n for n in values.keys() - moving
+    }
+    given = {"its input": x} | {what: values[name] for what, name in fixed.items()}
+    kept = {what: (tensor._version, tensor.detach().clone()) for what, tensor in given.items()}
+    try:
+        with generators.aside(), Watch():
+            out = functional_call(module, values, (x,))
+    except Exception as error:
+        raise ValueError(_explained(error, module, x)) from error
+    changed = Attributes(module).changed_since(attributes)
+    for hook in hooks:
+        hook.remove()
+    if changed:
+        layer, name = changed[0]
+        raise ValueError(
+            f"{called(layer, module.get_submodule(layer))} changes its attribute {name!r} in "
+            "forward, so that a pass would depend on those before it: keep what changes as a "
+            f"buffer, self.register_buffer({name!r}, torch.tensor(0.0)), moved only if "
+            "self.training; what one pass alone needs is a local variable"
+        )
+    for what, (version, before) in kept.items():
+        now = values[fixed[what]] if what in fixed else x
+        if now is not given[what] or now._version != version or not _equal(now, before):
+            raise ValueError(_written(what))
+    return out
+
+
+def _written(what: str) -> str:
+    if what.startswith("the buffer"):
+        return (
+            f"the module writes into {what} in evaluation, which leaves buffers as they are: let "
+            "forward do so only if self.training"
+        )
+    return (
+        f"the module writes into {what}, as a first layer with inplace=True does: a model leaves "
+        "what it is given as it is, but for buffers"
+    )
+
+
+def _explained(error: Exception, module: nn.Module, x: Tensor) -> str:
+    """One sentence about the layer that failed, and one about what to do instead."""
+    if "meta" in str(error).lower():
+        return f"{ON_META} ({error})"
+    name, shape = _failing(error, module)
+    where = called(name, module.get_submodule(name))
+    if isinstance(error, ImpureError):
+        return f"{where} {error}"
+    on = f" on its input of shape {shape}" if name and shape else ""
+    message = (
+        f"{where} cannot run{on}, in a trial on {len(x)} inputs of shape {tuple(x.shape[1:])} on "
+        f"the CPU: {str(error).rstrip('.')}"
+    )
+    if str(error) == _SAVED:
+        return message
+    for dtype in {p.dtype for p in module.parameters() if p.is_floating_point()} - {x.dtype}:
+        return f"{message}; its inputs are {x.dtype}, it has parameters of {dtype}: use .float()"
+    return f"{message}. For a trial on more inputs, give from_module(..., batch_size=4)"
+
+
+def _failing(error: Exception, module: nn.Module) -> tuple[str, tuple[int, ...] | None]:
+    """The innermost layer that the error came through, and the shape of its input."""
+    names = {id(layer): name for name, layer in module.named_modules()}
+    found, shape = "", None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        layer, args = frame.f_locals.get("self"), frame.f_locals.get("args")
+        if id(layer) in names:
+            if names[id(layer)] != found:
+                found, shape = names[id(layer)], None
+            if isinstance(args, tuple) and args and isinstance(args[0], Tensor):
+                shape = tuple(args[0].shape)
+    return found, shape
+
+
+def _check_output(out: Any, batch_size: int) -> None:
+    if not isinstance(out, Tensor):
+        raise ValueError(f"the module gives a {type(out).__name__}: a model gives one tensor")
+    if out.is_meta:
+        raise ValueError(f"{ON_META} (the output has no values)")
+    if not out.is_floating_point():
+        raise ValueError(
+            f"the module gives {out.dtype}: a model gives real numbers, as torch.float32"
+        )
+    if out.shape[:1] != (batch_size,):
+        raise ValueError(
+            f"the module gives a tensor of shape {tuple(out.shape)} for {batch_size} inputs: the "
+            "first dimension of a model's output counts them"
+        )
+
+
+def _refuse_functions(out: Tensor) -> None:
+    """Raise for a function of Python in the graph of ``out`` that ``torch.func`` does not take."""
+    nodes, seen = [out.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [parent for parent, _ in node.next_functions]
+        function = getattr(node, "_forward_cls", None)  # of a node that is written in Python
+        if function is not None and function.setup_context is torch.autograd.Function.setup_context:
+            raise ValueError(
+                f"the module uses the torch.autograd.Function {function.__name__}, which "
+                "torch.func cannot differentiate: write it with setup_context or, where it stands "
+                "for checkpointing or a backward hook, call the layers without it"
+            )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether all values are the same; NaN is equal to itself."""
+    return one.shape == other.shape and bool(((one == other) | (one != one)).all())
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    scale = float(one.detach().abs().nan_to_num().amax()) if one.numel() else 0.0
+    return one.shape == other.shape and torch.allclose(
+        one, other, rtol=0.0, atol=_TOLERANCE * scale, equal_nan=True
+    )
