@@ -6,21 +6,19 @@ machine, and writes only what compiling writes to its cache.
 
 from __future__ import annotations
 
-import getpass
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fgan
-from fgan import environment
+from fgan import environment, files
 
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors")
 
@@ -170,20 +168,8 @@ def _output(command: list[str]) -> str:
 
 
 def _caches() -> dict[str, Any]:
-    from fgan.files import cache_folder
-
-    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    inductor = Path(named) if named else Path(tempfile.gettempdir(), f"torchinductor_{_user()}")
-    return {"inductor": _folder(inductor), "fgan": _folder(cache_folder())}
-
-
-def _user() -> str:
-    """As Inductor puts it into the name of its folder."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, ModuleNotFoundError, OSError):
-        user = f"uid_{os.getuid()}" if hasattr(os, "getuid") else "unknown_user"
-    return re.sub(r'[\\/:*?"<>|]', "_", user)
+    inductor = Path(os.environ.get(environment.INDUCTOR) or files.compile_folder())
+    return {"inductor": _folder(inductor), "fgan": _folder(files.cache_folder())}
 
 
 def _folder(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class Products(CustomGraphPass):
 def _pays(node: Node) -> bool:
     if not _is_float_on_cpu(node):
         return False
-    a, b = (each.meta["val"] for each in node.args)
+    a, b = (cast(Node, each).meta["val"] for each in node.args)
     plain = all(1 in (m.stride(-1), m.stride(-2)) for m in (a, b))
     m, k, n = *a.shape[-2:], b.shape[-1]
     return plain and min(m, n) >= _SHORTEST and 2 * m * n * k >= _FEWEST_OPERATIONS

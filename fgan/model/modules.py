@@ -10,6 +10,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
