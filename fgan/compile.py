@@ -5,20 +5,23 @@ May import the lower rooms. Must not touch configuration or files.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import itertools
 import re
+import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fgan import pytree, toolchain
-from fgan.errors import DeviceError
+from fgan import files, pytree, toolchain
+from fgan.errors import DeviceError, FganError
 from fgan.model import generators
 from fgan.state import TrainState
 from fgan.step import Step
@@ -204,7 +207,7 @@ def trace(
     return graph, captured
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_frozen_numbers() -> Iterator[None]:
     """Refuse Python's and NumPy's random numbers, which a graph would hold as constants."""
     before = generators.states()
@@ -267,9 +270,10 @@ def _is_unused_question(node: Node) -> bool:
     Forward-mode differentiation asks some while tracing, ``is_same_size`` and the like. They
     are answered by then, and Dynamo refuses them.
     """
-    if node.users or not isinstance(node.target, torch._ops.OpOverload):
+    schema = getattr(node.target, "_schema", None)
+    if node.users or schema is None:
         return False
-    returns = node.target._schema.returns
+    returns = schema.returns
     return bool(returns) and all(str(each.type) == "bool" for each in returns)
 
 
@@ -278,49 +282,59 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
     return [False] * len(guards)
 
 
-# Inductor's options that gain time, each left out where torch does not know it.
-_FAST = {
-    # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
-    # the same kernels in our graphs and takes a second less.
-    "max_fusion_buffer_group_pairwise_attempts": 4,
-    # Small kernels that do not need each other are launched as one on a GPU.
-    "combo_kernels": True,
-    # The forms of the inputs are checked here, and nothing else can have another form.
-    "size_asserts": False,
-    "alignment_asserts": False,
-}
-
-
 @functools.cache
 def _inductor_options() -> dict[str, Any]:
-    from fgan import products
-    from fgan.cse import ShareRepeated
-
     known = torch._inductor.list_options()
-    # Must stay off: Inductor may reuse the memory of a concatenation while one of its slices
-    # is still being read, which gives wrong gradients. It costs no time.
     if "inplace_buffers" not in known:
         raise DeviceError(
             f"torch {torch.__version__} no longer has Inductor's option inplace_buffers, without "
             "which compiled steps may be wrong.",
             "Use an older torch, a newer fgan, or --no-compile.",
         )
-    needed = {
-        "inplace_buffers": False,
-        "post_grad_custom_pre_pass": ShareRepeated(),
-        "post_grad_custom_post_pass": products.Products(products.are_ours()),
+    fast: dict[str, Any] = {
+        # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
+        # the same kernels in our graphs and takes a second less.
+        "max_fusion_buffer_group_pairwise_attempts": 4,
+        # Small kernels that do not need each other are launched as one on a GPU.
+        "combo_kernels": True,
+        # The forms of the inputs are checked here, and nothing else can have another form.
+        "size_asserts": False,
+        "alignment_asserts": False,
     }
-    # Inductor would compile and run a probe for each instruction set, seven seconds in all.
-    trusted = {"cpp.vec_isa_ok": True} if toolchain.knows_the_processor() else {}
-    return needed | {name: value for name, value in (_FAST | trusted).items() if name in known}
+    if toolchain.knows_the_processor():
+        # Inductor would compile and run a probe for each instruction set, seven seconds in all.
+        fast["cpp.vec_isa_ok"] = True
+    if files.needs_quotes(tempfile.gettempdir()):  # where Inductor prepares headers, unquoted
+        fast["cpp_cache_precompile_headers"] = False
+    # inplace_buffers must stay off: Inductor may reuse the memory of a concatenation while one of
+    # its slices is still being read, which gives wrong gradients. It costs no time.
+    return (
+        {name: value for name, value in fast.items() if name in known}
+        | _passes()
+        | {"inplace_buffers": False}
+    )
+
+
+def _passes() -> dict[str, Any]:
+    """Our passes over the graph; none, which is slower, where Inductor takes them otherwise."""
+    try:
+        from fgan.cse import ShareRepeated
+        from fgan.products import Products, are_ours
+    except ImportError as error:
+        warnings.warn(f"Compiled steps are slower than they could be: {error}", stacklevel=2)
+        return {}
+    return {
+        "post_grad_custom_pre_pass": ShareRepeated(),
+        "post_grad_custom_post_pass": Products(are_ours()),
+    }
 
 
 def prepare() -> None:
-    """Import the compiler, and what it needs: seconds of a first call, to be spent elsewhere."""
-    import torch._inductor.compile_fx
-    import torch.fx.experimental.proxy_tensor  # noqa: F401
-
-    _inductor_options()
+    """Import the compiler and what it needs: seconds of a first call, to be spent elsewhere."""
+    with contextlib.suppress(ImportError, FganError):  # which the first call meets again
+        importlib.import_module("torch._inductor.compile_fx")
+        importlib.import_module("torch.fx.experimental.proxy_tensor")
+        _inductor_options()
 
 
 def count_graphs() -> int:

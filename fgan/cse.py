@@ -18,6 +18,8 @@ import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
+_Operator = type(torch.ops.aten.add.Tensor)
+
 
 class ShareRepeated(CustomGraphPass):
     """Replaces every repeated pure operation by its first occurrence."""
@@ -44,7 +46,7 @@ class ShareRepeated(CustomGraphPass):
 def _is_pure(target: Any) -> bool:
     """Whether an operation reads its arguments, writes nothing and draws no numbers."""
     return target is operator.getitem or (
-        isinstance(target, torch._ops.OpOverload)
+        isinstance(target, _Operator)
         and target.namespace in ("aten", "prims")
         and not target._schema.is_mutable
         and torch.Tag.nondeterministic_seeded not in target.tags

@@ -6,8 +6,9 @@ May import every lower room. Must not touch argv or the terminal.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,7 @@ from fgan.checks import in_steps
 from fgan.compile import prepare
 from fgan.config import TrainConfig
 from fgan.data import Batches, Source, StreamedSource
-from fgan.errors import DeviceError
+from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
 from fgan.inherit import Inherited
 from fgan.toolchain import check_compiler
@@ -113,4 +114,13 @@ def out_of_memory(config: TrainConfig) -> DeviceError:
     return DeviceError(
         f"Device {config.device} ran out of memory.",
         f"Use a smaller --batch-size or network{fewer}.",
+    )
+
+
+def diverged(step: int, saved: Sequence[Path]) -> DivergedError:
+    """What to say of numbers that are not finite; ``saved``: the run's checkpoints."""
+    kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
+    return DivergedError(
+        f"Training diverged by step {step}: a loss, gradient or weight is not finite. {kept}",
+        "Try a lower --lr, another --loss or --optimizer.",
     )

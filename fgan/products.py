@@ -48,7 +48,7 @@ def are_ours() -> bool:
 def load() -> bool:
     """Compile and load ``fgan::mm``; without it a warning says why, and products stay ATen's."""
     try:
-        torch.ops.load_library(str(_build()))
+        torch.ops.load_library(str(_build()))  # type: ignore[no-untyped-call]
         if _is_right():
             return True
         why: object = "fgan::mm computes wrong numbers"
@@ -118,9 +118,11 @@ class Products(CustomGraphPass):
 def _pays(node: Node) -> bool:
     if not _is_float_on_cpu(node):
         return False
+    a: Tensor
+    b: Tensor
     a, b = (cast(Node, each).meta["val"] for each in node.args)
-    plain = all(1 in (m.stride(-1), m.stride(-2)) for m in (a, b))
-    m, k, n = *a.shape[-2:], b.shape[-1]
+    plain = all(1 in matrix.stride()[-2:] for matrix in (a, b))
+    (m, k), n = a.shape[-2:], b.shape[-1]
     return plain and min(m, n) >= _SHORTEST and 2 * m * n * k >= _FEWEST_OPERATIONS
 
 

@@ -35,15 +35,8 @@ from fgan import resume as resuming
 from fgan.checks import every
 from fgan.config import TrainConfig
 from fgan.data import Source, fingerprint, make_feed
-from fgan.errors import (
-    ConfigError,
-    DataError,
-    DeviceError,
-    DivergedError,
-    FganError,
-    RunError,
-)
-from fgan.planning import Plan, make_batches, out_of_memory
+from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
+from fgan.planning import Plan, diverged, make_batches, out_of_memory
 from fgan.record import MetricsLog, Pictures
 from fgan.replay import next_steps
 from fgan.rundir import RunDir
@@ -332,7 +325,7 @@ class _Loop:
                 return True
             if failed == "step":
                 self.save()
-            raise _diverged(done, self.out)
+            raise diverged(done, self.out.saved())
         try:
             # Not at a stop: the resumed run writes that line, as if nothing had happened.
             due = _due(done, config.log_every)
@@ -400,12 +393,3 @@ class _Loop:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _diverged(step: int, out: RunDir) -> DivergedError:
-    saved = out.saved()
-    kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
-    return DivergedError(
-        f"Training diverged by step {step}: a loss, gradient or weight is not finite. {kept}",
-        "Try a lower --lr, another --loss or --optimizer.",
-    )

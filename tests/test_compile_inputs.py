@@ -1,0 +1,129 @@
+"""What a compiled function takes, captures and refuses, and whose step it is."""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import replace
+
+import numpy
+import pytest
+import torch
+from support import assert_same, copy_tree, small_game
+
+import fgan
+from fgan import compile as compiling
+from fgan import config as configs
+from fgan import losses, rng, train
+from fgan.compile import compile_function, compile_step
+from fgan.errors import DeviceError
+
+
+@pytest.fixture(autouse=True)
+def _fresh(fresh_dynamo):
+    return
+
+
+def start(options):
+    game = small_game(**options)
+    return game, fgan.init_state(game, rng.key(1))
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_captured_tensor_is_an_input(donate):
+    """What is written into it later is seen, as by the eager function."""
+    weight, row = torch.tensor(2.0), torch.arange(3.0)
+
+    def step(state, real, draws):
+        made_inside = torch.tensor([1.0, 2.0, 3.0])
+        return {"w": weight * state["w"] + row + made_inside}, {"row": row + weight}
+
+    compiled = compile_step(step, donate=donate, backend="eager")
+    for value in (2.0, -5.0):
+        weight.fill_(value)
+        row.add_(value)
+        state = {"w": torch.ones(3)}
+        wanted = step(copy_tree(state), (), ())
+        assert_same(compiled(state, (), ()), wanted)
+
+
+def test_a_captured_tensor_on_inductor():
+    weight = torch.tensor(1.0)
+    scaled = compile_function(lambda x: x * weight)
+    for value in (1.0, 7.0):
+        weight.fill_(value)
+        assert_same(scaled(torch.ones(2)), torch.full((2,), value))
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: numpy.random.rand()])
+def test_numbers_that_would_be_frozen_are_refused(draw):
+    with pytest.raises(ValueError, match="draw them outside"):
+        compile_function(lambda x: x + draw(), backend="eager")(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "says"),
+    [
+        (lambda x, rate: x * rate, (torch.ones(2), 0.5), r"argument 2 .* is a float"),
+        (lambda x, t: x * t, (torch.ones(2), 3), r"argument 2 .* is an int"),
+        (lambda s: s["x"], ({"x": torch.ones(2), "aug": None},), r"'aug' is None.*use \(\)"),
+        (lambda x: (x, {"k": 3.0}), (torch.ones(2),), r"result .* '1/k' is a float"),
+    ],
+    ids=["float", "int", "None", "result"],
+)
+def test_what_is_no_tensor_is_named(function, args, says):
+    with pytest.raises(TypeError, match=says):
+        compile_function(function, backend="eager")(*args)
+
+
+def test_a_donated_step_takes_three_arguments():
+    step = compile_step(lambda s, a, b, c: (s, a), donate=True, backend="eager")
+    with pytest.raises(TypeError, match="given 4 arguments"):
+        step(*[torch.ones(1)] * 4)
+
+
+def test_a_compiled_scan_is_known_as_one():
+    game, _ = start({})
+    scan = fgan.scan([fgan.make_step(game)] * 2)
+    for donate in (False, True):
+        assert compile_step(scan, donate=donate).num_steps == 2
+
+
+def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
+    """A plan whose game is replaced trains that game, whatever was compiled before."""
+    config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, grid=4, seed=3)
+    plan = train.plan(config)
+    other = replace(plan, game=replace(plan.game, loss=losses.wasserstein))
+    first, second = (
+        train.train(each, train.Observer(), tmp_path / name).last[0]["disc_loss"]
+        for name, each in (("first", plan), ("second", other))
+    )
+    eager = replace(other, config=replace(config, compile=False))
+    wanted = train.train(eager, train.Observer(), tmp_path / "eager").last[0]["disc_loss"]
+    assert second == pytest.approx(wanted, rel=1e-5)
+    assert abs(first - second) > 1e-2
+
+
+def test_an_option_that_correctness_needs_is_not_done_without(monkeypatch):
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["combo_kernels"])
+    monkeypatch.setattr(compiling, "_inductor_options", compiling._inductor_options.__wrapped__)
+    with pytest.raises(DeviceError, match="inplace_buffers"):
+        compile_function(lambda x: x + 1)(torch.ones(1))
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "false"))
+    with pytest.raises(DeviceError, match="could not be compiled"):
+        compile_function(lambda x: x + 12345)(torch.ones(7))
+
+
+def test_without_the_passes_steps_compile_all_the_same(monkeypatch):
+    """As in a torch that has no such passes, or has them elsewhere."""
+    monkeypatch.setitem(sys.modules, "torch._inductor.custom_graph_pass", None)
+    for name in ("fgan.cse", "fgan.products"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(compiling, "_inductor_options", compiling._inductor_options.__wrapped__)
+    with pytest.warns(UserWarning, match="slower than they could be"):
+        found = compile_function(lambda x: x.sin() + 54321)(torch.zeros(3))
+    assert_same(found, torch.full((3,), 54321.0))
