@@ -106,5 +106,4 @@ def test_the_run_hears_of_what_is_passed_over(fgan, tmp_path):
     (tmp_path / "d" / "x.heic").write_bytes(b"")
     code, _, err = fgan("train", "d", "--steps", 1, "--batch-size", 2, "--run-dir", "r")
     assert code == 0, err
-    assert "1 file in d is passed over" in err
-    assert "x.heic" in err
+    assert "d is passed over: x.heic." in err
