@@ -67,10 +67,12 @@ def test_no_two_uses_share_a_key(uses, monkeypatch, tmp_path):
     )
     options = {
         "data": "ring", "disc_hidden": (5,), "dropout": 0.3, "spectral_norm": True, "z_dim": 3,
-        "disc_steps": 2, "wgan_gp": 1.0, "instance_noise": 0.1, "sample_stats": "batch",
+        "disc_steps": 2, "wgan_gp": 1.0, "instance_noise": 0.1,
         "seed": SEED, "steps": 3, "batch_size": 4000, "sample_every": 2,
     }  # fmt: skip
-    result = train.run(config.resolve(options), run_dir=tmp_path / "run")
+    result = train.run(
+        config.resolve(options, base={"sample_stats": "batch"}), run_dir=tmp_path / "run"
+    )
     sample.sample(result.run.path, 300, seed=SEED)
     key = rng.key(SEED)
     of_user = [*rng.split(key, 20), *(rng.fold_in(key, n) for n in range(20, 30))]

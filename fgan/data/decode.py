@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import importlib.metadata
 import io
 import logging
 import os
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TiffImageFile
 
-from fgan import __version__
 from fgan.data.bare import without_metadata
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ _FIRST_BYTES = {
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WEBP",
 }  # fmt: skip
 # What makes pixels of a file: where one of these differs, so may the pixels.
-MADE_BY = f"fgan {__version__} " + " ".join(
+MADE_BY = f"fgan {importlib.metadata.version('fgan')} " + " ".join(
     f"{name} {features.version(name)}"
     for name in ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "littlecms2")
 )
