@@ -81,7 +81,7 @@ def test_no_two_uses_share_a_key(uses, monkeypatch, tmp_path):
     assert keys_by_place(uses) == {
         "toy._mixture": 1,
         "source.<listcomp>": 2,  # epochs
-        "modules.init": 2 + 1 + 2,  # both players; their sizes; the form of a state
+        "modules.init": 1 + 2 + 1 + 2,  # a trial; both players; their sizes; the form of a state
         "spectral.init": 3 * 2,  # matrices of the same three
         "game.make_draws": 8 * 3,  # latents: steps drawn ahead, generator passes
         "game.noise": 8 * (3 + 2 + 1 + 2),  # generator, discriminator, judging, penalty
