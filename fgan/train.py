@@ -280,7 +280,11 @@ class _Loop:
                 except torch.OutOfMemoryError as error:
                     raise out_of_memory(config) from error
                 except (DataError, DeviceError) as error:
-                    raise self._saved_before(error) from error
+                    saved = self._saved_before(error)
+                    # Ctrl-C in a terminal ends the compiler too, which fails: that is the stop.
+                    if self.done and self.observer.stop_requested():
+                        return True
+                    raise saved from error
                 self.log.add(history)
                 self.done = numbers.stop
                 self.observer.advanced(self.done)

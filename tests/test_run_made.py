@@ -10,7 +10,7 @@ import pytest
 
 from fgan import config as configs
 from fgan import rundir, train
-from fgan.errors import DiskError
+from fgan.errors import DeviceError, DiskError
 
 TINY = configs.resolve({"data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "steps": 2})
 
@@ -98,3 +98,39 @@ def test_beginning_again_removes_the_pictures_of_a_run_and_no_other(tmp_path):
         (run.samples / name).write_text("")
     run.begin_again()
     assert [path.name for path in run.samples.iterdir()] == ["mine.png"]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_ctrl_c_that_ends_the_compiler_is_a_stop(tmp_path, monkeypatch, asked):
+    """A terminal sends it to the compiler of a later graph as well, which then fails."""
+    make = train.make_advance
+
+    def failing(*args, **options):
+        advance = make(*args, **options)
+
+        def until(state, numbers, *rest):
+            if numbers.start == 1:
+                raise DeviceError("The step could not be compiled.", "Try again.")
+            return advance(state, numbers, *rest)
+
+        return until
+
+    class Asking(train.Observer):
+        done = 0
+
+        def advanced(self, step: int) -> None:
+            self.done = step
+
+        def stop_requested(self) -> bool:
+            # After the step is done, that is while the next one is compiled.
+            self.done += 1
+            return asked and self.done > 2
+
+    monkeypatch.setattr(train, "make_advance", failing)
+    if asked:
+        result = train.run(TINY, Asking(), run_dir=tmp_path / "out")
+        assert (result.steps, result.stopped) == (1, True)
+    else:
+        with pytest.raises(DeviceError, match="What was trained is saved"):
+            train.run(TINY, Asking(), run_dir=tmp_path / "out")
+    assert (tmp_path / "out/checkpoints/step-0000001.safetensors").exists()
