@@ -28,7 +28,7 @@ from torch import Tensor
 from fgan import assemble, bench, pytree, recipes, replay, stepping
 from fgan import config as configs
 from fgan.bench import timing
-from fgan.bench.functional import make_taker
+from fgan.bench.functional import Taker
 from fgan.bench.imperative import Loop
 from fgan.bench.problem import make_problem
 from fgan.compile import compile_step, count_graphs
@@ -217,7 +217,7 @@ def compilers(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
     whole: dict[str, Any] = {"backend": "eager"} if tiny else {}
     steps = make_steps(problem.game, lambda step, _: torch.compile(step, fullgraph=True, **whole))
     draw = stepping.DrawAhead(problem.game, stepping.make_key(config, device), config)
-    take = make_taker(steps, draw, problem.init(), problem.real, replay=False)
+    take = Taker(steps, draw, problem.init(), problem.real, replay=False)
 
     def steps_of(loop: Loop) -> Callable[[int], None]:
         def run(count: int) -> None:

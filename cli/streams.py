@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 
@@ -14,4 +15,5 @@ def print_every_name() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+        with contextlib.suppress(OSError):  # the stream is not what it was when Python opened it
+            sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")

@@ -34,6 +34,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fgan")
 
 
+@pytest.fixture(autouse=True)
+def _denormals_are_kept():
+    """Commands that run in this process have it flush them, which the next test does not expect."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def fresh_dynamo():
     """Dynamo without anything compiled by other tests, and its counters at zero."""

@@ -113,8 +113,8 @@ def test_an_option_that_correctness_needs_is_not_done_without(monkeypatch):
 
 def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "false"))
-    with pytest.raises(DeviceError, match="could not be compiled"):
+    failing = torch._inductor.config.patch({"cpp.cxx": (None, "false")})
+    with failing, pytest.raises(DeviceError, match="could not be compiled"):
         compile_function(lambda x: x + 12345)(torch.ones(7))
 
 

@@ -14,7 +14,7 @@ from torch.func import vmap
 
 import fgan
 from fgan import assemble, config, replay, rng, stepping
-from fgan.bench.functional import make_taker
+from fgan.bench.functional import Taker
 from fgan.compile import compile_step, count_graphs
 from fgan.replay import next_steps
 
@@ -83,7 +83,7 @@ def test_nothing_is_compiled_while_it_is_recorded(recorded, options):
     k = (settings.disc_steps,) if settings.disc_steps > 1 else ()
     real = torch.zeros(*key.shape[:-1], *k, settings.batch_size, 2)
     state = stepping.init_train_state(game, settings, key)
-    take = make_taker(steps, draw, state, real, replay=True)
+    take = Taker(steps, draw, state, real, replay=True)
     take(3)
     graphs = count_graphs()
     take(6)
@@ -152,7 +152,7 @@ def test_the_rest_of_a_block_is_not_recorded_anew(recorded):
     draw = stepping.DrawAhead(game, rng.key(0), settings)
     step = compile_step(fgan.make_step(game), donate=True, backend="eager")
     state = fgan.init_state(game, rng.key(0))
-    take = make_taker(lambda number: step, draw, state, real_batch(game), replay=True)
+    take = Taker(lambda number: step, draw, state, real_batch(game), replay=True)
     for count in (4, 4, 5, 5, 6, 7, 9, 10, 11):
         take(count)
     assert recorded.calls == 2  # of four steps, and of one

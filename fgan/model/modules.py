@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -100,9 +101,11 @@ def from_module(
         fixed = {name: p for name, p in params.items() if name in frozen}
         return {name: p for name, p in params.items() if name not in frozen}, buffers | fixed
 
-    noise_shapes, output_shape = try_out(
-        skeleton, *init(rng.key(0)), tuple(input_shape), batch_size
-    )
+    # In a thread of its own no torch.func transform is under way, as where a game is made inside
+    # of one.
+    with ThreadPoolExecutor(1) as outside:
+        trial = outside.submit(try_out, skeleton, *init(rng.key(0)), tuple(input_shape), batch_size)
+    noise_shapes, output_shape = trial.result()
     modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
     def apply(
