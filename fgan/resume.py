@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fgan import checkpoint, environment, rundir
+from fgan import checkpoint, environment, rundir, toolchain
 from fgan import config as configs
 from fgan.checkpoint import Checkpoint
 from fgan.config import TrainConfig
@@ -54,6 +54,12 @@ class Point:
     changed: tuple[str, ...] = ()  # options other than those it was begun with
 
 
+def conditions(config: TrainConfig) -> dict[str, str]:
+    """What decides the last bits of a run's numbers, beside its configuration and torch."""
+    products = toolchain.who_multiplies(compiled=config.compile, device=config.device)
+    return {"denormals": environment.denormals(), "products": products}
+
+
 def find(path: Path) -> Point:
     """The newest checkpoint of a run that is intact.
 
@@ -76,12 +82,20 @@ def find(path: Path) -> Point:
             f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
             "the numbers may differ in their last bits."
         )
+    now = conditions(config)
     # Files that do not say are of versions that left the processor as it was.
-    then, now = about.get("denormals", "kept"), environment.denormals()
-    if then != now:
+    then = {"denormals": "kept", "products": now["products"]} | about
+    if then["denormals"] != now["denormals"]:
         notes.append(
-            f"Saved with denormal numbers {then}, resumed with them {now} "
-            f"({environment.FLUSH}=0 keeps them): the numbers may differ in their last bits."
+            f"Saved with denormal numbers {then['denormals']}, resumed with them "
+            f"{now['denormals']} ({environment.FLUSH}=0 keeps them): the numbers may differ in "
+            "their last bits."
+        )
+    if then["products"] != now["products"]:
+        notes.append(
+            f"Saved with matrix products of {then['products']}, resumed with those of "
+            f"{now['products']}, which are right for this processor: the numbers may differ in "
+            "their last bits."
         )
     return Point(run, file, saved, config, step, rollbacks, tuple(notes))
 

@@ -85,6 +85,12 @@ def _gcc_version() -> int:
     return 0 if "__clang__" in macros else int(macros.get("__GNUC__", 0))
 
 
+def who_multiplies(*, compiled: bool, device: str) -> str:
+    """Whose float32 matrix products a run's steps have, which decides their last bits."""
+    ours = compiled and device == "cpu" and has_slow_mkl()
+    return "oneDNN" if ours else "ATen"
+
+
 def has_slow_mkl() -> bool:
     """Whether this is a processor whose vector unit MKL leaves half unused: AMD with AVX-512."""
     return sys.platform == "linux" and {"AuthenticAMD", "avx512f"} <= set(processor().split())

@@ -21,7 +21,6 @@ import fgan
 from fgan import (
     checkpoint,
     disturbed,
-    environment,
     files,
     inherit,
     planning,
@@ -361,7 +360,7 @@ class _Loop:
             "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,
-            "denormals": environment.denormals(),
+            **resuming.conditions(self.plan.config),
         }
         path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())

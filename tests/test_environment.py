@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from fgan import config, environment, resume, train
+from fgan import config, environment, resume, toolchain, train
 
 OURS = (environment.SPIN, environment.FLUSH, "OMP_WAIT_POLICY", "GLIBC_TUNABLES")
 OURS += environment._MALLOC
@@ -172,3 +172,18 @@ def test_a_run_that_goes_on_otherwise_says_so(tmp_path):
     finally:
         torch.set_flush_denormal(False)
     assert "denormal numbers kept, resumed with them flushed" in note
+
+
+def test_a_run_that_goes_on_with_other_products_says_so(tmp_path, monkeypatch):
+    """Which a processor of another make has; only compiled runs have them."""
+    amd = "AuthenticAMD fpu avx512f"
+    monkeypatch.setattr(toolchain, "processor", lambda: amd)
+    found = {compiled: toolchain.who_multiplies(compiled=compiled, device="cpu")
+             for compiled in (True, False)}  # fmt: skip
+    assert found == {True: "oneDNN" if sys.platform == "linux" else "ATen", False: "ATen"}
+    run = train.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
+    point = resume.find(run.run.path)
+    assert (point.saved.about["products"], point.notes) == ("ATen", ())
+    monkeypatch.setattr(toolchain, "who_multiplies", lambda **_: "oneDNN")
+    (note,) = resume.find(run.run.path).notes
+    assert "products of ATen, resumed with those of oneDNN" in note
