@@ -98,22 +98,26 @@ def compare(
             notify(f"{name}: starting{' and compiling' if name in bench.COMPILED else ''} ...")
             apart[name] = alone.measure(name, config)
     able, state = list(made), problem.init()
-    notify(f"Starting {len(able)} programs, each in two processes of its own ...")
+    notify(f"Starting {len(able)} programs, each in a process of its own ...")
     warm = config.penalty_every + 2  # compiles every kind of step
     if "replayed" in able:  # the second execution records
         warm += 2 * bench.REPLAYED_STEPS
-    keep = {environment.FLUSH: "0"}
-    with started(able, config, warm) as flushed, started(able, config, warm, keep) as kept:
+    with started(able, config, warm) as flushed:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
         agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
         made.clear()
         notify(f"Timing {len(able)} programs in {repeats} rounds ...")
         ceilings = make_ceilings(problem.device, config.dtype)
-        processes = {"flushed": flushed, "kept": kept}
-        timed = states.measure(
-            processes, ceilings, repeats=repeats, seconds=seconds, trained_steps=trained_steps
+        how: dict[str, Any] = {"repeats": repeats, "seconds": seconds}
+        timed = states.measure("flushed", flushed, ceilings, trained_steps=trained_steps, **how)
+        settings = {"flushed": next(iter(flushed.values())).environment()}
+    # Not at the same time: ten programs of millions of parameters do not fit into memory.
+    notify("The same with denormal numbers kept ...")
+    with started(able, config, warm, {environment.FLUSH: "0"}) as kept:
+        settings["kept"] = next(iter(kept.values())).environment()
+        timed = timed.joined(
+            states.measure("kept", kept, ceilings, trained_steps=timed.trained_steps, **how)
         )
-        settings = {kind: next(iter(p.values())).environment() for kind, p in processes.items()}
     baseline, rounds = able[0], _headline(timed)
     found = {
         name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)

@@ -2,9 +2,9 @@
 
 After some hundred steps the gradients of saturated logits, and Adam's averages of them, may be
 too small for a normal float32, and a processor takes a hundred cycles for each such number. A step
-timed on its first values does not show it. So each program runs in two processes, one in which
-denormals are flushed to zero (`fgan.environment`) and one in which they are kept, and is timed
-near its first state and after training. (XLA flushes them itself, whatever the process does.)
+timed on its first values does not show it. So each program is timed near its first state and after
+training, in a process in which denormals are flushed to zero (`fgan.environment`), and then in
+another in which they are kept. (XLA flushes them itself, whatever the process does.)
 
 Program: may import every lower room.
 """
@@ -38,6 +38,17 @@ class States(NamedTuple):
     fresh: Rounds
     trained: Rounds
 
+    def joined(self, other: States) -> States:
+        """Both, each of a kind of its own; the ceilings are those timed first."""
+
+        def both(mine: Rounds, later: Rounds) -> Rounds:
+            return Rounds(
+                later.seconds | mine.seconds, later.cpus | mine.cpus, later.steps | mine.steps
+            )
+
+        fresh, trained = both(self.fresh, other.fresh), both(self.trained, other.trained)
+        return States(self.trained_steps, fresh, trained)
+
     def about(self, name: str, baseline: str) -> dict[str, dict[str, Any]]:
         """Of each state a program was timed in: milliseconds (median), and the speedup."""
         found = {}
@@ -52,7 +63,8 @@ class States(NamedTuple):
 
 
 def measure(
-    processes: Mapping[str, Mapping[str, ProgramProcess]],
+    kind: str,
+    processes: Mapping[str, ProgramProcess],
     ceilings: Ceilings,
     *,
     repeats: int,
@@ -62,12 +74,13 @@ def measure(
     """Time all programs, each warm in its processes, in rounds, and both ceilings.
 
     Args:
-        processes: by "flushed" and "kept", then by name.
+        kind: what becomes of denormals in these processes, "flushed" or "kept".
+        processes: by name.
         repeats: rounds of trained values; of fresh ones there are a third as many.
         seconds: of each block.
         trained_steps: before a state counts as trained; of slow programs all take fewer.
     """
-    flat = {f"{name}, {kind}": p for kind, some in processes.items() for name, p in some.items()}
+    flat = {f"{name}, {kind}": process for name, process in processes.items()}
     ours: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
     for run in ours.values():
         run(3)
