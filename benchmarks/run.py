@@ -49,7 +49,7 @@ class Study(NamedTuple):
 
 
 STUDIES: dict[str, Study] = {
-    "step_time": Study("A step", step_time, ["--repeats", "7", "--seconds", "0.15"], minutes=12),
+    "step_time": Study("A step", step_time, ["--repeats", "5", "--seconds", "0.15"], minutes=14),
     "products": Study("Matrix products", products, ["--repeats", "9"]),
     "end_to_end": Study(
         "The whole trainer", end_to_end, ["--cases", "tutorial,mnist-mlp-small", "--repeats", "3"]
