@@ -133,7 +133,8 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
     Raises:
         DeviceError: on the first call, when Inductor's compiler fails.
         TypeError: for a leaf or a result that is not a tensor.
-        ValueError: for random numbers that the graph would freeze.
+        ValueError: for random numbers that the graph would freeze, and for a captured tensor on
+            another device.
     """
     # For each structure of the arguments, hardly ever a second: what reads their leaves, and
     # the graphs for leaves of different forms.
@@ -176,6 +177,14 @@ def _compile_graph(
         return outputs
 
     graph, captured = trace(flat, values)
+    devices = {value.device for value in values}
+    for tensor in captured:
+        # A number on the host would be read once where a GPU records the graph.
+        if devices and tensor.device not in devices:
+            raise ValueError(
+                f"the compiled function captures a tensor of shape {tuple(tensor.shape)} on "
+                f"{tensor.device}, where none of its arguments is: move it to their device"
+            )
     _graphs += 1
     compiled = _compile(graph, backend)
     return lambda values: pytree.unflatten(result, compiled(values + captured))

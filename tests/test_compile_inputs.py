@@ -55,6 +55,12 @@ def test_a_captured_tensor_on_inductor():
         assert_same(scaled(torch.ones(2)), torch.full((2,), value))
 
 
+def test_a_captured_tensor_is_on_the_device_of_the_arguments():
+    elsewhere = torch.tensor(2.0)
+    with pytest.raises(ValueError, match=r"captures a tensor of shape \(\) on cpu"):
+        compile_function(lambda x: x * elsewhere, backend="eager")(torch.ones(3, device="meta"))
+
+
 @pytest.mark.parametrize("draw", [random.random, lambda: numpy.random.rand()])
 def test_numbers_that_would_be_frozen_are_refused(draw):
     with pytest.raises(ValueError, match="draw them outside"):
