@@ -92,7 +92,10 @@ def test_a_compiled_scan_is_known_as_one():
     game, _ = start({})
     scan = fgan.scan([fgan.make_step(game)] * 2)
     for donate in (False, True):
-        assert compile_step(scan, donate=donate).num_steps == 2
+        compiled = compile_step(scan, donate=donate)
+        assert compiled.num_steps == 2
+        with pytest.raises(ValueError, match="scan"):
+            fgan.scheduled(compiled, fgan.schedules.constant(1.0))
 
 
 def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
