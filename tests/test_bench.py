@@ -389,7 +389,8 @@ def test_facts_about_what_is_compiled(options, graphs):
         assert facts["flops"] > 1000
     assert cold["kernels"] > 1
     assert cold["bytes"] > 0
-    assert (cached["kernels"], cached["bytes"]) == (None, None)  # nothing was made
+    # Nothing was made: Inductor keeps its counts with what it compiled.
+    assert (cached["kernels"], cached["bytes"]) == (cold["kernels"], cold["bytes"])
     assert cached["first_step_seconds"] < cold["first_step_seconds"]
 
 

@@ -106,8 +106,8 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
           PyTorch's is compiled;
         - ``kernels``, ``operations``, ``bytes``, ``flops`` of one step apart from its draws
           (the mean, where penalties are lazy), or None where they cannot be counted (see
-          `fgan.bench.counts`): kernels and bytes of compiled code are counted where it is
-          made, not where it is found again.
+          `fgan.bench.counts`): kernels and bytes of compiled code are counted where it is made,
+          and Inductor keeps them with it.
     """
     import torch
 
