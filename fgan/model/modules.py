@@ -133,9 +133,9 @@ def from_module(
 
     def _refuse_absent(params: Params, buffers: Buffers, noise: Noise | None) -> None:
         """Name what functional_call would miss in words of its own."""
-        if absent := sorted(held - params.keys() - buffers.keys()):
+        if absent := sorted(name for name in held if name not in params and name not in buffers):
             raise ValueError(f"params and buffers have no {absent[0]!r}: take those of init")
-        if noise is not None and (absent := sorted(inputs.keys() - noise.keys())):
+        if noise is not None and (absent := sorted(name for name in inputs if name not in noise)):
             raise ValueError(
                 f"noise has no {absent[0]!r}, of a dropout layer: give uniform numbers "
                 f"[B, *{noise_shapes[absent[0]]}], or train=False"
