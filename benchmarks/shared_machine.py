@@ -1,4 +1,4 @@
-"""What is left of a step's speed when another process is busy?
+"""How much of a step's speed is left when another process is busy?
 
 Each program runs in a process of its own, set up as the command sets itself up, and takes blocks
 of steps in turns: alone, and beside one process that does nothing but compute. On a machine with

@@ -19,7 +19,7 @@ from .options import GAME, NETS, ROWS, SETS, config_option, recipe_option, with_
 
 SHAPES_HELP = f"Data set whose shape examples have: {', '.join(SETS)}. No data are read."
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
-# What is measured is a step by itself: no rate changes, nothing is sampled.
+# A step is measured by itself: no rate changes, nothing is sampled.
 _NOT_MEASURED = ("lr_schedule", "lr_length", "lr_end", "lr_warmup", "sample_stats")
 _FIELDS = [
     name

@@ -1,4 +1,4 @@
-"""What standard output does with a character that its encoding does not have."""
+"""Standard output escapes a character that its encoding does not have."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _times(found: dict[str, Any]) -> Table:
 
 
 def _states(found: dict[str, Any]) -> Table:
-    """What training, and flushing denormal numbers, does to a step."""
+    """Tests of how training, and flushing denormal numbers, change the time of a step."""
     columns = ("fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept")
     table = _table(
         f"Its milliseconds on fresh values and after {found['trained_steps']:,} steps, denormals "

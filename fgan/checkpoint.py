@@ -92,7 +92,7 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def _summed(rows: Tensor) -> Tensor:
-    """What schema 2 kept of each step [n, fields, ...], as sums, and then n."""
+    """The rows of schema 2, one for each step [n, fields, ...], as sums, and then n."""
     sums = rows.double().sum(0)
     return torch.cat([sums, torch.full_like(sums[:1], len(rows))])
 

@@ -284,7 +284,7 @@ def _idle_in_file(
     given: Mapping[str, Any],
     checked: Mapping[str, Any],
 ) -> list[str]:
-    """What a file says in vain, with what is given besides and also without that.
+    """The options of a file that do nothing, with what is given beside it and without.
 
     A run writes all options into its file, and that file is good for another run.
     """

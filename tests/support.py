@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import fgan
-from fgan import nets, optim, pytree, train
+from fgan import nets, optim, pytree, rng, train
 from fgan.model import from_module
 
 BATCH = 6
@@ -107,6 +107,12 @@ def small_game(**options: Any) -> fgan.Game:
         "disc_opt": optim.adam(0.02, betas=(0.5, 0.999)),
     }
     return fgan.Game(**{**parts, **options})
+
+
+def start(options: dict[str, Any]) -> tuple[fgan.Game, fgan.TrainState]:
+    """A small game and its first state."""
+    game = small_game(**options)
+    return game, fgan.init_state(game, rng.key(1))
 
 
 def full_options() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from support import (
     run_steps,
     small_game,
     small_gen,
+    start,
 )
 
 import fgan
@@ -37,11 +38,6 @@ NEAR = {"atol": 1e-5, "rtol": 1e-5}
 @pytest.fixture(autouse=True)
 def _fresh(fresh_dynamo):
     return
-
-
-def start(options):
-    game = small_game(**options)
-    return game, fgan.init_state(game, rng.key(1))
 
 
 def traces():

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
-from support import assert_same, copy_tree, small_game
+from support import assert_same, copy_tree, start
 
 import fgan
 from fgan import compile as compiling
 from fgan import config as configs
-from fgan import losses, rng, train
+from fgan import losses, train
 from fgan.compile import compile_function, compile_step
 from fgan.errors import DeviceError
 
@@ -22,11 +22,6 @@ from fgan.errors import DeviceError
 @pytest.fixture(autouse=True)
 def _fresh(fresh_dynamo):
     return
-
-
-def start(options):
-    game = small_game(**options)
-    return game, fgan.init_state(game, rng.key(1))
 
 
 @pytest.mark.parametrize("donate", [False, True])

@@ -149,7 +149,7 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         outside = [counts.launches(run, problem.device) for run in _kinds_of_step(made, problem)]
         if cuda:
             found["kernels"] = _mean(problem, outside)
-        elif all(each["kernels"] for each in generated):  # else found, made by another process
+        elif all(each["kernels"] for each in generated):  # else a cache without counts
             both = zip(generated, outside, strict=True)
             found["kernels"] = _mean(problem, [each["kernels"] + more for each, more in both])
         # Of the step that was compiled; it is not run twice where it is eager anyway.

@@ -108,8 +108,6 @@ class Problem:
         """Until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
 
 
 def make_problem(config: TrainConfig) -> Problem:

@@ -27,7 +27,7 @@ _FEWEST_ROUNDS = 3  # of fresh values, which are a third of all
 
 
 class States(NamedTuple):
-    """What was timed; the keys of rounds are a program's name and "flushed" or "kept".
+    """The times of all programs; the keys of rounds are a name and "flushed" or "kept".
 
     Attributes:
         trained_steps: before the first trained step that was timed.
@@ -50,7 +50,7 @@ class States(NamedTuple):
         return States(self.trained_steps, fresh, trained)
 
     def about(self, name: str, baseline: str) -> dict[str, dict[str, Any]]:
-        """Of each state a program was timed in: milliseconds (median), and the speedup."""
+        """The milliseconds (median) and the speedup of a program in each state."""
         found = {}
         for state, rounds in (("fresh", self.fresh), ("trained", self.trained)):
             for kind in ("flushed", "kept"):

@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Took(NamedTuple):
-    """What steps took, said by the process that took them."""
+    """The times of steps, said by the process that took them."""
 
     seconds: float
     cpu_seconds: float
