@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import study
+from fgan_benchmarks.harness import alone
 from study import Found, markdown
 
-from fgan import config, recipes
-from fgan.bench import alone
+from fgan.run import config, recipes
 
 # By name, a recipe or the defaults, and what the command line says for it.
 CASES: dict[str, tuple[str, list[str]]] = {

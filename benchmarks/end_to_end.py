@@ -2,7 +2,7 @@
 
 The tutorial: a data set that returns one PIL image after another, ``ToTensor`` and
 ``Normalize`` of torchvision, a ``DataLoader`` that shuffles, and the imperative loop of
-`fgan.bench.imperative`. The trainer: ``fgan train`` with the same configuration, its metrics,
+`harness.imperative`. The trainer: ``fgan train`` with the same configuration, its metrics,
 checks and logging. Both see MNIST in batches of the same size, and are timed after their first
 steps, in turn. (The run is too short for a grid or a checkpoint: trainer_overhead.py has those.)
 
@@ -20,16 +20,16 @@ from typing import Any
 
 import study
 import torch
+from fgan_benchmarks.harness import TUTORIAL, timing
+from fgan_benchmarks.harness.imperative import Loop
+from fgan_benchmarks.harness.problem import make_problem
 from PIL import Image
 from study import Found, markdown, ratio_text
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import fgan
-from fgan import config, recipes, train
-from fgan.bench import TUTORIAL, timing
-from fgan.bench.imperative import Loop
-from fgan.bench.problem import make_problem
+from fgan.run import config, loop, recipes
 
 # By name, a recipe or the defaults, and what differs from it.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -67,7 +67,7 @@ def tutorial(settings: config.TrainConfig, steps: int, workers: int) -> float:
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    loop = Loop(problem)
+    imperative = Loop(problem)
 
     def batches() -> Iterator[torch.Tensor]:
         while True:
@@ -75,15 +75,15 @@ def tutorial(settings: config.TrainConfig, steps: int, workers: int) -> float:
                 yield images.to(problem.device)
 
     feed = batches()
-    loop.step(real=next(feed))
+    imperative.step(real=next(feed))
     begun = time.perf_counter()
     for _ in range(steps):
-        loop.step(real=next(feed))
+        imperative.step(real=next(feed))
     problem.wait()
     return (time.perf_counter() - begun) / steps
 
 
-class _Clock(train.Observer):
+class _Clock(loop.Observer):
     begun = ended = 0.0
 
     def advanced(self, step: int) -> None:
@@ -96,7 +96,7 @@ def trainer(settings: config.TrainConfig) -> float:
     """Seconds of one step of a run."""
     clock = _Clock()
     with tempfile.TemporaryDirectory() as folder:
-        result = train.run(settings, clock, run_dir=Path(folder) / "run")
+        result = loop.run(settings, clock, run_dir=Path(folder) / "run")
     return (clock.ended - clock.begun) / (result.steps - 2)
 
 

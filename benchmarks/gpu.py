@@ -30,9 +30,8 @@ from typing import Any
 
 import gpu_steps
 import torch
-
-from fgan.bench import machine, timing
-from fgan.bench.counts import make_ceilings
+from fgan_benchmarks.harness import machine, timing
+from fgan_benchmarks.harness.counts import make_ceilings
 
 HERE = Path(__file__).parent
 PROGRAMS = "imperative,compiled,compiled-donated,replayed,bfloat16,jax"

@@ -23,19 +23,21 @@ from typing import Any, NamedTuple
 
 import study
 import torch
+from fgan_benchmarks import harness
+from fgan_benchmarks.harness import timing
+from fgan_benchmarks.harness.functional import Taker
+from fgan_benchmarks.harness.imperative import Loop
+from fgan_benchmarks.harness.problem import make_problem
 from torch import Tensor
 
-from fgan import assemble, bench, pytree, recipes, replay, stepping
-from fgan import config as configs
-from fgan.bench import timing
-from fgan.bench.functional import Taker
-from fgan.bench.imperative import Loop
-from fgan.bench.problem import make_problem
-from fgan.compile import compile_step, count_graphs
-from fgan.config import TrainConfig
-from fgan.state import TrainState
-from fgan.step import Step, make_steps
-from fgan.types import Metrics
+from fgan import pytree
+from fgan.compile import compile_step, replay
+from fgan.compile.graph import count_graphs
+from fgan.game import Step, make_steps
+from fgan.run import advance, assemble, recipes
+from fgan.run import config as configs
+from fgan.run.config import TrainConfig
+from fgan.types import Metrics, TrainState
 
 RING = {"data": "ring", "gen_hidden": (128, 128), "disc_hidden": (128, 128), "batch_size": 256}
 CASES: dict[str, dict[str, Any]] = {
@@ -88,7 +90,7 @@ class Case:
         points = self.config.data == "ring"
         shape = (2,) if points else SHAPES.get(CASES[name].get("recipe", ""), (1, 28, 28))
         self.game = assemble.make_game(self.config, shape)
-        self.key = stepping.make_key(self.config, device)
+        self.key = advance.make_key(self.config, device)
         members = (len(self.config.members),) if self.config.members else ()
         k = (self.config.disc_steps,) if self.config.disc_steps > 1 else ()
         whole = (NUM_STEPS, *members, *k, self.config.batch_size, *shape)
@@ -101,29 +103,29 @@ class Case:
         self.feed = Feed(examples.to(device))
 
     def state(self) -> TrainState:
-        return stepping.init_train_state(self.game, self.config, self.key)
+        return advance.init_train_state(self.game, self.config, self.key)
 
     def steps(self, *, compiled: bool = True, donated: bool = True) -> Callable[[int], Step]:
         """As a run makes them, where they are compiled and donated."""
-        plain = stepping.make_train_steps(self.game, replace(self.config, compile=False))
+        plain = advance.make_train_steps(self.game, replace(self.config, compile=False))
         pure = functools.cache(compile_step)
         if compiled and donated:
-            return stepping.make_train_steps(self.game, self.config)
+            return advance.make_train_steps(self.game, self.config)
         return (lambda number: pure(plain(number))) if compiled else plain
 
-    def draw(self, at_once: int) -> stepping.DrawAhead:
+    def draw(self, at_once: int) -> advance.DrawAhead:
         config = replace(self.config, steps_per_execution=at_once)
-        return stepping.DrawAhead(self.game, self.key, config)
+        return advance.DrawAhead(self.game, self.key, config)
 
     def play(
         self, steps: Callable[[int], Step], at_once: int = 1, *, replayed: bool = False
     ) -> tuple[TrainState, Metrics]:
         """Steps from the first state; the state after the last, and all their metrics."""
         state, history, done = self.state(), [], 0
-        advance, draw = stepping.make_advance(steps, replay=replayed), self.draw(at_once)
+        play, draw = advance.make_advance(steps, replay=replayed), self.draw(at_once)
         while done < NUM_STEPS:
             numbers = replay.next_steps(steps, done, NUM_STEPS, at_once, draw.period)
-            state, metrics = advance(state, numbers, self.feed, draw)
+            state, metrics = play(state, numbers, self.feed, draw)
             history += metrics
             done = numbers.stop
         return state, pytree.stack(history)
@@ -208,7 +210,7 @@ def again(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
 def compilers(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
     """Milliseconds of a step: the loop, its networks or the pure step under torch.compile."""
     tiny = device.type == "cpu"
-    config = resolve(name, device, **({} if "recipe" in CASES[name] else bench.TUTORIAL))
+    config = resolve(name, device, **({} if "recipe" in CASES[name] else harness.TUTORIAL))
     problem = make_problem(config)
     loop, quick = Loop(problem), Loop(problem)
     how: dict[str, Any] = {"backend": "eager"} if tiny else {"mode": "reduce-overhead"}
@@ -216,7 +218,7 @@ def compilers(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
         net.forward = torch.compile(net.forward, **how)  # type: ignore[method-assign]
     whole: dict[str, Any] = {"backend": "eager"} if tiny else {}
     steps = make_steps(problem.game, lambda step, _: torch.compile(step, fullgraph=True, **whole))
-    draw = stepping.DrawAhead(problem.game, stepping.make_key(config, device), config)
+    draw = advance.DrawAhead(problem.game, advance.make_key(config, device), config)
     take = Taker(steps, draw, problem.init(), problem.real, replay=False)
 
     def steps_of(loop: Loop) -> Callable[[int], None]:

@@ -1,6 +1,6 @@
 """What memory does a step need, pure, donated, and as a tutorial writes it?
 
-Each program in a process of its own (`fgan.bench.alone`), compiled code from a warm cache:
+Each program in a process of its own (`harness.alone`), compiled code from a warm cache:
 
     state   of both players, their optimizers and the moving average, in bytes
     held    of tensors, the most a step holds above what there was before it; the pure step
@@ -15,11 +15,12 @@ from __future__ import annotations
 from typing import Any
 
 import study
+from fgan_benchmarks.harness import TUTORIAL, alone
+from fgan_benchmarks.harness.problem import make_problem
 from study import Found, markdown, mebibytes
 
-from fgan import config, pytree, recipes
-from fgan.bench import TUTORIAL, alone
-from fgan.bench.problem import make_problem
+from fgan import pytree
+from fgan.run import config, recipes
 
 PROGRAMS = ("imperative", "eager", "compiled", "compiled-donated")
 CASES = {"tutorial": "", "mnist-dcgan": "mnist-dcgan"}

@@ -25,27 +25,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from fgan_benchmarks.harness.machine import facts
 from torch import Tensor
 
 import fgan
-from fgan import (
-    ema,
-    images,
-    losses,
-    metrics,
-    nets,
-    optim,
-    penalties,
-    population,
-    pytree,
-    rng,
-    schedules,
-)
-from fgan.bench.machine import facts
+from fgan import ema, losses, metrics, nets, optim, population, pytree, rng, schedules, terms
 from fgan.data import Batches
 from fgan.data.toy import GRID_STD, grid_modes, grid_points
 from fgan.losses import GanLoss
-from fgan.penalties import Penalty
+from fgan.run import images
+from fgan.terms import Penalty
 
 NUM_SAMPLES = 2500  # of the papers' protocol
 DRAWN = 50
@@ -65,7 +54,7 @@ class Play:
 PLAYS = {
     "non-saturating": Play(losses.non_saturating),
     "relativistic R1 R2": Play(
-        losses.relativistic, (penalties.make_r1(0.1), penalties.make_r2(0.1)), (0.0, 0.999)
+        losses.relativistic, (terms.make_r1(0.1), terms.make_r2(0.1)), (0.0, 0.999)
     ),
 }
 

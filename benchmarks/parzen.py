@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fgan import metrics
 from fgan.data import load_mnist, load_mnist_labels
-from fgan.sample import sample
+from fgan.run.sample import sample
 
 NUM_TRAIN = 50_000
 NUM_KNOWN = 10_000  # labelled images that stand for the digits

@@ -19,15 +19,16 @@ from collections.abc import Callable
 
 import study
 import torch
+from fgan_benchmarks.harness import timing
+from fgan_benchmarks.harness.functional import Taker
 from study import Found, digits, markdown, ratio_text
 from torch import nn
 
-from fgan import assemble, pytree
-from fgan.bench import timing
-from fgan.bench.functional import Taker
-from fgan.config import TrainConfig, resolve
+from fgan import pytree
 from fgan.data import ring_points
-from fgan.stepping import DrawAhead, init_train_state, make_key, make_train_steps
+from fgan.run import assemble
+from fgan.run.advance import DrawAhead, init_train_state, make_key, make_train_steps
+from fgan.run.config import TrainConfig, resolve
 
 Program = Callable[[int], None]  # takes that many steps
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import study
 import torch
+from fgan_benchmarks.harness import timing
+from fgan_benchmarks.harness.functional import make_functional
+from fgan_benchmarks.harness.problem import Problem, make_problem
 from study import Found, digits, markdown, ratio_text
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fgan import recipes
-from fgan.bench import timing
-from fgan.bench.functional import make_functional
-from fgan.bench.problem import Problem, make_problem
 from fgan.compile import compile_function
-from fgan.step import make_steps
+from fgan.game import make_steps
+from fgan.run import recipes
 
 aten = torch.ops.aten
 Pair = tuple[Tensor, Tensor]

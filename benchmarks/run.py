@@ -32,9 +32,8 @@ import shared_machine
 import step_time
 import torch
 import trainer_overhead
+from fgan_benchmarks.harness.machine import slug
 from study import say
-
-from fgan.bench.machine import slug
 
 HERE = Path(__file__).parent
 

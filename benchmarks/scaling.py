@@ -16,11 +16,12 @@ from typing import Any
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells stderr when it starts
 
 import study
+from fgan_benchmarks.harness import TUTORIAL, processes, timing
+from fgan_benchmarks.harness.problem import make_problem
 from study import Found, digits, markdown, mebibytes, ratio_text
 
-from fgan import config, pytree
-from fgan.bench import TUTORIAL, processes, timing
-from fgan.bench.problem import make_problem
+from fgan import pytree
+from fgan.run import config
 
 PROGRAMS = ("imperative", "compiled-donated")
 SWEEPS: dict[str, list[int]] = {

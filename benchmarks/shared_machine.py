@@ -29,14 +29,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import study
+from fgan_benchmarks.harness import timing
+from fgan_benchmarks.harness.problem import make_problem
+from fgan_benchmarks.harness.processes import ProgramProcess
+from fgan_benchmarks.harness.programs import missing
 from study import Found, digits, markdown
 
-from fgan import config as configs
-from fgan import environment, recipes
-from fgan.bench import timing
-from fgan.bench.problem import make_problem
-from fgan.bench.processes import ProgramProcess
-from fgan.bench.programs import missing
+from fgan.compile import environment
+from fgan.run import config as configs
+from fgan.run import recipes
 
 _LIBGOMPS_OWN = "300000"  # where neither it nor OMP_WAIT_POLICY is set
 _BUSY = "while True: pass"

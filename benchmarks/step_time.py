@@ -1,7 +1,7 @@
 """How much faster is the compiled step than the loop a tutorial reader writes?
 
-Times the programs of `fgan.bench` for the networks and batches of the five recipes, the programs
-of a recipe in turns, each in a process of its own:
+Times the programs of ``benchmarks/harness`` for the networks and batches of the five recipes, the
+programs of a recipe in turns, each in a process of its own:
 
     imperative         nn.Module, backward(), torch.optim.Adam
     eager              the pure step as it is
@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import study
 import torch
+from fgan_benchmarks.harness import TRAINED_STEPS, parse_names
+from fgan_benchmarks.harness.compare import compare
 from study import Found, digits, markdown, ratio_text
 
-from fgan import recipes
-from fgan.bench import TRAINED_STEPS, parse_names
-from fgan.bench.compare import compare
+from fgan.run import recipes
 
 PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax"
 ON_A_GPU = "replayed"

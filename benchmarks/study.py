@@ -8,13 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fgan import environment
+from fgan.compile import environment
 
 environment.before_torch()
 
 import torch  # noqa: E402
-
-from fgan.bench.machine import facts  # noqa: E402
+from fgan_benchmarks.harness.machine import facts  # noqa: E402
 
 Found = dict[str, Any]
 

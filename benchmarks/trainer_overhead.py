@@ -29,14 +29,17 @@ from typing import Any
 from unittest.mock import patch
 
 import study
+from fgan_benchmarks.harness import timing
 from fgan_cli import report
 from rich.console import Console
 from study import Found, digits, markdown, ratio_text
 
-from fgan import checkpoint, config, planning, recipes, stepping, train
-from fgan.bench import timing
 from fgan.data import make_feed
-from fgan.record import MetricsLog, Pictures
+from fgan.disk import checkpoint
+from fgan.run import advance, config, loop, recipes
+from fgan.run.log import MetricsLog
+from fgan.run.pictures import Pictures
+from fgan.run.plan import make_batches
 
 # By name, how many steps are timed: some seconds of them.
 CASES = {"default": 600, "mnist-mlp-small": 3000}
@@ -51,14 +54,14 @@ def resolve(name: str, given: dict[str, Any]) -> config.TrainConfig:
     return recipes.resolve(name, given | when)
 
 
-def loop(settings: config.TrainConfig, steps: int, fed: bool) -> float:
+def bare_loop(settings: config.TrainConfig, steps: int, fed: bool) -> float:
     """Seconds of one compiled step on its batch and its draws, or always on the first's."""
-    plan = train.plan(settings)
-    key = stepping.make_key(settings, plan.device)
-    state = stepping.init_train_state(plan.game, settings, key)
-    draw = stepping.DrawAhead(plan.game, key, settings)
-    made = stepping.make_train_steps(plan.game, settings)
-    with make_feed(plan.source, planning.make_batches(settings, plan.source), plan.device) as feed:
+    plan = loop.plan(settings)
+    key = advance.make_key(settings, plan.device)
+    state = advance.init_train_state(plan.game, settings, key)
+    draw = advance.DrawAhead(plan.game, key, settings)
+    made = advance.make_train_steps(plan.game, settings)
+    with make_feed(plan.source, make_batches(settings, plan.source), plan.device) as feed:
         first = feed(0), draw(0)
         for t in range(5):
             state, metrics = made(t)(state, *first)
@@ -116,23 +119,23 @@ def whole(settings: config.TrainConfig) -> dict[str, float]:
             super().wrote(path)
             self.ended = time.perf_counter()
 
-    def make_advance(*args: Any, **kwargs: Any) -> stepping.Advance:
-        return stepped.timed(stepping.make_advance(*args, **kwargs))
+    def make_advance(*args: Any, **kwargs: Any) -> advance.Advance:
+        return stepped.timed(advance.make_advance(*args, **kwargs))
 
     writing = (
         (MetricsLog, "write"), (Pictures, "fakes"),
-        (checkpoint, "save"), (train.RunDir, "forget_old"),
+        (checkpoint, "save"), (loop.RunDir, "forget_old"),
         (Timed, "advanced"), (Timed, "logged"), (Timed, "wrote"), (Timed, "stop_requested"),
     )  # fmt: skip
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
     with (
         patch.object(report, "_console", terminal),
-        patch.object(train, "make_advance", make_advance),
+        patch.object(loop, "make_advance", make_advance),
         written.watching(*writing),
         tempfile.TemporaryDirectory() as folder,
         Timed(quiet=False) as observer,
     ):
-        result = train.train(train.plan(settings), observer, Path(folder) / "run")
+        result = loop.train(loop.plan(settings), observer, Path(folder) / "run")
     took, steps = observer.ended - observer.begun, result.steps - 2
     return {
         "whole": took / steps,
@@ -148,8 +151,8 @@ def measure(cases: dict[str, int], repeats: int, given: dict[str, Any]) -> Found
         settings = resolve(name, {**given, "steps": steps})
         rounds = [
             {
-                "bare": loop(settings, steps, fed=False),
-                "fed": loop(settings, steps, fed=True),
+                "bare": bare_loop(settings, steps, fed=False),
+                "fed": bare_loop(settings, steps, fed=True),
                 **whole(settings),
             }
             for _ in range(repeats)

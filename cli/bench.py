@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from fgan_benchmarks import harness as programs
+from fgan_benchmarks.harness import TUTORIAL
 
-from fgan import bench as programs
-from fgan import config as configs
-from fgan import recipes
-from fgan.bench import TUTORIAL
-from fgan.config import TrainConfig
+from fgan.run import config as configs
+from fgan.run import recipes
+from fgan.run.config import TrainConfig
 
 from .options import GAME, NETS, ROWS, SETS, config_option, recipe_option, with_options
 
@@ -93,8 +93,8 @@ def bench(
     from .train import prepare_torch
 
     prepare_torch()
-    from fgan.bench import plot as plotting
-    from fgan.bench.compare import compare as measure
+    from fgan_benchmarks.harness import plot as plotting
+    from fgan_benchmarks.harness.compare import compare as measure
 
     if plot is not None:
         plotting.check(plot)

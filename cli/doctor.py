@@ -13,7 +13,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     Ends with 5 when a small compiled function does not work.
     """
-    from fgan import doctor as examining
+    from fgan.run import doctor as examining
 
     from .inspect import show
     from .train import prepare_torch

@@ -19,7 +19,7 @@ def inspect(
 
     Ends with 4 when the checkpoint is damaged.
     """
-    from fgan import inspect as inspecting
+    from fgan.run import inspect as inspecting
 
     facts = inspecting.facts(path)
     if as_json:

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 import fgan
-from fgan import environment
+from fgan.compile import environment
 from fgan.errors import FganError, Interrupted
 
 from .bench import bench

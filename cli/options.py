@@ -13,11 +13,11 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import typer
 
-from fgan import config as configs
-from fgan import members, names
-from fgan.config import TrainConfig
 from fgan.errors import ConfigError
-from fgan.validate import option, shown
+from fgan.run import config as configs
+from fgan.run import members, names
+from fgan.run.config import TrainConfig
+from fgan.run.validate import option, shown
 
 DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
 SETS = names.DATA_SETS

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fgan import summary
-from fgan.members import Member, seeds_text, sweep_text
-from fgan.planning import Plan
-from fgan.summary import Setting, Spread
-from fgan.train import Result
+from fgan.run import summary
+from fgan.run.loop import Result
+from fgan.run.members import Member, seeds_text, sweep_text
+from fgan.run.plan import Plan
+from fgan.run.summary import Setting, Spread
 
 _FAILURES = 20  # that are named
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fgan import recipes as known
-from fgan.config import TrainConfig
+from fgan.run import recipes as known
+from fgan.run.config import TrainConfig
 
 
 def recipes() -> None:

@@ -25,9 +25,9 @@ from rich.progress import (
 )
 
 import fgan
-from fgan.planning import Plan
-from fgan.rundir import RunDir
-from fgan.train import Observer, Result
+from fgan.disk.rundir import RunDir
+from fgan.run.loop import Observer, Result
+from fgan.run.plan import Plan
 
 from . import population
 

@@ -36,7 +36,7 @@ def sample(
     from .train import prepare_torch
 
     prepare_torch()
-    from fgan import sample as sampling
+    from fgan.run import sample as sampling
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)

@@ -12,7 +12,7 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what `fgan.bench.compare.compare` found, for a reader."""
+    """Print what `fgan_benchmarks.harness.compare.compare` found, for a reader."""
     console = Console(highlight=False)
     if console.width < _WIDTH:  # a line that wraps loses nothing, a column cut short does
         console = Console(highlight=False, width=_WIDTH)

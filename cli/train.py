@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from fgan import config as configs
-from fgan import environment, recipes
-from fgan.config import TrainConfig
+from fgan.compile import environment
 from fgan.errors import ConfigError, Interrupted
+from fgan.run import config as configs
+from fgan.run import recipes
+from fgan.run.config import TrainConfig
 
 from .options import OUT, ROWS, RUN, SETS, config_option, recipe_option, with_options
 
@@ -91,8 +92,8 @@ def train(
     # Importing and tracing make millions of objects that live for good: looking for garbage
     # among them takes a tenth of the time to the first step.
     gc.disable()
-    from fgan import resume as resuming
-    from fgan import train as training
+    from fgan.run import loop
+    from fgan.run import resume as resuming
 
     from .report import Report, header
 
@@ -109,7 +110,7 @@ def train(
             point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
-        plan = training.plan(resolved, report, begins=point is None)
+        plan = loop.plan(resolved, report, begins=point is None)
         if dry_run:
             if not quiet:
                 header(plan, None)
@@ -117,7 +118,7 @@ def train(
             return
         fresh = run_dir if resume and not point else None
         again = fresh is not None and resuming.never_saved(resolved, fresh)
-        result = training.train(plan, report, run_dir, point, again=again, locked=locked)
+        result = loop.train(plan, report, run_dir, point, again=again, locked=locked)
     report.ended(plan, result)
     # A stop may come of the terminal going away, and is reported by the exit code.
     with contextlib.suppress(*([OSError] if result.stopped else [])):

@@ -18,68 +18,64 @@ if TYPE_CHECKING:
         data,
         ema,
         errors,
+        game,
         losses,
         metrics,
         model,
         nets,
         optim,
-        orders,
-        penalties,
-        per_example,
-        population,
         pytree,
         rng,
         schedules,
-        spectral,
+        terms,
         types,
     )
-    from fgan.compile import compile_step
-    from fgan.game import Game, init_state, make_draws
+    from fgan.compile import compile_step, replayed
+    from fgan.game import (
+        Game,
+        init_state,
+        make_draws,
+        make_step,
+        make_steps,
+        orders,
+        per_example,
+        population,
+        scan,
+        scheduled,
+    )
     from fgan.model import Model, from_module
-    from fgan.replay import replayed
-    from fgan.several import scan
-    from fgan.state import PlayerState, TrainState
-    from fgan.step import make_step, make_steps, scheduled
-    from fgan.types import Draws, Metrics
+    from fgan.types import Draws, Metrics, PlayerState, TrainState
 
 __version__ = "0.1.0"
 
-_MODULES = [
-    "compile",
-    "data",
-    "ema",
-    "errors",
-    "losses",
-    "metrics",
-    "model",
-    "nets",
-    "optim",
-    "orders",
-    "penalties",
-    "per_example",
-    "population",
-    "pytree",
-    "rng",
-    "schedules",
-    "spectral",
-    "types",
-]
+_MODULES = {
+    **{
+        name: name
+        for name in (
+            "compile", "data", "ema", "errors", "game", "losses", "metrics", "model", "nets",
+            "optim", "pytree", "rng", "schedules", "terms", "types",
+        )
+    },
+    "orders": "game.orders",
+    "per_example": "game.per_example",
+    "population": "game.population",
+}  # fmt: skip
 _NAMES = {
     "Draws": "types",
     "Game": "game",
     "Metrics": "types",
     "Model": "model",
-    "PlayerState": "state",
-    "TrainState": "state",
+    "PlayerState": "types",
+    "TrainState": "types",
     "compile_step": "compile",
     "from_module": "model",
     "init_state": "game",
     "make_draws": "game",
-    "make_step": "step",
-    "make_steps": "step",
-    "replayed": "replay",
-    "scan": "several",
-    "scheduled": "step",
+    "make_step": "game",
+    "make_steps": "game",
+    "replayed": "compile",
+    "scan": "game",
+    "scheduled": "game",
 }
 
 __all__ = sorted([*_MODULES, *_NAMES, "__version__"])
@@ -87,7 +83,7 @@ __all__ = sorted([*_MODULES, *_NAMES, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"fgan.{name}")
+        return importlib.import_module(f"fgan.{_MODULES[name]}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"fgan.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'fgan' has no attribute {name!r}")

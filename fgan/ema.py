@@ -1,7 +1,5 @@
 """Exponential moving averages of a generator's weights.
 
-May import the ground.
-
 References:
     Yazici et al. 2019, arXiv:1806.04498; Karras et al. 2018, arXiv:1710.10196, appendix A.1.
 """
@@ -9,21 +7,13 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fgan import pytree, scalars
 from fgan.scalars import Scalar
-from fgan.types import Buffers, Params
-
-
-class Weights(NamedTuple):
-    """What a network is evaluated with."""
-
-    params: Params
-    buffers: Buffers
+from fgan.types import Buffers, Params, Weights
 
 
 def init(params: Params, buffers: Buffers) -> Weights:

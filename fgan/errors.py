@@ -3,8 +3,6 @@
 Every class carries the exit code that ``fgan`` ends with when it reaches the command
 line. Library code raises these for bad files, options and machines; a plain
 ``ValueError`` or ``TypeError`` is kept for wrong calls from Python.
-
-This room is ground: it imports nothing of the project and never imports torch.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The only door to ``torch.utils._pytree``. An absent branch is ``()``, never ``None``:
 ``None`` counts as a leaf in torch's trees. (The module is not called ``tree.py``
 because Dynamo skips files of that name.)
-
-This room is ground: torch only.
 """
 
 from __future__ import annotations

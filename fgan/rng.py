@@ -10,8 +10,6 @@ A key is an int64 tensor [2] holding two 32-bit words; functions that take a key
 take a batch of keys [..., 2] and then return a batch of results. Element i of a result
 depends on the key and on i alone.
 
-This room is ground: torch only.
-
 References:
     Salmon et al. 2011, SC '11, doi:10.1145/2063384.2063405; the test vectors are those
     of the authors' Random123 library.

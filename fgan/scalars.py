@@ -2,8 +2,6 @@
 
 A hyperparameter that is a tensor is kept as it is, so that ``torch.func.grad`` differentiates
 over it and ``vmap`` gives each member of a population its own.
-
-This room is ground: torch only.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ Time is an input like any other, so nothing is compiled again:
 
 An integer count gives float32 values, a floating one values of its own type; the values
 are computed in that type, which holds counts exactly to 2^24 in float32 and closely beyond.
-
-This room is ground.
 """
 
 from __future__ import annotations

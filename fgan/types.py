@@ -1,7 +1,4 @@
-"""The values that flow through a training step.
-
-This room is ground: torch only.
-"""
+"""The values that flow through a training step: trees of tensors, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,6 +12,46 @@ Noise: TypeAlias = dict[str, Tensor]  # uniform [B, ...] for each stochastic lay
 Key: TypeAlias = Tensor  # int64 [2], see fgan.rng
 Batch: TypeAlias = Tensor  # real data [B, ...], or [k, B, ...] for k discriminator steps
 OptState: TypeAlias = Any  # a tree of tensors
+
+
+class Weights(NamedTuple):
+    """What a network is evaluated with."""
+
+    params: Params
+    buffers: Buffers
+
+
+class PlayerState(NamedTuple):
+    """One player: its network's values and its optimizer's."""
+
+    params: Params
+    buffers: Buffers
+    opt_state: OptState
+
+
+class TrainState(NamedTuple):
+    """The state of a game.
+
+    Attributes:
+        gen, disc: the players.
+        ema: moving average of the generator; ``()`` when off.
+        key: int64 [2], constant for a whole run; the randomness of a step is made of the
+            key and the number of the step.
+        step: int64 [], generator updates done.
+    """
+
+    gen: PlayerState
+    disc: PlayerState
+    ema: Weights | tuple[()]
+    key: Key
+    step: Tensor
+
+    @property
+    def sampler(self) -> Weights:
+        """The generator to sample from: the average where there is one."""
+        if isinstance(self.ema, Weights):
+            return self.ema
+        return Weights(self.gen.params, self.gen.buffers)
 
 
 class DiscDraws(NamedTuple):

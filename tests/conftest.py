@@ -51,15 +51,6 @@ def fresh_dynamo():
 
 
 @pytest.fixture
-def shared_parts(monkeypatch):
-    """What goes into every library is compiled once, also for tests with a cache of their own."""
-    from fgan import kept
-
-    where = kept.parts()
-    monkeypatch.setattr(kept, "parts", lambda: where)
-
-
-@pytest.fixture
 def fgan(monkeypatch, capfd, tmp_path):
     """Run the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)

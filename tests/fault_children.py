@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from fgan import checkpoint, lock
+from fgan.disk import checkpoint, lock
+from fgan.disk.rundir import RunDir, step_of
 from fgan.errors import FganError
-from fgan.rundir import RunDir, step_of
-from fgan.state import PlayerState, TrainState
+from fgan.types import PlayerState, TrainState
 
 
 def state_of(step: int, size: int = 5) -> TrainState:

@@ -29,8 +29,10 @@ from pretended_gpu import CUDA, pretended
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
-from fgan import assemble, config, population, recipes, stepping
-from fgan.game import make_draws, penalties_due
+from fgan import population
+from fgan.game import make_draws
+from fgan.game.game import penalties_due
+from fgan.run import advance, assemble, config, recipes
 
 RING = {"data": "ring", "gen_hidden": (64, 64), "disc_hidden": (64, 64), "batch_size": 128}
 CASES: dict[str, dict[str, Any]] = {
@@ -60,7 +62,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
     settings = recipes.resolve(recipe, base) if recipe else config.resolve(base)
     shape = (2,) if settings.data == "ring" else SHAPES.get(recipe, (1, 28, 28))
     game = assemble.make_game(settings, shape)
-    state = stepping.init_train_state(game, settings, stepping.make_key(settings, "cpu"))
+    state = advance.init_train_state(game, settings, advance.make_key(settings, "cpu"))
     lead = (len(settings.members),) if settings.members else ()
     kind = torch.float32 if settings.data == "ring" else torch.uint8
     raw = torch.zeros((*lead, settings.batch_size, *shape), dtype=kind)
@@ -82,7 +84,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
 
     with mock.patch.object(torch, "compile", compile):
         try:
-            stepping.make_train_steps(game, settings)(number)(state, raw, draws)
+            advance.make_train_steps(game, settings)(number)(state, raw, draws)
         except Exception:
             if not found:
                 raise

@@ -16,9 +16,9 @@ PRELOADED = (
     "torch",
     "torchvision.utils",
     "pytest",
-    "fgan.train",
-    "fgan.sample",
-    "fgan.inspect",
+    "fgan.run.loop",
+    "fgan.run.sample",
+    "fgan.run.inspect",
     "fgan_cli.main",
     "fgan_cli.report",
 )

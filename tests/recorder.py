@@ -1,4 +1,4 @@
-"""A CUDA graph's behaviour without a GPU, in place of `fgan.replay.record`.
+"""A CUDA graph's behaviour without a GPU, in place of `fgan.compile.replay.record`.
 
 Both recorders keep to what CUDA promises: recording changes nothing, a launch repeats the
 work on the same tensors, and results appear where they were recorded.
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fgan import pytree, replay
+from fgan import pytree
+from fgan.compile import replay
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import fgan
-from fgan import nets, optim, pytree, rng, train
+from fgan import nets, optim, pytree, rng
 from fgan.model import from_module
+from fgan.run import loop
 
 BATCH = 6
 IMAGE = (1, 2, 2)
@@ -21,7 +22,7 @@ def signed(shape: Any, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-class Listener(train.Observer):
+class Listener(loop.Observer):
     """Keeps what it hears of a run, and stops it after a step where one is given."""
 
     def __init__(self, stop_at: int | None = None) -> None:

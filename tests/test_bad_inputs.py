@@ -14,7 +14,8 @@ import shutil
 import numpy as np
 import pytest
 
-from fgan import config, sealed, train
+from fgan.disk import sealed
+from fgan.run import config, loop
 
 TINY = {"steps": 2, "batch_size": 8, "gen_hidden": (4,), "disc_hidden": (4,), "sample_every": 0}
 
@@ -36,7 +37,7 @@ def forged(path, **changes):
 # Runs with one checkpoint that says something impossible, by the name of the run.
 FORGED = {
     "system": {"arch": "os:system"},
-    "module": {"optimizer": "fgan.rundir:create"},
+    "module": {"optimizer": "fgan.disk.rundir:create"},
     "wide": {"gen_hidden": [2**40]},
     "no-config": {"config": None},
     "listed": {"config": ["lr", 1]},
@@ -53,8 +54,8 @@ FORGED = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("inputs")
-    points = train.run(config.resolve(TINY, data="ring", threads=1), run_dir=place / "points").run
-    train.run(config.resolve(TINY, data="mnist", threads=1), run_dir=place / "pictures")
+    points = loop.run(config.resolve(TINY, data="ring", threads=1), run_dir=place / "points").run
+    loop.run(config.resolve(TINY, data="mnist", threads=1), run_dir=place / "pictures")
     saved = points.checkpoint_path(2)
     for name, changes in FORGED.items():
         (place / name / "checkpoints").mkdir(parents=True)
@@ -358,7 +359,7 @@ def test_what_is_there_is_never_replaced(fgan, place, monkeypatch):
 
 
 def test_sampling_takes_the_newest_intact_checkpoint_and_says_what_it_passed_over(fgan, tmp_path):
-    run = train.run(config.resolve(TINY, data="mnist", save_every=1), run_dir=tmp_path / "r").run
+    run = loop.run(config.resolve(TINY, data="mnist", save_every=1), run_dir=tmp_path / "r").run
     assert fgan("sample", run.checkpoint_path(1), "-n", 4, "--out", "one.npz")[0] == 0
     assert fgan("sample", "r", "-n", 4, "--out", "two.npz")[::2] == (0, "")
     newest = run.checkpoint_path(2)
@@ -371,7 +372,7 @@ def test_sampling_takes_the_newest_intact_checkpoint_and_says_what_it_passed_ove
 
 
 def test_a_folder_of_samples_has_ordinary_permissions(fgan, tmp_path):
-    train.run(config.resolve(TINY, data="mnist"), run_dir=tmp_path / "r")
+    loop.run(config.resolve(TINY, data="mnist"), run_dir=tmp_path / "r")
     assert fgan("sample", "r", "-n", 2, "--out", "many")[0] == 0
     (tmp_path / "plain").mkdir()
     assert (tmp_path / "many").stat().st_mode == (tmp_path / "plain").stat().st_mode

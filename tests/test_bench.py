@@ -16,19 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fgan_benchmarks import harness
+from fgan_benchmarks.harness import alone, compare, counts, programs, timing
+from fgan_benchmarks.harness.functional import Taker, exact_losses, make_functional
+from fgan_benchmarks.harness.imperative import Loop
+from fgan_benchmarks.harness.machine import slug
+from fgan_benchmarks.harness.problem import Problem, data_shape, make_problem
 from recorder import Rerun
 from support import assert_same
 
-from fgan import bench, pytree, replay, rng, stepping
-from fgan import config as configs
-from fgan.bench import alone, compare, counts, programs, timing
-from fgan.bench.functional import Taker, exact_losses, make_functional
-from fgan.bench.imperative import Loop
-from fgan.bench.machine import slug
-from fgan.bench.problem import Problem, data_shape, make_problem
-from fgan.compile import compile_step
+from fgan import pytree, rng
+from fgan.compile import compile_step, replay
 from fgan.errors import ConfigError, DeviceError, FganError
-from fgan.step import make_steps
+from fgan.game import make_steps
+from fgan.run import advance
+from fgan.run import config as configs
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
@@ -340,7 +342,7 @@ def test_the_peak_is_that_since_the_reset():
     # In a process of its own: what earlier tests have freed is occupied again unseen.
     code = """
 import torch
-from fgan.bench import alone
+from fgan_benchmarks.harness import alone
 torch.ones(2**24)
 alone.reset_peak(False)
 before = alone.peak(False)
@@ -356,7 +358,7 @@ def test_to_count_what_was_compiled_imports_no_compiler():
     """Which would be time and memory of a first step that was compiled before."""
     code = """
 import sys
-from fgan.bench import alone, counts
+from fgan_benchmarks.harness import alone, counts
 assert counts.inductor_counts() == {"kernels": 0, "bytes": 0}
 print("torch._inductor" in sys.modules)
 """
@@ -409,7 +411,7 @@ def test_replayed_steps_are_donated_steps(monkeypatch):
     assert "bfloat16 is left out" in programs.missing("bfloat16", wide)
     made = programs.make_program("replayed", of)
     for _ in range(3):
-        made.run(2 * bench.REPLAYED_STEPS + 1)
+        made.run(2 * harness.REPLAYED_STEPS + 1)
     assert recorded.launches == 7  # the first of each length is played as it is
 
 
@@ -419,7 +421,7 @@ def test_steps_that_are_replayed_are_the_same_steps(monkeypatch):
 
     def metrics(at_once):
         of = problem(**TINY, steps_per_execution=at_once)
-        draw = stepping.DrawAhead(of.game, rng.key(0), of.config)
+        draw = advance.DrawAhead(of.game, rng.key(0), of.config)
         steps = make_steps(of.game, lambda step, due: compile_step(step, donate=True))
         take = Taker(steps, draw, of.init(), of.real, replay=at_once > 1)
         return [pytree.map(torch.clone, take(count)[-1]) for count in (4, 4, 9, 1)]
@@ -474,12 +476,12 @@ def test_measurements_without_meaning_are_refused(options):
 
 
 def test_names_of_programs():
-    assert bench.parse_names("jax, eager,") == ["jax", "eager"]
-    assert programs.MAKERS.keys() == bench.PROGRAMS.keys()
-    assert {*bench.DEFAULT, *bench.COMPILED} <= bench.PROGRAMS.keys()
+    assert harness.parse_names("jax, eager,") == ["jax", "eager"]
+    assert programs.MAKERS.keys() == harness.PROGRAMS.keys()
+    assert {*harness.DEFAULT, *harness.COMPILED} <= harness.PROGRAMS.keys()
     for text, word in (("", "no program"), ("eagr", "eager"), ("jax,jax", "twice")):
         with pytest.raises(ConfigError, match=word):
-            bench.parse_names(text)
+            harness.parse_names(text)
 
 
 def test_a_name_for_files():

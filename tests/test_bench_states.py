@@ -7,13 +7,13 @@ import json
 
 import pytest
 import torch
+from fgan_benchmarks.harness import compare, plot, processes, programs
+from fgan_benchmarks.harness.problem import Problem, Program, make_problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fgan import config as configs
-from fgan import environment
-from fgan.bench import compare, plot, processes, programs
-from fgan.bench.problem import Problem, Program, make_problem
+from fgan.compile import environment
 from fgan.errors import ConfigError, DeviceError, DiskError
+from fgan.run import config as configs
 
 MIB = 2**20
 STATES = ["fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept"]

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fgan import config, files, train
+from fgan.disk import files
 from fgan.errors import DiskError
+from fgan.run import config, loop
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_run_says_once_where_its_caches_are(temporary, unwritable, monkeypatch
     monkeypatch.setenv("FGAN_CACHE", str(unwritable))
     said: list[str] = []
     observer = SimpleNamespace(noted=said.append, decoding=None)
-    train.plan(config.resolve({"data": "ring", "steps": 1}), observer)
+    loop.plan(config.resolve({"data": "ring", "steps": 1}), observer)
     assert len([line for line in said if str(temporary) in line]) == 1
 
 
@@ -143,7 +144,8 @@ def test_where_nothing_can_be_compiled_the_way_on_is_named(tmp_path, unwritable,
 
 def test_asking_for_a_cache_loads_no_torch(tmp_path):
     code = (
-        "import sys; from fgan import files; files.compile_folder(); print('torch' in sys.modules)"
+        "import sys; from fgan.disk import files; files.compile_folder(); "
+        "print('torch' in sys.modules)"
     )
     environment = os.environ | {"FGAN_CACHE": str(tmp_path)}
     done = subprocess.run(

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from support import assert_same, small_game
 
 import fgan
-from fgan import checkpoint, pytree, resume, rundir, sealed, train
+from fgan import pytree
+from fgan.disk import checkpoint, rundir, sealed
 from fgan.errors import DiskError, RunError
-from fgan.state import PlayerState, TrainState
+from fgan.run import loop, resume
+from fgan.types import PlayerState, TrainState
 
 
 def tiny_state(value=1.5, step=3):
@@ -375,4 +377,4 @@ def test_a_checkpoint_of_the_past_loads_and_goes_on(tmp_path):
     point = resume.find(run)
     assert (point.step, point.config.data, point.config.gen_hidden) == (3, "ring", (4,))
     assert point.saved.tensors["gen/params/0.weight"].shape == (4, 2)
-    assert train.resume(run, steps=5).steps == 5
+    assert loop.resume(run, steps=5).steps == 5

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fgan import recipes
+from fgan.run import recipes
 
 SMALL = ["--steps", "6", "--batch-size", "16", "--gen-hidden", "8", "--disc-hidden", "8"]
 
@@ -241,7 +241,7 @@ def test_no_memory_is_no_bug(fgan, monkeypatch):
     def greedy(*plan, **options):
         torch.empty(2**58)  # more than any address space holds
 
-    monkeypatch.setattr("fgan.train.train", greedy)
+    monkeypatch.setattr("fgan.run.loop.train", greedy)
     code, _, err = fgan("train", "ring", *SMALL)
     assert code == 5
     assert "--batch-size" in err

@@ -20,8 +20,9 @@ from support import (
 
 import fgan
 from fgan import optim, population, pytree, rng
-from fgan.compile import compile_function, compile_step, count_graphs
-from fgan.cse import ShareRepeated
+from fgan.compile import compile_function, compile_step
+from fgan.compile.cse import ShareRepeated
+from fgan.compile.graph import count_graphs
 from fgan.errors import DeviceError
 
 GAMES = {

@@ -13,10 +13,11 @@ from support import assert_same, copy_tree, start
 
 import fgan
 from fgan import compile as compiling
-from fgan import config as configs
-from fgan import losses, train
+from fgan import losses
 from fgan.compile import compile_function, compile_step
 from fgan.errors import DeviceError
+from fgan.run import config as configs
+from fgan.run import loop
 
 
 @pytest.fixture(autouse=True)
@@ -96,14 +97,14 @@ def test_a_compiled_scan_is_known_as_one():
 def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
     """A plan whose game is replaced trains that game, whatever was compiled before."""
     config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, grid=4, seed=3)
-    plan = train.plan(config)
+    plan = loop.plan(config)
     other = replace(plan, game=replace(plan.game, loss=losses.wasserstein))
     first, second = (
-        train.train(each, train.Observer(), tmp_path / name).last[0]["disc_loss"]
+        loop.train(each, loop.Observer(), tmp_path / name).last[0]["disc_loss"]
         for name, each in (("first", plan), ("second", other))
     )
     eager = replace(other, config=replace(config, compile=False))
-    wanted = train.train(eager, train.Observer(), tmp_path / "eager").last[0]["disc_loss"]
+    wanted = loop.train(eager, loop.Observer(), tmp_path / "eager").last[0]["disc_loss"]
     assert second == pytest.approx(wanted, rel=1e-5)
     assert abs(first - second) > 1e-2
 
@@ -125,7 +126,7 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
 def test_without_the_passes_steps_compile_all_the_same(monkeypatch):
     """As in a torch that has no such passes, or has them elsewhere."""
     monkeypatch.setitem(sys.modules, "torch._inductor.custom_graph_pass", None)
-    for name in ("fgan.cse", "fgan.products"):
+    for name in ("fgan.compile.cse", "fgan.compile.products"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(compiling, "_inductor_options", compiling._inductor_options.__wrapped__)
     with pytest.warns(UserWarning, match="slower than they could be"):

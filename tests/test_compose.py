@@ -15,12 +15,13 @@ import torch
 from support import BATCH, assert_near, distance, real_batch, small_disc, small_game, small_gen
 
 import fgan
-from fgan import losses, optim, orders, penalties, population, pytree, rng
-from fgan.compile import compile_function, compile_step, count_graphs
-from fgan.game import ORDERS
+from fgan import losses, optim, orders, population, pytree, rng, terms
+from fgan.compile import compile_function, compile_step
+from fgan.compile.graph import count_graphs
+from fgan.game.game import ORDERS
 
 LOSSES = list(losses.ALL)
-PENALTIES = ["none", *penalties.ALL]
+PENALTIES = ["none", *terms.ALL]
 ALL_ORDERS = [*ORDERS, *orders.ALL]
 # Fewer repetitions of the same in one graph.
 SHORTER = {
@@ -41,7 +42,7 @@ def make_game(loss, penalty, order):
         gen_opt=optim.sgd(0.1),
         disc_opt=optim.sgd(0.2),
         loss=losses.ALL[loss],
-        disc_penalties=() if penalty == "none" else (penalties.ALL[penalty](0.5),),
+        disc_penalties=() if penalty == "none" else (terms.ALL[penalty](0.5),),
         order=SHORTER.get(order, order),
     )
 

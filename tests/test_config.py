@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import config, data, game, losses, names, nets, optim, orders, schedules
+from fgan import data, game, losses, nets, optim, orders, schedules
 from fgan.errors import ConfigError, DiskError
-from fgan.validate import CHECKS, option
+from fgan.run import config, names
+from fgan.run.validate import CHECKS, option
 
 CONFIGS = st.fixed_dictionaries(
     {},

@@ -14,23 +14,14 @@ import torch
 from PIL import Image
 from support import Listener, assert_near, assert_same, distance
 
-from fgan import (
-    assemble,
-    checkpoint,
-    config,
-    data,
-    inspect,
-    optim,
-    planning,
-    pytree,
-    rng,
-    sample,
-    train,
-)
-from fgan import resume as resuming
+from fgan import data, optim, pytree, rng
+from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DivergedError
-from fgan.population import member
-from fgan.stepping import DrawAhead, make_key
+from fgan.game.population import member
+from fgan.run import assemble, config, inspect, loop, sample
+from fgan.run import resume as resuming
+from fgan.run.advance import DrawAhead, make_key
+from fgan.run.plan import make_batches, make_plan
 
 TINY = {
     "data": "ring", "z_dim": 3, "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 16,
@@ -49,7 +40,7 @@ def go(tmp_path):
     made = iter(range(99))
 
     def run(observer=None, **options):
-        return train.run(resolve(**options), observer, run_dir=tmp_path / f"run{next(made)}")
+        return loop.run(resolve(**options), observer, run_dir=tmp_path / f"run{next(made)}")
 
     return run
 
@@ -90,9 +81,9 @@ def test_a_member_is_the_run_of_its_seed_alone(go, name):
 def test_a_member_sees_what_it_would_see_alone(name):
     def seen(**who):
         settings = resolve(**GAMES[name], **who)
-        plan = planning.plan(settings)
+        plan = make_plan(settings)
         key = make_key(settings, "cpu")
-        feed = data.make_feed(plan.source, planning.make_batches(settings, plan.source, key), "cpu")
+        feed = data.make_feed(plan.source, make_batches(settings, plan.source, key), "cpu")
         draw = DrawAhead(plan.game, key, settings)
         far = 100_000 // settings.batch_size + 1  # the second epoch
         return [(feed(t), draw(t)) for t in (0, 7, far)]
@@ -153,7 +144,7 @@ def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
     whole = go(seeds="0-2", **options)
     part = go(Listener(stop_at), seeds="0-2", **options)
     assert (part.steps, part.stopped) == (stop_at, True)
-    resumed = train.resume(part.run.path)
+    resumed = loop.resume(part.run.path)
     assert digest(whole.run, 12) == digest(resumed.run, 12)
     assert timeless(whole.run.read_metrics()) == timeless(resumed.run.read_metrics())
     assert timeless(whole.last) == timeless(resumed.last)
@@ -165,7 +156,7 @@ def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
 def test_a_compiled_population(go):
     whole = go(seeds="0-2", compile=True)
     part = go(Listener(7), seeds="0-2", compile=True)
-    resumed = train.resume(part.run.path)
+    resumed = loop.resume(part.run.path)
     assert digest(whole.run, 12) == digest(resumed.run, 12)
     assert_near(whole.state, go(seeds="0-2").state, atol=1e-5)
 
@@ -187,7 +178,7 @@ def test_an_overridden_learning_rate_counts(go):
     for begun, expected in (({}, (0.5, 0.5)), ({"disc_lr": 0.125}, (0.5, 0.125))):
         run = go(lr=0.25, **begun).run
         point = resuming.extend(resuming.find(run.path), {"lr": 0.5, "steps": 14}, override=True)
-        state = train.train(planning.plan(point.config), train.Observer(), point=point).state
+        state = loop.train(make_plan(point.config), loop.Observer(), point=point).state
         for player, rate in zip((state.gen, state.disc), expected, strict=True):
             assert optim.hyperparameters(player.opt_state)["learning_rate"] == rate
 
@@ -336,7 +327,7 @@ def test_streamed_pictures_reach_every_member(tmp_path, monkeypatch):
         settings = resolve(data=str(tmp_path / "faces"), stream=stream, seeds="1-2",
                            batch_size=4, disc_steps=2)  # fmt: skip
         source = assemble.load_source(settings)
-        batches = planning.make_batches(settings, source)
+        batches = make_batches(settings, source)
         feeds.append(data.make_feed(source, batches, "cpu", num_workers=0))
     memory, disk = feeds
     with memory, disk:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from support import Listener
 
-from fgan import config, disturbed, train
-from fgan.disturbed import Usage, Watch
+from fgan.run import config, disturbed, loop
+from fgan.run.disturbed import Usage, Watch
 
 # In a second: interruptions of two threads, and CPU seconds.
 BESIDE, ALONE = (300, 1.0), (120, 1.95)
@@ -75,5 +75,5 @@ def test_a_run_says_it(tmp_path, monkeypatch):
     for threads, notes in ((1, 0), (2, 1)):
         hears = Listener()
         run = config.resolve({**options, "threads": threads})
-        train.run(run, hears, run_dir=tmp_path / str(threads))
+        loop.run(run, hears, run_dir=tmp_path / str(threads))
         assert sum("Other processes use the same cores" in note for note in hears.notes) == notes

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fgan
-from fgan import doctor
+from fgan.run import doctor
 
 
 def test_what_is_said_of_this_machine():
@@ -64,7 +64,7 @@ def test_a_compiler_that_fails_is_reported(tmp_path):
     broken = tmp_path / "g++"
     broken.write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
-    code = "import json; from fgan import doctor; print(json.dumps(doctor.facts()))"
+    code = "import json; from fgan.run import doctor; print(json.dumps(doctor.facts()))"
     environment = os.environ | {
         "CXX": str(broken),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),

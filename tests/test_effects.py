@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fgan import config, names, recipes
-from fgan.effects import EFFECTS
 from fgan.errors import ConfigError
-from fgan.validate import CHECKS, option
+from fgan.run import config, names, recipes
+from fgan.run.effects import EFFECTS
+from fgan.run.validate import CHECKS, option
 
 DCGAN = {"arch": "dcgan"}
 PLAIN = {"loss": "hinge"}

@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from fgan import config, environment, resume, toolchain, train
+from fgan.compile import environment, toolchain
+from fgan.run import config, loop, resume
 
 OURS = (environment.SPIN, environment.FLUSH, "OMP_WAIT_POLICY", "GLIBC_TUNABLES")
 OURS += environment._MALLOC
@@ -33,7 +34,7 @@ def child(code: str, **variables: str) -> str:
 
 SETTINGS = """
 import json, sys
-from fgan import environment
+from fgan.compile import environment
 environment.before_torch()
 assert "torch" not in sys.modules
 environment.before_threads()
@@ -82,7 +83,7 @@ def test_a_setting_that_says_nothing_is_refused(monkeypatch):
 
 
 EVERY_THREAD = """
-from fgan import environment
+from fgan.compile import environment
 environment.before_torch()
 environment.before_threads()
 import torch
@@ -110,7 +111,7 @@ def test_every_thread_flushes(compiled):
 def test_threads_that_were_made_before_are_told_of():
     code = """
 import torch
-from fgan import environment
+from fgan.compile import environment
 torch.set_num_threads(2)
 torch.ones(2**20) + 1
 torch.set_flush_denormal(True)
@@ -126,11 +127,12 @@ import os
 before = dict(os.environ)
 import fgan
 for name in fgan.__all__: getattr(fgan, name)
-from fgan import config, environment, train
+from fgan.run import config, loop
+from fgan.compile import environment
 import torch
 torch.set_num_threads(2)
 options = {"data": "ring", "steps": 1, "batch_size": 8}
-train.run(config.resolve(options))
+loop.run(config.resolve(options))
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 print({row["set_by"] for row in environment.facts()}, environment.denormals())
 """
@@ -152,7 +154,7 @@ try:
     {begin}
 except SystemExit as end:
     assert not end.code
-from fgan import environment
+from fgan.compile import environment
 print([row["set_by"] for row in environment.facts()], environment.denormals())
 """
     malloc = "fgan" if sys.platform == "linux" else "default"
@@ -162,7 +164,7 @@ print([row["set_by"] for row in environment.facts()], environment.denormals())
 def test_a_run_that_goes_on_otherwise_says_so(tmp_path):
     """Exact resuming needs denormals to be treated as they were; a checkpoint says how."""
     torch.set_num_threads(1)
-    run = train.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
+    run = loop.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
     point = resume.find(run.run.path)
     assert point.saved.about["denormals"] == "kept"
     assert point.notes == ()
@@ -181,7 +183,7 @@ def test_a_run_that_goes_on_with_other_products_says_so(tmp_path, monkeypatch):
     found = {compiled: toolchain.who_multiplies(compiled=compiled, device="cpu")
              for compiled in (True, False)}  # fmt: skip
     assert found == {True: "oneDNN" if sys.platform == "linux" else "ATen", False: "ATen"}
-    run = train.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
+    run = loop.run(config.resolve({"data": "ring", "steps": 1, "batch_size": 8}), run_dir=tmp_path)
     point = resume.find(run.run.path)
     assert (point.saved.about["products"], point.notes) == ("ATen", ())
     monkeypatch.setattr(toolchain, "who_multiplies", lambda **_: "oneDNN")

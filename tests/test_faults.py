@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 
-from fgan import checkpoint, lock, rundir, sealed
+from fgan.disk import checkpoint, lock, rundir, sealed
 from fgan.errors import RunError
 
 if sys.platform == "win32":
@@ -307,7 +307,7 @@ def test_a_lock_released_twice_leaves_the_next_one_alone(tmp_path):
 def test_twenty_runs_at_once_get_twenty_directories(tmp_path):
     code = """
 import sys
-from fgan import rundir
+from fgan.disk import rundir
 with (run := rundir.create(None, "x")).acquire():
     assert "torch" not in sys.modules
     print(run.path.name)

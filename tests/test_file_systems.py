@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from fgan import files, rundir, sample
+from fgan.disk import files, rundir
+from fgan.run import sample
 
 if sys.platform != "linux":
     pytest.skip("faults as of Linux", allow_module_level=True)

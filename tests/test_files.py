@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 import fgan
-from fgan import checkpoint, files, images, nets, optim, pytree, rundir
+from fgan import nets, optim, pytree
+from fgan.disk import checkpoint, files, rundir
 from fgan.errors import DiskError, RunError
+from fgan.run import images
 
 
 def small_state(seed=0, ema=0.9):

@@ -16,11 +16,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
-from fgan import config as configs
-from fgan import data, train
+from fgan import data
 from fgan.data import cache, find
 from fgan.data.decode import BadImage, Spec, decode
 from fgan.errors import ConfigError, DataError
+from fgan.run import config as configs
+from fgan.run import loop
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +225,7 @@ def test_names_that_are_no_utf8(folder, tmp_path):
         data.load(str(folder))
     small = {"steps": 1, "batch_size": 2, "gen_hidden": (4,), "disc_hidden": (4,)}
     options = configs.resolve(small, data=str(folder), skip_bad=True)
-    run = train.run(options, run_dir=tmp_path / "run").run
+    run = loop.run(options, run_dir=tmp_path / "run").run
     assert (run.path / "skipped.txt").read_text() == "caf\\udce9\\n.png\tis empty\n"
     with pytest.raises(ConfigError, match="UTF-8"):
         configs.resolve(small, data=os.fsdecode(b"\xe9"))

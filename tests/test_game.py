@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import BATCH, IMAGE, assert_same, dropout_gen, small_disc, small_game, small_gen
 
 import fgan
-from fgan import nets, optim, penalties, pytree, rng, schedules
+from fgan import nets, optim, pytree, rng, schedules, terms
 
 
 def noisy_game(**options):
@@ -19,7 +19,7 @@ def noisy_game(**options):
     parts = {
         "gen": dropout_gen(),
         "disc": small_disc(hidden=(5, 5), dropout=0.3),
-        "disc_penalties": (penalties.make_r1(), penalties.make_wgan_gp(), penalties.make_dragan()),
+        "disc_penalties": (terms.make_r1(), terms.make_wgan_gp(), terms.make_dragan()),
         "instance_noise": 0.5,
     }
     return small_game(**{**parts, **options})
@@ -209,7 +209,7 @@ def test_players_of_one_shape_start_apart():
         ({"ema_decay": -0.1}, "ema_decay"),
         ({"ema_decay": math.nan}, "ema_decay"),
         ({"order": "consensus", "num_disc_steps": 2}, "only alternating"),
-        ({"disc_penalties": (penalties.make_r1(), penalties.make_r1(1.0))}, "name of its own"),
+        ({"disc_penalties": (terms.make_r1(), terms.make_r1(1.0))}, "name of its own"),
         ({"instance_noise": -0.1}, "instance_noise"),
         ({"instance_noise": math.nan}, "instance_noise"),
         ({"clip_disc": -1.0}, "clip_disc"),
@@ -238,7 +238,7 @@ def test_a_game_is_frozen():
         ("gen", torch.nn.Linear(3, 4), "gen is a model, not Linear: .*from_module"),
         ("disc_opt", optim.adam, r"disc_opt is an optimizer, like fgan.optim.adam\(2e-4\)"),
         ("loss", "hinge", "fgan.losses.hinge"),
-        ("disc_penalties", penalties.make_r1(), r"\(penalty,\)"),
+        ("disc_penalties", terms.make_r1(), r"\(penalty,\)"),
     ],
 )
 def test_what_is_no_part_of_a_game(part, value, said):
@@ -247,5 +247,5 @@ def test_what_is_no_part_of_a_game(part, value, said):
 
 
 def test_penalties_may_come_one_by_one():
-    made = small_game(disc_penalties=(make() for make in (penalties.make_r1, penalties.make_r2)))
+    made = small_game(disc_penalties=(make() for make in (terms.make_r1, terms.make_r2)))
     assert [penalty.name for penalty in made.disc_penalties] == ["r1", "r2"]

@@ -9,10 +9,12 @@ import pytest
 import torch
 from support import Listener, assert_same
 
-from fgan import checkpoint, inspect, pytree, rundir, train
-from fgan import config as configs
+from fgan import pytree
+from fgan.disk import checkpoint, rundir
 from fgan.errors import ConfigError, RunError
-from fgan.train import Observer, _Loop
+from fgan.run import config as configs
+from fgan.run import inspect, loop
+from fgan.run.loop import Observer, _Loop
 
 TINY = {"data": "ring", "gen_hidden": (6,), "disc_hidden": (5,), "batch_size": 16, "steps": 4}
 NEW = {"data": "grid", "lr": 0.01, "loss": "hinge", "seed": 9}
@@ -36,7 +38,7 @@ def made(tmp_path_factory):
         ("many", {"seeds": "3-5", "ema": 0.9}),
         ("fine", {"dtype": "float64", "ema": 0.9}),
     ):
-        train.run(settings(**options), run_dir=place / name)
+        loop.run(settings(**options), run_dir=place / name)
     return place
 
 
@@ -46,10 +48,10 @@ def saved(run, step=4):
 
 def first(tmp_path, **options):
     """The state before the first step, by path, and the plan."""
-    plan = train.plan(settings(**options))
-    loop = _Loop(plan, Observer(), rundir.create(tmp_path / "new", "new"), None)
-    named = zip(pytree.paths(loop.state), pytree.leaves(loop.state), strict=True)
-    return dict(named), loop
+    plan = loop.plan(settings(**options))
+    begun = _Loop(plan, Observer(), rundir.create(tmp_path / "new", "new"), None)
+    named = zip(pytree.paths(begun.state), pytree.leaves(begun.state), strict=True)
+    return dict(named), begun
 
 
 WEIGHTS = ("gen/params", "gen/buffers", "disc/params", "disc/buffers", "ema")
@@ -65,7 +67,7 @@ def assert_taken(state, source, member=None):
 
 def test_the_weights_are_those_of_the_other_run_and_all_else_is_new(tmp_path, made):
     options = {**NEW, "ema": 0.99, "init_from": str(made / "one")}
-    state, loop = first(tmp_path, **options)
+    state, begun = first(tmp_path, **options)
     assert_taken(state, saved(made / "one"))
     fresh, _ = first(tmp_path / "other", **{**options, "init_from": ""})
     others = [name for name in state if not name.startswith(WEIGHTS)]
@@ -73,7 +75,7 @@ def test_the_weights_are_those_of_the_other_run_and_all_else_is_new(tmp_path, ma
     assert_same([state[n] for n in others], [fresh[n] for n in others])
     assert state["step"] == 0
     assert not torch.equal(state["gen/params/0.weight"], fresh["gen/params/0.weight"])
-    assert loop.plan.config.init_from == str(made / "one/checkpoints/step-0000004.safetensors")
+    assert begun.plan.config.init_from == str(made / "one/checkpoints/step-0000004.safetensors")
 
 
 def test_an_average_that_one_of_them_lacks(tmp_path, made):
@@ -107,34 +109,34 @@ def test_one_of_a_population_and_a_population_of_one(tmp_path, made):
 )
 def test_what_does_not_fit_is_refused_by_name(made, options, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        train.plan(settings(init_from=str(made / "one"), **options))
+        loop.plan(settings(init_from=str(made / "one"), **options))
     assert "--init-" in caught.value.problem
 
 
 def test_parts_left_over_are_refused_by_name(tmp_path, made):
-    train.run(settings(spectral_norm=True), run_dir=tmp_path / "normed")
+    loop.run(settings(spectral_norm=True), run_dir=tmp_path / "normed")
     with pytest.raises(
         ConfigError, match=r'has "disc/buffers/.*", \(.*, and this run has no such part'
     ):
-        train.plan(settings(init_from=str(tmp_path / "normed")))
+        loop.plan(settings(init_from=str(tmp_path / "normed")))
 
 
 def test_which_member_must_be_said(made):
     for options in ({}, {"init_member": 3}, {"seeds": "3-5"}):
         with pytest.raises(ConfigError, match=r"population.*--init-member") as caught:
-            train.plan(settings(init_from=str(made / "many"), **options))
+            loop.plan(settings(init_from=str(made / "many"), **options))
         assert "from 0 to 2" in caught.value.fix
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RunError, match=rf"--init-from: There is no run {tmp_path}/absent"):
-        train.plan(settings(init_from=str(tmp_path / "absent")))
+        loop.plan(settings(init_from=str(tmp_path / "absent")))
 
 
 def test_rounding_is_said(tmp_path, made):
     notes = Listener()
     options = {"ema": 0.9, "init_from": str(made / "fine")}
-    train.run(settings(steps=1, **options), notes, run_dir=tmp_path / "new")
+    loop.run(settings(steps=1, **options), notes, run_dir=tmp_path / "new")
     assert any("rounded to float32" in note for note in notes.notes)
     state, _ = first(tmp_path / "same", dtype="float64", **options)
     assert_taken(state, saved(made / "fine"))
@@ -146,10 +148,10 @@ def test_a_resumed_run_needs_the_other_one_no_more(tmp_path, made, members):
     options = settings(
         **NEW | {"seed": None}, **members, ema=0.9, init_from=str(tmp_path / "source")
     )
-    whole = train.run(options, run_dir=tmp_path / "whole").run
-    train.run(options, Listener(2), run_dir=tmp_path / "part")
+    whole = loop.run(options, run_dir=tmp_path / "whole").run
+    loop.run(options, Listener(2), run_dir=tmp_path / "part")
     shutil.rmtree(tmp_path / "source")
-    part = train.resume(tmp_path / "part").run
+    part = loop.resume(tmp_path / "part").run
     assert part.checkpoint_path(4).read_bytes() == whole.checkpoint_path(4).read_bytes()
     found = inspect.facts(part.path)
     for config in (found["run"]["config"], found["checkpoint"]["config"]):

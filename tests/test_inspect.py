@@ -12,8 +12,10 @@ import torch
 from support import small_game
 
 import fgan
-from fgan import checkpoint, inspect, pytree, rundir
+from fgan import pytree
+from fgan.disk import checkpoint, rundir
 from fgan.errors import RunError
+from fgan.run import inspect
 
 ABOUT = {"fgan": "9.9.9", "config": {"lr": 0.1, "data": "x"}, "data_shape": [1, 2, 2]}
 
@@ -150,7 +152,7 @@ def test_a_run_before_its_first_checkpoint(tmp_path):
 
 def test_inspecting_needs_no_torch(run):
     code = (
-        "import sys; from pathlib import Path; from fgan import inspect;"
+        "import sys; from pathlib import Path; from fgan.run import inspect;"
         "print(inspect.facts(Path(sys.argv[1]))['checkpoint']['verdict'], 'torch' in sys.modules)"
     )
     done = subprocess.run(

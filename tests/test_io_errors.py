@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fgan import rundir, sealed
+from fgan.disk import rundir, sealed
 
 if sys.platform != "linux":
     pytest.skip("faults as of Linux", allow_module_level=True)

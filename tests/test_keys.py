@@ -12,8 +12,9 @@ import torch
 from support import BATCH, assert_same, real_batch, small_disc, small_game
 from torch import nn
 
-from fgan import assemble, config, population, rng, sample, train
+from fgan import population, rng
 from fgan.model import from_module
+from fgan.run import assemble, config, loop, sample
 
 SEED = 5
 
@@ -70,7 +71,7 @@ def test_no_two_uses_share_a_key(uses, monkeypatch, tmp_path):
         "disc_steps": 2, "wgan_gp": 1.0, "instance_noise": 0.1,
         "seed": SEED, "steps": 3, "batch_size": 4000, "sample_every": 2,
     }  # fmt: skip
-    result = train.run(
+    result = loop.run(
         config.resolve(options, base={"sample_stats": "batch"}), run_dir=tmp_path / "run"
     )
     sample.sample(result.run.path, 300, seed=SEED)

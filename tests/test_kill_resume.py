@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fgan import checkpoint, rundir
+from fgan.disk import checkpoint, rundir
 
 if sys.platform != "linux":
     pytest.skip("finds names of files in /proc", allow_module_level=True)

@@ -10,21 +10,12 @@ import torch
 from support import BATCH, assert_near, assert_same, real_batch, small_game
 
 import fgan
-from fgan import (
-    assemble,
-    checks,
-    config,
-    optim,
-    planning,
-    population,
-    pytree,
-    resume,
-    schedules,
-    train,
-)
+from fgan import optim, population, pytree, schedules
 from fgan.errors import ConfigError
-from fgan.population import member
-from fgan.stepping import init_train_state, make_key, make_train_step
+from fgan.game.population import member
+from fgan.run import assemble, checks, config, loop, resume
+from fgan.run.advance import init_train_state, make_key, make_train_step
+from fgan.run.plan import make_batches, make_plan
 
 TINY = {
     "data": "ring", "z_dim": 3, "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 16,
@@ -37,7 +28,7 @@ def resolve(**options):
 
 
 def factors(**options):
-    made = assemble.make_lr_factor(planning.plan(resolve(**options)).config)
+    made = assemble.make_lr_factor(make_plan(resolve(**options)).config)
     return made(torch.arange(14)).tolist()
 
 
@@ -89,11 +80,11 @@ def test_options_that_cannot_be(options, word):
 def test_every_step_has_the_rate_of_its_number(tmp_path):
     """A run with a schedule is the run whose rates are set by hand before each step."""
     options = {"lr_schedule": "cosine", "lr_warmup": 3, "disc_lr": 0.02, "lr": 0.01}
-    result = train.run(resolve(**options), run_dir=tmp_path / "r")
-    plan = planning.plan(resolve(lr=0.01, disc_lr=0.02))
+    result = loop.run(resolve(**options), run_dir=tmp_path / "r")
+    plan = make_plan(resolve(lr=0.01, disc_lr=0.02))
     key = make_key(plan.config, "cpu")
     state, step = init_train_state(plan.game, plan.config, key), fgan.make_step(plan.game)
-    batches = planning.make_batches(plan.config, plan.source)
+    batches = make_batches(plan.config, plan.source)
     for t in range(12):
         factor = min(t, 3) / 3 * (1 + math.cos(math.pi * t / 12)) / 2
         gen = optim.with_hyperparameters(state.gen.opt_state, learning_rate=0.01 * factor)
@@ -111,15 +102,15 @@ def test_every_step_has_the_rate_of_its_number(tmp_path):
 
 def test_a_schedule_resumes_exactly_and_keeps_its_length(tmp_path):
     options = {"lr_schedule": "linear", "lr_warmup": 2}
-    whole = train.run(resolve(**options), run_dir=tmp_path / "whole")
-    train.run(resolve(**options | {"lr_length": 12, "steps": 7}), run_dir=tmp_path / "part")
-    resumed = train.resume(tmp_path / "part", steps=12)
+    whole = loop.run(resolve(**options), run_dir=tmp_path / "whole")
+    loop.run(resolve(**options | {"lr_length": 12, "steps": 7}), run_dir=tmp_path / "part")
+    resumed = loop.resume(tmp_path / "part", steps=12)
     digests = [
         hashlib.sha256(run.checkpoint_path(12).read_bytes()).digest()
         for run in (whole.run, resumed.run)
     ]
     assert digests[0] == digests[1]
-    longer = train.resume(tmp_path / "whole", steps=15)
+    longer = loop.resume(tmp_path / "whole", steps=15)
     assert resume.find(longer.run.path).config.lr_length == 12
     for name in ("gen", "disc"):  # no rate is left
         before, after = getattr(whole.state, name), getattr(longer.state, name)
@@ -128,7 +119,7 @@ def test_a_schedule_resumes_exactly_and_keeps_its_length(tmp_path):
 
 def test_auto_knows_a_run_whose_length_was_resolved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train.run(resolve(lr_schedule="linear"), run_dir=tmp_path / "runs" / "0001-a")
+    loop.run(resolve(lr_schedule="linear"), run_dir=tmp_path / "runs" / "0001-a")
     assert resume.latest_like(resolve(lr_schedule="linear"), None) is not None
     assert resume.latest_like(resolve(lr_schedule="linear", lr_length=9), None) is None
     assert resume.latest_like(resolve(lr_schedule="cosine"), None) is None
@@ -136,16 +127,16 @@ def test_auto_knows_a_run_whose_length_was_resolved(tmp_path, monkeypatch):
 
 def test_swept_rates_follow_the_schedule(tmp_path):
     options = {"lr_schedule": "linear", "lr_warmup": 3}
-    together = train.run(resolve(**options, sweep=["lr=0.01,0.1"]), run_dir=tmp_path / "all")
-    alone = train.run(resolve(**options, lr=0.1), run_dir=tmp_path / "one")
+    together = loop.run(resolve(**options, sweep=["lr=0.01,0.1"]), run_dir=tmp_path / "all")
+    alone = loop.run(resolve(**options, lr=0.1), run_dir=tmp_path / "one")
     assert_near(member(together.state, 1), alone.state, atol=1e-5)
 
 
 def test_nothing_is_compiled_again_and_nothing_changes(fresh_dynamo):
     """One graph for all steps; with backend and donation as a run has them, less Inductor."""
-    before = fgan.compile.count_graphs()
-    settings = planning.plan(resolve(lr_schedule="cosine", lr_warmup=3)).config
-    plan = planning.plan(settings)
+    before = fgan.compile.graph.count_graphs()
+    settings = make_plan(resolve(lr_schedule="cosine", lr_warmup=3)).config
+    plan = make_plan(settings)
     key = make_key(settings, "cpu")
     eager = make_train_step(plan.game, settings)
     compiled = fgan.compile.compile_function(eager, backend="eager")
@@ -155,7 +146,7 @@ def test_nothing_is_compiled_again_and_nothing_changes(fresh_dynamo):
         draws = fgan.make_draws(plan.game, key, t, 16)
         found, _ = compiled(found, real, draws)
         expected, _ = eager(expected, real, draws)
-    assert fgan.compile.count_graphs() == before + 1
+    assert fgan.compile.graph.count_graphs() == before + 1
     assert_near(found, expected, atol=1e-6)
     assert bool(pytree.all_finite(found))
 

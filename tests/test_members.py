@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import config, names, optim, summary
+from fgan import optim
 from fgan.errors import ConfigError
-from fgan.members import VALUES, all_members, check_seeds, check_sweep, seeds_text, sweep_text
+from fgan.run import config, names, summary
+from fgan.run.members import VALUES, all_members, check_seeds, check_sweep, seeds_text, sweep_text
 
 SEEDS = st.lists(st.integers(0, 40) | st.integers(2**63 - 9, 2**63 - 1), min_size=1, unique=True)
 

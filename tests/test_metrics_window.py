@@ -8,12 +8,12 @@ import weakref
 import pytest
 import torch
 
-from fgan import checkpoint, data, rng, rundir, sealed
+from fgan import data, rng
 from fgan.data import Batches
-from fgan.members import Member
-from fgan.record import MetricsLog
-from fgan.state import PlayerState, TrainState
-from fgan.types import Metrics
+from fgan.disk import checkpoint, rundir, sealed
+from fgan.run.log import MetricsLog
+from fgan.run.members import Member
+from fgan.types import Metrics, PlayerState, TrainState
 
 NUM_FIELDS = len(Metrics._fields)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fgan import checkpoint, rundir
+from fgan.disk import checkpoint, rundir
 
 if sys.platform == "win32":
     pytest.skip("processes as of POSIX", allow_module_level=True)

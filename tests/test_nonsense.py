@@ -9,9 +9,9 @@ import typer
 from fgan_cli.main import app
 from fgan_cli.options import ROWS, _parsed
 
-from fgan import config
 from fgan.errors import ConfigError
-from fgan.validate import CHECKS, option
+from fgan.run import config
+from fgan.run.validate import CHECKS, option
 
 TEXTS = (
     "nan", "inf", "-inf", "-1", "0", "1e999", "9" * 30, "", " ", "none", "wrong words", "1,x",

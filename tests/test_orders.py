@@ -21,10 +21,11 @@ from support import (
 from torch.func import jacrev
 
 import fgan
-from fgan import losses, optim, orders, penalties, pytree, rng
-from fgan.compile import compile_step, count_graphs
-from fgan.orders import Objectives, Pair
-from fgan.state import PlayerState
+from fgan import losses, optim, orders, pytree, rng, terms
+from fgan.compile import compile_step
+from fgan.compile.graph import count_graphs
+from fgan.game.orders import Objectives, Pair
+from fgan.types import PlayerState
 
 H = 0.2
 STEPS = 100
@@ -262,7 +263,7 @@ METHODS = {
 PARTS = {
     "gen": small_gen(batch_norm=True),
     "disc": small_disc(dropout=0.3),
-    "disc_penalties": (penalties.make_r1(1.0),),
+    "disc_penalties": (terms.make_r1(1.0),),
     "instance_noise": 0.1,
 }
 

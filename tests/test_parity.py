@@ -18,7 +18,7 @@ from support import BATCH, IMAGE, Z_DIM, assert_near, copy_tree, real_batch
 from torch import nn
 
 import fgan
-from fgan import ema, losses, nets, optim, penalties, pytree, rng
+from fgan import ema, losses, nets, optim, pytree, rng, terms
 from fgan.model import from_module
 
 STEPS = 20
@@ -91,8 +91,8 @@ class Mode:
             clip_disc=self.clip,
         )
 
-    def penalties(self) -> tuple[penalties.Penalty, ...]:
-        r1, gp = penalties.make_r1(self.r1), penalties.make_wgan_gp(self.gp)
+    def penalties(self) -> tuple[terms.Penalty, ...]:
+        r1, gp = terms.make_r1(self.r1), terms.make_wgan_gp(self.gp)
         return (*([r1] if self.r1 else []), *([gp] if self.gp else []))
 
     def oracle(self, state: fgan.TrainState) -> Oracle:

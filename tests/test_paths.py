@@ -7,7 +7,7 @@ import tomllib
 import numpy as np
 import pytest
 
-from fgan import config
+from fgan.run import config
 
 SMALL = ["--steps", 2, "--batch-size", 8, "--gen-hidden", 4, "--disc-hidden", 4, "--quiet"]
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import fgan
-from fgan import optim, penalties, pytree, rng
+from fgan import optim, pytree, rng, terms
 from fgan.compile import compile_function
 
 BATCH, DATA = 5, (2, 3)
@@ -33,18 +33,16 @@ def critic_of(params):
 
 
 FORMS = {
-    "r1": lambda c: penalties.r1(c, REAL),
-    "r2": lambda c: penalties.r2(c, FAKE),
-    "wgan_gp": lambda c: penalties.wgan_gp(c, REAL, FAKE, UNIFORM),
-    "wgan_gp to another target": lambda c: penalties.wgan_gp(c, REAL, FAKE, UNIFORM, target=0.25),
-    "wgan_gp one-sided": lambda c: penalties.wgan_gp(
+    "r1": lambda c: terms.r1(c, REAL),
+    "r2": lambda c: terms.r2(c, FAKE),
+    "wgan_gp": lambda c: terms.wgan_gp(c, REAL, FAKE, UNIFORM),
+    "wgan_gp to another target": lambda c: terms.wgan_gp(c, REAL, FAKE, UNIFORM, target=0.25),
+    "wgan_gp one-sided": lambda c: terms.wgan_gp(
         c, REAL, FAKE, UNIFORM, target=0.6, one_sided=True
     ),
-    "zero_centred_interpolates": lambda c: penalties.zero_centred_interpolates(
-        c, REAL, FAKE, UNIFORM
-    ),
-    "dragan": lambda c: penalties.dragan(c, REAL, NOISE),
-    "dragan, wider": lambda c: penalties.dragan(c, REAL, NOISE, target=0.5, scale=2.0),
+    "zero_centred_interpolates": lambda c: terms.zero_centred_interpolates(c, REAL, FAKE, UNIFORM),
+    "dragan": lambda c: terms.dragan(c, REAL, NOISE),
+    "dragan, wider": lambda c: terms.dragan(c, REAL, NOISE, target=0.5, scale=2.0),
 }
 
 
@@ -122,7 +120,7 @@ def test_compiled_inside_a_gradient(name):
 def test_one_pass_for_the_batch_is_one_pass_for_each():
     critic = critic_of(PARAMS)
     each = vmap(grad(lambda x: critic(x[None])[0]))(REAL)
-    torch.testing.assert_close(penalties.input_gradient(critic, REAL), each, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(terms.input_gradient(critic, REAL), each, rtol=1e-13, atol=1e-15)
 
 
 def test_members_of_a_population_are_themselves():
@@ -154,12 +152,12 @@ def test_a_linear_critic(w, target):
         "one side": max(norm - target, norm * 0) ** 2,
     }
     for kind, actual in (
-        ("squared", penalties.r1(critic, REAL)),
-        ("squared", penalties.r2(critic, FAKE)),
-        ("squared", penalties.zero_centred_interpolates(critic, REAL, FAKE, UNIFORM)),
-        ("two sides", penalties.wgan_gp(critic, REAL, FAKE, UNIFORM, target=target)),
-        ("two sides", penalties.dragan(critic, REAL, NOISE, target=target)),
-        ("one side", penalties.wgan_gp(critic, REAL, FAKE, UNIFORM, target=target, one_sided=True)),
+        ("squared", terms.r1(critic, REAL)),
+        ("squared", terms.r2(critic, FAKE)),
+        ("squared", terms.zero_centred_interpolates(critic, REAL, FAKE, UNIFORM)),
+        ("two sides", terms.wgan_gp(critic, REAL, FAKE, UNIFORM, target=target)),
+        ("two sides", terms.dragan(critic, REAL, NOISE, target=target)),
+        ("one side", terms.wgan_gp(critic, REAL, FAKE, UNIFORM, target=target, one_sided=True)),
     ):
         torch.testing.assert_close(actual, expected[kind].expand(BATCH), rtol=1e-13, atol=1e-13)
 
@@ -174,21 +172,21 @@ def test_a_quadratic_critic_shows_the_points():
     between = UNIFORM[:, None, None] * REAL + (1 - UNIFORM)[:, None, None] * FAKE
     around = REAL + 0.5 * REAL.flatten().std(correction=0) * NOISE
     for actual, expected in (
-        (penalties.r1(quadratic, REAL), norms(REAL) ** 2),
-        (penalties.r2(quadratic, FAKE), norms(FAKE) ** 2),
-        (penalties.wgan_gp(quadratic, REAL, FAKE, UNIFORM), (norms(between) - 1) ** 2),
+        (terms.r1(quadratic, REAL), norms(REAL) ** 2),
+        (terms.r2(quadratic, FAKE), norms(FAKE) ** 2),
+        (terms.wgan_gp(quadratic, REAL, FAKE, UNIFORM), (norms(between) - 1) ** 2),
         (
-            penalties.zero_centred_interpolates(quadratic, REAL, FAKE, UNIFORM),
+            terms.zero_centred_interpolates(quadratic, REAL, FAKE, UNIFORM),
             norms(between) ** 2,
         ),
-        (penalties.dragan(quadratic, REAL, NOISE), (norms(around) - 1) ** 2),
+        (terms.dragan(quadratic, REAL, NOISE), (norms(around) - 1) ** 2),
     ):
         torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-14)
 
 
 def test_the_ends_of_the_line():
     for u, end in ((0.0, FAKE), (1.0, REAL)):
-        actual = penalties.zero_centred_interpolates(
+        actual = terms.zero_centred_interpolates(
             quadratic, REAL, FAKE, torch.full((BATCH,), u, dtype=torch.float64)
         )
         torch.testing.assert_close(actual, end.square().sum((1, 2)), rtol=1e-14, atol=0)
@@ -196,7 +194,7 @@ def test_the_ends_of_the_line():
 
 def test_r1_by_hand():
     x = torch.tensor([[1.0, -2.0], [0.5, 0.0]])
-    assert penalties.r1(lambda x: (x[:, 0] ** 2) * x[:, 1], x).tolist() == [17.0, 0.0625]
+    assert terms.r1(lambda x: (x[:, 0] ** 2) * x[:, 1], x).tolist() == [17.0, 0.0625]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -218,7 +216,7 @@ def test_a_broken_critic_has_no_finite_penalty(name):
 def test_points_keep_no_gradient_of_the_spread():
     """The gradient is over the point, not over the reals through their deviation."""
     torch.testing.assert_close(
-        penalties.dragan(lambda x: x.sum((1, 2)), REAL, NOISE, target=0.0),
+        terms.dragan(lambda x: x.sum((1, 2)), REAL, NOISE, target=0.0),
         torch.full((BATCH,), 6.0, dtype=torch.float64),
     )
 
@@ -228,12 +226,12 @@ def test_points_keep_no_gradient_of_the_spread():
 
 def test_clipped_weights():
     params = {"w": torch.tensor([0.3, -0.2, 0.01]), "b": torch.tensor(-5.0)}
-    clipped = penalties.clip_weights(params, 0.1)
+    clipped = terms.clip_weights(params, 0.1)
     assert_same(clipped, {"w": torch.tensor([0.1, -0.1, 0.01]), "b": torch.tensor(-0.1)})
     assert params["b"] == -5
     for c in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="c is above 0"):
-            penalties.clip_weights(params, c)
+            terms.clip_weights(params, c)
 
 
 # Terms
@@ -243,33 +241,33 @@ def test_every_term_is_its_penalty():
     noise = {"wgan_gp": UNIFORM, "zero_centred_interpolates": UNIFORM, "dragan": NOISE}
     critic = critic_of(PARAMS)
     sums = 0.0
-    for name, make in penalties.ALL.items():
+    for name, make in terms.ALL.items():
         term = make(3.0)
         assert term.name == name
         assert term.weight == (1.5 if name in ("r1", "r2") else 3.0)
         mean = FORMS[name](critic).mean()
-        actual = penalties.total([term], critic, REAL, FAKE, noise)
+        actual = terms.total([term], critic, REAL, FAKE, noise)
         torch.testing.assert_close(actual, term.weight * mean, rtol=1e-14, atol=0)
         lazy = make(torch.tensor(3.0, dtype=torch.float64), every=4)
         torch.testing.assert_close(
-            penalties.total([lazy], critic, REAL, FAKE, noise), 4 * actual, rtol=1e-14, atol=0
+            terms.total([lazy], critic, REAL, FAKE, noise), 4 * actual, rtol=1e-14, atol=0
         )
         sums = sums + actual
-    everything = [make(3.0) for make in penalties.ALL.values()]
+    everything = [make(3.0) for make in terms.ALL.values()]
     torch.testing.assert_close(
-        penalties.total(everything, critic, REAL, FAKE, noise), sums, rtol=1e-14, atol=0
+        terms.total(everything, critic, REAL, FAKE, noise), sums, rtol=1e-14, atol=0
     )
-    assert penalties.total([], critic, REAL, FAKE, {}) == 0
-    assert penalties.noise_shapes(everything, DATA) == {
+    assert terms.total([], critic, REAL, FAKE, {}) == 0
+    assert terms.noise_shapes(everything, DATA) == {
         "wgan_gp": (),
         "zero_centred_interpolates": (),
         "dragan": DATA,
     }
 
 
-@pytest.mark.parametrize("name", penalties.ALL)
+@pytest.mark.parametrize("name", terms.ALL)
 def test_what_a_term_looks_at(name):
-    term = penalties.ALL[name]()
+    term = terms.ALL[name]()
     uniform = NOISE if name == "dragan" else UNIFORM
 
     def value(real, fake):
@@ -282,34 +280,32 @@ def test_what_a_term_looks_at(name):
 
 def test_options_reach_the_penalty():
     critic = critic_of(PARAMS)
-    term = penalties.make_wgan_gp(target=0.6, one_sided=True)
+    term = terms.make_wgan_gp(target=0.6, one_sided=True)
     actual = term.apply(critic, REAL, FAKE, UNIFORM)
     assert torch.equal(actual, FORMS["wgan_gp one-sided"](critic))
-    term = penalties.make_dragan(target=0.5, scale=2.0)
+    term = terms.make_dragan(target=0.5, scale=2.0)
     assert torch.equal(term.apply(critic, REAL, FAKE, NOISE), FORMS["dragan, wider"](critic))
 
 
 def test_lazy_penalties_are_due_in_their_turn_and_weigh_the_same_on_average():
-    terms = [penalties.make_r1(every=4), penalties.make_r2(every=6), penalties.make_wgan_gp()]
-    assert [p.name for p in penalties.due(terms, 11)] == ["r1", "r2", "wgan_gp"]
-    assert [p.name for p in penalties.due(terms, 7)] == ["r1", "wgan_gp"]
-    assert [p.name for p in penalties.due(terms, 0)] == ["wgan_gp"]
+    lazy = [terms.make_r1(every=4), terms.make_r2(every=6), terms.make_wgan_gp()]
+    assert [p.name for p in terms.due(lazy, 11)] == ["r1", "r2", "wgan_gp"]
+    assert [p.name for p in terms.due(lazy, 7)] == ["r1", "wgan_gp"]
+    assert [p.name for p in terms.due(lazy, 0)] == ["wgan_gp"]
     noise = {"wgan_gp": UNIFORM}
     critic = critic_of(PARAMS)
-    lazy = sum(
-        penalties.total(penalties.due(terms, t), critic, REAL, FAKE, noise) for t in range(12)
-    )
-    eager = [penalties.make_r1(), penalties.make_r2(), penalties.make_wgan_gp()]
-    torch.testing.assert_close(lazy / 12, penalties.total(eager, critic, REAL, FAKE, noise))
+    paid = sum(terms.total(terms.due(lazy, t), critic, REAL, FAKE, noise) for t in range(12))
+    eager = [terms.make_r1(), terms.make_r2(), terms.make_wgan_gp()]
+    torch.testing.assert_close(paid / 12, terms.total(eager, critic, REAL, FAKE, noise))
 
 
 def test_a_weight_may_be_a_traced_value(fresh_dynamo):
     def objective(gamma):
-        term = penalties.make_r1(gamma)
-        return penalties.total([term], critic_of(PARAMS), REAL, FAKE, {})
+        term = terms.make_r1(gamma)
+        return terms.total([term], critic_of(PARAMS), REAL, FAKE, {})
 
     compiled = compile_function(objective, backend="aot_eager")
-    once = penalties.r1(critic_of(PARAMS), REAL).mean()
+    once = terms.r1(critic_of(PARAMS), REAL).mean()
     for gamma in (1.0, 7.0):
         actual = compiled(torch.tensor(gamma, dtype=torch.float64))
         torch.testing.assert_close(actual, gamma / 2 * once)
@@ -317,31 +313,29 @@ def test_a_weight_may_be_a_traced_value(fresh_dynamo):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("name", penalties.ALL)
+@pytest.mark.parametrize("name", terms.ALL)
 def test_wider_noise_and_weights_widen_nothing(name, dtype):
     """A network of narrow numbers; its noise drawn in float32, its weight in float64."""
     params = pytree.to(PARAMS, dtype=dtype)
     real, fake = REAL.to(dtype), FAKE.to(dtype)
     uniform = (NOISE if name == "dragan" else UNIFORM).float()
     weight = torch.tensor(3.0, dtype=torch.float64)
-    term = penalties.ALL[name](weight)
-    found = penalties.total([term], critic_of(params), real, fake, {name: uniform})
+    term = terms.ALL[name](weight)
+    found = terms.total([term], critic_of(params), real, fake, {name: uniform})
     assert found.dtype == dtype
-    grads = grad(lambda p: penalties.total([term], critic_of(p), real, fake, {name: uniform}))(
-        params
-    )
+    grads = grad(lambda p: terms.total([term], critic_of(p), real, fake, {name: uniform}))(params)
     assert {g.dtype for g in grads.values()} == {dtype}
     # Some hundred operations, each rounded by half an eps, which mostly cancel.
-    wide = penalties.total([term], critic_of(PARAMS), REAL, FAKE, {name: uniform.double()})
+    wide = terms.total([term], critic_of(PARAMS), REAL, FAKE, {name: uniform.double()})
     error = 8 * torch.finfo(dtype).eps
     torch.testing.assert_close(found.double(), wide, rtol=error, atol=error)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", penalties.ALL)
+@pytest.mark.parametrize("name", terms.ALL)
 def test_a_narrow_game_steps_with_every_penalty(name, dtype):
     rule = optim.sgd(0.01)  # Adam's squares are too small for float16
-    game = small_game(disc_penalties=(penalties.ALL[name](),), gen_opt=rule, disc_opt=rule)
+    game = small_game(disc_penalties=(terms.ALL[name](),), gen_opt=rule, disc_opt=rule)
     key = rng.key(1)
     state = fgan.init_state(game, key, dtype=dtype)
     draws = fgan.make_draws(game, key, 0, BATCH_OF_GAME, dtype=dtype)
@@ -355,7 +349,7 @@ def test_a_narrow_game_steps_with_every_penalty(name, dtype):
 def test_out_of_range():
     for every in (0, 1.5):
         with pytest.raises(ValueError, match="every is at least 1 and whole"):
-            penalties.make_r1(every=every)
+            terms.make_r1(every=every)
     for weight in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="at least 0"):
-            penalties.make_wgan_gp(weight)
+            terms.make_wgan_gp(weight)

@@ -8,15 +8,15 @@ from support import BATCH, IMAGE, assert_near, copy_tree, real_batch, small_disc
 from torch import nn
 
 import fgan
-from fgan import losses, penalties, pytree, rng
-from fgan.model import from_module
-from fgan.objectives import sample_fakes
-from fgan.per_example import (
+from fgan import losses, pytree, rng, terms
+from fgan.game.objectives import sample_fakes
+from fgan.game.per_example import (
     gradient_noise_scale,
     per_example_gradient_norms,
     per_example_gradients,
 )
-from fgan.step import disc_gradient
+from fgan.game.step import disc_gradient
+from fgan.model import from_module
 
 P = 0.3
 GAMES = {
@@ -25,7 +25,7 @@ GAMES = {
     "dropout, apart": {"disc": small_disc(dropout=P), "disc_batches": "apart"},
     "R1 and noise": {
         "disc": small_disc(dropout=P),
-        "disc_penalties": (penalties.make_r1(2.0, every=4),),
+        "disc_penalties": (terms.make_r1(2.0, every=4),),
         "instance_noise": 0.3,
     },
 }
@@ -98,7 +98,7 @@ def test_their_mean_is_the_gradient_of_the_step(name):
     game, state, real, fake, draws = prepare(**GAMES[name])
     found = per_example_gradients(game, state.disc, real, fake, draws)
     every = small_game(
-        **{**GAMES[name], "disc_penalties": (penalties.make_r1(2.0),) * len(game.disc_penalties)}
+        **{**GAMES[name], "disc_penalties": (terms.make_r1(2.0),) * len(game.disc_penalties)}
     )
     grads, *_ = disc_gradient(every, state.disc, real, fake, draws)
     assert_near(pytree.map(lambda g: g.mean(0), found), grads, atol=1e-13)
@@ -107,7 +107,7 @@ def test_their_mean_is_the_gradient_of_the_step(name):
 def test_the_spread_of_dragan_is_of_each_real_alone():
     """So their mean is not the gradient of the batch: it is that of batches of one."""
     bent = small_disc(activation="tanh")  # its gradient is another at each point
-    options = {"disc_penalties": (penalties.make_dragan(2.0),), "disc": bent}
+    options = {"disc_penalties": (terms.make_dragan(2.0),), "disc": bent}
     game, state, real, fake, draws = prepare(**options)
     found = per_example_gradients(game, state.disc, real, fake, draws)
     assert not draws.disc_noise

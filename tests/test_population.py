@@ -20,9 +20,10 @@ from support import (
 from torch.func import vmap
 
 import fgan
-from fgan import losses, optim, orders, penalties, population, pytree, rng
-from fgan.compile import compile_function, count_graphs
-from fgan.spectral import spectral_norm
+from fgan import losses, optim, orders, population, pytree, rng, terms
+from fgan.compile import compile_function
+from fgan.compile.graph import count_graphs
+from fgan.model import spectral_norm
 
 MEMBERS = 4
 STEPS = 6
@@ -31,7 +32,7 @@ GAMES = {
     "simultaneous": {"order": "simultaneous", "loss": losses.minimax},
     "everything": full_options(),
     "restrained": {
-        "disc_penalties": (penalties.make_r1(2.0), penalties.make_wgan_gp(1.0)),
+        "disc_penalties": (terms.make_r1(2.0), terms.make_wgan_gp(1.0)),
         "instance_noise": 0.3,
         "clip_disc": 0.4,
         "disc": small_disc(dropout=0.3),
@@ -187,7 +188,7 @@ ROWS = {
     "optimizer optimistic_adam": {"disc_opt": optim.optimistic_adam(0.05)},
     **{f"loss {name}": {"loss": loss} for name, loss in losses.ALL.items()},
     **{f"penalty {name}": {"disc_penalties": (make(1.5),)}
-       for name, make in penalties.ALL.items()},
+       for name, make in terms.ALL.items()},
     **{f"order {name}": {"order": name} for name in orders.ALL},
     "spectral norm": {"disc": spectral_norm(small_disc())},
 }  # fmt: skip

@@ -12,8 +12,9 @@ from support import signed
 from torch.fx import GraphModule
 from torch.nn.functional import leaky_relu
 
-from fgan import products, pytree, toolchain
-from fgan.compile import trace
+from fgan import pytree
+from fgan.compile import products, toolchain
+from fgan.compile.graph import trace
 
 aten = torch.ops.aten
 

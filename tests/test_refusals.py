@@ -20,7 +20,8 @@ from support import (
 from torch.func import vmap
 
 import fgan
-from fgan import checkpoint, losses, optim, penalties, population, pytree, rng, schedules
+from fgan import losses, optim, population, pytree, rng, schedules, terms
+from fgan.disk import checkpoint
 
 PLAIN = losses.non_saturating
 
@@ -59,7 +60,7 @@ def test_a_loss_that_does_not_return_one_number_per_example(shape):
         step_once(loss=losses.GanLoss(wrong, PLAIN.gen))
     with pytest.raises(ValueError, match=f"loss.gen {said}"):
         step_once(loss=losses.GanLoss(PLAIN.disc, wrong))
-    penalty = penalties.Penalty(
+    penalty = terms.Penalty(
         name="mine",
         apply=lambda critic, real, fake, uniform: SHAPES[shape](critic(real)),
         weight=1.0,
@@ -194,7 +195,7 @@ def test_a_penalty_that_takes_gradients_of_a_tape(follow):
         (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
         return slope.flatten(1).square().sum(1)
 
-    penalty = penalties.Penalty(name="tape", apply=classic, weight=1.0, looks_at="real")
+    penalty = terms.Penalty(name="tape", apply=classic, weight=1.0, looks_at="real")
     with pytest.raises(ValueError, match=r"penalty 'tape' calls torch.autograd.grad.*input_grad"):
         step_once(disc_penalties=(penalty,))
 

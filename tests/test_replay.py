@@ -7,16 +7,18 @@ import weakref
 
 import pytest
 import torch
+from fgan_benchmarks.harness.functional import Taker
 from recorder import Rerun
 from support import real_batch, small_game
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import vmap
 
 import fgan
-from fgan import assemble, config, replay, rng, stepping
-from fgan.bench.functional import Taker
-from fgan.compile import compile_step, count_graphs
-from fgan.replay import next_steps
+from fgan import rng
+from fgan.compile import compile_step, replay
+from fgan.compile.graph import count_graphs
+from fgan.compile.replay import next_steps
+from fgan.run import advance, assemble, config
 
 POINTS = {
     "data": "ring",
@@ -73,16 +75,16 @@ def test_a_recording_has_the_strides_of_what_it_was_given(recorded, name):
 def test_nothing_is_compiled_while_it_is_recorded(recorded, options):
     """Draws of a run are parts of larger tensors, and reals of a benchmark are expanded."""
     settings = config.resolve({**POINTS, **options, "steps_per_execution": 3})
-    game, key = assemble.make_game(settings, (2,)), stepping.make_key(settings, "cpu")
+    game, key = assemble.make_game(settings, (2,)), advance.make_key(settings, "cpu")
     several = vmap if settings.members else lambda step: step
 
     def wrap(step, due):
         return compile_step(several(step), donate=True, backend="eager")
 
-    steps, draw = fgan.make_steps(game, wrap), stepping.DrawAhead(game, key, settings)
+    steps, draw = fgan.make_steps(game, wrap), advance.DrawAhead(game, key, settings)
     k = (settings.disc_steps,) if settings.disc_steps > 1 else ()
     real = torch.zeros(*key.shape[:-1], *k, settings.batch_size, 2)
-    state = stepping.init_train_state(game, settings, key)
+    state = advance.init_train_state(game, settings, key)
     take = Taker(steps, draw, state, real, replay=True)
     take(3)
     graphs = count_graphs()
@@ -139,17 +141,17 @@ def test_steps_of_several_kinds_begin_with_their_period():
 )  # fmt: skip
 def test_a_run_on_a_gpu_takes_equal_parts_of_what_lies_between_lines(options, most):
     game, settings = small_game(), config.resolve(POINTS | {"compile": True} | options)
-    assert stepping.replays(settings, torch.device("cuda")) is (most > 1)
+    assert advance.replays(settings, torch.device("cuda")) is (most > 1)
     with FakeTensorMode():
         key = torch.empty(2, dtype=torch.int64, device="cuda")
-        assert stepping.DrawAhead(game, key, settings).most_steps == most
+        assert advance.DrawAhead(game, key, settings).most_steps == most
 
 
 def test_the_rest_of_a_block_is_not_recorded_anew(recorded):
     """A benchmark takes blocks of any number of steps."""
     game = small_game()
     settings = config.resolve(POINTS, steps_per_execution=4)
-    draw = stepping.DrawAhead(game, rng.key(0), settings)
+    draw = advance.DrawAhead(game, rng.key(0), settings)
     step = compile_step(fgan.make_step(game), donate=True, backend="eager")
     state = fgan.init_state(game, rng.key(0))
     take = Taker(lambda number: step, draw, state, real_batch(game), replay=True)

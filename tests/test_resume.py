@@ -12,9 +12,10 @@ import pytest
 import torch
 from support import Listener, assert_same
 
-from fgan import checkpoint, resume, rundir, train
-from fgan import config as configs
+from fgan.disk import checkpoint, rundir
 from fgan.errors import ConfigError, DiskError, DivergedError, RunError
+from fgan.run import config as configs
+from fgan.run import loop, resume
 
 SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "log_every": 7}
 
@@ -43,35 +44,35 @@ def assert_same_end(one, other, step):
 @pytest.mark.parametrize("disc_steps", [1, 2])
 def test_stopped_and_resumed_is_never_interrupted(tmp_path, stop_at, disc_steps):
     config = settings(steps=20, disc_steps=disc_steps, data_root="")
-    whole = train.run(config, run_dir=tmp_path / "whole")
-    part = train.run(config, Listener(stop_at), run_dir=tmp_path / "part")
+    whole = loop.run(config, run_dir=tmp_path / "whole")
+    part = loop.run(config, Listener(stop_at), run_dir=tmp_path / "part")
     assert (part.steps, part.stopped) == (stop_at, True)
-    resumed = train.resume(tmp_path / "part")
+    resumed = loop.resume(tmp_path / "part")
     assert (resumed.steps, resumed.stopped) == (20, False)
     assert_same_end(whole.run, resumed.run, 20)
 
 
 def test_a_longer_run_is_the_longer_run(tmp_path):
-    whole = train.run(settings(steps=20), run_dir=tmp_path / "whole")
-    part = train.run(settings(steps=12), run_dir=tmp_path / "part")
+    whole = loop.run(settings(steps=20), run_dir=tmp_path / "whole")
+    part = loop.run(settings(steps=12), run_dir=tmp_path / "part")
     assert [row["step"] for row in rows(part.run)] == [7, 12]  # the last one early
-    resumed = train.resume(tmp_path / "part", steps=20)
+    resumed = loop.resume(tmp_path / "part", steps=20)
     assert_same_end(whole.run, resumed.run, 20)
     assert configs.resolve(file=resumed.run.config).steps == 20
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
-    train.run(settings(steps=3), run_dir=tmp_path / "run")
+    loop.run(settings(steps=3), run_dir=tmp_path / "run")
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
     notes = Listener()
-    result = train.resume(tmp_path / "run", notes)
+    result = loop.resume(tmp_path / "run", notes)
     assert result.state is None
     assert "already at step 3" in notes.notes[0]
     assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*")) == before
 
 
 def test_other_options_are_refused_with_a_table(tmp_path):
-    train.run(settings(steps=3), run_dir=tmp_path / "run")
+    loop.run(settings(steps=3), run_dir=tmp_path / "run")
     point = resume.find(tmp_path / "run")
     with pytest.raises(ConfigError) as caught:
         resume.extend(point, {"lr": 0.5, "batch_size": 32, "loss": "minimax", "steps": 9})
@@ -88,23 +89,23 @@ def test_data_that_have_moved_are_known_again_by_what_they_hold(tmp_path, monkey
     np.save(tmp_path / "images.npy", images)
     monkeypatch.chdir(tmp_path)
     options = {"data": "images.npy", "steps": 3}
-    whole = train.run(settings(**options | {"steps": 6}), run_dir=tmp_path / "whole")
-    train.run(settings(**options), run_dir=tmp_path / "part")
+    whole = loop.run(settings(**options | {"steps": 6}), run_dir=tmp_path / "whole")
+    loop.run(settings(**options), run_dir=tmp_path / "part")
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "images.npy").rename(tmp_path / "moved.npy")
     with pytest.raises(RunError, match=r"data at .*/images\.npy.*nothing now") as caught:
-        train.resume(tmp_path / "part", steps=6)
+        loop.resume(tmp_path / "part", steps=6)
     assert "fgan train DATA --resume" in caught.value.fix
     np.save("other.npy", images[::-1])
     with pytest.raises(RunError, match="have changed: other examples"):
-        train.resume(tmp_path / "part", steps=6, data="other.npy")
+        loop.resume(tmp_path / "part", steps=6, data="other.npy")
     with pytest.raises(ConfigError, match=r"DATA: .*/images\.npy in the run, ring now"):
-        train.resume(tmp_path / "part", steps=6, data="ring")
+        loop.resume(tmp_path / "part", steps=6, data="ring")
 
     notes = Listener()
-    resumed = train.resume(tmp_path / "part", notes, steps=6, data="../moved.npy")
+    resumed = loop.resume(tmp_path / "part", notes, steps=6, data="../moved.npy")
     assert any("../moved.npy" in note for note in notes.notes)
     assert configs.resolve(file=resumed.run.config).data == str(tmp_path / "elsewhere/../moved.npy")
     ours, theirs = (checkpoint.load(r.run.checkpoint_path(6)).tensors for r in (resumed, whole))
@@ -112,20 +113,20 @@ def test_data_that_have_moved_are_known_again_by_what_they_hold(tmp_path, monkey
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
-    result = train.run(settings(steps=20, save_every=10), run_dir=tmp_path / "run")
+    result = loop.run(settings(steps=20, save_every=10), run_dir=tmp_path / "run")
     expected = final_hash(result.run, 20)
     newest = result.run.checkpoint_path(20)
     content = bytearray(newest.read_bytes())
     content[-3] ^= 1
     newest.write_bytes(content)
     notes = Listener()
-    resumed = train.resume(tmp_path / "run", notes)
+    resumed = loop.resume(tmp_path / "run", notes)
     assert any(str(newest) in note for note in notes.notes)
     assert final_hash(resumed.run, 20) == expected
 
 
 def test_another_version_of_torch_is_said(tmp_path, monkeypatch):
-    train.run(settings(steps=3), run_dir=tmp_path / "run")
+    loop.run(settings(steps=3), run_dir=tmp_path / "run")
     monkeypatch.setattr(resume.torch, "__version__", "9.9")
     assert "resumed with 9.9" in resume.find(tmp_path / "run").notes[0]
 
@@ -143,7 +144,7 @@ def test_auto_finds_the_newest_run_of_the_same_options(tmp_path, monkeypatch):
     config = settings(steps=3)
     assert resume.latest_like(config, None) is None
     for name, options in {"0001-a": {}, "0002-b": {}, "0003-c": {"lr": 0.5}}.items():
-        train.run(settings(steps=3, **options), run_dir=tmp_path / "runs" / name)
+        loop.run(settings(steps=3, **options), run_dir=tmp_path / "runs" / name)
     assert str(resume.latest_like(settings(steps=9), None)) == os.path.join("runs", "0002-b")
     for name in ("9999-b", "10000-a"):
         shutil.copytree("runs/0001-a", f"runs/{name}")
@@ -154,7 +155,7 @@ def test_auto_finds_the_newest_run_of_the_same_options(tmp_path, monkeypatch):
 
 def test_auto_begins_a_run_again_that_never_saved(tmp_path):
     config = settings(steps=9)
-    whole = train.run(config, run_dir=tmp_path / "whole").run
+    whole = loop.run(config, run_dir=tmp_path / "whole").run
     folder = tmp_path / "part"
     killed = rundir.create(folder, "")
     killed.acquire().release()
@@ -164,8 +165,8 @@ def test_auto_begins_a_run_again_that_never_saved(tmp_path):
     assert resume.never_saved(config, folder)
     assert not resume.never_saved(settings(steps=9, lr=0.5), folder)
     with pytest.raises(DiskError, match="not empty"):
-        train.train(train.plan(config), train.Observer(), folder)
-    again = train.train(train.plan(config), train.Observer(), folder, again=True).run
+        loop.train(loop.plan(config), loop.Observer(), folder)
+    again = loop.train(loop.plan(config), loop.Observer(), folder, again=True).run
     assert_same_end(whole, again, 9)
     assert not resume.never_saved(config, folder)
     (tmp_path / "other").mkdir()
@@ -181,32 +182,32 @@ def diverging(**options):
 
 def test_halt_keeps_the_last_finite_state(tmp_path):
     with pytest.raises(DivergedError) as caught:
-        train.run(diverging(), run_dir=tmp_path / "run")
-    newest = train.rundir.RunDir(tmp_path / "run").newest()
+        loop.run(diverging(), run_dir=tmp_path / "run")
+    newest = loop.rundir.RunDir(tmp_path / "run").newest()
     assert not newest.damaged
     assert str(newest.path) in caught.value.problem
 
 
 def test_a_lower_rate_may_go_back_three_times_again(tmp_path):
     with pytest.raises(DivergedError):
-        train.run(diverging(on_nonfinite="rollback"), run_dir=tmp_path / "run")
+        loop.run(diverging(on_nonfinite="rollback"), run_dir=tmp_path / "run")
     point = resume.find(tmp_path / "run")
     assert point.rollbacks == 3
     notes = Listener()
     point = resume.extend(point, {"lr": 29.0}, override=True)
     with pytest.raises(DivergedError):
-        train.train(train.plan(point.config), notes, point=point)
+        loop.train(loop.plan(point.config), notes, point=point)
     assert len([note for note in notes.notes if "back to step" in note]) == 3
 
 
 def test_what_the_state_cannot_follow_is_named(tmp_path):
-    train.run(settings(steps=2), run_dir=tmp_path / "run")
+    loop.run(settings(steps=2), run_dir=tmp_path / "run")
     for change in ({"optimizer": "sgd"}, {"z_dim": 5}, {"ema": 0.0}):
         asked = {**change, "steps": 4}
         point = resume.extend(resume.find(tmp_path / "run"), asked, override=True)
         (name,) = change
         with pytest.raises(ConfigError, match=f"another --{name.replace('_', '-')}"):
-            train.train(train.plan(point.config), train.Observer(), point=point)
+            loop.train(loop.plan(point.config), loop.Observer(), point=point)
 
 
 def test_a_file_of_options_says_how_long(tmp_path):
@@ -220,45 +221,45 @@ def test_a_file_of_options_says_how_long(tmp_path):
 def test_steps_after_the_schedule_are_said(tmp_path):
     notes = Listener()
     options = {"lr_schedule": "cosine", "steps": 4}
-    train.run(settings(**options), notes, run_dir=tmp_path / "run")
+    loop.run(settings(**options), notes, run_dir=tmp_path / "run")
     assert not notes.notes
     point = resume.extend(resume.find(tmp_path / "run"), {"steps": 6})
-    train.train(train.plan(point.config), notes, point=point)
+    loop.train(loop.plan(point.config), notes, point=point)
     assert any("From step 4 on the learning rate is zero" in note for note in notes.notes)
     notes = Listener()
     again = settings(**options | {"steps": 6, "lr_length": 4, "lr_end": 0.1})
-    train.run(again, notes, run_dir=tmp_path / "other")
+    loop.run(again, notes, run_dir=tmp_path / "other")
     assert not notes.notes
 
 
 @pytest.mark.parametrize("steps", [3, 30])  # at the end, and where no checkpoint is due
-@pytest.mark.parametrize("of", [(train.Pictures, "fakes"), (train.RunDir, "append_metrics")])
+@pytest.mark.parametrize("of", [(loop.Pictures, "fakes"), (loop.RunDir, "append_metrics")])
 def test_what_cannot_be_written_loses_nothing(tmp_path, monkeypatch, of, steps):
     every = {"log_every": 3, "sample_every": 3, "save_every": 0}
 
     def fails(*args):
         raise RuntimeError("no place")
 
-    expected = train.run(settings(steps=30, **every), run_dir=tmp_path / "whole")
+    expected = loop.run(settings(steps=30, **every), run_dir=tmp_path / "whole")
     with monkeypatch.context() as patched:
         patched.setattr(*of, fails)
         with pytest.raises(RuntimeError, match="no place"):
-            train.run(settings(steps=steps, **every), run_dir=tmp_path / "run")
+            loop.run(settings(steps=steps, **every), run_dir=tmp_path / "run")
     assert resume.find(tmp_path / "run").step == 3
-    result = train.resume(tmp_path / "run", steps=30)
+    result = loop.resume(tmp_path / "run", steps=30)
     assert_same(result.state, expected.state)
     last = [run.read_metrics()[-1]["d_real"] for run in (result.run, expected.run)]
     assert last[0] == last[1]
 
 
 def test_a_stop_in_the_last_step_is_the_end(tmp_path):
-    result = train.run(settings(steps=3), Listener(stop_at=3), run_dir=tmp_path / "run")
+    result = loop.run(settings(steps=3), Listener(stop_at=3), run_dir=tmp_path / "run")
     assert (result.steps, result.stopped) == (3, False)
 
 
 def test_what_was_found_out_may_be_left_to_be_found_out_again(tmp_path):
     begun = {"lr_schedule": "cosine", "device": "auto", "threads": 0}
-    train.run(settings(steps=3, **begun), run_dir=tmp_path / "run")
+    loop.run(settings(steps=3, **begun), run_dir=tmp_path / "run")
     point = resume.find(tmp_path / "run")
     again = resume.extend(point, {**begun, "lr_length": 0, "steps": 3})
     assert again.config == point.config
@@ -268,16 +269,16 @@ def test_what_was_found_out_may_be_left_to_be_found_out_again(tmp_path):
 
 def test_begun_again_and_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
     settled = settings(steps=3)
-    out = train.rundir.create(tmp_path / "run", "x")
-    train.rundir.write_config(out, train.configs.to_toml(settled))
+    out = loop.rundir.create(tmp_path / "run", "x")
+    loop.rundir.write_config(out, loop.configs.to_toml(settled))
     (out.path / "notes.txt").write_text("mine")
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "make_train_steps", interrupted)
+    monkeypatch.setattr(loop, "make_train_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train.train(train.plan(settled), Listener(), tmp_path / "run", again=True)
+        loop.train(loop.plan(settled), Listener(), tmp_path / "run", again=True)
     assert (out.path / "notes.txt").read_text() == "mine"
 
 
@@ -288,47 +289,47 @@ def test_a_start_that_fails_behind_a_link_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "make_train_steps", interrupted)
+    monkeypatch.setattr(loop, "make_train_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train.run(settings(steps=3), run_dir=tmp_path / "link")
+        loop.run(settings(steps=3), run_dir=tmp_path / "link")
     assert not (tmp_path / "real").exists() or not list((tmp_path / "real").iterdir())
 
 
 def test_skip_goes_on(tmp_path):
-    result = train.run(diverging(on_nonfinite="skip"), run_dir=tmp_path / "run")
+    result = loop.run(diverging(on_nonfinite="skip"), run_dir=tmp_path / "run")
     assert result.steps == 60
     assert sum(row.get("refused", 0) for row in result.run.read_metrics()) > 0
-    assert bool(train.pytree.all_finite(result.state))
+    assert bool(loop.pytree.all_finite(result.state))
 
 
 def test_rollback_is_tried_three_times(tmp_path):
     notes = Listener()
     with pytest.raises(DivergedError):
-        train.run(diverging(on_nonfinite="rollback"), notes, run_dir=tmp_path / "run")
+        loop.run(diverging(on_nonfinite="rollback"), notes, run_dir=tmp_path / "run")
     backs = [note for note in notes.notes if "back to step" in note]
     assert len(backs) == 3
-    steps = [row["step"] for row in train.rundir.RunDir(tmp_path / "run").read_metrics()]
+    steps = [row["step"] for row in loop.rundir.RunDir(tmp_path / "run").read_metrics()]
     assert steps == sorted(set(steps))
 
 
 def test_a_failure_before_the_first_step_leaves_no_run(tmp_path):
-    class Broken(train.Observer):
+    class Broken(loop.Observer):
         def started(self, plan, run):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.run(settings(steps=3), Broken(), run_dir=tmp_path / "run")
+        loop.run(settings(steps=3), Broken(), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_has_one_writer(tmp_path):
-    result = train.run(settings(steps=3), run_dir=tmp_path / "run")
+    result = loop.run(settings(steps=3), run_dir=tmp_path / "run")
     with result.run.acquire(), pytest.raises(RunError, match=str(os.getpid())):
-        train.resume(tmp_path / "run", steps=9)
+        loop.resume(tmp_path / "run", steps=9)
 
 
 def test_metrics_are_json(tmp_path):
-    result = train.run(settings(steps=14), run_dir=tmp_path / "run")
+    result = loop.run(settings(steps=14), run_dir=tmp_path / "run")
     lines = result.run.metrics.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [7, 14]
 
@@ -338,13 +339,13 @@ def test_changed_data_are_refused(tmp_path):
     file = tmp_path / "x.npy"
     np.save(file, images)
     options = {"data": str(file), "output": "tanh"}
-    train.run(settings(steps=3, **options), run_dir=tmp_path / "run")
-    assert train.resume(tmp_path / "run", steps=5).steps == 5
+    loop.run(settings(steps=3, **options), run_dir=tmp_path / "run")
+    assert loop.resume(tmp_path / "run", steps=5).steps == 5
     images[7, 1, 1] ^= 1
     np.save(file, images)
     with pytest.raises(RunError, match="other examples"):
-        train.resume(tmp_path / "run", steps=9)
+        loop.resume(tmp_path / "run", steps=9)
     np.save(file, images[:63])
     with pytest.raises(RunError, match="64 examples then, 63 now"):
-        train.resume(tmp_path / "run", steps=9)
+        loop.resume(tmp_path / "run", steps=9)
     assert resume.find(tmp_path / "run").step == 5

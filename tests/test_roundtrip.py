@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import assert_same
 
-from fgan import checkpoint, ema, pytree
-from fgan.state import PlayerState, TrainState
+from fgan import ema, pytree
+from fgan.disk import checkpoint
+from fgan.types import PlayerState, TrainState
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OTHERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from fgan import config as configs
-from fgan import rundir, train
+from fgan.disk import rundir
 from fgan.errors import DeviceError, DiskError
+from fgan.run import config as configs
+from fgan.run import loop
 
 TINY = configs.resolve({"data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "steps": 2})
 
 
-class Interrupting(train.Observer):
+class Interrupting(loop.Observer):
     """Stops a run before its first step, as Ctrl-C does while it compiles."""
 
     def __init__(self, put: str = "") -> None:
         self.put = put  # a file that somebody puts into the run directory meanwhile
 
-    def started(self, plan: train.Plan, run: rundir.RunDir) -> None:
+    def started(self, plan: loop.Plan, run: rundir.RunDir) -> None:
         if self.put:
             (run.path / self.put).write_text("mine")
         raise KeyboardInterrupt
@@ -33,7 +34,7 @@ def names(folder: Path) -> list[str]:
 
 def interrupted(run_dir: Path, put: str = "") -> None:
     with pytest.raises(KeyboardInterrupt):
-        train.run(TINY, Interrupting(put), run_dir=run_dir)
+        loop.run(TINY, Interrupting(put), run_dir=run_dir)
 
 
 @pytest.mark.parametrize("put", ["thesis.txt", "samples/mine.png", "checkpoints/step-best.txt"])
@@ -60,7 +61,7 @@ def test_all_that_the_run_made_goes(tmp_path, monkeypatch):
     assert names(tmp_path) == []
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train.run(TINY, Interrupting())
+        loop.run(TINY, Interrupting())
     assert names(tmp_path) == ["runs"]
 
 
@@ -74,7 +75,7 @@ def test_a_run_without_a_lock_leaves_the_folder_as_it_was(tmp_path, there, monke
 
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", fails)
     with pytest.raises(DiskError, match="locked"):
-        train.run(TINY, run_dir=tmp_path / "out")
+        loop.run(TINY, run_dir=tmp_path / "out")
     assert names(tmp_path) == (["out"] if there else [])
 
 
@@ -103,7 +104,7 @@ def test_beginning_again_removes_the_pictures_of_a_run_and_no_other(tmp_path):
 @pytest.mark.parametrize("asked", [True, False])
 def test_ctrl_c_that_ends_the_compiler_is_a_stop(tmp_path, monkeypatch, asked):
     """A terminal sends it to the compiler of a later graph as well, which then fails."""
-    make = train.make_advance
+    make = loop.make_advance
 
     def failing(*args, **options):
         advance = make(*args, **options)
@@ -115,7 +116,7 @@ def test_ctrl_c_that_ends_the_compiler_is_a_stop(tmp_path, monkeypatch, asked):
 
         return until
 
-    class Asking(train.Observer):
+    class Asking(loop.Observer):
         done = 0
 
         def advanced(self, step: int) -> None:
@@ -126,11 +127,11 @@ def test_ctrl_c_that_ends_the_compiler_is_a_stop(tmp_path, monkeypatch, asked):
             self.done += 1
             return asked and self.done > 2
 
-    monkeypatch.setattr(train, "make_advance", failing)
+    monkeypatch.setattr(loop, "make_advance", failing)
     if asked:
-        result = train.run(TINY, Asking(), run_dir=tmp_path / "out")
+        result = loop.run(TINY, Asking(), run_dir=tmp_path / "out")
         assert (result.steps, result.stopped) == (1, True)
     else:
         with pytest.raises(DeviceError, match="What was trained is saved"):
-            train.run(TINY, Asking(), run_dir=tmp_path / "out")
+            loop.run(TINY, Asking(), run_dir=tmp_path / "out")
     assert (tmp_path / "out/checkpoints/step-0000001.safetensors").exists()

@@ -12,7 +12,7 @@ from support import run_steps, signed, small_disc, small_game, small_gen
 from torch.func import grad, vmap
 
 import fgan
-from fgan import ema, losses, optim, orders, penalties, pytree, rng, schedules
+from fgan import ema, losses, optim, orders, pytree, rng, schedules, terms
 
 DOUBLE = torch.float64
 HALF = schedules.constant(0.5)
@@ -116,14 +116,14 @@ TABLE = {
     "least_squares a": (0.1, by_loss(lambda v: losses.make_least_squares(a=v))),
     "least_squares b": (0.9, by_loss(lambda v: losses.make_least_squares(b=v))),
     "least_squares c": (0.9, by_loss(lambda v: losses.make_least_squares(c=v))),
-    "r1 gamma": (0.5, penalised(penalties.make_r1)),
-    "r2 gamma": (0.5, penalised(penalties.make_r2)),
-    "wgan_gp weight": (0.5, penalised(penalties.make_wgan_gp)),
-    "wgan_gp target": (0.5, penalised(lambda v: penalties.make_wgan_gp(target=v))),
-    "zero_centred weight": (0.5, penalised(penalties.make_zero_centred_interpolates)),
-    "dragan weight": (0.5, penalised(penalties.make_dragan)),
-    "dragan target": (0.5, penalised(lambda v: penalties.make_dragan(target=v))),
-    "dragan scale": (0.5, penalised(lambda v: penalties.make_dragan(scale=v))),
+    "r1 gamma": (0.5, penalised(terms.make_r1)),
+    "r2 gamma": (0.5, penalised(terms.make_r2)),
+    "wgan_gp weight": (0.5, penalised(terms.make_wgan_gp)),
+    "wgan_gp target": (0.5, penalised(lambda v: terms.make_wgan_gp(target=v))),
+    "zero_centred weight": (0.5, penalised(terms.make_zero_centred_interpolates)),
+    "dragan weight": (0.5, penalised(terms.make_dragan)),
+    "dragan target": (0.5, penalised(lambda v: terms.make_dragan(target=v))),
+    "dragan scale": (0.5, penalised(lambda v: terms.make_dragan(scale=v))),
     "ema_decay": (0.5, lambda v: played(ema_decay=v)),
     "ema.update decay": (0.5, averaged),
     "instance_noise": (0.5, lambda v: played(instance_noise=v)),
@@ -189,7 +189,7 @@ def test_what_is_no_number_is_refused_by_its_name(name):
     "make",
     [
         lambda n: played(num_disc_steps=n),
-        lambda n: penalties.make_r1(every=n),
+        lambda n: terms.make_r1(every=n),
         lambda n: orders.make_competitive(num_iterations=n),
         lambda n: orders.make_unrolled(n),
     ],

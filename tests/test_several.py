@@ -23,10 +23,12 @@ from support import (
 )  # fmt: skip
 
 import fgan
-from fgan import assemble, config, penalties, pytree, replay, rng, schedules, stepping, train
+from fgan import pytree, rng, schedules, terms
+from fgan.compile import replay
 from fgan.errors import DeviceError
+from fgan.run import advance, assemble, config, loop
 
-LAZY = {"disc_penalties": (penalties.make_r1(0.5, every=3),)}
+LAZY = {"disc_penalties": (terms.make_r1(0.5, every=3),)}
 GAMES = {"plain": {}, "everything": full_options(), "lazy": LAZY}
 
 
@@ -165,7 +167,7 @@ RUN = {
 
 def finished(path, hears=None, **options):
     """The last state of a run, and its lines of metrics without the clock's."""
-    done = train.run(config.resolve({**RUN, **options}), hears, run_dir=path)
+    done = loop.run(config.resolve({**RUN, **options}), hears, run_dir=path)
     lines = [json.loads(line) for line in done.run.metrics.read_text().splitlines()]
     for line in lines:
         del line["images_per_second"], line["seconds"]
@@ -189,7 +191,7 @@ def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
     recorded = Rerun()
     monkeypatch.setattr(replay, "record", recorded)
     expected = finished(tmp_path / "a", compile=True, steps=60)
-    monkeypatch.setattr(stepping, "scan", lambda steps: fgan.replayed(fgan.scan(steps)))
+    monkeypatch.setattr(advance, "scan", lambda steps: fgan.replayed(fgan.scan(steps)))
     some = {"steps_per_execution": 5, "save_every": 0, "sample_every": 0}
     actual = finished(tmp_path / "b", compile=True, steps=60, **some)
     assert_same(actual[0], expected[0])
@@ -200,24 +202,24 @@ def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
 
 def test_a_resumed_run_may_take_other_numbers_at_once(tmp_path):
     expected = finished(tmp_path / "a", steps=30)
-    begun = train.run(config.resolve(RUN, steps=12), run_dir=tmp_path / "b").run
-    ended = train.resume(begun.path, steps=30, steps_per_execution=8)
+    begun = loop.run(config.resolve(RUN, steps=12), run_dir=tmp_path / "b").run
+    ended = loop.resume(begun.path, steps=30, steps_per_execution=8)
     assert_same(ended.state, expected[0])
 
 
 def test_how_many_where_nobody_says():
     game = small_game()
     settings = config.resolve(RUN, compile=True)
-    draw = stepping.DrawAhead(game, rng.key(0), settings)
+    draw = advance.DrawAhead(game, rng.key(0), settings)
     assert draw.most_steps == 1  # on the CPU
     asked = config.resolve(RUN, compile=True, steps_per_execution=9)
-    assert stepping.DrawAhead(game, rng.key(0), asked).most_steps == 9
+    assert advance.DrawAhead(game, rng.key(0), asked).most_steps == 9
 
 
 def test_draws_compiled_for_more_steps_than_are_taken():
     settings = config.resolve(RUN, steps_per_execution=8)
     game = small_game()
-    draw = stepping.DrawAhead(game, rng.key(4), settings)
+    draw = advance.DrawAhead(game, rng.key(4), settings)
     draw._compiled = True  # as on a GPU
     expected = [fgan.make_draws(game, rng.key(4), t, RUN["batch_size"]) for t in (3, 4, 5)]
     assert_same(draw.block(range(3, 6)), pytree.stack(expected))

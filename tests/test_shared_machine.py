@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fgan import environment, recipes
+from fgan.compile import environment
+from fgan.run import recipes
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -10,10 +10,9 @@ from torch.func import grad, vmap
 from torch.nn.utils import parametrizations
 
 import fgan
-from fgan import model, nets, optim, penalties, pytree, rng
+from fgan import model, nets, optim, pytree, rng, terms
 from fgan.compile import compile_function, compile_step
-from fgan.model import from_module
-from fgan.spectral import spectral_norm
+from fgan.model import from_module, spectral_norm
 
 
 def mlp():
@@ -179,7 +178,7 @@ def test_gradient_penalties_see_through_it():
     x = signed((5, 3), 9)
 
     def penalty(p):
-        return penalties.r1(lambda x: made.apply(p, buffers, x)[0][:, 0], x).sum()
+        return terms.r1(lambda x: made.apply(p, buffers, x)[0][:, 0], x).sum()
 
     y = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(module(y).sum(), y, create_graph=True)

@@ -23,11 +23,11 @@ from support import (
 from torch import nn
 
 import fgan
-from fgan import losses, optim, orders, penalties, pytree, rng
-from fgan.compile import compile_step, count_graphs
-from fgan.game import penalties_due
-from fgan.model import from_module
-from fgan.spectral import spectral_norm
+from fgan import losses, optim, orders, pytree, rng, terms
+from fgan.compile import compile_step
+from fgan.compile.graph import count_graphs
+from fgan.game.game import penalties_due
+from fgan.model import from_module, spectral_norm
 
 
 def normed_disc():
@@ -50,10 +50,10 @@ GAMES = {
     "restrained": {
         "disc": small_disc(dropout=0.3),
         "disc_penalties": (
-            penalties.make_r1(2.0),
-            penalties.make_r2(1.0),
-            penalties.make_wgan_gp(3.0),
-            penalties.make_dragan(1.5),
+            terms.make_r1(2.0),
+            terms.make_r2(1.0),
+            terms.make_wgan_gp(3.0),
+            terms.make_dragan(1.5),
         ),
         "instance_noise": 0.2,
         "clip_disc": 0.4,
@@ -218,7 +218,7 @@ def test_draws_for_another_game_are_refused():
         ({}, {"instance_noise": 0.5}, "draws with instance noise"),
         ({"instance_noise": 0.5}, {}, "draws without instance noise"),
         ({"share_fakes": True}, {}, "with latents for the discriminator step"),
-        ({}, {"disc_penalties": (penalties.make_wgan_gp(),)}, "noise 'wgan_gp' of the penalties"),
+        ({}, {"disc_penalties": (terms.make_wgan_gp(),)}, "noise 'wgan_gp' of the penalties"),
         ({}, {"disc": small_disc(dropout=0.3)}, "of the discriminator"),
         (
             {"disc": small_disc(dropout=0.3)},
@@ -360,8 +360,8 @@ def test_dropout_in_the_generator():
 
 # Penalties and other restraints
 
-R1 = penalties.make_r1(3.0)
-LAZY = (penalties.make_r1(3.0, every=3), penalties.make_wgan_gp(2.0, every=2))
+R1 = terms.make_r1(3.0)
+LAZY = (terms.make_r1(3.0, every=3), terms.make_wgan_gp(2.0, every=2))
 
 
 def test_a_step_without_what_is_not_due_is_the_plain_step():
@@ -378,12 +378,12 @@ def test_what_is_due_weighs_as_much_as_the_steps_it_stands_for():
     for names, weights in (
         (("r1",), (9.0, 0.0)), (("wgan_gp",), (0.0, 4.0)), (("r1", "wgan_gp"), (9.0, 4.0)),
     ):  # fmt: skip
-        heavy = (penalties.make_r1(weights[0]), penalties.make_wgan_gp(weights[1]))
+        heavy = (terms.make_r1(weights[0]), terms.make_wgan_gp(weights[1]))
         expected = fgan.make_step(small_game(disc_penalties=heavy))(state, real, draws)
         assert_near(
             fgan.make_step(game, due=(names,))(state, real, draws), expected, atol=1e-5, rtol=1e-5
         )
-    always = (penalties.make_r1(3.0), penalties.make_wgan_gp(2.0))
+    always = (terms.make_r1(3.0), terms.make_wgan_gp(2.0))
     expected = fgan.make_step(small_game(disc_penalties=always))(state, real, draws)
     assert_same(fgan.make_step(game)(state, real, draws), expected)
 
@@ -447,7 +447,7 @@ def test_the_loss_reported_has_the_penalty_in_it():
     game, state, real, draws = prepare({"disc_penalties": (R1,)})
     _, metrics = fgan.make_step(game)(state, real, draws)
     _, plain = fgan.make_step(small_game())(state, real, draws)
-    slopes = penalties.r1(lambda x: game.disc.apply(state.disc.params, {}, x)[0], real)
+    slopes = terms.r1(lambda x: game.disc.apply(state.disc.params, {}, x)[0], real)
     torch.testing.assert_close(metrics.disc_loss, plain.disc_loss + 1.5 * slopes.mean())
     assert_same((metrics.value, metrics.d_real), (plain.value, plain.d_real))
 
@@ -467,7 +467,7 @@ def test_a_penalty_moves_no_running_statistics():
 
 
 def test_a_penalty_alone_that_is_not_finite():
-    bad = penalties.Penalty(
+    bad = terms.Penalty(
         name="bad",
         apply=lambda critic, real, fake, uniform: critic(real).square() * float("inf"),
         weight=1.0,

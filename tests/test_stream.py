@@ -19,11 +19,13 @@ import torch
 from PIL import Image
 from support import Listener
 
-from fgan import config as configs
-from fgan import data, rng, rundir, train
+from fgan import data, rng
 from fgan.data import Batches, machine, make_feed, stream
 from fgan.data.machine import _of_container
+from fgan.disk import rundir
 from fgan.errors import DataError
+from fgan.run import config as configs
+from fgan.run import loop
 
 COUNT = 23
 
@@ -92,16 +94,16 @@ def test_a_run_that_loses_its_data_is_saved_and_goes_on(pictures, tmp_path):
         "gen_hidden": (4,), "disc_hidden": (4,), "log_every": 7, "ema": 0.9,
     }  # fmt: skip
     config = configs.resolve(options)
-    whole = train.run(config, run_dir=tmp_path / "whole").run
+    whole = loop.run(config, run_dir=tmp_path / "whole").run
     losing = Losing(folder, 5)
     with pytest.raises(DataError, match="saved: go on with --resume"):
-        train.run(config, losing, run_dir=tmp_path / "part")
+        loop.run(config, losing, run_dir=tmp_path / "part")
     done = losing.steps[-1]  # some batches were ready already
     assert 5 <= done < 60
     part = rundir.RunDir(tmp_path / "part")
     assert [path.name for path in part.saved()] == [part.checkpoint_path(done).name]
     (tmp_path / "lost").rename(folder)
-    train.resume(tmp_path / "part")
+    loop.resume(tmp_path / "part")
     assert part.checkpoint_path(60).read_bytes() == whole.checkpoint_path(60).read_bytes()
 
 

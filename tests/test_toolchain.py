@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fgan import toolchain
+from fgan.compile import toolchain
 from fgan.errors import DeviceError
 
 

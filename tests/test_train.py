@@ -10,8 +10,10 @@ import torch
 from support import assert_same
 
 import fgan
-from fgan import assemble, checkpoint, config, names, pytree, sample, train
+from fgan import pytree
+from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DiskError, DivergedError
+from fgan.run import assemble, config, loop, names, sample
 
 TINY = {
     "z_dim": 8,
@@ -34,7 +36,7 @@ def rows(run):
 
 
 def test_what_a_run_leaves_behind(tmp_path):
-    result = train.run(tiny(loss="non_saturating"), run_dir=tmp_path / "r")
+    result = loop.run(tiny(loss="non_saturating"), run_dir=tmp_path / "r")
     run = result.run
     found = sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file())
     assert found == [
@@ -70,9 +72,9 @@ def test_what_a_run_leaves_behind(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path):
-    first = train.run(tiny(seed=3), run_dir=tmp_path / "a").run
-    second = train.run(config.resolve(file=first.config), run_dir=tmp_path / "b").run
-    other = train.run(tiny(seed=4), run_dir=tmp_path / "c").run
+    first = loop.run(tiny(seed=3), run_dir=tmp_path / "a").run
+    second = loop.run(config.resolve(file=first.config), run_dir=tmp_path / "b").run
+    other = loop.run(tiny(seed=4), run_dir=tmp_path / "c").run
     for name in ("checkpoints/step-0000012.safetensors", "samples/step-0000012.png", "config.toml"):
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes(), name
         assert (first.path / name).read_bytes() != (other.path / name).read_bytes(), name
@@ -99,7 +101,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path):
 def test_the_loop_is_the_step_fed_by_hand(tmp_path, options):
     """The state after a run equals that of the public step over the same batches and draws."""
     settings = tiny(**options)
-    result = train.run(settings, run_dir=tmp_path / "r")
+    result = loop.run(settings, run_dir=tmp_path / "r")
     source = assemble.load_source(settings)
     game = assemble.make_game(settings, source.shape)
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
@@ -121,14 +123,14 @@ def test_the_loop_is_the_step_fed_by_hand(tmp_path, options):
 
 
 def test_parameters_and_losses_stay_float32_in_bfloat16(tmp_path):
-    result = train.run(tiny(dtype="bfloat16"), run_dir=tmp_path / "r")
+    result = loop.run(tiny(dtype="bfloat16"), run_dir=tmp_path / "r")
     kinds = {leaf.dtype for leaf in pytree.leaves(result.state)}
     assert kinds == {torch.float32, torch.int64}  # int64: the key, the step, counts of batches
 
 
 def test_divergence_keeps_and_names_the_last_finite_state(tmp_path):
     with pytest.raises(DivergedError) as caught:
-        train.run(tiny(optimizer="sgd", lr=1e30, steps=50), run_dir=tmp_path / "r")
+        loop.run(tiny(optimizer="sgd", lr=1e30, steps=50), run_dir=tmp_path / "r")
     assert caught.value.exit_code == 6
     saved = sorted((tmp_path / "r" / "checkpoints").iterdir())[-1]
     assert str(saved) in caught.value.problem
@@ -137,13 +139,13 @@ def test_divergence_keeps_and_names_the_last_finite_state(tmp_path):
 
 
 def test_every_step_can_be_logged(tmp_path):
-    run = train.run(tiny(log_every=1, data="ring"), run_dir=tmp_path / "r").run
+    run = loop.run(tiny(log_every=1, data="ring"), run_dir=tmp_path / "r").run
     assert [row["step"] for row in rows(run)] == list(range(1, 13))
     assert all(row["images_per_second"] > 0 for row in rows(run))
 
 
 def test_a_stop_saves_and_ends_after_the_step(tmp_path):
-    class StopAtFour(train.Observer):
+    class StopAtFour(loop.Observer):
         steps = 0
 
         def advanced(self, step):
@@ -152,7 +154,7 @@ def test_a_stop_saves_and_ends_after_the_step(tmp_path):
         def stop_requested(self):
             return self.steps == 4
 
-    result = train.run(tiny(), StopAtFour(), run_dir=tmp_path / "r")
+    result = loop.run(tiny(), StopAtFour(), run_dir=tmp_path / "r")
     assert (result.steps, result.stopped) == (4, True)
     assert result.run.latest().name == "step-0000004.safetensors"
     assert not result.run.metrics.exists()  # the resumed run writes that line
@@ -161,21 +163,21 @@ def test_a_stop_saves_and_ends_after_the_step(tmp_path):
 def test_nothing_is_written_when_the_plan_is_wrong(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="larger than the data"):
-        train.run(tiny(batch_size=60001))
+        loop.run(tiny(batch_size=60001))
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
-        train.run(tiny(), run_dir=tmp_path / "file")
+        loop.run(tiny(), run_dir=tmp_path / "file")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_epochs_become_steps():
-    plan = train.plan(config.resolve(TINY | {"steps": None, "epochs": 2.0, "batch_size": 128}))
+    plan = loop.plan(config.resolve(TINY | {"steps": None, "epochs": 2.0, "batch_size": 128}))
     assert plan.steps == 2 * (60000 // 128)
-    assert train.plan(config.resolve(data="ring", epochs=1e-9)).steps == 1
+    assert loop.plan(config.resolve(data="ring", epochs=1e-9)).steps == 1
 
 
 def test_samples_depend_on_seed_and_index_alone(tmp_path):
-    run = train.run(tiny(), run_dir=tmp_path / "r").run
+    run = loop.run(tiny(), run_dir=tmp_path / "r").run
     many = sample.sample(run.path, 300, seed=5)
     assert many.shape == (300, 1, 28, 28)
     assert many.dtype == torch.uint8
@@ -187,7 +189,7 @@ def test_samples_depend_on_seed_and_index_alone(tmp_path):
 def test_points_to_the_last_bit_too(tmp_path):
     """As floats they show how a product of one row, or of a few, is rounded."""
     options = {**TINY, "data": "ring", "steps": 2, "gen_hidden": (48, 48), "output": "linear"}
-    run = train.run(config.resolve(options), run_dir=tmp_path / "r").run
+    run = loop.run(config.resolve(options), run_dir=tmp_path / "r").run
     many = sample.sample(run.path, 300)
     for count in (1, 3, 257):
         assert torch.equal(sample.sample(run.path, count), many[:count])
@@ -198,7 +200,7 @@ def test_samples_of_batch_statistics_too(tmp_path):
     options = {**TINY, "data": "mnist", "batch_norm": "all", "sample_stats": "batch"}
     for who in ({}, {"seeds": "0-1"}):
         point = config.resolve(options, steps=2, batch_size=8, grid=1, **who)
-        result = train.run(point, run_dir=tmp_path / f"run{len(who)}")
+        result = loop.run(point, run_dir=tmp_path / f"run{len(who)}")
         assert result.run.sample_path(2).exists()
         which = {"member": 0} if who else {}
         few, more = (sample.sample(result.run.path, num=n, **which) for n in (1, 257))
@@ -207,8 +209,8 @@ def test_samples_of_batch_statistics_too(tmp_path):
 
 
 def test_samples_come_from_the_average(tmp_path):
-    result = train.run(tiny(), run_dir=tmp_path / "r")
-    game = train.plan(tiny()).game
+    result = loop.run(tiny(), run_dir=tmp_path / "r")
+    game = loop.plan(tiny()).game
     key = fgan.rng.fold_in(fgan.rng.key(5), 0, fgan.rng.Stream.SAMPLES)
     z = fgan.rng.normal(fgan.rng.fold_in(key, 0, fgan.rng.SampleStream.LATENTS), (256, 8))[:7]
     average = result.state.ema
@@ -230,8 +232,8 @@ NAMED = [
 @pytest.mark.parametrize("options", NAMED, ids=str)
 def test_every_name_trains_and_resumes(tmp_path, options):
     point = {**TINY, "data": "ring", "steps": 4, "lr": 1e-3, "disc_hidden": (8,), **options}
-    whole = train.run(config.resolve(point), run_dir=tmp_path / "whole")
-    train.run(config.resolve(point | {"steps": 3}), run_dir=tmp_path / "part")
-    part = train.resume(tmp_path / "part", steps=4)
+    whole = loop.run(config.resolve(point), run_dir=tmp_path / "whole")
+    loop.run(config.resolve(point | {"steps": 3}), run_dir=tmp_path / "part")
+    part = loop.resume(tmp_path / "part", steps=4)
     assert whole.state.step == 4
     assert_same(part.state, whole.state)

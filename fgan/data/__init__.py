@@ -3,8 +3,7 @@
 `load` gives a source for a name, a folder or a file; `Batches` says which of its examples
 a step sees; `make_feed` brings them to the device, from memory or from the disk.
 
-May import the ground. Must not import another service or the configuration. Pillow and
-torchvision are imported where they are first needed, not here.
+Pillow and torchvision are imported where they are first needed, not here.
 """
 
 from fgan.data.load import NAMES, RESIZES, STREAMS, load

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fgan.files import cache_folder
+from fgan.disk.files import cache_folder
 
 VERSION = 2  # of what is kept; another one is not read
 _CHUNK = 2**24

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fgan.data.arrays import read_idx
 from fgan.data.source import Source
+from fgan.disk.files import cache_folder
 from fgan.errors import DataError
-from fgan.files import cache_folder
 
 Notify = Callable[[str], None]
 

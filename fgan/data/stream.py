@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from fgan.blocks import Blocks
+from fgan.data.blocks import Blocks
 from fgan.data.machine import num_cpus
 from fgan.data.source import Batches, Source
 from fgan.errors import DataError

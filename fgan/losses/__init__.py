@@ -36,7 +36,7 @@ the largest number (88 in float32): those of the Kullback-Leibler divergences an
 Hellinger distance, as their docstring says. No other does in float32, at logits up to 1e4
 and beyond.
 
-May import the ground. Losses never see a model.
+Losses never see a model.
 
 References:
     Goodfellow et al. 2014, arXiv:1406.2661, equation 1 and section 3.

@@ -41,7 +41,7 @@ wasserstein = GanLoss(disc=_disc_wasserstein, gen=_gen_score)
 
 Minus the mean of D's loss estimates the Wasserstein distance, times K, only where the
 critic is K-Lipschitz, which this loss does not see to: clip its weights, penalise its
-gradient (`fgan.penalties`), or normalise it (`fgan.spectral`). Otherwise it has no
+gradient (`fgan.terms`), or normalise it (`fgan.model.spectral`). Otherwise it has no
 minimum.
 
 References:

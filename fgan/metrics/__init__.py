@@ -3,8 +3,6 @@
 Functions of tensors that are already there: nothing here draws samples, reads a file or
 knows a configuration. Distances are computed in float64 and in blocks, so that memory
 stays bounded however many samples there are.
-
-May import the ground. Must not import another service.
 """
 
 from fgan.metrics.classes import ClassShares, nearest_class_shares

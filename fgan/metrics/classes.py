@@ -1,7 +1,4 @@
-"""Are all classes there, and in equal shares? Asked of the nearest labelled example.
-
-May import the ground.
-"""
+"""Are all classes there, and in equal shares? Asked of the nearest labelled example."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ float64 because squared distances are taken from ||x||^2 + ||s||^2 - 2 x.s, wher
 few of the leading digits may cancel: that is one matrix product instead of a cube of
 differences, and in float32 it would leave errors of about 1e-4 in distances that the
 Parzen window divides by 2 sigma^2, 0.02.
-
-May import the ground.
 """
 
 from __future__ import annotations

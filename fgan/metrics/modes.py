@@ -1,7 +1,5 @@
 """Which modes of a mixture of Gaussians a set of samples has found.
 
-May import the ground.
-
 References:
     Srivastava et al. 2017 (VEEGAN), arXiv:1705.07761, section 5.1; Lin et al. 2018
     (PacGAN), arXiv:1712.04086, section 4.1: 2 500 samples, three standard deviations.

@@ -9,8 +9,6 @@ sum is a logsumexp. It says how near the samples come to unseen images and how m
 they cover; it favours smooth samples, and can rank models otherwise than any eye (Theis et
 al.). It is here because the numbers of a decade are quoted in it.
 
-May import the ground.
-
 References:
     Breuleux, Bengio and Vincent 2011, Neural Computation 23(8); Goodfellow et al. 2014,
     arXiv:1406.2661, section 5 and table 1 (MNIST: adversarial nets 225 +- 2, deep GSN

@@ -6,14 +6,14 @@ them. Any pair of functions of that shape is a `Model`; `from_module` makes one 
 
 What a module does by side effect becomes a value here: running statistics are returned
 as new buffers, and dropout takes its uniform noise as an argument.
-
-May import the ground (types, rng). Must not touch files.
 """
 
 from fgan.model.base import NO_NOISE, Apply, Model, Shape, autocast, channels_last
 from fgan.model.dropout import Dropout
 from fgan.model.modules import from_module
+from fgan.model.spectral import spectral_norm
 
 __all__ = [
     "NO_NOISE", "Apply", "Dropout", "Model", "Shape", "autocast", "channels_last", "from_module",
+    "spectral_norm",
 ]  # fmt: skip

@@ -1,7 +1,4 @@
-"""The pair of functions, and what may be wrapped around any such pair.
-
-May import the ground (types). Must not touch files.
-"""
+"""The pair of functions, and what may be wrapped around any such pair."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The one stochastic layer of modules, with its noise as an input.
-
-May import torch only. Must not touch files.
-"""
+"""The one stochastic layer of modules, with its noise as an input."""
 
 from __future__ import annotations
 

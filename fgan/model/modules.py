@@ -51,7 +51,7 @@ def from_module(
         all calls of one share the module that the values are put in. Some of PyTorch's layers
         have no rule for ``vmap`` or for graphs, and so play alone and eagerly: recurrent
         layers, batch normalisation with ``momentum=None``, PyTorch's own spectral
-        normalisations (`fgan.spectral` has one that does). Of examples of any number of
+        normalisations (`fgan.model.spectral` has one that does). Of examples of any number of
         dimensions, ``nn.Dropout1d`` to ``3d`` drop entries of the first.
     Raises:
         TypeError: for anything but a module or a function that makes one.

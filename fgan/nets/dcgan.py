@@ -1,7 +1,5 @@
 """Convolutional networks of DCGAN, for images of 16 to 256 pixels a side.
 
-May import the ground and `fgan.model`.
-
 References:
     Radford, Metz and Chintala 2016, arXiv:1511.06434, figure 1 and section 3.
 """

@@ -1,7 +1,4 @@
-"""Multi-layer perceptrons for both players.
-
-May import the ground and `fgan.model`.
-"""
+"""Multi-layer perceptrons for both players."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ optimizer is another chain. Hyperparameters are 0-d tensors in the optimizer's s
 changing them recompiles nothing, and ``vmap`` gives each member of a population its own. An
 optimizer takes them as numbers or as 0-d tensors, over which ``torch.func.grad`` differentiates;
 the range of a tensor's value is the caller's business.
-
-May import the ground.
 """
 
 from fgan.optim.base import (

@@ -1,0 +1,71 @@
+"""Comparing programs that train the same GAN: their times, and what explains them.
+
+`fgan bench` and the studies in ``benchmarks/`` are made of this:
+
+- `harness.problem`: what every program computes, and the form of a program;
+- `harness.imperative`, `harness.functional`, `harness.jaxed`: the programs;
+- `harness.programs`: a program by its name, and whether all do the same work;
+- `harness.timing`: interleaved repeats, medians, ratios with their confidence;
+- `harness.counts`: operations, kernels, FLOPs, bytes, and the machine's ceilings;
+- `harness.processes`: a program in a process of its own, to take turns with others;
+- `harness.states`: fresh and trained values, denormals flushed and kept;
+- `harness.alone`: what needs a process of its own: starting, compiling, memory;
+- `harness.compare`: all of it, as one JSON-serialisable answer;
+- `harness.machine`: what that was measured on; `harness.plot`: a picture of it.
+
+This file never imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from fgan.errors import ConfigError
+
+TRAINED_STEPS = 1000
+"""Before a state counts as trained, see `harness.states`."""
+
+REPLAYED_STEPS = 32
+"""In one CUDA graph of the program of that name."""
+
+PROGRAMS: dict[str, str] = {
+    "imperative": "nn.Module, backward() and torch.optim, as tutorials write it",
+    "eager": "the pure step as it is, operation by operation",
+    "compiled": "the pure step as one compiled graph",
+    "compiled-donated": "the same, writing the new state into the old one's memory",
+    "replayed": f"the same, {REPLAYED_STEPS} steps in one CUDA graph (on a GPU)",
+    "bfloat16": "compiled-donated with its matrix products in bfloat16",
+    "jax": "the same step in JAX and Optax, jitted, its state donated",
+}
+"""Every program by its name, with what it is."""
+
+TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
+"""What differs from the defaults of a run: the game that every program knows."""
+
+DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
+COMPILED = ("compiled", "compiled-donated", "replayed", "bfloat16", "jax")
+
+
+def parse_names(text: str) -> list[str]:
+    """The programs named in a list with commas, in its order; the first is the baseline.
+
+    Raises:
+        ConfigError: for an unknown name, a name given twice, or none at all.
+
+    >>> parse_names("compiled, jax")
+    ['compiled', 'jax']
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = ", ".join(PROGRAMS)
+    if not names:
+        raise ConfigError("--compare names no program.", f"Use some of {known}.")
+    for name in names:
+        if name not in PROGRAMS:
+            close = difflib.get_close_matches(name, PROGRAMS, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(
+                f"--compare knows no program {name!r}{hint}.", f"Use some of {known}."
+            )
+    if len(set(names)) < len(names):
+        raise ConfigError("--compare names a program twice.", "Name each one once.")
+    return names

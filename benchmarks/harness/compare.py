@@ -1,0 +1,268 @@
+"""A whole comparison, from a configuration to one JSON-serialisable answer.
+
+First how each program starts, then whether all do the same work, then their times, each in a
+process of its own, interleaved with the machine's ceilings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from fgan_benchmarks import harness
+from fgan_benchmarks.harness import alone, machine, programs, states, timing
+from fgan_benchmarks.harness.counts import Ceilings, make_ceilings
+from fgan_benchmarks.harness.problem import Problem, Program, make_problem
+from fgan_benchmarks.harness.processes import started
+from fgan_benchmarks.harness.programs import Agreement
+from fgan_benchmarks.harness.timing import Rounds
+
+from fgan import pytree
+from fgan.compile import environment
+from fgan.errors import ConfigError, DeviceError
+from fgan.run import config as configs
+from fgan.run.config import TrainConfig
+
+SCHEMA = 2  # 1 knew nothing of trained states and denormals
+AGREEMENT_STEPS = 10
+_RESTLESS = 0.2  # of the median: quartiles farther apart say that something else was running
+
+_T = TypeVar("_T")
+Notify = Callable[[str], None]
+
+
+def compare(
+    config: TrainConfig,
+    names: Sequence[str] = harness.DEFAULT,
+    *,
+    repeats: int = 15,
+    seconds: float = 0.3,
+    trained_steps: int = harness.TRAINED_STEPS,
+    quick: bool = False,
+    notify: Notify = lambda text: None,
+) -> dict[str, Any]:
+    """Compare programs on one problem.
+
+    Args:
+        config: of the networks, the batch, the device, the type of the matrix products.
+        names: of programs; the first that can be had is what the others are compared with.
+        repeats: rounds, at least 3.
+        seconds: of each program's block in a round.
+        trained_steps: before a state counts as trained (`harness.states`), at least 1.
+        quick: leave out what needs processes of their own: starting, compiling, memory,
+            counts.
+        notify: is told what is going on.
+    Returns:
+        - ``schema``, ``machine`` (`harness.machine.facts`), ``config``, ``shape`` of an
+          example, ``parameters`` of both networks, ``repeats``, ``baseline`` (a name),
+          ``trained_steps`` (before a state counts as trained), ``environment`` of the processes
+          in which denormals are "flushed" and "kept" (`fgan.compile.environment.facts`);
+        - ``notes``: sentences about what was left out or should be doubted;
+        - ``programs``: by name, ``milliseconds`` of a step on a trained state, with denormals
+          flushed (`harness.timing.Spread`, and ``each`` round), ``states`` (the same and
+          "fresh, flushed", "fresh, kept" and "trained, kept": `harness.states`),
+          ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
+          ``cpus`` (CPU seconds per second), ``difference`` (largest relative one of a loss
+          from the baseline's, over ten steps on the same draws) and ``same_work``
+          (`programs.agreement`);
+          unless quick also ``alone`` (`harness.alone.measure`), ``flops`` of a step,
+          ``flops_of_ceiling``, ``bytes_of_ceiling``, ``payback_steps`` (by "cold" and
+          "cached": the step from which the time for compiling is regained, None for never);
+        - ``ceilings``: ``flops_per_second`` and ``bytes_per_second`` (medians).
+    Raises:
+        ConfigError: for options a program does not know, or too few repeats or steps.
+        DeviceError: for a device, a compiler or a package that this machine does not have.
+    """
+    if repeats < 3:
+        raise ConfigError(f"--repeats {repeats} gives no spread.", "Use at least 3.")
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds {seconds:g} is no length of time.", "Use 0.3.")
+    if trained_steps < 1:
+        raise ConfigError(f"--trained-steps {trained_steps} trains nothing.", "Use at least 1.")
+    problem = make_problem(config)
+    notes = [text for name in names if (text := programs.missing(name, problem))]
+    made: dict[str, Program] = {}
+    for name in names:
+        if programs.missing(name, problem) is None:
+            try:
+                made[name] = programs.make_program(name, problem)
+            except DeviceError as error:  # JAX without this device
+                if name != "jax":
+                    raise
+                notes.append(f"jax is left out: {error.problem}")
+    if not made:
+        raise DeviceError(" ".join(notes), "Name another program in --compare.")
+    apart: dict[str, dict[str, Any]] = {}
+    if not quick:
+        for name in made:
+            notify(f"{name}: starting{' and compiling' if name in harness.COMPILED else ''} ...")
+            apart[name] = alone.measure(name, config)
+    able, state = list(made), problem.init()
+    notify(f"Starting {len(able)} programs, each in a process of its own ...")
+    warm = config.penalty_every + 2  # compiles every kind of step
+    if "replayed" in able:  # the second execution records
+        warm += 2 * harness.REPLAYED_STEPS
+    with started(able, config, warm) as flushed:
+        notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
+        agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
+        made.clear()
+        notify(f"Timing {len(able)} programs in {repeats} rounds ...")
+        ceilings = make_ceilings(problem.device, config.dtype)
+        how: dict[str, Any] = {"repeats": repeats, "seconds": seconds}
+        timed = states.measure("flushed", flushed, ceilings, trained_steps=trained_steps, **how)
+        settings = {"flushed": next(iter(flushed.values())).environment()}
+    # Not at the same time: ten programs of millions of parameters do not fit into memory.
+    notify("The same with denormal numbers kept ...")
+    with started(able, config, warm, {environment.FLUSH: "0"}) as kept:
+        settings["kept"] = next(iter(kept.values())).environment()
+        timed = timed.joined(
+            states.measure("kept", kept, ceilings, trained_steps=timed.trained_steps, **how)
+        )
+    baseline, rounds = able[0], _headline(timed)
+    found = {
+        name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)
+        | {"states": timed.about(name, baseline)}
+        for name in able
+    }
+    notes += _doubts(found, rounds)
+    return {
+        "schema": SCHEMA,
+        "machine": machine.facts(problem.device),
+        "config": configs.as_dict(config),
+        "shape": list(problem.shape),
+        "parameters": [pytree.size(state.gen.params), pytree.size(state.disc.params)],
+        "repeats": repeats,
+        "baseline": baseline,
+        "trained_steps": timed.trained_steps,
+        "environment": settings,
+        "programs": found,
+        "ceilings": {
+            "flops_per_second": ceilings.product_flops / _median(rounds, "product"),
+            "bytes_per_second": ceilings.copy_bytes / _median(rounds, "copy"),
+        },
+        "notes": notes,
+    }
+
+
+def _headline(timed: states.States) -> Rounds:
+    """Trained values with denormals flushed: what a run of the command spends its time on."""
+
+    def mine(of: dict[str, _T]) -> dict[str, _T]:
+        wanted = {name: value for name, value in of.items() if not name.endswith(", kept")}
+        return {name.removesuffix(", flushed"): value for name, value in wanted.items()}
+
+    whole = timed.trained
+    return Rounds(mine(whole.seconds), mine(whole.cpus), mine(whole.steps))
+
+
+def _median(rounds: Rounds, name: str) -> float:
+    return timing.spread(rounds.seconds[name]).median
+
+
+def _about(
+    name: str,
+    baseline: str,
+    problem: Problem,
+    rounds: Rounds,
+    ceilings: Ceilings,
+    agreed: Agreement,
+    apart: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """What is known of one program."""
+    times, config = rounds.seconds[name], problem.config
+    milliseconds = [1e3 * t for t in times]
+    images = config.batch_size * config.disc_steps
+    about: dict[str, Any] = {
+        "milliseconds": timing.spread(milliseconds)._asdict() | {"each": milliseconds},
+        "speedup": timing.ratio(rounds.seconds[baseline], times)._asdict(),
+        "images_per_second": images / _median(rounds, name),
+        "cpus": rounds.cpus[name],
+        **agreed._asdict(),
+    }
+    if not apart:
+        return about
+    return about | _explained(name, baseline, apart, rounds, ceilings)
+
+
+def _explained(
+    name: str,
+    baseline: str,
+    apart: dict[str, dict[str, Any]],
+    rounds: Rounds,
+    ceilings: Ceilings,
+) -> dict[str, Any]:
+    """What the measurements in processes of their own add to the times."""
+    first = _first(apart[name])
+    flops = first["flops"] or _flops_of_the_step(apart)
+
+    def of_ceiling(work: float | None, kind: str, most: float) -> float | None:
+        if not work:
+            return None
+        return timing.ratio(rounds.seconds[kind], rounds.seconds[name]).median * work / most
+
+    def begun(kind: str) -> dict[str, Any]:
+        """The baseline's start of the same kind, where it compiles as well."""
+        found: dict[str, Any] = apart[baseline].get(kind, _first(apart[baseline]))
+        return found
+
+    # The ceiling is that of the type of the run's products.
+    alike = name != "bfloat16"
+    gain = _median(rounds, baseline) - _median(rounds, name)
+    return {
+        "alone": apart[name],
+        "flops": flops,
+        "flops_of_ceiling": (
+            of_ceiling(flops, "product", ceilings.product_flops) if alike else None
+        ),
+        "bytes_of_ceiling": of_ceiling(first["bytes"], "copy", ceilings.copy_bytes),
+        "payback_steps": {
+            kind: payback(facts["first_step_seconds"] - begun(kind)["first_step_seconds"], gain)
+            for kind, facts in apart[name].items()
+            if name != baseline
+        },
+    }
+
+
+def _first(facts: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(iter(facts.values()))
+    return found
+
+
+def _flops_of_the_step(apart: dict[str, dict[str, Any]]) -> int | None:
+    """For what cannot be counted itself but computes what the pure step does."""
+    pure = [_first(facts)["flops"] for name, facts in apart.items() if name != "imperative"]
+    return next((flops for flops in pure if flops), None)
+
+
+def payback(cost: float, gain: float) -> int | None:
+    """The step from which a cost at the start is regained by a gain at every step.
+
+    Args:
+        cost: in seconds, more than the other program's; gain: of each step, in seconds.
+    Returns:
+        The number of the step, 0 when there is nothing to regain, None for never.
+
+    >>> payback(10.0, 0.003)
+    3334
+    """
+    if cost <= 0 and gain >= 0:
+        return 0
+    return math.ceil(cost / gain) if gain > 0 else None
+
+
+def _doubts(found: dict[str, dict[str, Any]], rounds: Rounds) -> list[str]:
+    """Sentences about what should be doubted."""
+    notes = [
+        f"{name} does not compute the same: its losses differ by {about['difference']:.1e}."
+        for name, about in found.items()
+        if not about["same_work"]
+    ]
+    spreads = {name: timing.spread(times) for name, times in rounds.seconds.items()}
+    restless = [name for name, s in spreads.items() if s.q3 - s.q1 > _RESTLESS * s.median]
+    if restless:
+        notes.append(
+            f"The times of {', '.join(restless)} vary by more than a fifth: something else was "
+            "running. Trust ratios before times."
+        )
+    return notes

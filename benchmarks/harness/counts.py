@@ -1,0 +1,175 @@
+"""What a step does, counted rather than timed, and what the machine could do at best.
+
+Operations, the bytes they read and write, and floating-point operations of matrix products
+and convolutions (by the formulas of ``torch.utils.flop_counter``) are counted by watching
+every operation of one step. A compiled step cannot be watched: Inductor says how many
+kernels it generated and how many bytes they touch, the profiler which library routines run
+beside them, and the floating-point operations are those of the pure step it was compiled
+from, or fewer where the compiler removed a repetition.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from fgan_benchmarks.harness import timing
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from fgan import pytree
+from fgan.compile import compile_function
+from fgan.errors import DeviceError
+
+_OPERATIONS = "aten::", "fgan::"
+# They make a tensor, or another name for one, and compute nothing.
+_IDLE = {
+    "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty",
+    "aten::new_empty_strided", "aten::detach", "aten::alias", "aten::lift_fresh",
+}  # fmt: skip
+
+
+class Counts(NamedTuple):
+    """Of one step.
+
+    Attributes:
+        operations: that compute or move numbers; views and allocations do not count.
+        bytes: read and written by them, as if nothing stayed in a cache.
+        flops: floating-point operations of matrix products and convolutions, a
+            multiplication and an addition counting two.
+    """
+
+    operations: int
+    bytes: int
+    flops: int
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = self.bytes = self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if not func.is_view and func._schema.name not in _IDLE:
+            self.operations += 1
+            self.bytes += sum(_size(leaf) for leaf in pytree.leaves((args, kwargs, out)))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+def _size(leaf: Any) -> int:
+    return leaf.numel() * leaf.element_size() if isinstance(leaf, Tensor) else 0
+
+
+def count(run: Callable[[], object]) -> Counts:
+    """Of whatever a call of ``run`` computes operation by operation."""
+    with _Watch() as watch:
+        run()
+    return Counts(watch.operations, watch.bytes, watch.flops)
+
+
+def inductor_counts() -> dict[str, int]:
+    """Kernels and bytes of all that Inductor has compiled in this process.
+
+    The bytes are counted only when `count_inductor_bytes` was called before; 0 else.
+    """
+    # Imported by what compiles. To import it here would be time and memory of the first step,
+    # where that was compiled before.
+    metrics = sys.modules.get("torch._inductor.metrics")
+    return {
+        "kernels": metrics.generated_kernel_count if metrics else 0,
+        "bytes": int(metrics.num_bytes_accessed) if metrics else 0,
+    }
+
+
+def count_inductor_bytes() -> None:
+    """Have Inductor count the bytes its kernels touch; it tells stderr too."""
+    torch._logging.set_logs(inductor_metrics=True)  # type: ignore[attr-defined]
+
+
+def launches(run: Callable[[], object], device: torch.device) -> int:
+    """On CUDA, kernels launched by one call; on the CPU, operations called from outside others.
+
+    What Inductor compiled for a CPU is invisible to the profiler: its kernels are
+    `inductor_counts`, and come on top.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
+    with profile(activities=activities, acc_events=True) as seen:
+        run()
+    events = seen.events() or []
+    if cuda:
+        on_gpu = torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
+        return sum(e.device_type == on_gpu and "Memset" not in e.name for e in events)
+    return sum(
+        e.name.startswith(_OPERATIONS) and e.name not in _IDLE and _outermost(e) for e in events
+    )
+
+
+def _outermost(event: Any) -> bool:
+    parent = event.cpu_parent
+    return parent is None or not parent.name.startswith(_OPERATIONS)
+
+
+class Ceilings(NamedTuple):
+    """Programs that do one thing as fast as the machine can, to be timed among the others."""
+
+    product: Callable[[int], None]
+    product_flops: int  # of one call
+    copy: Callable[[int], None]
+    copy_bytes: int  # read and written by one call
+
+
+def make_ceilings(device: torch.device, dtype: str) -> Ceilings:
+    """A large square matrix product in the type of the run's products, and a large copy.
+
+    On the CPU the product is the faster of ATen's and a compiled one.
+    """
+    large = device.type != "cpu"
+    side, words = (8192, 2**28) if large else (1024, 2**24)
+    kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(dtype, torch.float32)
+    a = torch.ones(side, side, device=device, dtype=kind)
+    product = torch.empty_like(a)
+    source = torch.ones(words, device=device)
+    target = torch.empty_like(source)
+
+    def wait() -> None:
+        if large:
+            target[0].item()
+            product[0, 0].item()
+
+    def multiply(count: int) -> None:
+        for _ in range(count):
+            torch.mm(a, a, out=product)
+        wait()
+
+    def multiply_compiled(count: int) -> None:
+        for _ in range(count):
+            compiled(a, a)
+
+    ways: dict[str, Callable[[int], None]] = {"aten": multiply}
+    if not large:
+        compiled = compile_function(torch.mm)
+        with contextlib.suppress(DeviceError):  # no compiler
+            compiled(a, a)
+            ways["compiled"] = multiply_compiled
+    seconds = timing.interleave(ways, repeats=5, seconds=0.02).seconds
+    fastest = ways[min(ways, key=lambda name: min(seconds[name]))]
+
+    def copy(count: int) -> None:
+        for _ in range(count):
+            target.copy_(source)
+        wait()
+
+    return Ceilings(fastest, 2 * side**3, copy, 2 * 4 * words)

@@ -1,0 +1,71 @@
+"""What numbers belong to: hardware, versions, threads, and what else was running."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from typing import Any
+
+import torch
+
+import fgan
+from fgan.compile import environment
+from fgan.run.doctor import cpu_model
+
+_OTHERS = ("jax", "optax", "numpy")
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    """JSON-serialisable.
+
+    Returns:
+        - ``fgan``, ``torch``, ``python`` and, where installed, ``jax``, ``optax``, ``numpy``:
+          versions;
+        - ``os``, ``device`` (its name), ``cores`` this process may use, ``threads`` of torch;
+        - ``spin_count``: of libgomp's threads (``GOMP_SPINCOUNT``), None where it is not set;
+        - ``load``: processes that wanted to run in the last minute, ours included; None
+          where the system does not say.
+    """
+    others = {name: version for name in _OTHERS if (version := _version(name))}
+    return {
+        "fgan": fgan.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        **others,
+        "os": platform.platform(),
+        "device": device_name(device),
+        "cores": _cores(),
+        "threads": torch.get_num_threads(),
+        "spin_count": os.environ.get(environment.SPIN),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Of the model: "AMD EPYC", "NVIDIA H200"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+def slug(device: torch.device) -> str:
+    """A name for files of results: the device's, with the number of cores where that counts.
+
+    Of letters, digits and single hyphens, such as "amd-epyc-2-cores".
+    """
+    name = device_name(device)
+    if device.type == "cpu":
+        name += f" {_cores()} cores"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

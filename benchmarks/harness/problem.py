@@ -1,0 +1,191 @@
+"""What every program of a comparison computes, and what a program is.
+
+A problem is a configuration with everything random settled: the first values of both
+networks, the batch of reals, and the draws of any step. Each program starts from those same
+values, so that on the same draws all must report the same losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fgan import rng
+from fgan.compile import environment
+from fgan.compile.toolchain import check_compiler
+from fgan.errors import ConfigError
+from fgan.game import Game, Step, init_state, make_draws
+from fgan.game.game import penalties_due
+from fgan.run import assemble, names
+from fgan.run.config import TrainConfig
+from fgan.run.validate import option
+from fgan.types import Draws, TrainState
+
+Losses: TypeAlias = tuple[float, float]  # of the generator, of the discriminator
+
+# The shape of one example of the sets of one size; nothing is read to measure a step.
+_SHAPES: dict[str, tuple[int, int]] = {  # channels, side
+    "mnist": (1, 28), "fashion-mnist": (1, 28), "kmnist": (1, 28), "emnist": (1, 28),
+    "cifar10": (3, 32), "svhn": (3, 32),
+}  # fmt: skip
+
+
+_SCHEDULE_STEPS = 10_000
+
+
+class Program(NamedTuple):
+    """One way of training the GAN of a problem.
+
+    Attributes:
+        run: takes that many steps (at least 1), with noise of its own drawing, and returns
+            when the device has done them. Goes on from the last call.
+        losses: the losses of steps on given draws, from the first state; touches nothing
+            that ``run`` goes on from.
+        reset: has ``run`` go on from the first state.
+        pieces: what its steps are made of, of the library's own.
+    """
+
+    run: Callable[[int], None]
+    losses: Callable[[Sequence[Draws]], list[Losses]]
+    reset: Callable[[], None]
+    pieces: Pieces | None = None
+
+
+class Pieces(NamedTuple):
+    """Of a program's steps: the same functions that it runs.
+
+    Attributes:
+        draw: the randomness of a step, by its number, as a run draws it.
+        steps: the step of each number, ``(state, real, draws) -> (state, metrics)``.
+    """
+
+    draw: Callable[[int], Draws]
+    steps: Callable[[int], Step]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is computed.
+
+    Attributes:
+        config: with its device resolved.
+        shape: of one example.
+        real: [B, *shape], or [k, B, *shape] for k > 1 discriminator steps; uniform in the
+            range of the generator's output.
+    """
+
+    config: TrainConfig
+    shape: tuple[int, ...]
+    game: Game
+    device: torch.device
+    real: Tensor
+
+    def init(self) -> TrainState:
+        """The state before the first step; tensors of its own each time."""
+        key = rng.key(self.config.seed, self.device)
+        return init_state(self.game, key, dtype=assemble.state_dtype(self.config))
+
+    def draws(self, num_steps: int) -> list[Draws]:
+        """The randomness of the first steps."""
+        key = rng.key(self.config.seed, self.device)
+        size, dtype = self.config.batch_size, assemble.state_dtype(self.config)
+        return [make_draws(self.game, key, t, size, dtype=dtype) for t in range(num_steps)]
+
+    def kinds(self) -> dict[int, float]:
+        """The number of the first step of each kind, and the share of all steps that are so.
+
+        Steps differ where penalties are lazy.
+        """
+        due = [penalties_due(self.game, t) for t in range(self.config.penalty_every)]
+        return {due.index(kind): due.count(kind) / len(due) for kind in dict.fromkeys(due)}
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def make_problem(config: TrainConfig) -> Problem:
+    """The problem of a configuration; sets the number of threads it asks for.
+
+    Raises:
+        ConfigError: when the size of the images is not known, or for a population.
+        DeviceError: for a device or compiler that this machine does not have.
+    """
+    if config.members:
+        raise ConfigError(
+            "One GAN is measured, not a population.", "Leave out --seeds and --sweep."
+        )
+    device = assemble.check_device(config)
+    assemble.set_up(config, device)
+    if config.compile:
+        check_compiler(device.type)
+        environment.before_compiling()
+    if config.lr_schedule != "constant" and not config.lr_length:
+        # It ends with the run, and nothing a step costs depends on when that is.
+        config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)
+    shape = data_shape(config)
+    k = config.disc_steps
+    whole = (config.batch_size, *shape) if k == 1 else (k, config.batch_size, *shape)
+    low = assemble.image_low(config)
+    key = rng.fold_in(rng.key(config.seed), 0, rng.Stream.DATA)
+    real = rng.uniform(key, whole, assemble.state_dtype(config)) * (1 - low) + low
+    return Problem(config, shape, assemble.make_game(config, shape), device, real.to(device))
+
+
+def data_shape(config: TrainConfig) -> tuple[int, ...]:
+    """Of one example of a configuration's data, which are not read.
+
+    Raises:
+        ConfigError: where only the data could tell.
+    """
+    if config.data in names.POINT_SETS:
+        return (2,)
+    channels, side = _SHAPES.get(config.data, (3, 0))
+    channels, side = config.channels or channels, config.image_size or side
+    if not side:
+        raise ConfigError(
+            f"Nothing is read to measure a step, and the size of the images of {config.data} is "
+            "not known.",
+            "Give --image-size (and --channels).",
+        )
+    return (channels, side, side)
+
+
+def check_tutorial(config: TrainConfig, program: str) -> None:
+    """Refuse what a program written apart from the library does not compute.
+
+    Raises:
+        ConfigError: naming the options at fault.
+    """
+    known: dict[str, object] = {
+        "loss": "non_saturating",
+        "optimizer": "adam",
+        "order": "alternating",
+        "lr_schedule": "constant",
+        "lr_warmup": 0,
+        "stat_passes": "every",
+        "spectral_norm": False,
+        "instance_noise": 0.0,
+        "clip_disc": 0.0,
+        **dict.fromkeys(names.PENALTIES, 0.0),
+    }
+    if config.arch != "mlp":
+        known["disc_batches"] = ("auto", "apart")
+    if program == "jax":
+        known |= {"arch": "mlp", "dtype": ("float32", "float64", "bfloat16")}
+    wrong = [
+        f"{option(name)} {getattr(config, name)}"
+        for name, value in known.items()
+        if getattr(config, name) not in (value if isinstance(value, tuple) else (value,))
+    ]
+    if wrong:
+        raise ConfigError(
+            f"--compare {program}: that program is written apart from the library, and does not "
+            f"know {', '.join(wrong)}.",
+            f"Leave {program} out of --compare, or change the option.",
+        )

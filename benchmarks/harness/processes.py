@@ -1,0 +1,195 @@
+"""A program in a process of its own, as its user would run it.
+
+Programs that take turns in one process share its memory, its settings and the processors'
+attention: the allocator's settings of one help the others, and the threads of one library spin
+while another's want to work. In processes of their own they still take turns, and the others
+sleep.
+
+``python -m fgan_benchmarks.harness.processes`` reads ``{"program": ..., "config": {...}}``, then a
+line for each block, and answers each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fgan_benchmarks.harness import alone
+from fgan_benchmarks.harness.timing import Took, timed
+
+from fgan.compile import environment
+from fgan.run import config as configs
+from fgan.run.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fgan_benchmarks.harness.problem import Program
+
+
+FRESH_STEPS = 50  # after some hundred, gradients and their averages may be denormal
+
+
+@contextlib.contextmanager
+def started(
+    names: Sequence[str],
+    config: TrainConfig,
+    warm: int = 3,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[dict[str, ProgramProcess]]:
+    """The processes of programs, which start and compile beside each other.
+
+    Args:
+        warm, variables: as of `ProgramProcess`.
+    Raises:
+        FganError: when one fails.
+    """
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name in names:
+            process = ProgramProcess(name, config, warm, variables)
+            processes[name] = stack.enter_context(contextlib.closing(process))
+        for process in processes.values():
+            process.ready()
+        yield processes
+
+
+class ProgramProcess:
+    """The process of one program.
+
+    Args:
+        warm: steps that it takes first, which compile; the maker does not wait for them.
+        variables: of its environment, beside those of this process; what they leave open is
+            set as the command does (`fgan.compile.environment`).
+    Raises:
+        FganError: from every method, when the process fails.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        config: TrainConfig,
+        warm: int = 3,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self._program = program
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fgan_benchmarks.harness.processes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            env={**os.environ, **(variables or {})},
+        )
+        self._unread = 0
+        self._tell({"program": program, "config": configs.as_dict(config)})
+        self._tell(warm)
+
+    def ready(self) -> None:
+        """Wait until it has done what it was told."""
+        while self._unread:
+            self._answer()
+
+    def run(self, count: int) -> Took:
+        """Take that many steps."""
+        return Took(*self._ask(count))
+
+    def run_fresh(self, count: int) -> Took:
+        """Take that many steps, none of them far from the first state (`FRESH_STEPS`)."""
+        return Took(*self._ask({"fresh": count}))
+
+    def train(self, count: int) -> None:
+        """Go back to the first state and take that many steps."""
+        self._ask({"train": count})
+
+    def held(self) -> int | None:
+        """Bytes of tensors that a step holds at its worst moment (`harness.alone.held`)."""
+        held: int | None = self._ask("held")
+        return held
+
+    def environment(self) -> list[dict[str, Any]]:
+        """Its settings (`fgan.compile.environment.facts`)."""
+        found: list[dict[str, Any]] = self._ask("environment")
+        return found
+
+    def _ask(self, question: Any) -> Any:
+        self.ready()
+        self._tell(question)
+        return self._answer()
+
+    def _tell(self, question: Any) -> None:
+        assert self._process.stdin is not None
+        self._unread += 1
+        with contextlib.suppress(OSError):  # it has ended; the answer says how
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        try:
+            answer = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError) as error:
+            code = self._process.wait()
+            self._said.seek(0)
+            raise alone.failed(self._program, code, self._said.read()) from error
+        self._unread -= 1
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+
+def main() -> None:
+    """Answer each line of stdin with one."""
+    environment.before_torch()
+    environment.before_threads()
+    from fgan_benchmarks.harness import programs
+    from fgan_benchmarks.harness.problem import make_problem
+
+    asked = json.loads(sys.stdin.readline())
+    problem = make_problem(configs.resolve(base=asked["config"]))
+    program = programs.make_program(asked["program"], problem)
+    answer: Any = True
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever a library prints is no answer
+    while True:
+        print(json.dumps(answer), file=answers, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        question = json.loads(line)
+        if question == "held":
+            answer = alone.held(lambda: program.run(1), problem.device)
+        elif question == "environment":
+            answer = environment.facts()
+        elif isinstance(question, int):
+            answer = timed(program.run, question)
+        elif "fresh" in question:
+            answer = fresh(program, question["fresh"])
+        else:
+            program.reset()
+            program.run(question["train"])
+            answer = True
+
+
+def fresh(program: Program, count: int) -> Took:
+    """Take that many steps, going back to the first state now and then, which is not timed."""
+    seconds = cpu_seconds = 0.0
+    while count > 0:
+        program.reset()
+        took = timed(program.run, min(count, FRESH_STEPS))
+        seconds, cpu_seconds = seconds + took.seconds, cpu_seconds + took.cpu_seconds
+        count -= FRESH_STEPS
+    return Took(seconds, cpu_seconds)
+
+
+if __name__ == "__main__":
+    main()

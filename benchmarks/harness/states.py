@@ -1,0 +1,96 @@
+"""Times on fresh values and on trained ones, with denormal numbers flushed and kept.
+
+After some hundred steps the gradients of saturated logits, and Adam's averages of them, may be
+too small for a normal float32, and a processor takes a hundred cycles for each such number. A step
+timed on its first values does not show it. So each program is timed near its first state and after
+training, in a process in which denormals are flushed to zero (`fgan.compile.environment`), and
+then in another in which they are kept. (XLA flushes them itself, whatever the process does.)
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fgan_benchmarks.harness import timing
+from fgan_benchmarks.harness.counts import Ceilings
+from fgan_benchmarks.harness.processes import ProgramProcess
+from fgan_benchmarks.harness.timing import Rounds, Run
+
+TRAINING_SECONDS = 5.0
+"""That no program trains longer than before its trained state is timed."""
+
+_FEWEST_ROUNDS = 3  # of fresh values, which are a third of all
+
+
+class States(NamedTuple):
+    """The times of all programs; the keys of rounds are a name and "flushed" or "kept".
+
+    Attributes:
+        trained_steps: before the first trained step that was timed.
+        fresh, trained: with ``ceilings`` "product" and "copy" in the latter.
+    """
+
+    trained_steps: int
+    fresh: Rounds
+    trained: Rounds
+
+    def joined(self, other: States) -> States:
+        """Both, each of a kind of its own; the ceilings are those timed first."""
+
+        def both(mine: Rounds, later: Rounds) -> Rounds:
+            return Rounds(
+                later.seconds | mine.seconds, later.cpus | mine.cpus, later.steps | mine.steps
+            )
+
+        fresh, trained = both(self.fresh, other.fresh), both(self.trained, other.trained)
+        return States(self.trained_steps, fresh, trained)
+
+    def about(self, name: str, baseline: str) -> dict[str, dict[str, Any]]:
+        """The milliseconds (median) and the speedup of a program in each state."""
+        found = {}
+        for state, rounds in (("fresh", self.fresh), ("trained", self.trained)):
+            for kind in ("flushed", "kept"):
+                mine, other = (rounds.seconds[f"{who}, {kind}"] for who in (name, baseline))
+                found[f"{state}, {kind}"] = {
+                    "milliseconds": 1e3 * timing.spread(mine).median,
+                    "speedup": timing.ratio(other, mine)._asdict(),
+                }
+        return found
+
+
+def measure(
+    kind: str,
+    processes: Mapping[str, ProgramProcess],
+    ceilings: Ceilings,
+    *,
+    repeats: int,
+    seconds: float,
+    trained_steps: int,
+) -> States:
+    """Time all programs, each warm in its processes, in rounds, and both ceilings.
+
+    Args:
+        kind: what becomes of denormals in these processes, "flushed" or "kept".
+        processes: by name.
+        repeats: rounds of trained values; of fresh ones there are a third as many.
+        seconds: of each block.
+        trained_steps: before a state counts as trained; of slow programs all take fewer.
+    """
+    flat = {f"{name}, {kind}": process for name, process in processes.items()}
+    ours: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
+    for run in ours.values():
+        run(3)
+    gc.collect()
+    fresh = timing.interleave(
+        {name: process.run_fresh for name, process in flat.items()},
+        repeats=max(_FEWEST_ROUNDS, repeats // 3),
+        seconds=seconds,
+    )
+    slowest = max(timing.spread(each).median for each in fresh.seconds.values())
+    steps = max(1, min(trained_steps, int(TRAINING_SECONDS / slowest)))
+    for process in flat.values():
+        process.train(steps)
+    runs = ours | {name: process.run for name, process in flat.items()}
+    return States(steps, fresh, timing.interleave(runs, repeats=repeats, seconds=seconds))

@@ -1,0 +1,63 @@
+"""A pass over a compiled graph: an operation that occurs twice is done once.
+
+The pure step says what it computes without caring what it has computed before: the
+generator runs again on the latents of the last discriminator step, the discriminator of
+simultaneous play judges the same fakes twice. Inductor keeps such repetitions when they
+are products or convolutions; this pass (common subexpression elimination) removes them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch.fx import Graph, Node
+
+_Operator = type(torch.ops.aten.add.Tensor)
+
+
+class ShareRepeated(CustomGraphPass):
+    """Replaces every repeated pure operation by its first occurrence."""
+
+    def __call__(self, graph: Graph) -> None:
+        first: dict[Hashable, Node] = {}
+        for node in list(graph.nodes):
+            if node.op != "call_function" or not _is_pure(node.target):
+                continue
+            try:
+                key = (node.target, _frozen(node.args), _frozen(node.kwargs))
+                found = first.setdefault(key, node)
+            except TypeError:  # an argument that cannot be compared
+                continue
+            if found is not node:
+                node.replace_all_uses_with(found)
+                graph.erase_node(node)
+
+    def uuid(self) -> Any:
+        """Part of the key under which Inductor keeps what it compiled."""
+        return get_hash_for_files((__file__,))
+
+
+def _is_pure(target: Any) -> bool:
+    """Whether an operation reads its arguments, writes nothing and draws no numbers."""
+    return target is operator.getitem or (
+        isinstance(target, _Operator)
+        and target.namespace in ("aten", "prims")
+        and not target._schema.is_mutable
+        and torch.Tag.nondeterministic_seeded not in target.tags
+    )
+
+
+def _frozen(value: Any) -> Hashable:
+    """Arguments as a key; numbers with types and signs, since 1 == 1.0 == True, 0.0 == -0.0."""
+    if isinstance(value, list | tuple):
+        return (type(value), tuple(_frozen(v) for v in value))
+    if isinstance(value, dict):
+        return tuple((k, _frozen(v)) for k, v in sorted(value.items()))
+    if isinstance(value, float):
+        return value.hex()
+    hash(value)
+    return (type(value), value)

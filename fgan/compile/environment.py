@@ -1,0 +1,150 @@
+"""Settings of the process that make training faster, and must stand before something else does.
+
+`before_torch` sets how long OpenMP's threads spin, which libgomp reads when it is loaded.
+`before_threads` has the processor flush denormal numbers, which threads inherit from the one that
+makes them, and has malloc keep what a step frees. The command and the benchmark's processes call
+both. Importing or calling the library sets nothing: a program that uses it decides for itself
+(docs/speed.md). What the user has set stays, and a second call changes nothing.
+
+It imports torch only when it is asked about numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fgan.disk import files
+from fgan.errors import ConfigError
+
+# libgomp's own is 300,000. On two cores of an AMD EPYC, milliseconds of a compiled step alone and
+# beside one busy process (`benchmarks/shared_machine.py`): mnist-mlp-batchnorm with 1,000 spins
+# 18.7 and 42, 2,000: 17.4 and 51, 3,000: 17.9 and 53, 5,000: 17.1 and 67, 10,000: 22 and 85 where
+# 3,000 took 21, 30,000: 21 and 138, 300,000: 17.0 and 57. On an Intel processor, where a spin takes
+# three times as long, mnist-mlp-small took alone 1.12 with 1,000, 0.93 with 3,000, 0.91 with 5,000
+# and 0.81 with 300,000; with those mnist-mlp-batchnorm took beside the other 108, up to 1,000.
+SPIN_COUNT = 3_000
+SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
+FLUSH = "FGAN_FLUSH_DENORMAL"
+INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
+_MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+_MOST_KEPT_BYTES = 2**31 - 1  # what mallopt's int can say
+_GRAIN = 2**15  # numbers for which ATen uses another thread
+_DENORMAL = 71_362  # the bits of 1e-40 in float32
+
+_done: dict[str, str] = {}  # what this process set, by name
+
+
+class Setting(NamedTuple):
+    """One setting, its value, and who set it: "fgan", "user" or "default"."""
+
+    name: str
+    value: str
+    set_by: str
+
+
+def before_torch() -> None:
+    """What libgomp reads when torch loads it; nothing where torch is loaded already."""
+    if "torch" in sys.modules or _named(SPIN, _POLICY):
+        return
+    os.environ[SPIN] = _done[SPIN] = str(SPIN_COUNT)
+
+
+def before_threads() -> None:
+    """What must stand before torch makes threads, and holds for this process alone.
+
+    Raises:
+        ConfigError: when ``FGAN_FLUSH_DENORMAL`` is neither 0 nor 1.
+    """
+    _keep_memory()
+    wanted = os.environ.get(FLUSH) or "1"
+    if wanted not in ("0", "1"):
+        raise ConfigError(f"{FLUSH}={wanted} is neither 0 nor 1.", "Set it to 0, or unset it.")
+    if wanted == "1":
+        import torch
+
+        torch.set_flush_denormal(True)
+        _done[FLUSH] = wanted
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what a step frees, since the next step asks for the same.
+
+    glibc gives large blocks back to the system, which hands them out again a page at a time
+    and cleared: a third of a step of 30 million parameters. Now it keeps up to two gigabytes
+    of them. Other C libraries stay as they are.
+    """
+    if "malloc" in _done or _malloc_of_user():
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        if mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _MOST_KEPT_BYTES):
+            _done["malloc"] = f"mmap_max 0, trim_threshold {_MOST_KEPT_BYTES}"
+
+
+def before_compiling(notify: Callable[[str], None] | None = None) -> None:
+    """Have Inductor keep what it compiles in fgan's cache folder, unless the user named another.
+
+    Args:
+        notify: is told, in a sentence, when that is a temporary folder.
+    Raises:
+        DiskError: when there is no folder to compile in.
+    """
+    if INDUCTOR not in os.environ:
+        os.environ[INDUCTOR] = _done[INDUCTOR] = str(files.compile_folder(notify))
+
+
+def denormals() -> str:
+    """What becomes of denormal numbers in the threads that compute: "flushed", "kept" or "mixed".
+
+    "mixed" says that some threads flush and others, which were made before, do not.
+    """
+    import torch
+
+    # Made of bits: where this thread flushes, a number would be zero before others see it.
+    bits = torch.full((_GRAIN * torch.get_num_threads(),), _DENORMAL, dtype=torch.int32)
+    numbers = bits.view(torch.float32)
+    kept = int(torch.count_nonzero((numbers * 1.0).view(torch.int32)))
+    return "flushed" if not kept else "kept" if kept == len(numbers) else "mixed"
+
+
+def settings() -> list[Setting]:
+    """All settings, as they are in this process."""
+    found = [_variable(name) for name in (SPIN, _POLICY)]
+    if "malloc" in _done:
+        found.append(Setting("malloc", _done["malloc"], "fgan"))
+    else:
+        named = _malloc_of_user()
+        text = ", ".join(f"{name}={os.environ[name]}" for name in named)
+        found.append(Setting("malloc", text or "unset", "user" if named else "default"))
+    by = "fgan" if FLUSH in _done else "user" if os.environ.get(FLUSH) else "default"
+    found.append(Setting("denormals", denormals(), by))
+    return found
+
+
+def facts() -> list[dict[str, Any]]:
+    """`settings`, JSON-serialisable."""
+    return [setting._asdict() for setting in settings()]
+
+
+def _variable(name: str) -> Setting:
+    value = os.environ.get(name)
+    if value is None:
+        return Setting(name, "unset", "default")
+    return Setting(name, value, "fgan" if _done.get(name) == value else "user")
+
+
+def _named(*names: str) -> list[str]:
+    return [name for name in names if name in os.environ]
+
+
+def _malloc_of_user() -> list[str]:
+    """The variables by which the user has said how malloc is to work."""
+    tunables = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    return [*_named(*_MALLOC), *(["GLIBC_TUNABLES"] if tunables else [])]

@@ -1,0 +1,349 @@
+"""From a pure function to one compiled graph, by `make_fx` and ``torch.compile``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import itertools
+import re
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from fgan import pytree
+from fgan.compile import toolchain
+from fgan.disk import files
+from fgan.errors import DeviceError, FganError
+from fgan.game import Step
+from fgan.model import generators
+from fgan.types import Batch, Draws, Metrics, TrainState
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_graphs = 0  # made in this process
+
+
+def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor") -> Step:
+    """Compile a step into one graph.
+
+    Args:
+        step: from `fgan.make_step`, or any function of that form.
+        donate: write the new state into the tensors of the old one. The state given is
+            then gone, the state returned is the same object, and a step allocates next
+            to nothing. Without it, the step stays pure.
+        backend: of ``torch.compile``.
+    Returns:
+        A step. Its first call compiles; later calls with tensors of the same shapes and
+        types never do.
+    Raises:
+        DeviceError: on the first call, when there is no working compiler.
+        ValueError: from a donated step, for a state with leaves in one another's memory.
+    """
+    if not donate:
+        return compile_function(step, backend=backend)
+
+    @functools.wraps(step)
+    def in_place(state: TrainState, real: Batch, draws: Draws) -> Metrics:
+        new, metrics = step(state, real, draws)
+        given = {leaf.untyped_storage()._cdata for leaf in pytree.leaves(state)}
+
+        def apart(fresh: Tensor) -> Tensor:
+            # What lies in the old state's memory is gone when that is written.
+            return fresh.clone() if fresh.untyped_storage()._cdata in given else fresh
+
+        def kept(old: Tensor, fresh: Tensor) -> Tensor:
+            return fresh if old is fresh else apart(fresh)
+
+        def write(old: Tensor, fresh: Tensor) -> None:
+            if old is not fresh:
+                old.copy_(fresh)
+
+        metrics = pytree.map(apart, metrics)
+        # Leaf by leaf as they are named: a step may return a dictionary in another order.
+        pytree.map(write, state, pytree.map(kept, state, new))
+        return metrics
+
+    compiled = compile_function(in_place, backend=backend)
+
+    # The last state, without keeping it alive: another may come to lie where it lay.
+    seen, leaf = 0, None
+
+    @functools.wraps(step)
+    def donated(*args: Any) -> tuple[TrainState, Metrics]:
+        if len(args) != 3:
+            raise TypeError(
+                f"a donated step takes a state, reals and draws; it was given {len(args)} arguments"
+            )
+        state, real, draws = args
+        nonlocal seen, leaf
+        if seen != id(state) or leaf is None or leaf() is None:
+            _check_writable(state)
+            seen, leaf = id(state), weakref.ref(pytree.leaves(state)[0])
+        return state, compiled(state, real, draws)
+
+    return donated
+
+
+def _check_writable(state: TrainState) -> None:
+    """Refuse a state with numbers in the memory of others: writing the ones changes the others."""
+    advice = "a donated step writes into the state it is given: clone what shares memory"
+    spans = []
+    for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
+        if not leaf.numel():
+            continue
+        sizes = list(zip(leaf.shape, leaf.stride(), strict=True))
+        if any(size > 1 and stride == 0 for size, stride in sizes):
+            raise ValueError(f"{name} is one number under many places (expanded); {advice}")
+        end = sum((size - 1) * stride for size, stride in sizes)
+        first = leaf.storage_offset()
+        place = leaf.untyped_storage()._cdata
+        spans.append((place, first * leaf.itemsize, (first + end) * leaf.itemsize, name))
+    for (place, _, last, name), (other, first, _, second) in itertools.pairwise(sorted(spans)):
+        if place == other and first <= last:
+            raise ValueError(f"{name} and {second} are in the same memory; {advice}")
+
+
+def compile_function(function: F, *, backend: str = "inductor") -> F:
+    """One compiled graph of a pure function from trees of tensors to a tree of tensors.
+
+    The function is compiled in two stages. ``make_fx`` runs it once on tensors without values
+    and writes down its operations: ``grad``, ``vmap`` and `functional_call` are gone from what
+    it writes, there is nothing to break the graph, and branches on a tensor's value are errors.
+    ``torch.compile`` then makes kernels of that list. Compared with compiling the function
+    itself this halves the time to the first call, and a later call costs a third of a
+    millisecond less, because the only conditions checked are those below.
+
+    A tensor that the function captures is an input of the graph: what is written into it
+    later is seen. Python numbers are constants of the graph.
+
+    Args:
+        backend: of ``torch.compile``.
+    Returns:
+        A function. The first call with tensors of given shapes, strides, types and devices
+        compiles; later ones with the same do not.
+    Raises:
+        DeviceError: on the first call, when Inductor's compiler fails.
+        TypeError: for a leaf or a result that is not a tensor.
+        ValueError: for random numbers that the graph would freeze, and for a captured tensor on
+            another device.
+    """
+    # For each structure of the arguments, hardly ever a second: what reads their leaves, and
+    # the graphs for leaves of different forms.
+    known: list[tuple[Callable[[Any], list[Tensor] | None], dict[Any, Any]]] = []
+
+    def find(args: tuple[Any, ...]) -> tuple[list[Tensor], dict[Any, Any]]:
+        for read, graphs in known:
+            if (values := read(args)) is not None:
+                return values, graphs
+        for position, arg in enumerate(args, 1):
+            pytree.check_tensors(arg, f"argument {position} of a compiled function")
+        known.append((pytree.reader(args), {}))
+        return pytree.leaves(args), known[-1][1]
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        values, graphs = find(args)
+        form = tuple([(v.shape, v.stride(), v.dtype, v.device) for v in values])
+        graph = graphs.get(form)
+        if graph is None:
+            graph = graphs[form] = _compile_graph(function, args, backend)
+        return graph(values)
+
+    return call  # type: ignore[return-value]
+
+
+def _compile_graph(
+    function: Callable[..., Any], args: tuple[Any, ...], backend: str
+) -> Callable[[list[Tensor]], Any]:
+    """The compiled function of the leaves of ``args``."""
+    global _graphs
+    values, structure = pytree.flatten(args)
+    result: Any = None
+
+    def flat(*values: Tensor) -> list[Tensor]:
+        nonlocal result
+        returned = function(*pytree.unflatten(structure, values))
+        pytree.check_tensors(returned, "the result of a compiled function")
+        outputs, result = pytree.flatten(returned)
+        return outputs
+
+    graph, captured = trace(flat, values)
+    devices = {value.device for value in values}
+    for tensor in captured:
+        # A number on the host would be read once where a GPU records the graph.
+        if devices and tensor.device not in devices:
+            raise ValueError(
+                f"the compiled function captures a tensor of shape {tuple(tensor.shape)} on "
+                f"{tensor.device}, where none of its arguments is: move it to their device"
+            )
+    _graphs += 1
+    compiled = _compile(graph, backend)
+    return lambda values: pytree.unflatten(result, compiled(values + captured))
+
+
+def trace(
+    flat: Callable[..., list[Tensor]], values: Sequence[Tensor]
+) -> tuple[GraphModule, list[Tensor]]:
+    """The operations of a function of tensors.
+
+    Returns:
+        The graph, and the tensors that the function captures, which are the graph's last inputs.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx  # half a second: only to compile
+
+    with torch.no_grad(), _no_frozen_numbers():
+        try:
+            graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
+        except RuntimeError as error:
+            # Without values, vmap over jvp takes tensors for ones of the meta device.
+            if not re.search(r"devices?\b.*\bmeta\b|\bmeta\b.*\bdevice", str(error), re.IGNORECASE):
+                raise
+            graph = make_fx(flat, tracing_mode="real")(*(value.clone() for value in values))
+    for node in list(graph.graph.nodes):
+        if _is_unused_question(node):
+            graph.graph.erase_node(node)
+    captured = _lift_captured(graph)
+    graph.recompile()
+    return graph, captured
+
+
+@contextlib.contextmanager
+def _no_frozen_numbers() -> Iterator[None]:
+    """Refuse Python's and NumPy's random numbers, which a graph would hold as constants."""
+    before = generators.states()
+    yield
+    drawn = set(generators.moved(before)) - {generators.TORCH}
+    if drawn:
+        raise ValueError(
+            f"the function draws from {' and '.join(sorted(drawn))}, and the compiled graph would "
+            "repeat those numbers at each call: draw them outside and pass tensors"
+        )
+
+
+def _lift_captured(graph: GraphModule) -> list[Tensor]:
+    """Make inputs of the tensors that a graph holds, but for those made while tracing."""
+    captured: dict[int, tuple[Node, Tensor]] = {}
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1:]
+    made_inside = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+    for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
+        value = getattr(graph, node.target)
+        if all(user.target in made_inside for user in node.users):
+            continue
+        if id(value) not in captured:
+            first = last[0] if last else None
+            with graph.graph.inserting_after(first):
+                name = f"captured_{len(captured)}"
+                placeholder = graph.graph.placeholder(name)
+            last = [placeholder]
+            captured[id(value)] = placeholder, value
+        node.replace_all_uses_with(captured[id(value)][0])
+        graph.graph.erase_node(node)
+    return [value for _, value in captured.values()]
+
+
+def _compile(graph: GraphModule, backend: str) -> Callable[[list[Tensor]], list[Tensor]]:
+    """``torch.compile`` of a traced graph."""
+    options: dict[str, Any] = {"guard_filter_fn": _no_guards}
+    if backend == "inductor":
+        options |= _inductor_options()
+    compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
+
+    def run(values: list[Tensor]) -> list[Tensor]:
+        try:
+            with torch.no_grad():
+                outputs: list[Tensor] = compiled(*values)
+        except Exception as error:
+            if type(error).__name__ not in ("InductorError", "BackendCompilerFailed"):
+                raise
+            raise DeviceError(
+                f"The step could not be compiled: {str(error).splitlines()[0]}",
+                "Use --no-compile, or FGAN_DEBUG=1 to see what the compiler said.",
+            ) from error
+        return outputs
+
+    return run
+
+
+def _is_unused_question(node: Node) -> bool:
+    """Whether an operation returns a bool that nobody needs.
+
+    Forward-mode differentiation asks some while tracing, ``is_same_size`` and the like. They
+    are answered by then, and Dynamo refuses them.
+    """
+    schema = getattr(node.target, "_schema", None)
+    if node.users or schema is None:
+        return False
+    returns = schema.returns
+    return bool(returns) and all(str(each.type) == "bool" for each in returns)
+
+
+def _no_guards(guards: Sequence[Any]) -> list[bool]:
+    """None of the thousand things Dynamo would check at each call; shapes are checked here."""
+    return [False] * len(guards)
+
+
+@functools.cache
+def _inductor_options() -> dict[str, Any]:
+    known = torch._inductor.list_options()
+    if "inplace_buffers" not in known:
+        raise DeviceError(
+            f"torch {torch.__version__} no longer has Inductor's option inplace_buffers, without "
+            "which compiled steps may be wrong.",
+            "Use an older torch, a newer fgan, or --no-compile.",
+        )
+    fast: dict[str, Any] = {
+        # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
+        # the same kernels in our graphs and takes a second less.
+        "max_fusion_buffer_group_pairwise_attempts": 4,
+        # Small kernels that do not need each other are launched as one on a GPU.
+        "combo_kernels": True,
+        # The forms of the inputs are checked here, and nothing else can have another form.
+        "size_asserts": False,
+        "alignment_asserts": False,
+    }
+    if toolchain.knows_the_processor():
+        # Inductor would compile and run a probe for each instruction set, seven seconds in all.
+        fast["cpp.vec_isa_ok"] = True
+    if files.needs_quotes(tempfile.gettempdir()):  # where Inductor prepares headers, unquoted
+        fast["cpp_cache_precompile_headers"] = False
+    # inplace_buffers must stay off: Inductor may reuse the memory of a concatenation while one of
+    # its slices is still being read, which gives wrong gradients. It costs no time.
+    return (
+        {name: value for name, value in fast.items() if name in known}
+        | _passes()
+        | {"inplace_buffers": False}
+    )
+
+
+def _passes() -> dict[str, Any]:
+    """Our passes over the graph; none, which is slower, where Inductor takes them otherwise."""
+    try:
+        from fgan.compile.cse import ShareRepeated
+        from fgan.compile.products import Products, are_ours
+    except ImportError as error:
+        warnings.warn(f"Compiled steps are slower than they could be: {error}", stacklevel=2)
+        return {}
+    return {
+        "post_grad_custom_pre_pass": ShareRepeated(),
+        "post_grad_custom_post_pass": Products(are_ours()),
+    }
+
+
+def prepare() -> None:
+    """Import the compiler and what it needs: seconds of a first call, to be spent elsewhere."""
+    with contextlib.suppress(ImportError, FganError):  # which the first call meets again
+        importlib.import_module("torch._inductor.compile_fx")
+        importlib.import_module("torch.fx.experimental.proxy_tensor")
+        _inductor_options()
+
+
+def count_graphs() -> int:
+    """Graphs compiled in this process so far: constant while nothing is recompiled."""
+    return _graphs

@@ -1,0 +1,138 @@
+"""Float32 matrix products of compiled graphs on AMD processors, by oneDNN in place of MKL.
+
+MKL, which ATen calls, leaves half of the vector unit of an AMD processor with AVX-512 unused, and
+takes 1.3 to 1.5 times as long as oneDNN's micro-kernel (benchmarks/products.py); on Intel's it is
+the other way round. So the processor decides, never a timing. Products become the operator
+``fgan::mm`` (products.cpp), by a pass that Inductor offers. Where the operator cannot be compiled,
+products stay ATen's, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch.fx import Graph, Node
+
+from fgan.compile import toolchain
+from fgan.disk import files
+from fgan.errors import FganError
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+_FEWEST_OPERATIONS = 2**18  # MKL is as fast below
+_SHORTEST = 8  # rows or columns
+aten = torch.ops.aten
+_BARE = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
+
+torch.library.define("fgan::mm", "(Tensor a, Tensor b) -> Tensor")
+
+
+@torch.library.register_fake("fgan::mm")  # type: ignore[untyped-decorator]
+def _shape(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(*a.shape[:-1], b.shape[-1])
+
+
+@functools.cache
+def are_ours() -> bool:
+    """Whether large products are ``fgan::mm`` in this process, which is compiled if need be."""
+    return toolchain.has_slow_mkl() and load()
+
+
+def load() -> bool:
+    """Compile and load ``fgan::mm``; without it a warning says why, and products stay ATen's."""
+    try:
+        torch.ops.load_library(str(_build()))  # type: ignore[no-untyped-call]
+        if _is_right():
+            return True
+        why: object = "fgan::mm computes wrong numbers"
+    except (FganError, OSError, RuntimeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    warnings.warn(f"Matrix products stay ATen's, which are slower here: {why}", stacklevel=2)
+    return False
+
+
+def _is_right() -> bool:
+    a, b = torch.arange(32.0).view(4, 8), torch.arange(16.0).view(8, 2)
+    return torch.equal(torch.ops.fgan.mm(a, b), a @ b)  # small integers are exact
+
+
+def _build() -> Path:
+    """The compiled operator of this processor and torch, kept for the next start."""
+    torch_folder = Path(torch.__file__).parent
+    command = [
+        *toolchain.cxx(), "-O3", "-march=native", "-std=c++20", "-fopenmp", "-shared", "-fPIC",
+        f"-I{torch_folder / 'include'}", str(SOURCE), f"-L{torch_folder / 'lib'}", "-ltorch_cpu",
+    ]  # fmt: skip
+    made_from = (*command, torch.__version__, toolchain.processor(), SOURCE.read_text())
+    key = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]
+    library = files.compile_folder() / f"products-{key}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+            built = Path(scratch, library.name)
+            done = subprocess.run(
+                [*command, "-o", str(built)], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip() or f"{command[0]} failed")
+            built.replace(library)
+    return library
+
+
+class Products(CustomGraphPass):
+    """Makes bias + a b a product and a sum, and large float32 products the operator's.
+
+    A bias that is added by the product itself is copied to each row before, a pass over memory
+    that fusing the sum with the activation behind it saves.
+    """
+
+    def __init__(self, ours: bool) -> None:
+        self._ours = ours
+
+    def __call__(self, graph: Graph) -> None:
+        for node in list(graph.nodes):
+            if node.op == "call_function" and node.target in _BARE and _is_float_on_cpu(node):
+                if node.kwargs:  # weights of the sum
+                    continue
+                bias, a, b = node.args
+                with graph.inserting_before(node):
+                    product = _call(graph, _BARE[node.target], a, b)
+                    node.replace_all_uses_with(_call(graph, aten.add.Tensor, product, bias))
+                graph.erase_node(node)
+                node = product
+            if self._ours and node.target in _BARE.values() and _pays(node):
+                node.target = torch.ops.fgan.mm.default
+
+    def uuid(self) -> Any:
+        """Part of the key under which Inductor keeps what it compiled."""
+        return get_hash_for_files((__file__,)), self._ours
+
+
+def _pays(node: Node) -> bool:
+    if not _is_float_on_cpu(node):
+        return False
+    a: Tensor
+    b: Tensor
+    a, b = (cast(Node, each).meta["val"] for each in node.args)
+    plain = all(1 in matrix.stride()[-2:] for matrix in (a, b))
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    return plain and min(m, n) >= _SHORTEST and 2 * m * n * k >= _FEWEST_OPERATIONS
+
+
+def _is_float_on_cpu(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
+
+
+def _call(graph: Graph, target: Any, *args: Any) -> Node:
+    node = graph.call_function(target, args)
+    node.meta["val"] = target(*(a.meta["val"] if isinstance(a, Node) else a for a in args))
+    return node

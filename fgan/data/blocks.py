@@ -1,0 +1,37 @@
+"""What each step needs, made for several steps at once, for a call has a cost of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_MOST_STEPS = 64
+
+
+class Blocks(Generic[T]):
+    """A function of a step's number that keeps the last block of steps it was asked for.
+
+    Blocks are aligned to multiples of their length, so that what a step gets does not depend
+    on where a run began.
+
+    Args:
+        make: from the numbers of a block's steps to what each of them gets.
+        step_size: what one step takes, in any unit, at least 1.
+        most: what a block may take, in the same unit; it has at least one step, at most 64.
+    """
+
+    def __init__(self, make: Callable[[range], Sequence[T]], step_size: int, most: int) -> None:
+        self._make = make
+        self._length = max(1, min(_MOST_STEPS, most // step_size))
+        self._number = -1
+        self._block: Sequence[T] = ()
+
+    def __call__(self, step: int) -> T:
+        number, place = divmod(step, self._length)
+        if number != self._number:
+            first = number * self._length
+            self._block = self._make(range(first, first + self._length))
+            self._number = number
+        return self._block[place]

@@ -1,0 +1,1 @@
+"""Files that are whole or absent: writing, locks, seals, run directories, checkpoints."""

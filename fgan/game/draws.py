@@ -1,0 +1,101 @@
+"""All the randomness of one training step, as a function of a key and the number of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fgan import rng
+from fgan.game.game import Game
+from fgan.scalars import Scalar
+from fgan.terms import noise_shapes
+from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
+
+# Streams under the key of a step: what is drawn for one use never depends on the others.
+_Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
+_PENALTY_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
+
+
+def make_draws(
+    game: Game,
+    key: Key,
+    step: int | Tensor,
+    batch_size: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    uniform: Callable[[Key, tuple[int, ...]], Tensor] = rng.uniform,
+) -> Draws:
+    """The randomness of step ``step``: a function of (key, step) and nothing else.
+
+    Args:
+        key: int64 [2], the run's key; the draws are made on its device.
+        step: the number of the step, from 0; or an int64 tensor [n] of numbers, which
+            gives every leaf a first dimension n at about the cost of one step. In general
+            keys [..., 2] and numbers [...] are broadcast, and lead every leaf.
+        batch_size: B.
+        uniform: draws the noise of stochastic layers, (key, shape) -> numbers; for one that
+            gives the numbers of `fgan.rng.uniform` sooner.
+    """
+    step = rng.number(step, key.device)
+    lead = max(step.ndim, key.ndim - 1)
+    num_passes = game.num_disc_steps + 1  # pass 0 is the generator's, then the discriminator's
+
+    def keys(role: int, passes: range) -> Key:
+        first, last = (end * 3 + role for end in (passes.start, passes.stop))
+        streams = torch.arange(first, last, 3, device=key.device)
+        step_key = rng.fold_in(key, step, rng.Stream.DRAWS)[..., None, :]
+        return rng.fold_in(step_key, 0, streams)  # [..., passes, 2]
+
+    def noise(
+        shapes: dict[str, tuple[int, ...]], role: int, passes: range, rows: int
+    ) -> list[Noise]:
+        if not shapes:
+            return [{} for _ in passes]
+        # One draw for all names: [..., passes, rows, all their numbers].
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        numbers = uniform(keys(role, passes), (rows, sum(sizes)))
+        layers = torch.split(numbers, sizes, -1)
+        by_layer = {
+            name: layer.reshape(*layer.shape[:-1], *shape).unbind(lead)
+            for (name, shape), layer in zip(shapes.items(), layers, strict=True)
+        }
+        return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
+
+    disc_passes = range(1, num_passes)
+    # Where the last discriminator pass takes the generator's, none is drawn for it.
+    own_passes = range(num_passes - 1 if game.share_fakes or game.same_z else num_passes)
+    z_shape = (batch_size, *game.gen.shape.input)
+    z = rng.normal(keys(_Z, own_passes), z_shape, dtype).unbind(lead)
+    gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, own_passes, batch_size)
+    disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
+    gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
+    judge_noise = noise(game.disc.noise_shapes, _DISC_NOISE, range(1), gen_rows)[0]
+    shapes = noise_shapes(game.disc_penalties, game.gen.shape.output)
+    penalty_noise = noise(shapes, _PENALTY_NOISE, disc_passes, batch_size)
+
+    def instance_noise(passes: range, rows: int) -> list[Tensor | tuple[()]]:
+        if not game.is_noised:
+            return [() for _ in passes]
+        std = game.instance_noise
+        shape = (rows, *game.gen.shape.output)
+        drawn = rng.normal(keys(_INSTANCE_NOISE, passes), shape, dtype)
+        scale: Scalar = (
+            torch.as_tensor(std(step), dtype=dtype, device=key.device)
+            .expand(step.shape)
+            .reshape(*step.shape, *[1] * (1 + len(shape)))
+            if callable(std)
+            else std
+        )
+        return list((scale * drawn).unbind(lead))
+
+    seen_noise = instance_noise(disc_passes, 2 * batch_size)
+    fakes = [(z[p], gen_noise[p]) if p in own_passes else ((), ()) for p in disc_passes]
+    disc = [
+        DiscDraws(*fake, *others)
+        for fake, *others in zip(fakes, disc_noise, penalty_noise, seen_noise, strict=True)
+    ]
+    gen = GenDraws(z[0], gen_noise[0], judge_noise, *instance_noise(range(1), gen_rows))
+    return Draws(disc=tuple(disc), gen=gen)

@@ -1,0 +1,233 @@
+"""The static parts of a game: networks, rules, loss, order of play."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from fgan import ema, pytree, rng, scalars
+from fgan.game.orders import ALL as METHODS
+from fgan.game.orders import Method
+from fgan.losses import GanLoss, non_saturating
+from fgan.model import Model
+from fgan.optim import Optimizer
+from fgan.scalars import Scalar
+from fgan.schedules import Schedule
+from fgan.terms import Penalty
+from fgan.terms import due as due_penalties
+from fgan.types import Key, PlayerState, TrainState
+
+Order = Literal["alternating", "simultaneous"]
+DiscBatches = Literal["auto", "apart", "together"]
+StatPasses = Literal["every", "own"]
+ORDERS: tuple[str, ...] = get_args(Order)
+DISC_BATCHES: tuple[str, ...] = get_args(DiscBatches)
+STAT_PASSES: tuple[str, ...] = get_args(StatPasses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """Two players and the rules between them.
+
+    Attributes:
+        gen, disc: the networks; the generator's output is the discriminator's input.
+        gen_opt, disc_opt: the players' optimizers.
+        loss: the pair of losses.
+        num_disc_steps: discriminator steps per generator step, each on fresh reals and
+            fresh latents (k in Goodfellow et al. 2014, Algorithm 1; n_critic or n_dis
+            elsewhere).
+        order: "alternating", the generator meets the updated discriminator; or
+            "simultaneous", both gradients are taken at the old point; or one of the methods
+            of `fgan.orders`, which correct the gradients of simultaneous play, by its name
+            (then with its own defaults) or as made there.
+        share_fakes: the generator step and the last discriminator step use the same
+            fakes, which saves a pass of the generator.
+        same_z: the generator step starts from the latents of the last discriminator step
+            and runs the generator on them again. Where nothing of the generator has
+            changed, compiling finds the repetition and runs it once.
+        disc_batches: "apart", the discriminator sees reals and fakes in a pass each;
+            "together", in one pass; "auto", apart where it has batch statistics, which
+            would mix.
+        stat_passes: which passes in training move running statistics (of batch
+            normalisation and the like): "every" pass, as in an imperative loop, or only a
+            player's "own", those its gradient is taken through.
+        ema_decay: of the moving average of the generator, in (0, 1), without the bias to
+            its first value (`fgan.ema.unbiased`); 0 turns it off.
+        disc_penalties: added to the discriminator's mean loss. Their critic is the
+            discriminator as it stands before the step, stochastic layers having the noise
+            of the reals; what its passes do to running statistics is dropped.
+        instance_noise: standard deviation of normal noise on whatever the discriminator
+            sees, reals and fakes, in every loss and penalty; at least 0. A number, or a
+            schedule of the number of the step (Sønderby et al. 2017, arXiv:1610.04490;
+            Arjovsky and Bottou 2017, arXiv:1701.04862, section 3).
+        clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
+            after each of its updates; 0 for not at all.
+
+    Raises:
+        ValueError: for a value out of range, networks that do not fit together, two
+            penalties of one name, or several discriminator steps in another order than
+            alternating.
+    """
+
+    gen: Model
+    disc: Model
+    gen_opt: Optimizer
+    disc_opt: Optimizer
+    loss: GanLoss = non_saturating
+    num_disc_steps: int = 1
+    order: str | Method = "alternating"
+    share_fakes: bool = False
+    same_z: bool = False
+    disc_batches: DiscBatches = "auto"
+    stat_passes: StatPasses = "every"
+    ema_decay: Scalar = 0.0
+    disc_penalties: tuple[Penalty, ...] = ()
+    instance_noise: Scalar | Schedule = 0.0
+    clip_disc: Scalar = 0.0
+
+    def __post_init__(self) -> None:
+        self._check_parts()
+        if self.gen.shape.output != self.disc.shape.input:
+            raise ValueError(
+                f"the generator makes {self.gen.shape.output}, "
+                f"the discriminator takes {self.disc.shape.input}"
+            )
+        if self.disc.shape.output != ():
+            raise ValueError(
+                f"the discriminator returns one logit per example, not {self.disc.shape.output}"
+            )
+        scalars.check_count("num_disc_steps", self.num_disc_steps)
+        if isinstance(self.order, str) and self.order not in (*ORDERS, *METHODS):
+            names = ", ".join((*ORDERS, *METHODS))
+            raise ValueError(f"the order is one of {names}, not {self.order!r}")
+        if self.order != "alternating" and self.num_disc_steps != 1:
+            raise ValueError("only alternating play takes several discriminator steps")
+        if self.share_fakes and self.same_z:
+            raise ValueError("share_fakes already means the same latents: leave out same_z")
+        if self.disc_batches not in DISC_BATCHES:
+            raise ValueError(f"disc_batches is one of {DISC_BATCHES}, not {self.disc_batches!r}")
+        if self.stat_passes not in STAT_PASSES:
+            raise ValueError(f"stat_passes is one of {STAT_PASSES}, not {self.stat_passes!r}")
+        scalars.check("ema_decay", self.ema_decay, 0, 1)
+        scalars.check("clip_disc", self.clip_disc, 0)
+        if not callable(self.instance_noise):
+            scalars.check("instance_noise", self.instance_noise, 0)
+        called = [p.name for p in self.disc_penalties]
+        if len(set(called)) < len(called):
+            raise ValueError(f"each penalty has a name of its own, not {', '.join(called)}")
+
+    def _check_parts(self) -> None:
+        """Name what is no part of a game, where it is given and not where it is used."""
+        for name in ("gen", "disc"):
+            if not isinstance(model := getattr(self, name), Model):
+                what = "fgan.from_module makes one of an nn.Module"
+                raise TypeError(f"{name} is a model, not {type(model).__name__}: {what}")
+            optimizer = getattr(self, f"{name}_opt")
+            if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+                raise TypeError(f"{name}_opt is an optimizer, like fgan.optim.adam(2e-4)")
+        if not isinstance(self.loss, GanLoss):
+            raise TypeError("the loss is a GanLoss, like fgan.losses.hinge")
+        if isinstance(self.disc_penalties, Penalty):
+            raise TypeError("disc_penalties is a tuple of penalties, also of one: (penalty,)")
+        object.__setattr__(self, "disc_penalties", tuple(self.disc_penalties))
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether a moving average of the generator is kept."""
+        return not scalars.is_zero(self.ema_decay)
+
+    @property
+    def is_noised(self) -> bool:
+        """Whether what the discriminator sees has instance noise."""
+        return callable(self.instance_noise) or not scalars.is_zero(self.instance_noise)
+
+    @property
+    def method(self) -> Method | None:
+        """The method that corrects the gradients; none for the two plain orders."""
+        if isinstance(self.order, Method):
+            return self.order
+        return None if self.order in ORDERS else METHODS[self.order]()
+
+    @property
+    def judges_apart(self) -> bool:
+        """Whether the discriminator sees reals and fakes in a pass each."""
+        return self.disc_batches == "apart" or (
+            self.disc_batches == "auto" and self.disc.batch_stats
+        )
+
+
+Due: TypeAlias = tuple[tuple[str, ...], ...]  # names of penalties, for each discriminator step
+
+
+def penalties_due(game: Game, step: int) -> Due:
+    """Which penalties count in step ``step``, from 0, for each of its discriminator steps."""
+    first = step * game.num_disc_steps
+    return tuple(
+        tuple(p.name for p in due_penalties(game.disc_penalties, number))
+        for number in range(first, first + game.num_disc_steps)
+    )
+
+
+def with_penalties(game: Game, names: Collection[str]) -> Game:
+    """The same game with only the penalties named.
+
+    Raises:
+        ValueError: for a name that no penalty of the game has.
+    """
+    if unknown := sorted(set(names) - {p.name for p in game.disc_penalties}):
+        raise ValueError(f"the game has no penalty {', '.join(unknown)}")
+    return replace(game, disc_penalties=tuple(p for p in game.disc_penalties if p.name in names))
+
+
+def with_every_penalty(game: Game) -> Game:
+    """The same game with each of its penalties due at every step."""
+    return replace(game, disc_penalties=tuple(replace(p, every=1) for p in game.disc_penalties))
+
+
+def init_state(
+    game: Game,
+    key: Key,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        key: int64 [2]; the networks' values and every later draw follow from it.
+        device: where the state lives; the key's by default.
+        dtype: of all floating values; float32 by default. Narrower than that, moving averages
+            (of the weights, and those of Adam) stand still at the usual decays: for narrow
+            products keep the state in float32 and take `fgan.model.autocast`.
+    Raises:
+        TypeError: for no key, or a model or an optimizer whose values are not all tensors.
+        ValueError: for several keys: `fgan.population.init` takes those.
+    """
+    if not isinstance(key, Tensor):
+        raise TypeError(f"key is made by fgan.rng.key(seed), and not {key!r}")
+    if key.shape != (2,):
+        raise ValueError(
+            f"one GAN has a key [2], not {list(key.shape)}; fgan.population.init takes many"
+        )
+    device = key.device if device is None else torch.device(device)
+
+    def player(name: str, stream: int) -> PlayerState:
+        values = getattr(game, name).init(rng.fold_in(key, 0, stream))
+        pytree.check_tensors(values, f"{name}.init")
+        params, buffers = pytree.to(values, device, dtype)
+        opt_state = getattr(game, f"{name}_opt").init(params)
+        pytree.check_tensors(opt_state, f"{name}_opt.init")
+        return PlayerState(params, buffers, opt_state)
+
+    gen = player("gen", rng.Stream.INIT_GEN)
+    return TrainState(
+        gen=gen,
+        disc=player("disc", rng.Stream.INIT_DISC),
+        ema=ema.init(gen.params, gen.buffers) if game.is_averaged else (),
+        key=key.to(device, copy=True),
+        step=torch.zeros((), dtype=torch.int64, device=device),
+    )

@@ -1,0 +1,80 @@
+"""Whether what a step is given was made for its game.
+
+Only the forms of tensors are asked for, so that a compiled step asks once.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fgan import ema, pytree
+from fgan.game.game import Game
+from fgan.terms import noise_shapes
+from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState
+
+
+def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> None:
+    """Refuse what a step would not take, or would take for something else.
+
+    Raises:
+        TypeError: for anything but a state, a tensor and draws, or a leaf that is no tensor.
+        ValueError: for reals of another shape or of integers, draws of another game, or a
+            state without the average that the game keeps.
+    """
+    if not isinstance(state, TrainState):
+        raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
+    if not isinstance(real, Tensor):
+        raise TypeError(f"real is a tensor, not a {type(real).__name__}")
+    if not isinstance(draws, Draws):
+        raise TypeError(f"draws is made by fgan.make_draws, and not a {type(draws).__name__}")
+    pytree.check_tensors(state, "state")
+    pytree.check_tensors(draws, "draws")
+    steps, size = game.num_disc_steps, draws.gen.z.shape[0]
+    if len(draws.disc) != steps:
+        raise _other_draws(f"for {steps} discriminator steps, not {len(draws.disc)}")
+    expected = (*([] if steps == 1 else [steps]), size, *game.disc.shape.input)
+    if tuple(real.shape) != expected:
+        raise ValueError(
+            f"real data has shape {tuple(real.shape)}; the game, with draws for {size} examples, "
+            f"takes {expected}"
+        )
+    if not real.is_floating_point():
+        raise ValueError(f"real data is {real.dtype}; a step takes floats, as fakes are")
+    for extra in draws.disc:
+        _check_disc_draws(game, extra, size)
+    _check_instance_noise(game, draws.gen.instance_noise)
+    _check_noise(draws.gen.gen_noise, game.gen.noise_shapes, size, "the generator")
+    if not (game.share_fakes or game.same_z) and not isinstance(draws.disc[-1].z, Tensor):
+        raise _other_draws("with latents for the discriminator step")
+    rows = 2 * size if game.loss.gen_uses_real else size
+    judge = "the discriminator in the generator step"
+    _check_noise(draws.gen.disc_noise, game.disc.noise_shapes, rows, judge)
+    if game.is_averaged and not isinstance(state.ema, ema.Weights):
+        raise ValueError(
+            "the game keeps a moving average and the state has none: begin with "
+            "fgan.init_state, or with fgan.ema.init of the generator's weights"
+        )
+
+
+def _check_disc_draws(game: Game, draws: DiscDraws, size: int) -> None:
+    _check_instance_noise(game, draws.instance_noise)
+    needed = noise_shapes(game.disc_penalties, game.disc.shape.input)
+    _check_noise(draws.penalty_noise, needed, size, "the penalties")
+    _check_noise(draws.disc_noise, game.disc.noise_shapes, 2 * size, "the discriminator")
+    if isinstance(draws.gen_noise, dict):
+        _check_noise(draws.gen_noise, game.gen.noise_shapes, size, "the generator")
+
+
+def _check_noise(noise: Noise, shapes: dict[str, tuple[int, ...]], rows: int, whose: str) -> None:
+    for name, shape in shapes.items():
+        if name not in noise or tuple(noise[name].shape) != (rows, *shape):
+            raise _other_draws(f"with noise {name!r} of {whose}, of shape {(rows, *shape)}")
+
+
+def _check_instance_noise(game: Game, noise: object) -> None:
+    if game.is_noised != isinstance(noise, Tensor):
+        raise _other_draws(f"{'with' if game.is_noised else 'without'} instance noise")
+
+
+def _other_draws(what: str) -> ValueError:
+    return ValueError(f"the game takes draws {what}: make them with fgan.make_draws for this game")

@@ -1,0 +1,112 @@
+r"""The gradient of each example, and what their spread says of the batch size.
+
+The mean loss hides how much its examples agree. ``vmap(grad)`` takes the discriminator's
+gradient for each pair of a real and a fake apart, in one pass, for all pairs of a batch.
+It holds B gradients at once: take a batch that fits.
+
+References:
+    McCandlish et al. 2018, arXiv:1812.06162.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from fgan import pytree
+from fgan.game.game import Game, with_every_penalty
+from fgan.game.objectives import disc_loss
+from fgan.types import DiscDraws, Params, PlayerState
+
+
+class NoiseScale(NamedTuple):
+    """Estimates from one batch, all 0-d.
+
+    scale: ``trace / squared_norm``, in examples: about the batch size at which noise and
+        signal are equal. Where the signal drowns, ``squared_norm`` comes out at or below
+        zero, and the scale means nothing: take a larger batch, or average both over many.
+    trace: of the covariance of the examples' gradients.
+    squared_norm: of the true gradient.
+    """
+
+    scale: Tensor
+    trace: Tensor
+    squared_norm: Tensor
+
+
+def per_example_gradients(
+    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+) -> Params:
+    """The gradient of the discriminator's loss for each pair, [B, *parameter].
+
+    Pair i is real i and fake i with their own noise; its loss is the step's, penalties
+    included, for a batch of that pair alone. The mean over i is the gradient of the batch,
+    unless the loss compares examples with each other (relativistic averages do) or a penalty
+    does: DRAGAN's points lie as far from the reals as the numbers of the whole batch spread,
+    and here that spread is of one real alone.
+
+    Args:
+        real, fake: [B, *data].
+        draws: of a discriminator step for this B, from `fgan.make_draws`.
+    Raises:
+        ValueError: for a discriminator with batch statistics, where one example has no
+            gradient of its own.
+    """
+    if game.disc.batch_stats:
+        raise ValueError("a discriminator with batch statistics has no gradient per example")
+    every = with_every_penalty(game)
+
+    def loss(params: Params, real: Tensor, fake: Tensor, draws: DiscDraws) -> Tensor:
+        return disc_loss(every, params, disc.buffers, real[None], fake[None], draws)[0]
+
+    def of_both(noise: Tensor) -> Tensor:
+        return torch.stack(noise.chunk(2), 1)  # [2B, ...] -> [B, 2, ...]
+
+    instance = draws.instance_noise
+    of_pairs = DiscDraws(
+        z=(),
+        gen_noise=(),
+        disc_noise=pytree.map(of_both, draws.disc_noise),
+        penalty_noise=pytree.map(lambda u: u[:, None], draws.penalty_noise),
+        instance_noise=of_both(instance) if isinstance(instance, Tensor) else (),
+    )
+    grads: Params = vmap(grad(loss), in_dims=(None, 0, 0, 0))(disc.params, real, fake, of_pairs)
+    return grads
+
+
+def per_example_gradient_norms(
+    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+) -> Tensor:
+    """The norms of `per_example_gradients`, [B]."""
+    norms: Tensor = vmap(pytree.norm)(per_example_gradients(game, disc, real, fake, draws))
+    return norms
+
+
+def gradient_noise_scale(
+    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+) -> NoiseScale:
+    r"""The simple noise scale of the discriminator's gradient, ``tr(Sigma) / |G|^2``.
+
+    With g_i the gradient of pair i and g their mean, both parts without bias:
+
+        tr(Sigma) ~ sum_i |g_i - g|^2 / (B - 1),    |G|^2 ~ |g|^2 - tr(Sigma) / B.
+
+    Args:
+        real, fake: [B, *data], B at least 2; draws: as in `per_example_gradients`.
+    Raises:
+        ValueError: for fewer than two pairs; and as `per_example_gradients`.
+
+    References:
+        McCandlish et al. 2018, section 2.2 and appendix A.1 (there estimated from two
+        batch sizes).
+    """
+    size = real.shape[0]
+    if size < 2:
+        raise ValueError("the spread of gradients needs at least two pairs")
+    grads = pytree.leaves(per_example_gradients(game, disc, real, fake, draws))
+    trace = torch.stack([g.var(0, correction=1).sum() for g in grads]).sum()
+    squared_norm = torch.stack([g.mean(0).square().sum() for g in grads]).sum() - trace / size
+    return NoiseScale(trace / squared_norm, trace, squared_norm)

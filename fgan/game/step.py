@@ -1,0 +1,236 @@
+r"""The minimax step: (state, real, draws) -> (state, metrics).
+
+A pure function, made once for a game by `make_step`; ``torch.compile`` turns it into one
+graph, ``torch.func.vmap`` into a population. Gradients are taken inside with
+``torch.func``, each player's over its own parameters, so that a penalty may
+differentiate again and the whole still is one graph.
+
+One step is Algorithm 1 of Goodfellow et al. 2014: k times
+
+    theta_D <- theta_D - update(grad mean loss_D(c(x), c(G(z)))),
+
+then
+
+    theta_G <- theta_G - update(grad mean loss_G(c(G(z)))),
+
+with the discriminator that the order of play names; one of the methods of `fgan.orders`
+takes the place of the last two updates. The discriminator's loss may have penalties, what
+it sees instance noise, its weights a bound (`Game`).
+
+Batch normalisation follows the imperative PyTorch loop unless the game says otherwise:
+every pass in training uses the statistics of its own batch and moves the running ones,
+the generator's passes for the discriminator and the discriminator's pass for the
+generator included (`Game.stat_passes`); a discriminator with batch statistics sees reals
+and fakes in separate passes, any other sees them in one (`Game.disc_batches`).
+
+Never sees files, a clock or a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from fgan import ema, pytree, scalars, terms
+from fgan.game.game import Due, Game, with_every_penalty, with_penalties
+from fgan.game.inputs import check_inputs
+from fgan.game.objectives import (
+    Generated,
+    Logits,
+    disc_loss,
+    gen_loss,
+    generate,
+    moved,
+    objectives,
+    sample_fakes,
+)
+from fgan.game.orders import Grads, Pair, Players
+from fgan.losses import value
+from fgan.optim import apply_updates
+from fgan.types import (
+    Batch,
+    Buffers,
+    DiscDraws,
+    Draws,
+    GenDraws,
+    Metrics,
+    Params,
+    PlayerState,
+    TrainState,
+)
+
+Step: TypeAlias = Callable[[TrainState, Batch, Draws], tuple[TrainState, Metrics]]
+
+
+class Report(NamedTuple):
+    """What one player's gradient leaves behind for the metrics."""
+
+    loss: Tensor  # []
+    grad_norm: Tensor  # []
+
+
+def make_step(game: Game, due: Due | None = None) -> Step:
+    """The training step of a game.
+
+    Args:
+        due: the names of the penalties that count, for each of the discriminator steps, as
+            many times as heavy as their ``every`` says (see `make_steps`). When not given,
+            all of them count at every step with their plain weight.
+    Returns:
+        ``step(state, real, draws) -> (state, metrics)``:
+        state: from `fgan.init_state`, or the last step's.
+        real: float [B, *data], or [k, B, *data] for k > 1 discriminator steps.
+        draws: from `fgan.make_draws` for the same B.
+        A step whose losses and gradient norms are not all finite returns the state it
+        was given, and ``metrics.finite`` False.
+    Raises:
+        ValueError: for a name that is no penalty's, or not one tuple of names for each
+            discriminator step; from the step, for inputs that are not of this game.
+
+    References:
+        Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
+    """
+    if due is None:
+        rounds = [with_every_penalty(game)] * game.num_disc_steps
+    else:
+        rounds = [with_penalties(game, names) for names in due]
+    if len(rounds) != game.num_disc_steps:
+        raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
+
+    def step(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
+        check_inputs(game, state, real, draws)
+        gen, disc = state.gen, state.disc
+        reals = (real,) if game.num_disc_steps == 1 else real.unbind(0)
+        reports = []
+        for part, batch, extra in zip(rounds[:-1], reals[:-1], draws.disc[:-1], strict=True):
+            gen, fake = sample_fakes(part, gen, extra)
+            disc_grads, buffers, report, _ = disc_gradient(part, disc, batch, fake, extra)
+            disc = update_disc(part, disc, disc_grads, buffers)
+            reports.append(report)
+
+        gen, disc, metrics = play_round(rounds[-1], gen, disc, reals[-1], draws.disc[-1], draws.gen)
+        finite = _all_finite([metrics.finite, *(x for report in reports for x in report)])
+        average = state.ema
+        if isinstance(average, ema.Weights):
+            decay = ema.unbiased(game.ema_decay, state.step)
+            average = ema.update(average, gen.params, gen.buffers, decay, game.gen.unaveraged)
+        new = TrainState(gen, disc, average, state.key, state.step + 1)
+        pytree.check_like(new, state, "the state after the step")
+        return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
+
+    return step
+
+
+def play_round(
+    game: Game,
+    gen: PlayerState,
+    disc: PlayerState,
+    real: Tensor,
+    disc_draws: DiscDraws,
+    gen_draws: GenDraws,
+) -> tuple[PlayerState, PlayerState, Metrics]:
+    """One update of the discriminator and one of the generator, in the game's order."""
+    if game.share_fakes:
+        shared = generate(game.gen, gen, gen_draws)
+        fake = shared.fake
+    else:
+        shared = None
+        gen, fake = sample_fakes(game, gen, gen_draws if game.same_z else disc_draws)
+
+    disc_grads, buffers, disc_report, logits = disc_gradient(game, disc, real, fake, disc_draws)
+    # In turns the generator meets a new discriminator. Else it meets the old parameters;
+    # running statistics have moved with the passes all the same.
+    new_disc = opponent = moved(disc, buffers)
+    if game.order == "alternating":
+        new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
+    made = generate(game.gen, gen, gen_draws) if shared is None else shared
+    gen_grads, gen_buffers, gen_report = gen_gradient(game, opponent, real, made, gen_draws)
+    finite = _all_finite([*gen_report, *disc_report])
+    if game.method is None:
+        new_gen = update_gen(game, gen, gen_grads, made.buffers)
+        if game.order == "simultaneous":
+            new_disc = update_disc(game, disc, disc_grads, buffers)
+    else:
+        v = Pair(gen_grads, disc_grads)
+        functions = objectives(game, gen, disc, opponent, real, disc_draws, gen_draws)
+        new_gen, new_disc = game.method.play(functions, v, Pair(gen, disc), updater(game))
+        finite = finite & pytree.all_finite((new_gen.params, new_disc.params))
+        new_gen, new_disc = moved(new_gen, made.buffers), moved(new_disc, buffers)
+
+    metrics = Metrics(
+        gen_loss=gen_report.loss,
+        disc_loss=disc_report.loss,
+        value=value(real_logits=logits.real, fake_logits=logits.fake).mean(),
+        d_real=logits.real.sigmoid().mean(),
+        d_fake=logits.fake.sigmoid().mean(),
+        gen_grad_norm=gen_report.grad_norm,
+        disc_grad_norm=disc_report.grad_norm,
+        finite=finite,
+    )
+    if game.stat_passes == "every":
+        new_disc = moved(new_disc, gen_buffers)
+    return new_gen, new_disc, metrics
+
+
+def disc_gradient(
+    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+) -> tuple[Params, Buffers, Report, Logits]:
+    """The gradient of the discriminator's mean loss over its parameters."""
+
+    def objective(params: Params) -> tuple[Tensor, tuple[Logits, Buffers]]:
+        return disc_loss(game, params, disc.buffers, real, fake, draws)
+
+    grads, (loss, (logits, buffers)) = grad_and_value(objective, has_aux=True)(disc.params)
+    return grads, buffers, Report(loss, pytree.norm(grads)), logits
+
+
+def gen_gradient(
+    game: Game, disc: PlayerState, real: Tensor, made: Generated, draws: GenDraws
+) -> tuple[Params, Buffers, Report]:
+    """The gradient of the generator's mean loss over its parameters, through the fakes."""
+
+    def objective(fake: Tensor) -> tuple[Tensor, Buffers]:
+        return gen_loss(game, disc.params, disc.buffers, real, fake, draws)
+
+    fake_grad, (loss, buffers) = grad_and_value(objective, has_aux=True)(made.fake)
+    (grads,) = made.pull_back(fake_grad)
+    return grads, buffers, Report(loss, pytree.norm(grads))
+
+
+def update_gen(game: Game, gen: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
+    """The generator after one step of its optimizer."""
+    updates, opt_state = game.gen_opt.update(grads, gen.opt_state, gen.params)
+    return PlayerState(apply_updates(gen.params, updates), buffers, opt_state)
+
+
+def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
+    """The discriminator after one step of its optimizer, its weights clipped if they are to be."""
+    updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
+    params = apply_updates(disc.params, updates)
+    if not scalars.is_zero(game.clip_disc):
+        params = terms.clip_weights(params, game.clip_disc)
+    return PlayerState(params, buffers, opt_state)
+
+
+def updater(game: Game) -> Callable[[Players, Grads], Players]:
+    """One step of both optimizers along a direction."""
+
+    def update(players: Players, direction: Grads) -> Players:
+        return Pair(
+            update_gen(game, players.gen, direction.gen, players.gen.buffers),
+            update_disc(game, players.disc, direction.disc, players.disc.buffers),
+        )
+
+    return update
+
+
+def _all_finite(values: list[Tensor]) -> Tensor:
+    """Whether every 0-d tensor is finite (or true), as a 0-d bool."""
+    result = torch.isfinite(values[0]) if values[0].dtype != torch.bool else values[0]
+    for v in values[1:]:
+        result = result & (torch.isfinite(v) if v.dtype != torch.bool else v)
+    return result

@@ -1,0 +1,1 @@
+"""A run: from options to a run directory, and what is done with one afterwards."""

@@ -1,0 +1,288 @@
+"""From a configuration to the objects it names."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from fgan import data, ema, losses, nets, optim, rng, schedules, terms
+from fgan.data import Source, StreamedSource
+from fgan.errors import ConfigError, DataError, DeviceError
+from fgan.game import Game
+from fgan.game.game import DiscBatches, StatPasses
+from fgan.game.orders import Method, make_competitive
+from fgan.losses import GanLoss
+from fgan.model import Model, autocast, channels_last, spectral_norm
+from fgan.optim import Optimizer
+from fgan.run import checks, names
+from fgan.run.config import TrainConfig
+from fgan.schedules import Schedule
+from fgan.terms import Penalty
+from fgan.types import Key
+
+Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+def image_low(config: TrainConfig) -> float:
+    """What black is: images are trained on in [low, 1], as the generator's output makes them."""
+    return 0.0 if config.output == "sigmoid" else -1.0
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: for what names no device.
+        DeviceError: for a device this machine does not have.
+    """
+    try:
+        checks.device(name)
+    except ValueError as error:
+        raise ConfigError(f"--device {error}, not {name!r}.", "Use --device auto.") from error
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("--device cuda: this machine has no CUDA device.", "Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices.",
+            "Use a lower number.",
+        )
+    return device
+
+
+def check_device(config: TrainConfig) -> torch.device:
+    """The device of a run.
+
+    Raises:
+        DeviceError: for what this machine does not have.
+    """
+    device = find_device(config.device)
+    if config.dtype == "tf32" and device.type != "cuda":
+        raise DeviceError(
+            f"--dtype tf32: CUDA devices compute in it, {device.type} does not.",
+            "Use --dtype float32 or bfloat16.",
+        )
+    return device
+
+
+def set_up(config: TrainConfig, device: torch.device) -> None:
+    """What a run asks of torch itself: how many threads, and what a float32 product is.
+
+    PyTorch lets cuDNN round float32 convolutions to TF32 unless it is told not to; here
+    float32 is float32.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if device.type == "cuda":
+        set_tf32(config.dtype == "tf32")
+
+
+def set_tf32(allowed: bool) -> None:
+    """Whether products and convolutions of float32 numbers on CUDA devices round to TF32."""
+    # By the older of two interfaces, both of which Inductor reads: this sets them alike.
+    # After the newer one, reading the older raises.
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    # Torch 2.11 advises TF32 at every compilation without it.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+
+
+def load_source(
+    config: TrainConfig, notify: Notify | None = None, progress: Progress | None = None
+) -> Source | StreamedSource:
+    """The data of a run, in memory or to be decoded as they are needed.
+
+    Args:
+        notify: is told of downloads and the like; progress: (images done, of how many).
+    Raises:
+        DataError: for missing or damaged files, or images of no use together.
+        ConfigError: when a batch is larger than the data.
+    """
+    if config.data not in names.DATA_SETS and not os.path.exists(config.data):
+        raise _nothing_at(config.data)
+    source = data.load(
+        config.data,
+        root=config.data_root or None,
+        pattern=config.pattern,
+        image_size=config.image_size,
+        channels=config.channels,
+        resize=config.resize,
+        skip_bad=config.skip_bad,
+        stream=config.stream,
+        notify=notify,
+        progress=progress,
+    )
+    if config.batch_size > len(source):
+        raise ConfigError(
+            f"--batch-size {config.batch_size} is larger than the data: {source.name} has "
+            f"{len(source)} examples.",
+            f"Use at most {len(source)}.",
+        )
+    return source
+
+
+def _nothing_at(path: str) -> DataError:
+    near = difflib.get_close_matches(Path(path).name.lower(), names.DATA_SETS, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return DataError(
+        f"There is nothing at {path}, and no data set has that name.",
+        f"{hint}Give the path where the data are now as DATA, which goes before what --config "
+        f"says, or one of {', '.join(names.DATA_SETS)}.",
+    )
+
+
+def state_dtype(config: TrainConfig) -> torch.dtype:
+    """Of parameters, optimizer state, latents and losses."""
+    return torch.float64 if config.dtype == "float64" else torch.float32
+
+
+def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
+    """The game of a configuration, for examples of ``data_shape``.
+
+    Raises:
+        ConfigError: for images that the architecture cannot make.
+    """
+    make = {"mlp": _mlp, "dcgan": _dcgan}[config.arch]
+    gen, disc = make(config, data_shape)
+    if config.spectral_norm:
+        disc = spectral_norm(disc)
+    return Game(
+        gen=_in_dtype(gen, config),
+        disc=_in_dtype(disc, config),
+        gen_opt=_make_optimizer(config, config.lr),
+        disc_opt=_make_optimizer(config, config.rate_of_disc),
+        loss=_make_loss(config),
+        num_disc_steps=config.disc_steps,
+        order=_make_order(config),
+        share_fakes=config.share_fakes,
+        same_z=config.same_z,
+        disc_batches=cast(DiscBatches, config.disc_batches),
+        stat_passes=cast(StatPasses, config.stat_passes),
+        disc_penalties=_make_penalties(config),
+        instance_noise=config.instance_noise,
+        clip_disc=config.clip_disc,
+        ema_decay=config.ema,
+    )
+
+
+def _mlp(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+    norms = {"none": (False, False), "all": (True, True), "after_first": (False, True)}
+    first, later = norms[config.batch_norm]
+    gen = nets.mlp_generator(
+        config.z_dim,
+        data_shape,
+        hidden=config.gen_hidden,
+        activation=cast(nets.Activation, config.gen_activation),
+        slope=config.slope,
+        batch_norm=[later if i else first for i in range(len(config.gen_hidden))],
+        output=cast(nets.Output, config.output),
+    )
+    disc = nets.mlp_discriminator(
+        data_shape,
+        hidden=config.disc_hidden,
+        activation=cast(nets.Activation, config.disc_activation),
+        slope=config.slope,
+        dropout=config.dropout,
+    )
+    return gen, disc
+
+
+def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+    try:
+        gen = nets.dcgan_generator(config.z_dim, data_shape, features=config.features)
+        disc = nets.dcgan_discriminator(data_shape, features=config.features, slope=config.slope)
+    except ValueError as error:
+        raise ConfigError(
+            f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, nets.SIZES))}."
+        ) from error
+    if config.members:  # vmap knows one layout only
+        return gen, disc
+    return channels_last(gen), channels_last(disc)
+
+
+def _make_order(config: TrainConfig) -> str | Method:
+    # Its strength is the step it corrects for.
+    return make_competitive(config.lr) if config.order == "competitive" else config.order
+
+
+def _make_penalties(config: TrainConfig) -> tuple[Penalty, ...]:
+    makers: dict[str, Callable[..., Penalty]] = {
+        "r1": terms.make_r1,
+        "r2": terms.make_r2,
+        "wgan_gp": terms.make_wgan_gp,
+        "zero_centred": terms.make_zero_centred_interpolates,
+        "dragan": terms.make_dragan,
+    }
+    return tuple(
+        make(weight, every=config.penalty_every)
+        for name, make in makers.items()
+        if (weight := getattr(config, name))
+    )
+
+
+def _make_loss(config: TrainConfig) -> GanLoss:
+    loss = losses.ALL[config.loss]
+    scale = config.disc_loss_scale
+    return loss if scale == 1 else losses.scaled(loss, disc=scale)
+
+
+def _in_dtype(model: Model, config: TrainConfig) -> Model:
+    return autocast(model, torch.bfloat16) if config.dtype == "bfloat16" else model
+
+
+def _make_optimizer(config: TrainConfig, lr: float) -> Optimizer:
+    make = optim.ALL[config.optimizer]
+    plain = config.optimizer in names.WITHOUT_BETAS
+    return make(lr) if plain else make(lr, betas=config.betas)
+
+
+def make_lr_factor(config: TrainConfig) -> Schedule | None:
+    """What the learning rates are multiplied with, of the number of updates; None for 1 always.
+
+    Raises:
+        ValueError: for a schedule without a length.
+    """
+    if config.lr_schedule == "constant" and not config.lr_warmup:
+        return None
+    per_step = config.batch_size * config.disc_steps
+    length = checks.in_steps(config.lr_length, per_step)
+    factor = schedules.constant(1.0)
+    if config.lr_schedule != "constant":
+        make = {"linear": schedules.linear, "cosine": schedules.cosine}[config.lr_schedule]
+        factor = make(1.0, config.lr_end, length)
+    warmup = checks.in_steps(config.lr_warmup, per_step)
+    return schedules.warmup(factor, warmup) if warmup else factor
+
+
+def points_extent(source: Source | StreamedSource) -> float:
+    """How far a picture of 2-D data must reach to show them all with a margin; 0 for images."""
+    if isinstance(source, StreamedSource) or source.is_images:
+        return 0.0
+    return 1.25 * math.ceil(float(source.examples.abs().max()))
+
+
+def sample(config: TrainConfig, gen: Model, weights: ema.Weights, z: Tensor, key: Key) -> Tensor:
+    """Samples [B, *data] for latents z [B, *latent], with running or batch statistics.
+
+    Args:
+        key: of these samples; stochastic layers, which act when batch statistics do, have
+            their noise from it.
+    """
+    if config.sample_stats == "running":
+        return gen.apply(weights.params, weights.buffers, z, train=False)[0]
+    noise = {
+        name: rng.uniform(rng.fold_in(key, i, rng.SampleStream.NOISE), (len(z), *shape))
+        for i, (name, shape) in enumerate(gen.noise_shapes.items())
+    }
+    return gen.apply(weights.params, weights.buffers, z, noise=noise)[0]

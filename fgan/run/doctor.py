@@ -1,0 +1,203 @@
+"""Facts about this machine: what fgan would run on, and whether it can compile here.
+
+It writes only what compiling writes to its cache.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fgan
+from fgan.compile import environment
+from fgan.disk import files
+
+_PACKAGES = ("torch", "torchvision", "numpy", "safetensors")
+
+
+def facts() -> dict[str, Any]:
+    """What this machine has; JSON-serialisable. Never raises, whatever is missing.
+
+    Returns:
+        - ``versions``: of fgan, Python and the packages it needs (None where missing);
+        - ``system``: ``os``, ``machine``, ``cpu``, ``cores``, ``usable_cores``, ``threads``
+          (of torch), ``memory_bytes``;
+        - ``devices``: a list of ``name`` ("cpu", "cuda:0", "mps"), ``model``,
+          ``memory_bytes``;
+        - ``environment``: `fgan.compile.environment.facts`: ``name``, ``value`` and ``set_by``
+          of each setting of this process;
+        - ``compiler``: ``path`` and ``version`` of the C++ compiler, or None;
+        - ``caches``: by name, ``path``, ``exists``, ``bytes``, ``writable``;
+        - ``extras``: by name, ``installed`` and ``packages`` (versions, None where missing);
+        - ``compile``: ``works``, ``seconds``, and ``error`` (a sentence or None) of one
+          small function, compiled and called now.
+
+        A section that cannot be found out is ``{"error": sentence}``.
+    """
+    sections: dict[str, Callable[[], Any]] = {
+        "versions": _versions,
+        "system": _system,
+        "devices": _devices,
+        "environment": environment.facts,
+        "compiler": _compiler,
+        "caches": _caches,
+        "extras": _extras,
+        "compile": try_compile,
+    }
+    return {name: _guarded(section) for name, section in sections.items()}
+
+
+def try_compile() -> dict[str, Any]:
+    """Compile and call one small function, with a number in it that no cache knows."""
+    begun = time.perf_counter()
+    try:
+        import torch
+
+        from fgan.compile import compile_function
+
+        factor = 1 + time.time_ns() % 10**9 / 10**9
+
+        def small(x: torch.Tensor) -> torch.Tensor:
+            return (factor * x).tanh().sum(dim=0)
+
+        x = torch.linspace(-1.0, 1.0, 35).view(5, 7)
+        torch.testing.assert_close(compile_function(small)(x), small(x))
+        error = None
+    except Exception as problem:
+        error = _sentence(problem)
+    seconds = round(time.perf_counter() - begun, 3)
+    return {"works": error is None, "seconds": seconds, "error": error}
+
+
+def _guarded(section: Callable[[], Any]) -> Any:
+    try:
+        return section()
+    except Exception as error:
+        return {"error": _sentence(error)}
+
+
+def _sentence(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {name: _version(name) for name in _PACKAGES}
+    return {"fgan": fgan.__version__, "python": platform.python_version(), **versions}
+
+
+def _system() -> dict[str, Any]:
+    import torch
+
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return {
+        "os": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _memory_bytes(),
+    }
+
+
+def cpu_model() -> str:
+    try:
+        if sys.platform == "darwin":
+            return _output(["sysctl", "-n", "machdep.cpu.brand_string"])
+        text = Path("/proc/cpuinfo").read_text()
+        if named := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+            return named[1]
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def _devices() -> list[dict[str, Any]]:
+    import torch
+
+    found: list[dict[str, Any]] = [
+        {"name": "cpu", "model": cpu_model(), "memory_bytes": _memory_bytes()}
+    ]
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(i)
+        about = {"model": properties.name, "memory_bytes": properties.total_memory}
+        found.append({"name": f"cuda:{i}", **about})
+    if torch.backends.mps.is_available():
+        found.append({"name": "mps", "model": platform.processor(), "memory_bytes": None})
+    return found
+
+
+def _compiler() -> dict[str, str | None] | None:
+    from fgan.compile.toolchain import find_cxx
+
+    if (path := find_cxx()) is None:
+        return None
+    try:
+        version = _output([path, "--version"]).splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        version = None
+    return {"path": path, "version": version}
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
+
+
+def _caches() -> dict[str, Any]:
+    inductor = Path(os.environ.get(environment.INDUCTOR) or files.compile_folder())
+    return {"inductor": _folder(inductor), "fgan": _folder(files.cache_folder())}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    sizes = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                sizes.append(os.lstat(os.path.join(folder, name)).st_size)
+            except OSError:  # removed meanwhile
+                continue
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    return {
+        "path": str(path),
+        "exists": path.is_dir(),
+        "bytes": sum(sizes),
+        "writable": nearest.is_dir() and os.access(nearest, os.W_OK),
+    }
+
+
+def _extras() -> dict[str, Any]:
+    """The optional parts, by what the installed package says of itself."""
+    about = importlib.metadata.metadata("fgan")
+    extras: dict[str, Any] = {}
+    for extra in about.get_all("Provides-Extra") or []:
+        packages = {}
+        for line in about.get_all("Requires-Dist") or []:
+            name = re.match(r"[A-Za-z0-9._-]+", line)
+            if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", line):
+                packages[name[0]] = _version(name[0])
+        extras[extra] = {"installed": all(packages.values()), "packages": packages}
+    return extras

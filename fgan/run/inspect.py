@@ -1,0 +1,202 @@
+"""Facts about a run or a checkpoint, and whether it is intact.
+
+Reads headers and checksums only: no code of the file's choosing, no tensors, no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+import re
+import struct
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from fgan.disk import lock, sealed
+from fgan.disk.rundir import RunDir, step_of
+from fgan.errors import RunError
+from fgan.run import members
+
+_VERSIONS = ("fgan", "torch", "python", "safetensors")
+_TOTALS = ("leaves", "numbers", "bytes", "parameters")
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What a run directory or a checkpoint file holds; JSON-serialisable.
+
+    Returns:
+        ``path`` and
+
+        - ``checkpoint``: of the file, or of the newest intact one of the run (the newest at
+          all where none is; None where there is none): ``path``, ``bytes``, ``modified``
+          (UTC), ``verdict`` ("intact", "damaged" or "unreadable") and ``problem`` (a sentence
+          or None), ``step``, and, where its header can be read, ``sha256`` (as written in
+          it), ``versions``, ``config``, ``data_shape``, ``players`` (totals under ``gen``,
+          ``disc`` and whatever else the state is made of: ``leaves``, ``numbers``, ``bytes``,
+          ``parameters``, of a population those of all members) and ``leaves`` (``name``,
+          ``dtype``, ``shape``, ``bytes``);
+        - ``population``: of the checkpoint, where it is of one: ``members`` (how many),
+          ``seeds``, ``sweep``, and ``not_finite`` (the members that were not at some step, and
+          at how many; left out where the file is damaged);
+        - ``run``: of the directory, or of the one the file is in (else None): ``path``,
+          ``config``, ``checkpoints`` (``path``, ``step``, ``bytes``, ``verdict``,
+          ``problem``; the newest last), ``metrics`` (``rows`` and ``last``, or ``problem``)
+          and ``writer`` (``pid``, ``host``, ``since``, or None).
+    Raises:
+        RunError: when there is nothing at ``path``, or a directory that is no run. What is
+            damaged gets a verdict.
+    """
+    if not path.exists():
+        raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
+    run: dict[str, Any] | None
+    if not path.is_dir():
+        around = RunDir(path.absolute().parent.parent)
+        inside = path.absolute().parent == around.checkpoints and around.config.exists()
+        run = _run(around) if inside else None
+        return {"path": str(path), "checkpoint": _checkpoint(path), "run": run}
+    if not RunDir(path).config.exists() and not RunDir(path).saved():
+        raise RunError(f"{path} is not a run directory.", "Give one, such as those under runs/.")
+    run = _run(RunDir(path))
+    files = run["checkpoints"]
+    best = [file for file in files if file["verdict"] == "intact"] or files
+    checkpoint = _checkpoint(Path(best[-1]["path"])) if best else None
+    return {"path": str(path), "checkpoint": checkpoint, "run": run}
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    about = _verdict(path)
+    modified = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    about["modified"] = modified.isoformat(timespec="seconds")
+    try:
+        header = sealed.read_header(path)
+    except RunError:
+        return about
+    leaves = [
+        {
+            "name": name,
+            "dtype": entry["dtype"],
+            "shape": entry["shape"],
+            "bytes": entry["data_offsets"][1] - entry["data_offsets"][0],
+        }
+        for name, entry in sorted(header.tensors.items(), key=lambda item: _by_number(item[0]))
+    ]
+    done, own = header.about.get("step"), _steps(path, header)
+    if about["verdict"] == "intact":
+        # The state's own count lags behind where steps were refused.
+        about["step"] = done if type(done) is int else max(own, default=None)
+        if type(done) is int and len(own) == 1 and own[0] != done:
+            about["not_finite"] = done - own[0]
+    return about | {
+        "sha256": header.about.get("sha256"),
+        "versions": {name: header.about.get(name) for name in _VERSIONS},
+        "config": header.about.get("config"),
+        "data_shape": header.about.get("data_shape"),
+        "players": _totals(leaves),
+        **_population(path, header, about["verdict"] == "intact"),
+        "leaves": leaves,
+    }
+
+
+def _by_number(name: str) -> str:
+    """Sorts layer 10 behind layer 9."""
+    return re.sub("[0-9]+", lambda digits: digits[0].zfill(9), name)
+
+
+def _population(path: Path, header: sealed.Header, intact: bool) -> dict[str, Any]:
+    config = header.about.get("config")
+    if not isinstance(config, dict) or not ("seeds" in config or "sweep" in config):
+        return {}
+    shape = header.tensors.get("step", {}).get("shape", [])
+    found = {"members": math.prod(shape), "seeds": config.get("seeds", config.get("seed"))}
+    found["sweep"] = {}
+    with contextlib.suppress(ValueError):  # what is damaged or forged is shown as far as it goes
+        sweep = members.check_sweep(config["sweep"]) if "sweep" in config else ()
+        found["sweep"] = {name: list(values) for name, values in sweep}
+    done = header.about.get("step", 0)
+    if intact:
+        behind = enumerate(done - own for own in _steps(path, header))
+        found["not_finite"] = {f"member {i}": n for i, n in behind if n}
+    return {"step": done, "population": found}  # a member's own count may lag behind
+
+
+def _verdict(path: Path) -> dict[str, Any]:
+    """A line about one file."""
+    verdict, problem = "intact", None
+    try:
+        sealed.verify(path)
+    except RunError as error:
+        verdict, problem = "damaged", error.problem
+        try:
+            sealed.read_header(path)
+        except RunError:
+            verdict = "unreadable"
+    try:
+        step = step_of(path)
+    except ValueError:
+        step = None
+    return {
+        "path": str(path),
+        "step": step,
+        "bytes": path.stat().st_size,
+        "verdict": verdict,
+        "problem": problem,
+    }
+
+
+def _steps(path: Path, header: sealed.Header) -> list[int]:
+    """The steps in the state itself, an int64 [], or [M] of a population."""
+    entry = header.tensors.get("step", {})
+    if entry.get("dtype") != "I64" or len(entry["shape"]) > 1:
+        return []
+    with path.open("rb") as stream:
+        stream.seek(len(header.raw) + entry["data_offsets"][0])
+        return [
+            step for (step,) in struct.iter_unpack("<q", stream.read(8 * math.prod(entry["shape"])))
+        ]
+
+
+def _totals(leaves: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {}
+    for leaf in leaves:
+        player, *rest = leaf["name"].split("/")
+        total = totals.setdefault(player, dict.fromkeys(_TOTALS, 0))
+        numbers = math.prod(leaf["shape"])
+        total["leaves"] += 1
+        total["numbers"] += numbers
+        total["bytes"] += leaf["bytes"]
+        if rest and rest[0] == "params":
+            total["parameters"] += numbers
+    return totals
+
+
+def _run(run: RunDir) -> dict[str, Any]:
+    writer = lock.holder(run.lock)
+    try:
+        config = tomllib.loads(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    return {
+        "path": str(run.path),
+        "config": config,
+        "checkpoints": _verdicts(run.saved()),
+        "metrics": _metrics(run),
+        "writer": writer._asdict() if writer else None,
+    }
+
+
+def _verdicts(saved: list[Path]) -> list[dict[str, Any]]:
+    found = []
+    for path in saved:
+        with contextlib.suppress(FileNotFoundError):  # a run that goes on has removed it
+            found.append(_verdict(path))
+    return found
+
+
+def _metrics(run: RunDir) -> dict[str, Any]:
+    try:
+        rows = run.read_metrics()
+    except RunError as error:
+        return {"problem": error.problem}
+    return {"rows": len(rows), "last": rows[-1] if rows else None}

@@ -1,0 +1,46 @@
+"""What options may be called, for whoever must not import torch to know it.
+
+Tests hold these tables to the library's own.
+"""
+
+from __future__ import annotations
+
+TORCHVISION_SETS = ("fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba")
+POINT_SETS = ("ring", "grid")
+DATA_SETS = ("mnist", *TORCHVISION_SETS, *POINT_SETS)
+ARCHS = ("mlp", "dcgan")
+LOSSES = (
+    "minimax", "non_saturating", "label_smoothed", "label_smoothed_two_sided", "hinge",
+    "wasserstein", "least_squares", "relativistic", "relativistic_average",
+    "relativistic_average_hinge", "relativistic_average_least_squares",
+    "f_kl", "f_kl_non_saturating", "f_reverse_kl", "f_reverse_kl_non_saturating",
+    "f_pearson", "f_pearson_non_saturating", "f_hellinger", "f_hellinger_non_saturating",
+    "f_jensen_shannon", "f_jensen_shannon_non_saturating", "f_gan", "f_gan_non_saturating",
+)  # fmt: skip
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "optimistic_adam", "optimistic_sgd")
+WITHOUT_BETAS = ("rmsprop", "sgd", "optimistic_sgd")
+_RATES, _ADAM = ("lr", "disc_lr"), ("b1", "b2", "eps")
+HYPERPARAMETERS = {  # of each optimizer, in tensors, so that members of a population may differ
+    "adam": (*_RATES, *_ADAM),
+    "adamw": (*_RATES, *_ADAM, "weight_decay"),
+    "rmsprop": (*_RATES, "decay", "eps"),
+    "sgd": _RATES,
+    "optimistic_adam": (*_RATES, *_ADAM),
+    "optimistic_sgd": _RATES,
+}
+LR_SCHEDULES = ("constant", "linear", "cosine")
+ORDERS = (
+    "alternating", "simultaneous",
+    "extragradient", "consensus", "symplectic", "competitive", "unrolled",
+)  # fmt: skip
+PENALTIES = ("r1", "r2", "wgan_gp", "zero_centred", "dragan")
+ACTIVATIONS = ("leaky_relu", "relu", "tanh")
+OUTPUTS = ("tanh", "sigmoid", "linear")
+BATCH_NORMS = ("none", "all", "after_first")
+DISC_BATCHES = ("auto", "apart", "together")
+STAT_PASSES = ("every", "own")
+SAMPLE_STATS = ("running", "batch")
+RESIZES = ("crop", "stretch")
+STREAMS = ("auto", "always", "never")
+ON_NONFINITE = ("halt", "skip", "rollback")
+DTYPES = ("float32", "tf32", "bfloat16", "float64")

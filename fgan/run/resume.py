@@ -1,0 +1,305 @@
+"""Going on with a run: where it stood, and whether it is still the same run.
+
+A step depends on the state, the step's number and the configuration alone, so that a run
+resumed under the same conditions makes the numbers it would have made uninterrupted. What
+makes it another run (an option) is refused; what makes only its rounding another (a
+version, a number of threads) is said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fgan.compile import environment, toolchain
+from fgan.data import NAMES
+from fgan.disk import checkpoint, rundir
+from fgan.disk.checkpoint import Checkpoint
+from fgan.disk.rundir import RunDir
+from fgan.errors import ConfigError, FganError, RunError
+from fgan.run import config as configs
+from fgan.run.config import TrainConfig
+from fgan.run.effects import idle
+from fgan.run.members import seeds_text, sweep_text
+from fgan.run.validate import option, shown
+
+LENGTH = ("steps", "epochs")  # may change, to go on for longer
+# No number of the state follows from these.
+_FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_execution")
+_ROUNDING = ("device", "threads", "compile")
+_PLACES = ("data", "data_root")  # data may have moved: `check_data` knows them by what they hold
+_MEMBERS = ("seeds", "sweep")  # may never change
+_BEGUN = ("init_from", "init_member")  # nor may these, which are not read again
+# What leaves an option to be found out, as it was when the run began.
+_AS_IT_WAS = (("device", "auto"), ("threads", 0), ("lr_length", 0), ("lr_length", "0"))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run stood when it was last saved."""
+
+    run: RunDir
+    file: Path
+    saved: Checkpoint
+    config: TrainConfig
+    step: int
+    rollbacks: int
+    notes: tuple[str, ...]  # what the user should know
+    changed: tuple[str, ...] = ()  # options other than those it was begun with
+
+
+def conditions(config: TrainConfig) -> dict[str, str]:
+    """What decides the last bits of a run's numbers, beside its configuration and torch."""
+    products = toolchain.who_multiplies(compiled=config.compile, device=config.device)
+    return {"denormals": environment.denormals(), "products": products}
+
+
+def find(path: Path) -> Point:
+    """The newest checkpoint of a run that is intact.
+
+    Raises:
+        RunError: when there is no run, no checkpoint, or none that can be used.
+    """
+    if not path.is_dir():
+        raise RunError(f"There is no run directory {path}.", "Give one, such as those under runs/.")
+    run = RunDir(path)
+    file, damaged = run.newest()
+    saved = checkpoint.load(file)
+    about = saved.about
+    config = config_of(about, file)
+    step, rollbacks = about.get("step"), about.get("rollbacks")
+    if type(step) is not int or type(rollbacks) is not int or step < 0 or rollbacks < 0:
+        raise RunError(f"{file} does not say where its run stood.", "Use another checkpoint.")
+    notes = [f"Passed over: {error.problem}" for error in damaged]
+    if about.get("torch") != torch.__version__:
+        notes.append(
+            f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
+            "the numbers may differ in their last bits."
+        )
+    now = conditions(config)
+    # Files that do not say are of versions that left the processor as it was.
+    then = {"denormals": "kept", "products": now["products"]} | about
+    if then["denormals"] != now["denormals"]:
+        notes.append(
+            f"Saved with denormal numbers {then['denormals']}, resumed with them "
+            f"{now['denormals']} ({environment.FLUSH}=0 keeps them): the numbers may differ in "
+            "their last bits."
+        )
+    if then["products"] != now["products"]:
+        notes.append(
+            f"Saved with matrix products of {then['products']}, resumed with those of "
+            f"{now['products']}, which are right for this processor: the numbers may differ in "
+            "their last bits."
+        )
+    return Point(run, file, saved, config, step, rollbacks, tuple(notes))
+
+
+def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
+    """The configuration in a checkpoint's facts.
+
+    Raises:
+        RunError: when it is not one of this version, or none at all.
+    """
+    base = about.get("config")
+    if not isinstance(base, dict):
+        raise RunError(f"{file} holds no configuration.", "Use another checkpoint.")
+    try:
+        return configs.resolve(base=base)
+    except FganError as error:
+        raise RunError(
+            f"{file} holds a configuration this version cannot use: {error.problem}",
+            "Use the version that wrote it.",
+        ) from error
+
+
+def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) -> Point:
+    """The point with options changed: a longer run always, others only with ``override``.
+
+    Data in a folder or file may be named by another path: whether they are the same data is
+    for `check_data` to say.
+
+    Args:
+        given: options by field name; None counts as not given.
+    Raises:
+        ConfigError: with a table of what differs.
+        RunError: when there is nothing where the run had its data.
+    """
+    asked = {
+        name: value
+        for name, value in given.items()
+        if value is not None and (name, value) not in _AS_IT_WAS
+    }
+    base = configs.as_dict(point.config)
+    config = configs.resolve(asked, base=base)
+    changed = [
+        name
+        for name in configs.NAMES
+        if name not in (*LENGTH, *_FREE) and _differs(name, config, point.config)
+    ]
+    moved = _moved(point.config, config)
+    changed = [name for name in changed if name not in moved]
+    if changed and not override:
+        rows = [
+            f"  {option(name)}: {_shown(name, point.config)} in the run, {_shown(name, config)} now"
+            for name in changed
+        ]
+        raise ConfigError(
+            "The run was begun with other options.\n" + "\n".join(rows),
+            "Leave them out, or add --override to go on with the new ones.",
+        )
+    if any(name in _MEMBERS for name in changed):
+        raise ConfigError(
+            f"The run has its members already: {_shown('seeds', point.config)} for --seeds, "
+            f"{_shown('sweep', point.config)} for --sweep.",
+            "Begin another run for others.",
+        )
+    if any(name in _BEGUN for name in changed):
+        raise ConfigError(
+            f"The run has begun with --init-from {_shown('init_from', point.config)}, and its "
+            "weights are in its checkpoints now.",
+            "Leave out --init-from, or begin another run.",
+        )
+    _check_place(point, config)
+    config = replace(config, init_from=point.config.init_from)
+    notes = point.notes
+    for name in moved:
+        notes = (*notes, f"{option(name)} is now {_shown(name, config)}.")
+    for name in changed:
+        note = f"{option(name)} is now {_shown(name, config)}"
+        note += ": the last bits may differ." if name in _ROUNDING else "."
+        notes = (*notes, note)
+    if {"batch_size", "disc_steps"} & set(changed):
+        notes = (*notes, "images_seen and epoch count as if all steps had been of that size.")
+    others = tuple(name for name in changed if name not in _ROUNDING)
+    return replace(point, config=config, notes=notes, changed=others)
+
+
+def _moved(then: TrainConfig, now: TrainConfig) -> tuple[str, ...]:
+    """The options that only say that the same data lie elsewhere."""
+    if then.data != now.data and {then.data, now.data} & set(NAMES):
+        return ()
+    return tuple(name for name in _PLACES if getattr(then, name) != getattr(now, name))
+
+
+def _check_place(point: Point, config: TrainConfig) -> None:
+    data = Path(config.data).expanduser()
+    if config.data == point.config.data and config.data not in NAMES and not data.exists():
+        raise RunError(
+            f"The run had its data at {config.data}, where there is nothing now.",
+            f"Say where they are: fgan train DATA --resume {point.run.path}.",
+        )
+
+
+def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """What the command line and a file of options say together of a run that goes on.
+
+    Of the file only what may always change: the rest has found the run, or is compared with
+    it (`differing`).
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    if file is None:
+        return asked
+    said = configs.read_toml(file)
+    free = [*_FREE, *(LENGTH if not asked.keys() & set(LENGTH) else ())]
+    return {name: said[name] for name in free if name in said} | asked
+
+
+def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
+    """The options of a configuration that a run has otherwise, but for what may always change."""
+    values = configs.as_dict(config)
+    names = _other_than(point.config, config)
+    return {name: values.get(name, _value(name, config)) for name in names}
+
+
+def check_data(point: Point, now: Mapping[str, Any]) -> None:
+    """Refuse data that are not those the run was begun with.
+
+    Args:
+        now: their `fgan.data.fingerprint`.
+    Raises:
+        RunError: with what differs.
+    """
+    then = point.saved.about.get("data", now)
+    if then == now:
+        return
+    before = then.get("examples") if isinstance(then, dict) else None
+    after = now["examples"]
+    what = f"{before} examples then, {after} now" if before != after else "other examples"
+    raise RunError(
+        f"The data of {point.run.path} have changed: {what}.",
+        "Restore them, or begin another run.",
+    )
+
+
+def latest_like(
+    config: TrainConfig, run_dir: Path | None, parent: Path = Path("runs")
+) -> Path | None:
+    """The run that ``--resume auto`` means: in ``run_dir``, or the newest of the same options.
+
+    Returns None when there is nothing to go on with.
+    """
+    if run_dir is not None:
+        return run_dir if run_dir.is_dir() and RunDir(run_dir).saved() else None
+    for path in reversed(rundir.numbered(parent)):
+        if not RunDir(path).saved():
+            continue
+        try:
+            found = configs.resolve(file=RunDir(path).config)
+        except FganError:
+            continue
+        if _same(found, config):
+            return path
+    return None
+
+
+def never_saved(config: TrainConfig, run_dir: Path) -> bool:
+    """Whether a run of such options was begun there and ended before its first checkpoint."""
+    run = RunDir(run_dir)
+    if run.is_blank():
+        return True
+    if not run.config.is_file() or run.saved():
+        return False
+    try:
+        return _same(configs.resolve(file=run.config), config)
+    except FganError:
+        return False
+
+
+def _same(a: TrainConfig, b: TrainConfig) -> bool:
+    return not _other_than(a, b)
+
+
+def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
+    open_options = {*LENGTH, *_FREE, *_ROUNDING}  # "auto" in one is resolved in the other
+    if not b.lr_length:  # likewise
+        open_options.add("lr_length")
+    open_options.update(idle(configs.NAMES, vars(b)))
+    names = [name for name in configs.NAMES if name not in open_options]
+    return [name for name in names if _differs(name, a, b)]
+
+
+def _differs(name: str, a: TrainConfig, b: TrainConfig) -> bool:
+    if name != "init_from":
+        return bool(_value(name, a) != _value(name, b))
+    # A run says which checkpoint of another run it began with.
+    one, other = (Path(os.path.normpath(config.init_from)) for config in (a, b))
+    inside = {(one.parent.parent, one.parent.name), (other.parent.parent, other.parent.name)}
+    return one != other and not inside & {(one, "checkpoints"), (other, "checkpoints")}
+
+
+def _value(name: str, config: TrainConfig) -> Any:
+    """What an option comes to."""
+    return config.rate_of_disc if name == "disc_lr" else getattr(config, name)
+
+
+def _shown(name: str, config: TrainConfig) -> str:
+    value = _value(name, config)
+    if name in _MEMBERS:
+        text = seeds_text(value) if name == "seeds" else sweep_text(value)
+        return text or "none"
+    return "none" if name in _BEGUN and value in ("", -1) else shown(value)

@@ -1,0 +1,176 @@
+"""Samples from a run, without its data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgan import rng
+from fgan.disk import checkpoint, files, rundir
+from fgan.disk.checkpoint import Checkpoint
+from fgan.errors import ConfigError, DiskError, RunError
+from fgan.game import init_state
+from fgan.run import assemble, images, resume
+from fgan.run.config import TrainConfig
+
+# A folder of such a name would not be what was meant.
+_OTHER_FORMS = {
+    ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".npy", ".pt", ".zip",
+}  # fmt: skip
+_CHUNK = 256  # samples made at once; the numbers behind a sample do not depend on N
+
+
+def sample(
+    run: Path,
+    num: int,
+    seed: int = 0,
+    *,
+    member: int | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Tensor:
+    """Samples of the averaged generator of a run (of the plain one where there is no average).
+
+    Args:
+        run: a run directory (its newest intact checkpoint is used) or a checkpoint file.
+        num: N, at least 1.
+        seed: of the latents, from 0 up to 2^63 - 1. Sample i depends on the seed and i alone.
+        member: of a population, from 0; None for a run of one GAN.
+        out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
+            [N, H, W, C], else a folder of numbered PNGs (no other kind of file). Must not
+            exist; appears whole.
+        notify: is told, in a sentence, of each damaged checkpoint that is passed over.
+    Returns:
+        uint8 [N, C, H, W] for images, float32 [N, D] for points; on the CPU.
+    Raises:
+        ConfigError, DiskError, RunError, DeviceError: for what the user can mend.
+    """
+    if num < 1:
+        raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed must be from 0 up to 2^63 - 1, not {seed}.", "Use another seed.")
+    if out is not None:
+        check_new(out)
+        _check_form(out)
+    file, passed_over = rundir.find_checkpoint(run)
+    for error in passed_over:
+        if notify is not None:
+            notify(f"Passed over: {error.problem}")
+    saved = _member_of(checkpoint.load(file), file, member)
+    samples = torch.cat(list(_chunks(saved, file, num, seed, device)))
+    if out is not None:
+        _write(samples, out)
+    return samples
+
+
+def _member_of(saved: Checkpoint, file: Path, number: int | None) -> Checkpoint:
+    """What is saved of the one GAN that is meant."""
+    count = len(_facts(saved.about, file)[0].members)
+    if not count:
+        if number is not None:
+            raise ConfigError(f"{file} is of one GAN, without members.", "Leave out --member.")
+        return saved
+    if number is None or not 0 <= number < count:
+        asked = "--member is missing" if number is None else f"there is no --member {number}"
+        raise ConfigError(
+            f"{file} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
+        )
+    return checkpoint.member(saved, number)
+
+
+def _chunks(
+    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str
+) -> Iterator[Tensor]:
+    config, data_shape = _facts(saved.about, file)
+    device = assemble.find_device(device_name)
+    game = assemble.make_game(config, data_shape)
+    dtype = assemble.state_dtype(config)
+    like = init_state(game, rng.key(0), device=device, dtype=dtype)
+    weights = checkpoint.restore(saved, like, file).sampler
+    for first in range(0, num, _CHUNK):
+        key = rng.fold_in(rng.key(seed, device), first // _CHUNK, rng.Stream.SAMPLES)
+        z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
+        z = rng.normal(z_key, (_CHUNK, *game.gen.shape.input), dtype)
+        # All of them: how a product is rounded depends on how many there are.
+        fake = assemble.sample(config, game.gen, weights, z, key)[: num - first]
+        if len(data_shape) == 3:
+            yield images.to_uint8(fake, assemble.image_low(config))
+        else:
+            yield fake.float().cpu()
+
+
+def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...]]:
+    config = resume.config_of(about, file)
+    shape = about.get("data_shape")
+    sizes = shape if isinstance(shape, list) else []
+    if len(sizes) not in (1, 3) or not all(type(n) is int and 0 < n < 2**16 for n in sizes):
+        raise RunError(
+            f"{file} holds a shape of the data that cannot be: {shape}.",
+            "Use another checkpoint.",
+        )
+    return config, tuple(sizes)
+
+
+def _check_form(out: Path) -> None:
+    form = out.suffix.lower()
+    if form in _OTHER_FORMS:
+        raise ConfigError(
+            f"Samples are not written as {form} files ({out}).",
+            "Give an --out in .png (a grid) or .npz, or the name of a folder for PNGs.",
+        )
+
+
+def check_new(out: Path, option: str = "--out") -> None:
+    """Refuse to write where something is, or where no folder is.
+
+    Args:
+        option: that names the place.
+
+    Raises:
+        DiskError: in both cases.
+    """
+    if out.exists() or out.is_symlink():
+        raise DiskError(
+            f"{out} exists and is not replaced.", f"Give another {option}, or remove it."
+        )
+    if not out.parent.is_dir():
+        raise DiskError(f"There is no folder {out.parent}.", f"Make it, or give another {option}.")
+
+
+def _write(samples: Tensor, out: Path) -> None:
+    if out.suffix.lower() == ".npz":
+        images.save_npz(samples, out)
+    elif out.suffix.lower() == ".png":
+        columns = images.columns(len(samples))
+        extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
+        images.save_png(images.picture(samples, extent=extent, columns=columns), out)
+    elif samples.ndim == 2:
+        raise ConfigError(
+            "Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz."
+        )
+    else:
+        _write_folder(samples, out)
+
+
+def _write_folder(samples: Tensor, out: Path) -> None:
+    """Numbered PNGs in a folder that gets its name when all of them are there."""
+    digits = max(6, len(str(len(samples) - 1)))
+    made = files.beside(out)
+    try:
+        made.mkdir()
+        for i, image in enumerate(samples):
+            images.save_png(images.to_pil(image), made / f"{i:0{digits}d}.png")
+        made.rename(out)
+    except BaseException as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DiskError(
+                f"{out} cannot be made: {error.strerror or error}.", "Give another --out."
+            ) from error
+        raise

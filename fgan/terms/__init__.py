@@ -1,0 +1,43 @@
+"""What is added to a player's loss: gradient penalties, so far."""
+
+from fgan.terms.penalties import (
+    ALL,
+    Critic,
+    Penalty,
+    clip_weights,
+    dragan,
+    due,
+    input_gradient,
+    make_dragan,
+    make_r1,
+    make_r2,
+    make_wgan_gp,
+    make_zero_centred_interpolates,
+    noise_shapes,
+    r1,
+    r2,
+    total,
+    wgan_gp,
+    zero_centred_interpolates,
+)
+
+__all__ = [
+    "ALL",
+    "Critic",
+    "Penalty",
+    "clip_weights",
+    "dragan",
+    "due",
+    "input_gradient",
+    "make_dragan",
+    "make_r1",
+    "make_r2",
+    "make_wgan_gp",
+    "make_zero_centred_interpolates",
+    "noise_shapes",
+    "r1",
+    "r2",
+    "total",
+    "wgan_gp",
+    "zero_centred_interpolates",
+]
