@@ -41,17 +41,17 @@ GAMES: dict[str, dict[str, Any]] = {
     "WGAN, clipped at 1": {"loss": losses.wasserstein, "clip_disc": 1.0},
     "WGAN-GP, 0.7": {
         "loss": losses.wasserstein,
-        "disc_penalties": (terms.make_wgan_gp(0.7, target=1.0),),
+        "terms": (terms.make_wgan_gp(0.7, target=1.0),),
     },
-    "GAN + R1, 0.3": {"loss": losses.minimax, "disc_penalties": (terms.make_r1(0.3),)},
-    "GAN + R1, 1": {"loss": losses.minimax, "disc_penalties": (terms.make_r1(1.0),)},
+    "GAN + R1, 0.3": {"loss": losses.minimax, "terms": (terms.make_r1(0.3),)},
+    "GAN + R1, 1": {"loss": losses.minimax, "terms": (terms.make_r1(1.0),)},
     "non-saturating + R1, 0.3": {
         "loss": losses.non_saturating,
-        "disc_penalties": (terms.make_r1(0.3),),
+        "terms": (terms.make_r1(0.3),),
     },
     "non-saturating + R1, 1": {
         "loss": losses.non_saturating,
-        "disc_penalties": (terms.make_r1(1.0),),
+        "terms": (terms.make_r1(1.0),),
     },
 }
 METHODS: dict[str, dict[str, Any]] = {

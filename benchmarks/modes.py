@@ -34,7 +34,7 @@ from fgan.data import Batches
 from fgan.data.toy import GRID_STD, grid_modes, grid_points
 from fgan.losses import GanLoss
 from fgan.run import images
-from fgan.terms import Penalty
+from fgan.terms import Term
 
 NUM_SAMPLES = 2500  # of the papers' protocol
 DRAWN = 50
@@ -47,7 +47,7 @@ class Play:
     """What the games differ in."""
 
     loss: GanLoss
-    disc_penalties: tuple[Penalty, ...] = ()
+    terms: tuple[Term, ...] = ()
     betas: tuple[float, float] = (0.5, 0.999)
 
 
@@ -67,7 +67,7 @@ def make_game(play: Play, hidden: int, lr: float, z_dim: int) -> fgan.Game:
         gen_opt=optim.adam(lr, betas=play.betas),
         disc_opt=optim.adam(lr, betas=play.betas),
         loss=play.loss,
-        disc_penalties=play.disc_penalties,
+        terms=play.terms,
         ema_decay=0.999,
     )
 

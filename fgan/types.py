@@ -10,8 +10,19 @@ Params: TypeAlias = dict[str, Tensor]  # trainable, keyed as in nn.Module.state_
 Buffers: TypeAlias = dict[str, Tensor]  # carried, not trained: running statistics
 Noise: TypeAlias = dict[str, Tensor]  # uniform [B, ...] for each stochastic layer, by name
 Key: TypeAlias = Tensor  # int64 [2], see fgan.rng
-Batch: TypeAlias = Tensor  # real data [B, ...], or [k, B, ...] for k discriminator steps
+Tree: TypeAlias = Any  # of tensors
 OptState: TypeAlias = Any  # a tree of tensors
+
+
+class Batch(NamedTuple):
+    """The real examples of one step, and what they are conditioned on.
+
+    real: [B, *data], or [k, B, *data] for k discriminator steps.
+    condition: a tree of tensors with the same first dimensions; ``()`` where there is none.
+    """
+
+    real: Tensor
+    condition: Tree = ()
 
 
 class Weights(NamedTuple):
@@ -60,14 +71,14 @@ class DiscDraws(NamedTuple):
     z: [B, *latent] latents; ``()`` when the generator step's serve for both.
     gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` likewise.
     disc_noise: noise of the discriminator's, [2B, ...]: reals first, then fakes.
-    penalty_noise: uniform [B, ...] in [0, 1) for each penalty that needs some, by name.
+    term_noise: uniform [B, ...] in [0, 1) for each term that needs some, by name.
     instance_noise: [2B, *data] to be added to reals and fakes; ``()`` when there is none.
     """
 
     z: Tensor | tuple[()]
     gen_noise: Noise | tuple[()]
     disc_noise: Noise
-    penalty_noise: Noise
+    term_noise: Noise
     instance_noise: Tensor | tuple[()]
 
 
@@ -78,12 +89,14 @@ class GenDraws(NamedTuple):
     gen_noise: noise of the generator's stochastic layers, [B, ...].
     disc_noise: noise of the discriminator's, [B, ...]; [2B, ...], reals first, for a loss
         whose generator form looks at real logits.
+    term_noise: uniform [B, ...] in [0, 1) for each of the generator's terms that needs some.
     instance_noise: [B, *data], or [2B, *data] likewise; ``()`` when there is none.
     """
 
     z: Tensor
     gen_noise: Noise
     disc_noise: Noise
+    term_noise: Noise
     instance_noise: Tensor | tuple[()]
 
 
@@ -97,13 +110,14 @@ class Draws(NamedTuple):
 class Metrics(NamedTuple):
     """What a step reports; all 0-d, on the device of the state.
 
-    disc_loss and gen_loss are the losses that were optimised, disc_loss with the penalties
-    of its step; value is V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))] in nats; d_real and
-    d_fake are the means of D(x) and D(G(z)) in [0, 1], of what the discriminator saw, with
-    its instance noise. value, d_real, d_fake and disc_loss belong to the last discriminator
-    step and are taken before its update. The norms are those of the plain gradients, which
-    an order of play may correct. ``finite`` is False when a loss, a gradient norm or a
-    corrected update is not finite: then the step left the state as it was.
+    disc_loss and gen_loss are the losses that were optimised, with the terms of their step;
+    value is V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))] in nats; d_real and d_fake are the
+    means of D(x) and D(G(z)) in [0, 1], of what the discriminator saw, with its instance
+    noise. value, d_real, d_fake and disc_loss belong to the last discriminator step and are
+    taken before its update. The norms are those of the plain gradients, which an order of play
+    may correct. ``finite`` is False when a loss, a gradient norm or a corrected update is not
+    finite: then the step left the state as it was. ``terms`` has the mean of each term over
+    the batch, without its weight; NaN for one that was not due.
     """
 
     gen_loss: Tensor
@@ -114,3 +128,4 @@ class Metrics(NamedTuple):
     gen_grad_norm: Tensor
     disc_grad_norm: Tensor
     finite: Tensor  # bool
+    terms: dict[str, Tensor]

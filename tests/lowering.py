@@ -31,7 +31,7 @@ from torch.fx import GraphModule
 
 from fgan import population
 from fgan.game import make_draws
-from fgan.game.game import penalties_due
+from fgan.game.game import terms_due
 from fgan.run import advance, assemble, config, recipes
 
 RING = {"data": "ring", "gen_hidden": (64, 64), "disc_hidden": (64, 64), "batch_size": 128}
@@ -68,7 +68,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
     raw = torch.zeros((*lead, settings.batch_size, *shape), dtype=kind)
     make = population.make_draws if settings.members else make_draws
     draws = make(game, state.key, 0, settings.batch_size)
-    due = [sum(map(len, penalties_due(game, n))) for n in range(settings.penalty_every)]
+    due = [sum(map(len, terms_due(game, n).disc)) for n in range(settings.penalty_every)]
     number = due.index((min if "no penalty" in name else max)(due))
     graphs: list[GraphModule] = []
     found: dict[str, Any] = {}

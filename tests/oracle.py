@@ -107,7 +107,7 @@ class Oracle:
                 slopes = squared_slopes(self.disc, real, halves[0])
                 penalty = penalty + self.r1_gamma / 2 * slopes.mean()
             if self.gp_weight:
-                u = draws.disc[i].penalty_noise["wgan_gp"].view(-1, 1, 1, 1)
+                u = draws.disc[i].term_noise["wgan_gp"].view(-1, 1, 1, 1)
                 norms = squared_slopes(self.disc, u * real + (1 - u) * judged, halves[0]).sqrt()
                 penalty = penalty + self.gp_weight * ((norms - 1) ** 2).mean()
             if self.together:

@@ -42,7 +42,7 @@ def make_game(loss, penalty, order):
         gen_opt=optim.sgd(0.1),
         disc_opt=optim.sgd(0.2),
         loss=losses.ALL[loss],
-        disc_penalties=() if penalty == "none" else (terms.ALL[penalty](0.5),),
+        terms=() if penalty == "none" else (terms.ALL[penalty](0.5),),
         order=SHORTER.get(order, order),
     )
 

@@ -19,7 +19,7 @@ def noisy_game(**options):
     parts = {
         "gen": dropout_gen(),
         "disc": small_disc(hidden=(5, 5), dropout=0.3),
-        "disc_penalties": (terms.make_r1(), terms.make_wgan_gp(), terms.make_dragan()),
+        "terms": (terms.make_r1(), terms.make_wgan_gp(), terms.make_dragan()),
         "instance_noise": 0.5,
     }
     return small_game(**{**parts, **options})
@@ -76,11 +76,11 @@ def test_shapes_of_the_draws():
         assert each.instance_noise.shape == (rows, *IMAGE)
         assert each.instance_noise.dtype == torch.float64
     for each in draws.disc:
-        assert {k: u.shape for k, u in each.penalty_noise.items()} == {
+        assert {k: u.shape for k, u in each.term_noise.items()} == {
             "wgan_gp": (BATCH,),
             "dragan": (BATCH, *IMAGE),
         }
-        assert all(((u >= 0) & (u < 1)).all() for u in each.penalty_noise.values())
+        assert all(((u >= 0) & (u < 1)).all() for u in each.term_noise.values())
     for noise in (draws.gen.gen_noise, draws.gen.disc_noise, draws.disc[1].disc_noise):
         assert all(((u >= 0) & (u < 1)).all() for u in noise.values())
     shared = fgan.make_draws(noisy_game(num_disc_steps=2, share_fakes=True), rng.key(0), 0, BATCH)
@@ -104,12 +104,12 @@ def test_the_generators_draws_do_not_change_with_the_rules():
 def test_restraints_change_no_other_draws():
     key = rng.key(2)
     full = fgan.make_draws(noisy_game(num_disc_steps=2), key, 5, BATCH)
-    plain = noisy_game(num_disc_steps=2, disc_penalties=(), instance_noise=0.0)
+    plain = noisy_game(num_disc_steps=2, terms=(), instance_noise=0.0)
     bare = fgan.make_draws(plain, key, 5, BATCH)
     for with_all, without in zip((*full.disc, full.gen), (*bare.disc, bare.gen), strict=True):
         assert without.instance_noise == ()
         assert_same(with_all[:3], without[:3])
-    assert bare.disc[0].penalty_noise == {}
+    assert bare.disc[0].term_noise == {}
 
 
 def test_instance_noise_by_a_schedule():
@@ -209,7 +209,7 @@ def test_players_of_one_shape_start_apart():
         ({"ema_decay": -0.1}, "ema_decay"),
         ({"ema_decay": math.nan}, "ema_decay"),
         ({"order": "consensus", "num_disc_steps": 2}, "only alternating"),
-        ({"disc_penalties": (terms.make_r1(), terms.make_r1(1.0))}, "name of its own"),
+        ({"terms": (terms.make_r1(), terms.make_r1(1.0))}, "name of its own"),
         ({"instance_noise": -0.1}, "instance_noise"),
         ({"instance_noise": math.nan}, "instance_noise"),
         ({"clip_disc": -1.0}, "clip_disc"),
@@ -238,7 +238,7 @@ def test_a_game_is_frozen():
         ("gen", torch.nn.Linear(3, 4), "gen is a model, not Linear: .*from_module"),
         ("disc_opt", optim.adam, r"disc_opt is an optimizer, like fgan.optim.adam\(2e-4\)"),
         ("loss", "hinge", "fgan.losses.hinge"),
-        ("disc_penalties", terms.make_r1(), r"\(penalty,\)"),
+        ("terms", terms.make_r1(), r"\(term,\)"),
     ],
 )
 def test_what_is_no_part_of_a_game(part, value, said):
@@ -247,5 +247,5 @@ def test_what_is_no_part_of_a_game(part, value, said):
 
 
 def test_penalties_may_come_one_by_one():
-    made = small_game(disc_penalties=(make() for make in (terms.make_r1, terms.make_r2)))
-    assert [penalty.name for penalty in made.disc_penalties] == ["r1", "r2"]
+    made = small_game(terms=(make() for make in (terms.make_r1, terms.make_r2)))
+    assert [penalty.name for penalty in made.terms] == ["r1", "r2"]

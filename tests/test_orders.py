@@ -263,7 +263,7 @@ METHODS = {
 PARTS = {
     "gen": small_gen(batch_norm=True),
     "disc": small_disc(dropout=0.3),
-    "disc_penalties": (terms.make_r1(1.0),),
+    "terms": (terms.make_r1(1.0),),
     "instance_noise": 0.1,
 }
 

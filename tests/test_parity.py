@@ -86,7 +86,7 @@ class Mode:
             same_z=self.same_z,
             disc_batches=self.disc_batches,
             stat_passes=self.stat_passes,
-            disc_penalties=self.penalties(),
+            terms=self.penalties(),
             instance_noise=self.instance_noise,
             clip_disc=self.clip,
         )

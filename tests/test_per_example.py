@@ -25,7 +25,7 @@ GAMES = {
     "dropout, apart": {"disc": small_disc(dropout=P), "disc_batches": "apart"},
     "R1 and noise": {
         "disc": small_disc(dropout=P),
-        "disc_penalties": (terms.make_r1(2.0, every=4),),
+        "terms": (terms.make_r1(2.0, every=4),),
         "instance_noise": 0.3,
     },
 }
@@ -61,7 +61,7 @@ def loop(game, state, real, fake, draws):
             return last(hidden).squeeze()
 
         loss = -logit(x, i).sigmoid().log() - (1 - logit(y, BATCH + i).sigmoid()).log()
-        if game.disc_penalties:
+        if game.terms:
             x = x.clone().requires_grad_()
             (slope,) = torch.autograd.grad(logit(x, i), x, create_graph=True)
             loss = loss + slope.square().sum()  # gamma / 2 = 1
@@ -97,9 +97,7 @@ def test_against_a_loop(name):
 def test_their_mean_is_the_gradient_of_the_step(name):
     game, state, real, fake, draws = prepare(**GAMES[name])
     found = per_example_gradients(game, state.disc, real, fake, draws)
-    every = small_game(
-        **{**GAMES[name], "disc_penalties": (terms.make_r1(2.0),) * len(game.disc_penalties)}
-    )
+    every = small_game(**{**GAMES[name], "terms": (terms.make_r1(2.0),) * len(game.terms)})
     grads, *_ = disc_gradient(every, state.disc, real, fake, draws)
     assert_near(pytree.map(lambda g: g.mean(0), found), grads, atol=1e-13)
 
@@ -107,14 +105,14 @@ def test_their_mean_is_the_gradient_of_the_step(name):
 def test_the_spread_of_dragan_is_of_each_real_alone():
     """So their mean is not the gradient of the batch: it is that of batches of one."""
     bent = small_disc(activation="tanh")  # its gradient is another at each point
-    options = {"disc_penalties": (terms.make_dragan(2.0),), "disc": bent}
+    options = {"terms": (terms.make_dragan(2.0),), "disc": bent}
     game, state, real, fake, draws = prepare(**options)
     found = per_example_gradients(game, state.disc, real, fake, draws)
     assert not draws.disc_noise
     for i in range(BATCH):
         own = slice(i, i + 1)
-        noise = pytree.map(lambda u, own=own: u[own], draws.penalty_noise)
-        alone = draws._replace(penalty_noise=noise)
+        noise = pytree.map(lambda u, own=own: u[own], draws.term_noise)
+        alone = draws._replace(term_noise=noise)
         grads, *_ = disc_gradient(game, state.disc, real[own], fake[own], alone)
         assert_near(pytree.index(found, i), grads, atol=1e-13)
     grads, *_ = disc_gradient(game, state.disc, real, fake, draws)

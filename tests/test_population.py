@@ -32,7 +32,7 @@ GAMES = {
     "simultaneous": {"order": "simultaneous", "loss": losses.minimax},
     "everything": full_options(),
     "restrained": {
-        "disc_penalties": (terms.make_r1(2.0), terms.make_wgan_gp(1.0)),
+        "terms": (terms.make_r1(2.0), terms.make_wgan_gp(1.0)),
         "instance_noise": 0.3,
         "clip_disc": 0.4,
         "disc": small_disc(dropout=0.3),
@@ -187,7 +187,7 @@ ROWS = {
        for name, make in optim.ALL.items()},
     "optimizer optimistic_adam": {"disc_opt": optim.optimistic_adam(0.05)},
     **{f"loss {name}": {"loss": loss} for name, loss in losses.ALL.items()},
-    **{f"penalty {name}": {"disc_penalties": (make(1.5),)}
+    **{f"penalty {name}": {"terms": (make(1.5),)}
        for name, make in terms.ALL.items()},
     **{f"order {name}": {"order": name} for name in orders.ALL},
     "spectral norm": {"disc": spectral_norm(small_disc())},

@@ -60,14 +60,12 @@ def test_a_loss_that_does_not_return_one_number_per_example(shape):
         step_once(loss=losses.GanLoss(wrong, PLAIN.gen))
     with pytest.raises(ValueError, match=f"loss.gen {said}"):
         step_once(loss=losses.GanLoss(PLAIN.disc, wrong))
-    penalty = terms.Penalty(
-        name="mine",
-        apply=lambda critic, real, fake, uniform: SHAPES[shape](critic(real)),
-        weight=1.0,
-        looks_at="real",
-    )
-    with pytest.raises(ValueError, match=f"the penalty 'mine' {said}"):
-        step_once(disc_penalties=(penalty,))
+    for player in ("gen", "disc"):
+        term = terms.Term(
+            name="mine", apply=lambda view: SHAPES[shape](view.critic(view.fake)), player=player
+        )
+        with pytest.raises(ValueError, match=f"the term 'mine' {said}"):
+            step_once(terms=(term,))
 
 
 def test_a_loss_that_returns_no_tensor():
@@ -190,14 +188,13 @@ def test_an_optimizer_has_an_update_for_every_parameter():
 
 @pytest.mark.parametrize("follow", [True, False])
 def test_a_penalty_that_takes_gradients_of_a_tape(follow):
-    def classic(critic, real, fake, uniform):
-        x = real.clone().requires_grad_() if follow else real
-        (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    def classic(view):
+        x = view.real.clone().requires_grad_() if follow else view.real
+        (slope,) = torch.autograd.grad(view.critic(x).sum(), x, create_graph=True)
         return slope.flatten(1).square().sum(1)
 
-    penalty = terms.Penalty(name="tape", apply=classic, weight=1.0, looks_at="real")
-    with pytest.raises(ValueError, match=r"penalty 'tape' calls torch.autograd.grad.*input_grad"):
-        step_once(disc_penalties=(penalty,))
+    with pytest.raises(ValueError, match=r"term 'tape' calls torch.autograd.grad.*input_grad"):
+        step_once(terms=(terms.Term(name="tape", apply=classic),))
 
 
 # Scans and schedules

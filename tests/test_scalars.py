@@ -91,7 +91,7 @@ def scheduled(v):
 
 
 def penalised(make):
-    return lambda v: played(disc_penalties=(make(v),))
+    return lambda v: played(terms=(make(v),))
 
 
 TABLE = {

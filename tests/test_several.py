@@ -28,7 +28,7 @@ from fgan.compile import replay
 from fgan.errors import DeviceError
 from fgan.run import advance, assemble, config, loop
 
-LAZY = {"disc_penalties": (terms.make_r1(0.5, every=3),)}
+LAZY = {"terms": (terms.make_r1(0.5, every=3),)}
 GAMES = {"plain": {}, "everything": full_options(), "lazy": LAZY}
 
 

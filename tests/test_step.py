@@ -26,7 +26,7 @@ import fgan
 from fgan import losses, optim, orders, pytree, rng, terms
 from fgan.compile import compile_step
 from fgan.compile.graph import count_graphs
-from fgan.game.game import penalties_due
+from fgan.game.game import Due, terms_due
 from fgan.model import from_module, spectral_norm
 
 
@@ -49,7 +49,7 @@ GAMES = {
     },
     "restrained": {
         "disc": small_disc(dropout=0.3),
-        "disc_penalties": (
+        "terms": (
             terms.make_r1(2.0),
             terms.make_r2(1.0),
             terms.make_wgan_gp(3.0),
@@ -218,7 +218,7 @@ def test_draws_for_another_game_are_refused():
         ({}, {"instance_noise": 0.5}, "draws with instance noise"),
         ({"instance_noise": 0.5}, {}, "draws without instance noise"),
         ({"share_fakes": True}, {}, "with latents for the discriminator step"),
-        ({}, {"disc_penalties": (terms.make_wgan_gp(),)}, "noise 'wgan_gp' of the penalties"),
+        ({}, {"terms": (terms.make_wgan_gp(),)}, "noise 'wgan_gp' of the discriminator's terms"),
         ({}, {"disc": small_disc(dropout=0.3)}, "of the discriminator"),
         (
             {"disc": small_disc(dropout=0.3)},
@@ -365,44 +365,46 @@ LAZY = (terms.make_r1(3.0, every=3), terms.make_wgan_gp(2.0, every=2))
 
 
 def test_a_step_without_what_is_not_due_is_the_plain_step():
-    game, state, real, draws = prepare({"disc_penalties": LAZY})
+    game, state, real, draws = prepare({"terms": LAZY})
     plain = small_game()
     expected = fgan.make_step(plain)(state, real, fgan.make_draws(plain, state.key, 2, BATCH))
-    assert_same(fgan.make_step(game, due=((),))(state, real, draws), expected)
+    assert_same(fgan.make_step(game, due=Due(((),)))(state, real, draws), expected)
     full, _ = fgan.make_step(game)(state, real, draws)
     assert distance(full.disc.params, expected[0].disc.params) > 1e-3
 
 
 def test_what_is_due_weighs_as_much_as_the_steps_it_stands_for():
-    game, state, real, draws = prepare({"disc_penalties": LAZY})
+    game, state, real, draws = prepare({"terms": LAZY})
     for names, weights in (
         (("r1",), (9.0, 0.0)), (("wgan_gp",), (0.0, 4.0)), (("r1", "wgan_gp"), (9.0, 4.0)),
     ):  # fmt: skip
         heavy = (terms.make_r1(weights[0]), terms.make_wgan_gp(weights[1]))
-        expected = fgan.make_step(small_game(disc_penalties=heavy))(state, real, draws)
-        assert_near(
-            fgan.make_step(game, due=(names,))(state, real, draws), expected, atol=1e-5, rtol=1e-5
-        )
+        expected = fgan.make_step(small_game(terms=heavy))(state, real, draws)
+        lazy = fgan.make_step(game, due=Due((names,)))
+        assert_near(lazy(state, real, draws), expected, atol=1e-5, rtol=1e-5)
     always = (terms.make_r1(3.0), terms.make_wgan_gp(2.0))
-    expected = fgan.make_step(small_game(disc_penalties=always))(state, real, draws)
+    expected = fgan.make_step(small_game(terms=always))(state, real, draws)
     assert_same(fgan.make_step(game)(state, real, draws), expected)
 
 
 def test_which_penalties_are_due():
-    game = small_game(disc_penalties=LAZY, num_disc_steps=2)
+    game = small_game(terms=LAZY, num_disc_steps=2)
     both = ("r1", "wgan_gp")
-    assert [penalties_due(game, t) for t in range(4)] == [
-        ((), ("wgan_gp",)), (("r1",), ("wgan_gp",)), ((), both), ((), ("wgan_gp",))
+    assert [terms_due(game, t) for t in range(4)] == [
+        Due(names)
+        for names in (
+            ((), ("wgan_gp",)), (("r1",), ("wgan_gp",)), ((), both), ((), ("wgan_gp",))
+        )
     ]  # fmt: skip
-    assert penalties_due(small_game(), 5) == ((),)
-    for due in (((),), (("r1",), ("none",))):
+    assert terms_due(small_game(), 5) == Due(((),))
+    for names in (((),), (("r1",), ("none",))):
         with pytest.raises(ValueError, match=r"none|lists due"):
-            fgan.make_step(game, due)
+            fgan.make_step(game, Due(names))
 
 
 def test_lazy_penalties_compile_a_few_steps(fresh_dynamo):
     before = count_graphs()
-    game = small_game(disc_penalties=LAZY, num_disc_steps=2)
+    game = small_game(terms=LAZY, num_disc_steps=2)
     state = fgan.init_state(game, rng.key(3))
     eager = fgan.make_steps(game)
     compiled = fgan.make_steps(game, lambda step, due: compile_step(step, backend="eager"))
@@ -429,7 +431,7 @@ def test_compiled_equals_eager(name, fresh_dynamo):
 
 def test_spectral_norm_inside_a_whole_compiled_step(fresh_dynamo):
     before = count_graphs()
-    parts = {"disc": spectral_norm(small_disc()), "disc_penalties": (R1,), "num_disc_steps": 2}
+    parts = {"disc": spectral_norm(small_disc()), "terms": (R1,), "num_disc_steps": 2}
     game, state, _, _ = prepare(parts)
     compiled = compile_step(fgan.make_step(game), backend="aot_eager")
     actual, history = run_steps(game, state, 5, step=compiled)
@@ -444,7 +446,7 @@ def test_spectral_norm_inside_a_whole_compiled_step(fresh_dynamo):
 
 
 def test_the_loss_reported_has_the_penalty_in_it():
-    game, state, real, draws = prepare({"disc_penalties": (R1,)})
+    game, state, real, draws = prepare({"terms": (R1,)})
     _, metrics = fgan.make_step(game)(state, real, draws)
     _, plain = fgan.make_step(small_game())(state, real, draws)
     slopes = terms.r1(lambda x: game.disc.apply(state.disc.params, {}, x)[0], real)
@@ -454,7 +456,7 @@ def test_the_loss_reported_has_the_penalty_in_it():
 
 def test_a_penalty_moves_no_running_statistics():
     options = {"disc": normed_disc()}
-    game, state, real, draws = prepare({**options, "disc_penalties": (R1,)})
+    game, state, real, draws = prepare({**options, "terms": (R1,)})
     new, _ = fgan.make_step(game)(state, real, draws)
     plain, _ = fgan.make_step(small_game(**options, disc_opt=optim.sgd(0.0)))(
         state._replace(disc=state.disc._replace(opt_state=optim.sgd(0.0).init({}))), real, draws
@@ -467,13 +469,8 @@ def test_a_penalty_moves_no_running_statistics():
 
 
 def test_a_penalty_alone_that_is_not_finite():
-    bad = terms.Penalty(
-        name="bad",
-        apply=lambda critic, real, fake, uniform: critic(real).square() * float("inf"),
-        weight=1.0,
-        looks_at="real",
-    )
-    game, state, real, draws = prepare({"disc_penalties": (bad,)})
+    bad = terms.Term(name="bad", apply=lambda view: view.critic(view.real).square() * float("inf"))
+    game, state, real, draws = prepare({"terms": (bad,)})
     new, metrics = fgan.make_step(game)(state, real, draws)
     assert not metrics.finite
     assert_same(new, state)

@@ -19,7 +19,7 @@ from fgan.compile import environment
 from fgan.compile.toolchain import check_compiler
 from fgan.errors import ConfigError
 from fgan.game import Game, Step, init_state, make_draws
-from fgan.game.game import penalties_due
+from fgan.game.game import terms_due
 from fgan.run import assemble, names
 from fgan.run.config import TrainConfig
 from fgan.run.validate import option
@@ -100,7 +100,7 @@ class Problem:
 
         Steps differ where penalties are lazy.
         """
-        due = [penalties_due(self.game, t) for t in range(self.config.penalty_every)]
+        due = [terms_due(self.game, t) for t in range(self.config.penalty_every)]
         return {due.index(kind): due.count(kind) / len(due) for kind in dict.fromkeys(due)}
 
     def wait(self) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 from fgan import rng
 from fgan.game.game import Game
 from fgan.scalars import Scalar
-from fgan.terms import noise_shapes
+from fgan.terms import Player, noise_shapes, of_player
 from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
 
 # Streams under the key of a step: what is drawn for one use never depends on the others.
 _Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
-_PENALTY_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
+_TERM_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
 
 
 def make_draws(
@@ -73,8 +73,10 @@ def make_draws(
     disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
     gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
     judge_noise = noise(game.disc.noise_shapes, _DISC_NOISE, range(1), gen_rows)[0]
-    shapes = noise_shapes(game.disc_penalties, game.gen.shape.output)
-    penalty_noise = noise(shapes, _PENALTY_NOISE, disc_passes, batch_size)
+
+    def term_noise(player: Player, passes: range) -> list[Noise]:
+        shapes = noise_shapes(of_player(game.terms, player), game.gen.shape.output)
+        return noise(shapes, _TERM_NOISE, passes, batch_size)
 
     def instance_noise(passes: range, rows: int) -> list[Tensor | tuple[()]]:
         if not game.is_noised:
@@ -95,7 +97,11 @@ def make_draws(
     fakes = [(z[p], gen_noise[p]) if p in own_passes else ((), ()) for p in disc_passes]
     disc = [
         DiscDraws(*fake, *others)
-        for fake, *others in zip(fakes, disc_noise, penalty_noise, seen_noise, strict=True)
+        for fake, *others in zip(
+            fakes, disc_noise, term_noise("disc", disc_passes), seen_noise, strict=True
+        )
     ]
-    gen = GenDraws(z[0], gen_noise[0], judge_noise, *instance_noise(range(1), gen_rows))
+    (own_noise,) = term_noise("gen", range(1))
+    (seen,) = instance_noise(range(1), gen_rows)
+    gen = GenDraws(z[0], gen_noise[0], judge_noise, own_noise, seen)
     return Draws(disc=tuple(disc), gen=gen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from fgan.model import Model
 from fgan.optim import Optimizer
 from fgan.scalars import Scalar
 from fgan.schedules import Schedule
-from fgan.terms import Penalty
-from fgan.terms import due as due_penalties
+from fgan.terms import Player, Term, of_player
+from fgan.terms import due as due_terms
 from fgan.types import Key, PlayerState, TrainState
 
 Order = Literal["alternating", "simultaneous"]
@@ -57,11 +57,10 @@ class Game:
             player's "own", those its gradient is taken through.
         ema_decay: of the moving average of the generator, in (0, 1), without the bias to
             its first value (`fgan.ema.unbiased`); 0 turns it off.
-        disc_penalties: added to the discriminator's mean loss. Their critic is the
-            discriminator as it stands before the step, stochastic layers having the noise
-            of the reals; what its passes do to running statistics is dropped.
+        terms: what is added to a player's mean loss: gradient penalties, say. A term looks at a
+            `fgan.terms.View` of its player's pass.
         instance_noise: standard deviation of normal noise on whatever the discriminator
-            sees, reals and fakes, in every loss and penalty; at least 0. A number, or a
+            sees, reals and fakes, in every loss and term; at least 0. A number, or a
             schedule of the number of the step (Sønderby et al. 2017, arXiv:1610.04490;
             Arjovsky and Bottou 2017, arXiv:1701.04862, section 3).
         clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
@@ -69,7 +68,7 @@ class Game:
 
     Raises:
         ValueError: for a value out of range, networks that do not fit together, two
-            penalties of one name, or several discriminator steps in another order than
+            terms of one name, or several discriminator steps in another order than
             alternating.
     """
 
@@ -85,7 +84,7 @@ class Game:
     disc_batches: DiscBatches = "auto"
     stat_passes: StatPasses = "every"
     ema_decay: Scalar = 0.0
-    disc_penalties: tuple[Penalty, ...] = ()
+    terms: tuple[Term, ...] = ()
     instance_noise: Scalar | Schedule = 0.0
     clip_disc: Scalar = 0.0
 
@@ -96,10 +95,9 @@ class Game:
                 f"the generator makes {self.gen.shape.output}, "
                 f"the discriminator takes {self.disc.shape.input}"
             )
-        if self.disc.shape.output != ():
-            raise ValueError(
-                f"the discriminator returns one logit per example, not {self.disc.shape.output}"
-            )
+        judged = self.disc.shape.output
+        if getattr(judged, "logits", judged) != ():
+            raise ValueError(f"the discriminator returns one logit per example, not {judged}")
         scalars.check_count("num_disc_steps", self.num_disc_steps)
         if isinstance(self.order, str) and self.order not in (*ORDERS, *METHODS):
             names = ", ".join((*ORDERS, *METHODS))
@@ -116,9 +114,9 @@ class Game:
         scalars.check("clip_disc", self.clip_disc, 0)
         if not callable(self.instance_noise):
             scalars.check("instance_noise", self.instance_noise, 0)
-        called = [p.name for p in self.disc_penalties]
+        called = [term.name for term in self.terms]
         if len(set(called)) < len(called):
-            raise ValueError(f"each penalty has a name of its own, not {', '.join(called)}")
+            raise ValueError(f"each term has a name of its own, not {', '.join(called)}")
 
     def _check_parts(self) -> None:
         """Name what is no part of a game, where it is given and not where it is used."""
@@ -131,9 +129,9 @@ class Game:
                 raise TypeError(f"{name}_opt is an optimizer, like fgan.optim.adam(2e-4)")
         if not isinstance(self.loss, GanLoss):
             raise TypeError("the loss is a GanLoss, like fgan.losses.hinge")
-        if isinstance(self.disc_penalties, Penalty):
-            raise TypeError("disc_penalties is a tuple of penalties, also of one: (penalty,)")
-        object.__setattr__(self, "disc_penalties", tuple(self.disc_penalties))
+        if isinstance(self.terms, Term):
+            raise TypeError("terms is a tuple of terms, also of one: (term,)")
+        object.__setattr__(self, "terms", tuple(self.terms))
 
     @property
     def is_averaged(self) -> bool:
@@ -160,32 +158,38 @@ class Game:
         )
 
 
-Due: TypeAlias = tuple[tuple[str, ...], ...]  # names of penalties, for each discriminator step
+class Due(NamedTuple):
+    """The names of the terms that count in a step."""
+
+    disc: tuple[tuple[str, ...], ...]  # for each discriminator step
+    gen: tuple[str, ...] = ()
 
 
-def penalties_due(game: Game, step: int) -> Due:
-    """Which penalties count in step ``step``, from 0, for each of its discriminator steps."""
+def terms_due(game: Game, step: int) -> Due:
+    """Which terms count in step ``step``, from 0."""
+
+    def names(player: Player, number: int) -> tuple[str, ...]:
+        return tuple(term.name for term in due_terms(of_player(game.terms, player), number))
+
     first = step * game.num_disc_steps
-    return tuple(
-        tuple(p.name for p in due_penalties(game.disc_penalties, number))
-        for number in range(first, first + game.num_disc_steps)
-    )
+    rounds = range(first, first + game.num_disc_steps)
+    return Due(tuple(names("disc", number) for number in rounds), names("gen", step))
 
 
-def with_penalties(game: Game, names: Collection[str]) -> Game:
-    """The same game with only the penalties named.
+def with_terms(game: Game, names: Collection[str]) -> Game:
+    """The same game with only the terms named.
 
     Raises:
-        ValueError: for a name that no penalty of the game has.
+        ValueError: for a name that no term of the game has.
     """
-    if unknown := sorted(set(names) - {p.name for p in game.disc_penalties}):
-        raise ValueError(f"the game has no penalty {', '.join(unknown)}")
-    return replace(game, disc_penalties=tuple(p for p in game.disc_penalties if p.name in names))
+    if unknown := sorted(set(names) - {term.name for term in game.terms}):
+        raise ValueError(f"the game has no term {', '.join(unknown)}")
+    return replace(game, terms=tuple(term for term in game.terms if term.name in names))
 
 
-def with_every_penalty(game: Game) -> Game:
-    """The same game with each of its penalties due at every step."""
-    return replace(game, disc_penalties=tuple(replace(p, every=1) for p in game.disc_penalties))
+def with_every_term(game: Game) -> Game:
+    """The same game with each of its terms due at every step."""
+    return replace(game, terms=tuple(replace(term, every=1) for term in game.terms))
 
 
 def init_state(

@@ -9,11 +9,16 @@ from torch import Tensor
 
 from fgan import ema, pytree
 from fgan.game.game import Game
-from fgan.terms import noise_shapes
+from fgan.terms import noise_shapes, of_player
 from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState
 
 
-def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> None:
+def as_batch(real: Batch | Tensor) -> Batch:
+    """A batch; reals alone are one without a condition."""
+    return real if isinstance(real, Batch) else Batch(real)
+
+
+def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> None:
     """Refuse what a step would not take, or would take for something else.
 
     Raises:
@@ -23,6 +28,7 @@ def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> No
     """
     if not isinstance(state, TrainState):
         raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
+    real = batch.real
     if not isinstance(real, Tensor):
         raise TypeError(f"real is a tensor, not a {type(real).__name__}")
     if not isinstance(draws, Draws):
@@ -38,6 +44,8 @@ def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> No
             f"real data has shape {tuple(real.shape)}; the game, with draws for {size} examples, "
             f"takes {expected}"
         )
+    if pytree.leaves(batch.condition):
+        raise ValueError("the batch has a condition, and the game's networks take none")
     if not real.is_floating_point():
         raise ValueError(f"real data is {real.dtype}; a step takes floats, as fakes are")
     for extra in draws.disc:
@@ -47,6 +55,8 @@ def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> No
     if not (game.share_fakes or game.same_z) and not isinstance(draws.disc[-1].z, Tensor):
         raise _other_draws("with latents for the discriminator step")
     rows = 2 * size if game.loss.gen_uses_real else size
+    needed = noise_shapes(of_player(game.terms, "gen"), game.disc.shape.input)
+    _check_noise(draws.gen.term_noise, needed, size, "the generator's terms")
     judge = "the discriminator in the generator step"
     _check_noise(draws.gen.disc_noise, game.disc.noise_shapes, rows, judge)
     if game.is_averaged and not isinstance(state.ema, ema.Weights):
@@ -58,8 +68,8 @@ def check_inputs(game: Game, state: TrainState, real: Batch, draws: Draws) -> No
 
 def _check_disc_draws(game: Game, draws: DiscDraws, size: int) -> None:
     _check_instance_noise(game, draws.instance_noise)
-    needed = noise_shapes(game.disc_penalties, game.disc.shape.input)
-    _check_noise(draws.penalty_noise, needed, size, "the penalties")
+    needed = noise_shapes(of_player(game.terms, "disc"), game.disc.shape.input)
+    _check_noise(draws.term_noise, needed, size, "the discriminator's terms")
     _check_noise(draws.disc_noise, game.disc.noise_shapes, 2 * size, "the discriminator")
     if isinstance(draws.gen_noise, dict):
         _check_noise(draws.gen_noise, game.gen.noise_shapes, size, "the generator")

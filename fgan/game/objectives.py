@@ -1,24 +1,28 @@
 """What each player minimises: its mean loss, as a function of parameters.
 
-The passes of both networks in training, what the discriminator sees and says, and its
-penalties. Gradients and updates are the business of `fgan.game.step`.
+The passes of both networks in training, what the discriminator sees and says, and the terms of
+both players. Gradients and updates are the business of `fgan.game.step`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import vjp
 
-from fgan import scalars, terms
+from fgan import pytree, scalars, terms
 from fgan.game.game import Game
 from fgan.game.orders import Objectives
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
-from fgan.types import Buffers, DiscDraws, GenDraws, Noise, Params, PlayerState
+from fgan.terms import View
+from fgan.types import Buffers, DiscDraws, GenDraws, Noise, Params, PlayerState, Tree
+
+Means: TypeAlias = dict[str, Tensor]  # of each term over the batch, by name, without its weight
 
 
 def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
@@ -26,42 +30,75 @@ def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
     return PlayerState(player.params, buffers, player.opt_state)
 
 
-class Logits(NamedTuple):
-    """What the discriminator says of a batch."""
+class Judged(NamedTuple):
+    """What the discriminator said of a batch in one pass or two."""
 
-    real: Tensor  # [B]; UNSEEN where nobody asked
-    fake: Tensor  # [B]
+    real: Tensor  # logits [B]; UNSEEN where nobody asked
+    fake: Tensor  # logits [B]
+    real_out: Tree  # all that it said of the reals; () where nobody asked
+    fake_out: Tree
+    buffers: Buffers
+
+
+Slopes: TypeAlias = Callable[[], tuple[Tensor, Tensor]]  # of the logits over reals and fakes
 
 
 def say(
     game: Game, params: Params, buffers: Buffers, x: Tensor, noise: Noise
-) -> tuple[Tensor, Buffers]:
-    """The discriminator's logits [B] for examples x [B, *data], in training.
+) -> tuple[Tensor, tuple[Tree, Buffers]]:
+    """The discriminator's logits [B] for examples x [B, *data] in training, and all it returned.
 
     Raises:
-        ValueError: for a discriminator that returns anything else.
+        TypeError, ValueError: for a discriminator that returns anything else.
     """
-    logits, buffers = game.disc.apply(params, buffers, x, noise=noise)
-    return scalars.per_example("the discriminator", logits, len(x)), buffers
+    out, buffers = game.disc.apply(params, buffers, x, noise=noise)
+    logits = scalars.per_example("the discriminator", terms.logits_of(out), len(x))
+    return logits, (out, buffers)
 
 
 def judge(
-    game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, noise: Noise
-) -> tuple[Logits, Buffers]:
+    game: Game,
+    params: Params,
+    buffers: Buffers,
+    real: Tensor,
+    fake: Tensor,
+    noise: Noise,
+    *,
+    sloped: bool,
+) -> tuple[Judged, Slopes | None]:
     """The discriminator on reals and fakes, in one pass or two as the game says.
 
     Args:
         real, fake: [B, *data]; noise: [2B, ...], reals first.
+        sloped: whether slopes may be asked for.
+    Returns:
+        What it said; and () -> the slopes of its logits, by one pass back through what was judged.
     """
     size = real.shape[0]
+
+    def forward(
+        buffers: Buffers, x: Tensor, noise: Noise
+    ) -> tuple[Tensor, tuple[Tree, Buffers], Callable[[], Tensor]]:
+        if not sloped:
+            return *say(game, params, buffers, x, noise), lambda: torch.zeros_like(x)
+        judged = functools.partial(say, game, params, buffers, noise=noise)
+        logits, pull_back, rest = vjp(judged, x, has_aux=True)
+        return logits, rest, lambda: pull_back(torch.ones_like(logits))[0]
+
     if game.judges_apart:
         first = {name: u[:size] for name, u in noise.items()}
         second = {name: u[size:] for name, u in noise.items()}
-        real_logits, buffers = say(game, params, buffers, real, first)
-        fake_logits, buffers = say(game, params, buffers, fake, second)
-        return Logits(real_logits, fake_logits), buffers
-    logits, buffers = say(game, params, buffers, torch.cat([real, fake]), noise)
-    return Logits(logits[:size], logits[size:]), buffers
+        real_logits, (real_out, buffers), real_slope = forward(buffers, real, first)
+        fake_logits, (fake_out, buffers), fake_slope = forward(buffers, fake, second)
+        judged = Judged(real_logits, fake_logits, real_out, fake_out, buffers)
+        return judged, (lambda: (real_slope(), fake_slope())) if sloped else None
+
+    def halves(tree: Tree) -> tuple[Tree, Tree]:
+        return pytree.map(lambda x: x[:size], tree), pytree.map(lambda x: x[size:], tree)
+
+    logits, (out, buffers), slope = forward(buffers, torch.cat([real, fake]), noise)
+    judged = Judged(*halves(logits), *halves(out), buffers)
+    return judged, (lambda: halves(slope())) if sloped else None
 
 
 class Generated(NamedTuple):
@@ -81,6 +118,11 @@ def generate(model: Model, gen: PlayerState, draws: GenDraws) -> Generated:
     return Generated(*vjp(forward, gen.params, has_aux=True))
 
 
+def generator(game: Game, gen: PlayerState, draws: GenDraws) -> Callable[[Tensor], Tensor]:
+    """From latents to fakes at a generator's parameters, its layers having the step's noise."""
+    return lambda z: game.gen.apply(gen.params, gen.buffers, z, noise=draws.gen_noise)[0]
+
+
 def sample_fakes(
     game: Game, gen: PlayerState, draws: DiscDraws | GenDraws
 ) -> tuple[PlayerState, Tensor]:
@@ -93,38 +135,73 @@ def sample_fakes(
 
 def disc_loss(
     game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, draws: DiscDraws
-) -> tuple[Tensor, tuple[Logits, Buffers]]:
-    """The discriminator's mean loss and its penalties, [], and what it said on the way."""
+) -> tuple[Tensor, tuple[Judged, Means]]:
+    """The discriminator's mean loss with its terms, [], what it said, and each term's mean."""
     real, fake = _noised(draws.instance_noise, real, fake)
-    logits, new_buffers = judge(game, params, buffers, real, fake, draws.disc_noise)
-    each = game.loss.disc(real_logits=logits.real, fake_logits=logits.fake)
+    own = terms.of_player(game.terms, "disc")
+    judged, slopes = judge(game, params, buffers, real, fake, draws.disc_noise, sloped=bool(own))
+    each = game.loss.disc(real_logits=judged.real, fake_logits=judged.fake)
+    view = View(
+        real=real,
+        fake=fake,
+        real_out=judged.real_out,
+        fake_out=judged.fake_out,
+        critic=_critic(game, params, buffers, draws.disc_noise, len(real)),
+        slopes=slopes,
+    )
     loss = scalars.per_example("loss.disc", each, len(real)).mean()
-    if game.disc_penalties:
-        # With the noise of the reals and from the same buffers, so that a pass over reals
-        # apart from fakes and the critic's are one, which compiling sees.
-        noise = {name: u[: real.shape[0]] for name, u in draws.disc_noise.items()}
-
-        def critic(x: Tensor) -> Tensor:
-            return say(game, params, buffers, x, noise)[0]
-
-        loss = loss + terms.total(game.disc_penalties, critic, real, fake, draws.penalty_noise)
-    return loss, (logits, new_buffers)
+    extra, means = terms.total(own, view, draws.term_noise)
+    return loss + extra if means else loss, (judged, means)
 
 
 def gen_loss(
-    game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, draws: GenDraws
-) -> tuple[Tensor, Buffers]:
-    """The generator's mean loss, [], at a discriminator's parameters."""
+    game: Game,
+    params: Params,
+    buffers: Buffers,
+    real: Tensor,
+    fake: Tensor,
+    draws: GenDraws,
+    generate: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, tuple[Buffers, Means]]:
+    """The generator's mean loss with its terms, [], at a discriminator's parameters.
+
+    Args:
+        params, buffers: the discriminator's.
+        generate: from latents to fakes at the generator's parameters, for its terms.
+    Returns:
+        The loss, the discriminator's buffers and each term's mean.
+    """
     noise = draws.disc_noise
     if game.loss.gen_uses_real:
-        real, fake = _noised(draws.instance_noise, real, fake)
-        logits, buffers = judge(game, params, buffers, real, fake, noise)
+        seen = _noised(draws.instance_noise, real, fake)
+        judged, _ = judge(game, params, buffers, *seen, noise, sloped=False)
     else:
-        (fake,) = _noised(draws.instance_noise, fake)
-        fake_logits, buffers = say(game, params, buffers, fake, noise)
-        logits = Logits(UNSEEN, fake_logits)
-    each = game.loss.gen(real_logits=logits.real, fake_logits=logits.fake)
-    return scalars.per_example("loss.gen", each, len(fake)).mean(), buffers
+        (seen_fake,) = _noised(draws.instance_noise, fake)
+        logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise)
+        judged = Judged(UNSEEN, logits, (), out, new_buffers)
+    each = game.loss.gen(real_logits=judged.real, fake_logits=judged.fake)
+    view = View(
+        real=real,
+        fake=fake,
+        real_out=judged.real_out,
+        fake_out=judged.fake_out,
+        critic=_critic(game, params, buffers, noise, len(fake)),
+        z=draws.z,
+        generate=generate,
+    )
+    loss = scalars.per_example("loss.gen", each, len(fake)).mean()
+    extra, means = terms.total(terms.of_player(game.terms, "gen"), view, draws.term_noise)
+    return loss + extra if means else loss, (judged.buffers, means)
+
+
+def _critic(
+    game: Game, params: Params, buffers: Buffers, noise: Noise, size: int
+) -> Callable[[Tensor], Tensor]:
+    """The discriminator as terms call it: with the first examples' noise, moving no statistics."""
+    # From the same buffers, so that a pass over reals apart from fakes and the critic's are one,
+    # which compiling sees.
+    own = {name: u[:size] for name, u in noise.items()}
+    return lambda x: say(game, params, buffers, x, own)[0]
 
 
 def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:
@@ -150,7 +227,8 @@ def objectives(
     def of_gen(gen_params: Params, disc_params: Params) -> Tensor:
         made = PlayerState(gen_params, gen.buffers, ())
         _, fake = sample_fakes(game, made, gen_draws)
-        return gen_loss(game, disc_params, opponent.buffers, real, fake, gen_draws)[0]
+        again = generator(game, made, gen_draws)
+        return gen_loss(game, disc_params, opponent.buffers, real, fake, gen_draws, again)[0]
 
     def of_disc(gen_params: Params, disc_params: Params) -> Tensor:
         made = PlayerState(gen_params, gen.buffers, ())

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from fgan import pytree
-from fgan.game.game import Game, with_every_penalty
+from fgan.game.game import Game, with_every_term
 from fgan.game.objectives import disc_loss
 from fgan.types import DiscDraws, Params, PlayerState
 
@@ -42,9 +42,9 @@ def per_example_gradients(
 ) -> Params:
     """The gradient of the discriminator's loss for each pair, [B, *parameter].
 
-    Pair i is real i and fake i with their own noise; its loss is the step's, penalties
+    Pair i is real i and fake i with their own noise; its loss is the step's, terms
     included, for a batch of that pair alone. The mean over i is the gradient of the batch,
-    unless the loss compares examples with each other (relativistic averages do) or a penalty
+    unless the loss compares examples with each other (relativistic averages do) or a term
     does: DRAGAN's points lie as far from the reals as the numbers of the whole batch spread,
     and here that spread is of one real alone.
 
@@ -57,7 +57,7 @@ def per_example_gradients(
     """
     if game.disc.batch_stats:
         raise ValueError("a discriminator with batch statistics has no gradient per example")
-    every = with_every_penalty(game)
+    every = with_every_term(game)
 
     def loss(params: Params, real: Tensor, fake: Tensor, draws: DiscDraws) -> Tensor:
         return disc_loss(every, params, disc.buffers, real[None], fake[None], draws)[0]
@@ -70,7 +70,7 @@ def per_example_gradients(
         z=(),
         gen_noise=(),
         disc_noise=pytree.map(of_both, draws.disc_noise),
-        penalty_noise=pytree.map(lambda u: u[:, None], draws.penalty_noise),
+        term_noise=pytree.map(lambda u: u[:, None], draws.term_noise),
         instance_noise=of_both(instance) if isinstance(instance, Tensor) else (),
     )
     grads: Params = vmap(grad(loss), in_dims=(None, 0, 0, 0))(disc.params, real, fake, of_pairs)

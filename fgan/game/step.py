@@ -2,7 +2,7 @@ r"""The minimax step: (state, real, draws) -> (state, metrics).
 
 A pure function, made once for a game by `make_step`; ``torch.compile`` turns it into one
 graph, ``torch.func.vmap`` into a population. Gradients are taken inside with
-``torch.func``, each player's over its own parameters, so that a penalty may
+``torch.func``, each player's over its own parameters, so that a term may
 differentiate again and the whole still is one graph.
 
 One step is Algorithm 1 of Goodfellow et al. 2014: k times
@@ -14,8 +14,8 @@ then
     theta_G <- theta_G - update(grad mean loss_G(c(G(z)))),
 
 with the discriminator that the order of play names; one of the methods of `fgan.orders`
-takes the place of the last two updates. The discriminator's loss may have penalties, what
-it sees instance noise, its weights a bound (`Game`).
+takes the place of the last two updates. Both losses may have terms, what the discriminator
+sees instance noise, its weights a bound (`Game`).
 
 Batch normalisation follows the imperative PyTorch loop unless the game says otherwise:
 every pass in training uses the statistics of its own batch and moves the running ones,
@@ -36,14 +36,16 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from fgan import ema, pytree, scalars, terms
-from fgan.game.game import Due, Game, with_every_penalty, with_penalties
-from fgan.game.inputs import check_inputs
+from fgan.game.game import Due, Game, with_every_term, with_terms
+from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.objectives import (
     Generated,
-    Logits,
+    Judged,
+    Means,
     disc_loss,
     gen_loss,
     generate,
+    generator,
     moved,
     objectives,
     sample_fakes,
@@ -51,6 +53,7 @@ from fgan.game.objectives import (
 from fgan.game.orders import Grads, Pair, Players
 from fgan.losses import value
 from fgan.optim import apply_updates
+from fgan.terms import of_player
 from fgan.types import (
     Batch,
     Buffers,
@@ -61,9 +64,11 @@ from fgan.types import (
     Params,
     PlayerState,
     TrainState,
+    Tree,
 )
 
-Step: TypeAlias = Callable[[TrainState, Batch, Draws], tuple[TrainState, Metrics]]
+Step: TypeAlias = Callable[[TrainState, Batch | Tensor, Draws], tuple[TrainState, Metrics]]
+Reduce: TypeAlias = Callable[[Tree], Tree]
 
 
 class Report(NamedTuple):
@@ -71,56 +76,85 @@ class Report(NamedTuple):
 
     loss: Tensor  # []
     grad_norm: Tensor  # []
+    terms: Means
 
 
-def make_step(game: Game, due: Due | None = None) -> Step:
+class DiscReport(NamedTuple):
+    """What the discriminator's gradient leaves behind for the metrics."""
+
+    loss: Tensor  # [], as all that follow
+    grad_norm: Tensor
+    terms: Means
+    value: Tensor
+    d_real: Tensor
+    d_fake: Tensor
+
+
+def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = None) -> Step:
     """The training step of a game.
 
     Args:
-        due: the names of the penalties that count, for each of the discriminator steps, as
-            many times as heavy as their ``every`` says (see `make_steps`). When not given,
-            all of them count at every step with their plain weight.
+        due: the names of the terms that count, as many times as heavy as their ``every`` says
+            (see `make_steps`). When not given, all of them count at every step with their
+            plain weight.
+        reduce: from a tree of tensors to one of the same form: what becomes of each player's
+            gradients and of the numbers it reports, before anything is made of them. An average
+            over processes makes the step one of all their batches together.
     Returns:
-        ``step(state, real, draws) -> (state, metrics)``:
+        ``step(state, batch, draws) -> (state, metrics)``:
         state: from `fgan.init_state`, or the last step's.
-        real: float [B, *data], or [k, B, *data] for k > 1 discriminator steps.
+        batch: a `fgan.types.Batch`, or its reals alone: float [B, *data], or [k, B, *data] for
+            k > 1 discriminator steps.
         draws: from `fgan.make_draws` for the same B.
         A step whose losses and gradient norms are not all finite returns the state it
         was given, and ``metrics.finite`` False.
     Raises:
-        ValueError: for a name that is no penalty's, or not one tuple of names for each
-            discriminator step; from the step, for inputs that are not of this game.
+        ValueError: for a name that is no term's, not one tuple of names for each
+            discriminator step, or ``reduce`` with a method in place of an order, which takes
+            gradients of its own; from the step, for inputs that are not of this game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
     """
     if due is None:
-        rounds = [with_every_penalty(game)] * game.num_disc_steps
+        every = with_every_term(game)
+        names = tuple(term.name for term in every.terms)
+        rounds = [every] * game.num_disc_steps
     else:
-        rounds = [with_penalties(game, names) for names in due]
+        names = tuple(term.name for term in game.terms)
+        rounds = [with_terms(game, (*each, *due.gen)) for each in due.disc]
     if len(rounds) != game.num_disc_steps:
         raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
+    if reduce is not None and game.method is not None:
+        raise ValueError(f"the method {game.method.name} takes gradients that reduce does not see")
+    reduced = reduce or (lambda tree: tree)
 
-    def step(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
-        check_inputs(game, state, real, draws)
+    def step(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+        batch = as_batch(batch)
+        check_inputs(game, state, batch, draws)
         gen, disc = state.gen, state.disc
-        reals = (real,) if game.num_disc_steps == 1 else real.unbind(0)
+        reals = (batch.real,) if game.num_disc_steps == 1 else batch.real.unbind(0)
         reports = []
-        for part, batch, extra in zip(rounds[:-1], reals[:-1], draws.disc[:-1], strict=True):
+        for part, real, extra in zip(rounds[:-1], reals[:-1], draws.disc[:-1], strict=True):
             gen, fake = sample_fakes(part, gen, extra)
-            disc_grads, buffers, report, _ = disc_gradient(part, disc, batch, fake, extra)
+            disc_grads, buffers, report = disc_gradient(part, disc, real, fake, extra, reduced)
             disc = update_disc(part, disc, disc_grads, buffers)
             reports.append(report)
 
-        gen, disc, metrics = play_round(rounds[-1], gen, disc, reals[-1], draws.disc[-1], draws.gen)
-        finite = _all_finite([metrics.finite, *(x for report in reports for x in report)])
+        gen, disc, metrics = play_round(
+            rounds[-1], gen, disc, reals[-1], draws.disc[-1], draws.gen, reduced
+        )
+        losses = [x for report in reports for x in (report.loss, report.grad_norm)]
+        finite = _all_finite([metrics.finite, *losses])
         average = state.ema
         if isinstance(average, ema.Weights):
             decay = ema.unbiased(game.ema_decay, state.step)
             average = ema.update(average, gen.params, gen.buffers, decay, game.gen.unaveraged)
         new = TrainState(gen, disc, average, state.key, state.step + 1)
         pytree.check_like(new, state, "the state after the step")
-        return pytree.where(finite, new, state), Metrics(*metrics[:-1], finite=finite)
+        absent = torch.full_like(metrics.value, torch.nan)
+        means = {name: metrics.terms.get(name, absent) for name in names}
+        return pytree.where(finite, new, state), metrics._replace(finite=finite, terms=means)
 
     return step
 
@@ -132,6 +166,7 @@ def play_round(
     real: Tensor,
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
+    reduce: Reduce,
 ) -> tuple[PlayerState, PlayerState, Metrics]:
     """One update of the discriminator and one of the generator, in the game's order."""
     if game.share_fakes:
@@ -141,15 +176,17 @@ def play_round(
         shared = None
         gen, fake = sample_fakes(game, gen, gen_draws if game.same_z else disc_draws)
 
-    disc_grads, buffers, disc_report, logits = disc_gradient(game, disc, real, fake, disc_draws)
+    disc_grads, buffers, judged = disc_gradient(game, disc, real, fake, disc_draws, reduce)
     # In turns the generator meets a new discriminator. Else it meets the old parameters;
     # running statistics have moved with the passes all the same.
     new_disc = opponent = moved(disc, buffers)
     if game.order == "alternating":
         new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
     made = generate(game.gen, gen, gen_draws) if shared is None else shared
-    gen_grads, gen_buffers, gen_report = gen_gradient(game, opponent, real, made, gen_draws)
-    finite = _all_finite([*gen_report, *disc_report])
+    gen_grads, gen_buffers, report = gen_gradient(
+        game, gen, opponent, real, made, gen_draws, reduce
+    )
+    finite = _all_finite([report.loss, report.grad_norm, judged.loss, judged.grad_norm])
     if game.method is None:
         new_gen = update_gen(game, gen, gen_grads, made.buffers)
         if game.order == "simultaneous":
@@ -161,44 +198,65 @@ def play_round(
         finite = finite & pytree.all_finite((new_gen.params, new_disc.params))
         new_gen, new_disc = moved(new_gen, made.buffers), moved(new_disc, buffers)
 
-    metrics = Metrics(
-        gen_loss=gen_report.loss,
-        disc_loss=disc_report.loss,
-        value=value(real_logits=logits.real, fake_logits=logits.fake).mean(),
-        d_real=logits.real.sigmoid().mean(),
-        d_fake=logits.fake.sigmoid().mean(),
-        gen_grad_norm=gen_report.grad_norm,
-        disc_grad_norm=disc_report.grad_norm,
-        finite=finite,
-    )
     if game.stat_passes == "every":
         new_disc = moved(new_disc, gen_buffers)
+    metrics = Metrics(
+        gen_loss=report.loss,
+        disc_loss=judged.loss,
+        value=judged.value,
+        d_real=judged.d_real,
+        d_fake=judged.d_fake,
+        gen_grad_norm=report.grad_norm,
+        disc_grad_norm=judged.grad_norm,
+        finite=finite,
+        terms=judged.terms | report.terms,
+    )
     return new_gen, new_disc, metrics
 
 
 def disc_gradient(
-    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
-) -> tuple[Params, Buffers, Report, Logits]:
+    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws, reduce: Reduce
+) -> tuple[Params, Buffers, DiscReport]:
     """The gradient of the discriminator's mean loss over its parameters."""
 
-    def objective(params: Params) -> tuple[Tensor, tuple[Logits, Buffers]]:
+    def objective(params: Params) -> tuple[Tensor, tuple[Judged, Means]]:
         return disc_loss(game, params, disc.buffers, real, fake, draws)
 
-    grads, (loss, (logits, buffers)) = grad_and_value(objective, has_aux=True)(disc.params)
-    return grads, buffers, Report(loss, pytree.norm(grads)), logits
+    grads, (loss, (judged, means)) = grad_and_value(objective, has_aux=True)(disc.params)
+    scores = (
+        value(real_logits=judged.real, fake_logits=judged.fake).mean(),
+        judged.real.sigmoid().mean(),
+        judged.fake.sigmoid().mean(),
+    )
+    grads, loss, means, scores = reduce((grads, loss, means, scores))
+    return grads, judged.buffers, DiscReport(loss, pytree.norm(grads), means, *scores)
 
 
 def gen_gradient(
-    game: Game, disc: PlayerState, real: Tensor, made: Generated, draws: GenDraws
+    game: Game,
+    gen: PlayerState,
+    disc: PlayerState,
+    real: Tensor,
+    made: Generated,
+    draws: GenDraws,
+    reduce: Reduce,
 ) -> tuple[Params, Buffers, Report]:
     """The gradient of the generator's mean loss over its parameters, through the fakes."""
 
-    def objective(fake: Tensor) -> tuple[Tensor, Buffers]:
+    def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Means]]:
         return gen_loss(game, disc.params, disc.buffers, real, fake, draws)
 
-    fake_grad, (loss, buffers) = grad_and_value(objective, has_aux=True)(made.fake)
-    (grads,) = made.pull_back(fake_grad)
-    return grads, buffers, Report(loss, pytree.norm(grads))
+    def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Means]]:
+        again = generator(game, gen._replace(params=params), draws)
+        return gen_loss(game, disc.params, disc.buffers, real, again(draws.z), draws, again)
+
+    if of_player(game.terms, "gen"):  # which may make other fakes than those judged
+        grads, (loss, (buffers, means)) = grad_and_value(of_params, has_aux=True)(gen.params)
+    else:
+        fake_grad, (loss, (buffers, means)) = grad_and_value(of_fake, has_aux=True)(made.fake)
+        (grads,) = made.pull_back(fake_grad)
+    grads, loss, means = reduce((grads, loss, means))
+    return grads, buffers, Report(loss, pytree.norm(grads), means)
 
 
 def update_gen(game: Game, gen: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:

@@ -1,4 +1,4 @@
-"""From steps to steps: lazy penalties, learning rates on a schedule, several steps as one."""
+"""From steps to steps: lazy terms, learning rates on a schedule, several steps as one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fgan import pytree
-from fgan.game.game import Due, Game, penalties_due
+from fgan.game.game import Due, Game, terms_due
 from fgan.game.step import Step, make_step
 from fgan.optim import hypers, map_hypers
 from fgan.optim.base import Hyper
@@ -21,16 +21,16 @@ from fgan.types import Batch, Draws, Metrics, PlayerState, TrainState
 def make_steps(
     game: Game, wrap: Callable[[Step, Due], Step] = lambda step, due: step
 ) -> Callable[[int], Step]:
-    """The step of each number, where penalties are due only now and then.
+    """The step of each number, where terms are due only now and then.
 
-    A penalty that is not due is left out of the step, since multiplying it by zero would
+    A term that is not due is left out of the step, since multiplying it by zero would
     save nothing: there are a few different steps, each made and compiled once.
 
     Args:
         wrap: (step, due) -> what to use in its place, such as the step compiled; ``due``
-            as in `penalties_due`.
+            as in `terms_due`.
     Returns:
-        ``steps(number) -> step`` for the numbers from 0; a game without lazy penalties
+        ``steps(number) -> step`` for the numbers from 0; a game without lazy terms
         has one step for all of them.
 
     References:
@@ -41,7 +41,7 @@ def make_steps(
     def made(due: Due) -> Step:
         return wrap(make_step(game, due), due)
 
-    return lambda number: made(penalties_due(game, number))
+    return lambda number: made(terms_due(game, number))
 
 
 def scheduled(step: Step, factor: Schedule) -> Step:
@@ -127,7 +127,7 @@ def scan(steps: Sequence[Step]) -> Step:
         state, metrics = ten(state, reals, draws)  # reals [10, B, *data], metrics.value [10]
 
     Args:
-        steps: at least one; for lazy penalties ``[steps(t) for t in range(...)]`` of
+        steps: at least one; for lazy terms ``[steps(t) for t in range(...)]`` of
             `fgan.make_steps`. Compiled steps stay as many calls; what is compiled around a
             scan has their operations as often as there are steps.
     Returns:

@@ -25,7 +25,7 @@ from fgan.optim import Optimizer
 from fgan.run import checks, names
 from fgan.run.config import TrainConfig
 from fgan.schedules import Schedule
-from fgan.terms import Penalty
+from fgan.terms import Term
 from fgan.types import Key
 
 Notify = Callable[[str], None]
@@ -169,7 +169,7 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
         same_z=config.same_z,
         disc_batches=cast(DiscBatches, config.disc_batches),
         stat_passes=cast(StatPasses, config.stat_passes),
-        disc_penalties=_make_penalties(config),
+        terms=_make_terms(config),
         instance_noise=config.instance_noise,
         clip_disc=config.clip_disc,
         ema_decay=config.ema,
@@ -216,8 +216,8 @@ def _make_order(config: TrainConfig) -> str | Method:
     return make_competitive(config.lr) if config.order == "competitive" else config.order
 
 
-def _make_penalties(config: TrainConfig) -> tuple[Penalty, ...]:
-    makers: dict[str, Callable[..., Penalty]] = {
+def _make_terms(config: TrainConfig) -> tuple[Term, ...]:
+    makers: dict[str, Callable[..., Term]] = {
         "r1": terms.make_r1,
         "r2": terms.make_r2,
         "wgan_gp": terms.make_wgan_gp,

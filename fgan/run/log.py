@@ -16,9 +16,7 @@ from fgan.run.members import Member
 from fgan.types import Metrics
 
 _MOST_WAITING = 1024  # steps whose numbers are kept one by one: 5 MB
-_PANELS = 64  # members that are shown
-_PANEL_IMAGES = 256  # of all members together
-_PANEL_PIXELS = 1024  # the side of a picture of plots
+_FIELDS = Metrics._fields[: Metrics._fields.index("finite") + 1]  # `terms` are not logged
 
 
 class MetricsLog:
@@ -71,7 +69,7 @@ class MetricsLog:
         Float64, on the CPU; zeros when it is nothing.
         """
         self._sum()
-        return torch.zeros(len(Metrics._fields) + 1).double() if self._sums is None else self._sums
+        return torch.zeros(len(_FIELDS) + 1).double() if self._sums is None else self._sums
 
     def resume(self, pending: Tensor | None) -> None:
         """Go on with what `pending` gave, or with nothing; what was added since is forgotten."""
@@ -83,7 +81,8 @@ class MetricsLog:
         if not self._window:
             return
         self._finite = self.finite()
-        columns = [torch.stack(column).double() for column in zip(*self._window, strict=True)]
+        waiting = [metrics[: len(_FIELDS)] for metrics in self._window]
+        columns = [torch.stack(column).double() for column in zip(*waiting, strict=True)]
         rows = torch.stack([*columns, torch.ones_like(columns[0])], 1).cpu()
         rows[:, :-1] = torch.where(rows[:, -2:-1] > 0, rows[:, :-1], 0)
         if self._sums is not None:
@@ -110,7 +109,7 @@ class MetricsLog:
             who = {}
             if member is not None:
                 who = {"member": member.number, "seed": member.seed, **member.values}
-            named = zip(Metrics._fields[:-1], numbers, strict=True)
+            named = zip(_FIELDS[:-1], numbers, strict=True)
             said = {name: None if math.isnan(x) else x for name, x in named}  # JSON has no NaN
             row = {**place, **who, **said, **speed}
             if refused or member is not None:  # a column of a table, or something to be said
