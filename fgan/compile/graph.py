@@ -52,11 +52,12 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
     @functools.wraps(step)
     def in_place(state: TrainState, real: Batch, draws: Draws) -> Metrics:
         new, metrics = step(state, real, draws)
-        given = {leaf.untyped_storage()._cdata for leaf in pytree.leaves(state)}
+        given = [leaf.untyped_storage() for leaf in pytree.leaves(state)]
 
         def apart(fresh: Tensor) -> Tensor:
             # What lies in the old state's memory is gone when that is written.
-            return fresh.clone() if fresh.untyped_storage()._cdata in given else fresh
+            memory = fresh.untyped_storage()
+            return fresh.clone() if any(memory is old for old in given) else fresh
 
         def kept(old: Tensor, fresh: Tensor) -> Tensor:
             return fresh if old is fresh else apart(fresh)
@@ -94,8 +95,10 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
 def _check_writable(state: TrainState) -> None:
     """Refuse a state with numbers in the memory of others: writing the ones changes the others."""
     advice = "a donated step writes into the state it is given: clone what shares memory"
+    leaves = pytree.leaves(state)
+    memory = [leaf.untyped_storage() for leaf in leaves]  # kept, so that each has an id of its own
     spans = []
-    for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
+    for name, leaf, place in zip(pytree.paths(state), leaves, memory, strict=True):
         if not leaf.numel():
             continue
         sizes = list(zip(leaf.shape, leaf.stride(), strict=True))
@@ -103,8 +106,7 @@ def _check_writable(state: TrainState) -> None:
             raise ValueError(f"{name} is one number under many places (expanded); {advice}")
         end = sum((size - 1) * stride for size, stride in sizes)
         first = leaf.storage_offset()
-        place = leaf.untyped_storage()._cdata
-        spans.append((place, first * leaf.itemsize, (first + end) * leaf.itemsize, name))
+        spans.append((id(place), first * leaf.itemsize, (first + end) * leaf.itemsize, name))
     for (place, _, last, name), (other, first, _, second) in itertools.pairwise(sorted(spans)):
         if place == other and first <= last:
             raise ValueError(f"{name} and {second} are in the same memory; {advice}")
