@@ -128,4 +128,4 @@ class Metrics(NamedTuple):
     gen_grad_norm: Tensor
     disc_grad_norm: Tensor
     finite: Tensor  # bool
-    terms: dict[str, Tensor]
+    terms: dict[str, Tensor] = {}  # noqa: RUF012  (never written into)

@@ -59,13 +59,15 @@ def assert_same(actual: Any, expected: Any) -> None:
         )
 
 
-def assert_near(actual: Any, expected: Any, atol: float, rtol: float = 0.0) -> None:
+def assert_near(
+    actual: Any, expected: Any, atol: float, rtol: float = 0.0, *, equal_nan: bool = False
+) -> None:
     """Equal structures and types, and numbers within the tolerance."""
     assert pytree.structure(actual) == pytree.structure(expected)
     names = pytree.paths(expected)
     for name, a, b in zip(names, pytree.leaves(actual), pytree.leaves(expected), strict=True):
         torch.testing.assert_close(
-            a, b, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}"
+            a, b, rtol=rtol, atol=atol, equal_nan=equal_nan, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 

@@ -12,9 +12,9 @@ import torch
 from support import assert_same, copy_tree, start
 
 import fgan
-from fgan import compile as compiling
 from fgan import losses
 from fgan.compile import compile_function, compile_step
+from fgan.compile import graph as compiling
 from fgan.errors import DeviceError
 from fgan.run import config as configs
 from fgan.run import loop

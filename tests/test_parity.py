@@ -234,7 +234,7 @@ def test_metrics_cover_the_loop():
             fgan.make_draws(game, state.key, 0, BATCH, dtype=torch.float64),
         )
     )
-    assert {*expected, "finite"} == set(fgan.Metrics._fields)
+    assert {*expected, "finite", "terms"} == set(fgan.Metrics._fields)
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.99])

@@ -50,8 +50,8 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
         return compile_function(step, backend=backend)
 
     @functools.wraps(step)
-    def in_place(state: TrainState, real: Batch, draws: Draws) -> Metrics:
-        new, metrics = step(state, real, draws)
+    def in_place(state: TrainState, batch: Batch | Tensor, draws: Draws) -> Metrics:
+        new, metrics = step(state, batch, draws)
         given = [leaf.untyped_storage() for leaf in pytree.leaves(state)]
 
         def apart(fresh: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def _check_writable(state: TrainState) -> None:
     leaves = pytree.leaves(state)
     memory = [leaf.untyped_storage() for leaf in leaves]  # kept, so that each has an id of its own
     spans = []
-    for name, leaf, place in zip(pytree.paths(state), leaves, memory, strict=True):
+    for name, leaf, own in zip(pytree.paths(state), leaves, memory, strict=True):
         if not leaf.numel():
             continue
         sizes = list(zip(leaf.shape, leaf.stride(), strict=True))
@@ -106,7 +106,7 @@ def _check_writable(state: TrainState) -> None:
             raise ValueError(f"{name} is one number under many places (expanded); {advice}")
         end = sum((size - 1) * stride for size, stride in sizes)
         first = leaf.storage_offset()
-        spans.append((id(place), first * leaf.itemsize, (first + end) * leaf.itemsize, name))
+        spans.append((id(own), first * leaf.itemsize, (first + end) * leaf.itemsize, name))
     for (place, _, last, name), (other, first, _, second) in itertools.pairwise(sorted(spans)):
         if place == other and first <= last:
             raise ValueError(f"{name} and {second} are in the same memory; {advice}")

@@ -49,13 +49,13 @@ def replayed(step: Step) -> Step:
     known: Any = None  # the state and the forms of the inputs of the last call
     recording: _Recording | None = None
 
-    def play(state: TrainState, real: Batch, draws: Draws) -> tuple[TrainState, Metrics]:
+    def play(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
         nonlocal known, recording
-        inputs = (real, draws)
+        inputs = (batch, draws)
         forms = [(x.shape, x.stride(), x.dtype, x.device) for x in pytree.leaves(inputs)]
         if known is None or known[0] is not state or known[1] != forms:
             known, recording = (state, forms), None
-            return step(state, real, draws)
+            return step(state, batch, draws)
         if recording is None:
             recording = _Recording(step, state, inputs)
         return state, recording.replay(inputs)
@@ -66,7 +66,7 @@ def replayed(step: Step) -> Step:
 class _Recording:
     """A step on tensors that stay where they are."""
 
-    def __init__(self, step: Step, state: TrainState, inputs: tuple[Batch, Draws]) -> None:
+    def __init__(self, step: Step, state: TrainState, inputs: tuple[Batch | Tensor, Draws]) -> None:
         self._inputs = pytree.map(twin, inputs)
         try:
             self._launch, (_, self._metrics) = record(step, state, *self._inputs)
@@ -78,7 +78,7 @@ class _Recording:
                 "Use --steps-per-execution 1, or FGAN_DEBUG=1 to see more.",
             ) from error
 
-    def replay(self, inputs: tuple[Batch, Draws]) -> Metrics:
+    def replay(self, inputs: tuple[Batch | Tensor, Draws]) -> Metrics:
         pairs = zip(pytree.leaves(self._inputs), pytree.leaves(inputs), strict=True)
         for kept, fresh in pairs:
             span(kept).copy_(span(fresh), non_blocking=True)

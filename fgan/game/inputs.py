@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fgan import ema, pytree
+from fgan import pytree
 from fgan.game.game import Game
 from fgan.terms import noise_shapes, of_player
-from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState
+from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState, Weights
 
 
 def as_batch(real: Batch | Tensor) -> Batch:
@@ -59,7 +59,7 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
     _check_noise(draws.gen.term_noise, needed, size, "the generator's terms")
     judge = "the discriminator in the generator step"
     _check_noise(draws.gen.disc_noise, game.disc.noise_shapes, rows, judge)
-    if game.is_averaged and not isinstance(state.ema, ema.Weights):
+    if game.is_averaged and not isinstance(state.ema, Weights):
         raise ValueError(
             "the game keeps a moving average and the state has none: begin with "
             "fgan.init_state, or with fgan.ema.init of the generator's weights"

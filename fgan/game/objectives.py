@@ -80,7 +80,8 @@ def judge(
         buffers: Buffers, x: Tensor, noise: Noise
     ) -> tuple[Tensor, tuple[Tree, Buffers], Callable[[], Tensor]]:
         if not sloped:
-            return *say(game, params, buffers, x, noise), lambda: torch.zeros_like(x)
+            logits, rest = say(game, params, buffers, x, noise)
+            return logits, rest, lambda: torch.zeros_like(x)
         judged = functools.partial(say, game, params, buffers, noise=noise)
         logits, pull_back, rest = vjp(judged, x, has_aux=True)
         return logits, rest, lambda: pull_back(torch.ones_like(logits))[0]
@@ -173,8 +174,8 @@ def gen_loss(
     """
     noise = draws.disc_noise
     if game.loss.gen_uses_real:
-        seen = _noised(draws.instance_noise, real, fake)
-        judged, _ = judge(game, params, buffers, *seen, noise, sloped=False)
+        seen_real, seen_fake = _noised(draws.instance_noise, real, fake)
+        judged, _ = judge(game, params, buffers, seen_real, seen_fake, noise, sloped=False)
     else:
         (seen_fake,) = _noised(draws.instance_noise, fake)
         logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise)

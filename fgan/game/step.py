@@ -65,10 +65,15 @@ from fgan.types import (
     PlayerState,
     TrainState,
     Tree,
+    Weights,
 )
 
 Step: TypeAlias = Callable[[TrainState, Batch | Tensor, Draws], tuple[TrainState, Metrics]]
 Reduce: TypeAlias = Callable[[Tree], Tree]
+
+
+def _as_it_is(tree: Tree) -> Tree:
+    return tree
 
 
 class Report(NamedTuple):
@@ -127,7 +132,7 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
     if reduce is not None and game.method is not None:
         raise ValueError(f"the method {game.method.name} takes gradients that reduce does not see")
-    reduced = reduce or (lambda tree: tree)
+    reduced = reduce or _as_it_is
 
     def step(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
         batch = as_batch(batch)
@@ -147,7 +152,7 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         losses = [x for report in reports for x in (report.loss, report.grad_norm)]
         finite = _all_finite([metrics.finite, *losses])
         average = state.ema
-        if isinstance(average, ema.Weights):
+        if isinstance(average, Weights):
             decay = ema.unbiased(game.ema_decay, state.step)
             average = ema.update(average, gen.params, gen.buffers, decay, game.gen.unaveraged)
         new = TrainState(gen, disc, average, state.key, state.step + 1)
@@ -215,7 +220,12 @@ def play_round(
 
 
 def disc_gradient(
-    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws, reduce: Reduce
+    game: Game,
+    disc: PlayerState,
+    real: Tensor,
+    fake: Tensor,
+    draws: DiscDraws,
+    reduce: Reduce = _as_it_is,
 ) -> tuple[Params, Buffers, DiscReport]:
     """The gradient of the discriminator's mean loss over its parameters."""
 

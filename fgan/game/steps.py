@@ -70,13 +70,13 @@ def scheduled(step: Step, factor: Schedule) -> Step:
         raise ValueError(_SCHEDULED_SCAN)
 
     def at_present_rates(
-        state: TrainState, real: Batch, draws: Draws
+        state: TrainState, batch: Batch | Tensor, draws: Draws
     ) -> tuple[TrainState, Metrics]:
         if not isinstance(state, TrainState):
             raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
         now = factor(state.step)
         present = _map_rates(lambda rate: (rate * now).to(rate.dtype), state)
-        new, metrics = step(present, real, draws)
+        new, metrics = step(present, batch, draws)
         if isinstance(metrics, Metrics) and metrics.finite.numel() != state.step.numel():
             raise ValueError(_SCHEDULED_SCAN)
         return _map_rates(lambda scaled, rate: rate, new, state), metrics

@@ -9,11 +9,10 @@ must get it among its inputs and make its terms anew:
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,14 +21,13 @@ from fgan import scalars
 from fgan.scalars import Scalar
 from fgan.types import Noise
 
+T = TypeVar("T")
 Shape: TypeAlias = tuple[int, ...]
 Critic: TypeAlias = Callable[[Tensor], Tensor]  # [B, *data] -> [B]
 Player: TypeAlias = Literal["gen", "disc"]
-NO_NOISE = torch.empty(0)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+class View(NamedTuple):
     """What a term may look at. Nothing is computed but what is asked for.
 
     Attributes:
@@ -58,7 +56,7 @@ class View:
     z: Tensor | tuple[()] = ()
     condition: Any = ()
     generate: Callable[[Tensor], Tensor] | None = None
-    noise: Tensor = NO_NOISE
+    noise: Any = ()
     slopes: Callable[[], tuple[Tensor, Tensor]] | None = None
 
     @property
@@ -144,9 +142,9 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
     """
     result, means = view.fake.new_zeros(()), {}
     if view.slopes is not None:
-        view = replace(view, slopes=functools.cache(view.slopes))
+        view = view._replace(slopes=_once(view.slopes))
     for term in terms:
-        own = replace(view, noise=noise[term.name]) if term.noise_shape is not None else view
+        own = view if term.noise_shape is None else view._replace(noise=noise[term.name])
         try:
             each = term.apply(own)
         except RuntimeError as error:
@@ -162,6 +160,18 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
     return result, means
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """The same function, which makes its result at the first call and keeps it."""
+    made: list[T] = []
+
+    def get() -> T:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
 
 
 def logits_of(out: Any) -> Tensor:
