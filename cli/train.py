@@ -16,18 +16,16 @@ from fgan.errors import ConfigError, Interrupted
 from fgan.run import config as configs
 from fgan.run import recipes
 from fgan.run.config import TrainConfig
+from fgan.run.options import OPTIONS, OUT, RUN
 
-from .options import OUT, ROWS, RUN, SETS, config_option, recipe_option, with_options
+from .options import config_option, recipe_option, with_options
 
 
-@with_options(*ROWS)
+@with_options(*(name for name in OPTIONS if name != "data"))
 def train(
     data: Annotated[
         str,
-        typer.Argument(
-            help=f"A folder of images, a .npy, .npz or IDX file, or one of {', '.join(SETS)}.",
-            show_default=False,
-        ),
+        typer.Argument(help=OPTIONS["data"].help, show_default=False),
     ] = "",
     *,
     given: dict[str, Any],

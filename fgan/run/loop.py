@@ -37,6 +37,7 @@ from fgan.run.advance import (
 from fgan.run.checks import every
 from fgan.run.config import TrainConfig
 from fgan.run.log import MetricsLog
+from fgan.run.options import flag
 from fgan.run.pictures import Pictures
 from fgan.run.plan import (
     Plan,
@@ -46,7 +47,6 @@ from fgan.run.plan import (
     make_plan,
     out_of_memory,
 )
-from fgan.run.validate import option
 from fgan.types import TrainState
 
 MAX_ROLLBACKS = 3
@@ -239,7 +239,7 @@ class _Loop:
         except RunError as error:
             if not point.changed:
                 raise
-            named = ", ".join(map(option, point.changed))
+            named = ", ".join(map(flag, point.changed))
             raise ConfigError(
                 f"What was trained cannot go on with another {named}: {error.problem}",
                 "Leave that out, or begin another run.",
