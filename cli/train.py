@@ -92,6 +92,7 @@ def train(
     gc.disable()
     from fgan.run import loop
     from fgan.run import resume as resuming
+    from fgan.run.plan import make_plan
 
     from .report import Report, header
 
@@ -108,11 +109,11 @@ def train(
             point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
-        plan = loop.plan(resolved, report, begins=point is None)
+        plan = make_plan(resolved, report, begins=point is None)
         if dry_run:
             if not quiet:
                 header(plan, None)
-            print(configs.to_toml(plan.config), end="")
+            print(plan.toml, end="")
             return
         fresh = run_dir if resume and not point else None
         again = fresh is not None and resuming.never_saved(resolved, fresh)

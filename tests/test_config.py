@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import data, game, losses, nets, optim, orders, schedules
+from fgan import data, losses, nets, optim, orders, schedules
 from fgan.errors import ConfigError, DiskError
+from fgan.game import game
 from fgan.run import config, names
 from fgan.run.options import flag
 

@@ -84,10 +84,10 @@ def test_no_two_uses_share_a_key(uses, monkeypatch, tmp_path):
         "source.<listcomp>": 2,  # epochs
         "modules.init": 1 + 2 + 1 + 2,  # a trial; both players; their sizes; the form of a state
         "spectral.init": 3 * 2,  # matrices of the same three
-        "game.make_draws": 8 * 3,  # latents: steps drawn ahead, generator passes
-        "game.noise": 8 * (3 + 2 + 1 + 2),  # generator, discriminator, judging, penalty
-        "game.instance_noise": 8 * 3,
-        "record.__init__": 1,
+        "draws.make_draws": 8 * 3,  # latents: steps drawn ahead, generator passes
+        "draws.noise": 8 * (3 + 2 + 1 + 2),  # generator, discriminator, judging, penalty
+        "draws.instance_noise": 8 * 3,
+        "pictures.__init__": 1,
         "sample._chunks": 2,
         "assemble.<dictcomp>": (1 + 2) * 2,  # pictures and chunks, layers
         "test_keys.test_no_two_uses_share_a_key": 30,

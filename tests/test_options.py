@@ -108,7 +108,11 @@ def test_an_option_reaches_the_configuration_and_its_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_role_of_an_option_decides_whether_a_run_may_go_on_with_another(name):
+def test_the_role_of_an_option_decides_whether_a_run_may_go_on_with_another(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces").mkdir()
     point, role = begun(name), OPTIONS[name].role
     other = {name: OTHERS[name][1]}
     if role is FREE or name == "data_root":

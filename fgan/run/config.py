@@ -19,7 +19,7 @@ import tomli_w
 from fgan.errors import ConfigError, DiskError
 from fgan.run import names
 from fgan.run.members import Member, all_members, seeds_text
-from fgan.run.options import OPTIONS, Options
+from fgan.run.options import ALTERNATIVES, OPTIONS, Options
 from fgan.run.validate import check, idle, refuse_idle, sentence
 
 
@@ -132,7 +132,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Options of several sources; later layers go before earlier ones."""
     known: dict[str, Any] = {}
     for layer in layers:
-        for pair in _ALTERNATIVES:  # a length given anew replaces the old one
+        for pair in ALTERNATIVES:  # a length given anew replaces the old one
             if any(name in layer for name in pair):
                 known = {k: v for k, v in known.items() if k not in pair}
         if "init_from" in layer:  # another run, whose members are others
@@ -149,9 +149,9 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     if "seeds" in known or "sweep" in known:
         # The others of a population go on.
         merged["on_nonfinite"] = known.get("on_nonfinite", "skip")
-    for chosen, default in _ALTERNATIVES:
-        if chosen in known and default not in known:
-            merged.pop(default, None)  # an unknown architecture has no length
+    for pair in ALTERNATIVES:
+        if any(name in known for name in pair):  # and not the default of the other
+            merged = {k: v for k, v in merged.items() if k in known or k not in pair}
     return merged
 
 
@@ -221,9 +221,6 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     if config.sweep:  # a list, for its order numbers the members
         values["sweep"] = [f"{name}={','.join(map(repr, own))}" for name, own in config.sweep]
     return values
-
-
-_ALTERNATIVES = (("steps", "epochs"), ("seeds", "seed"))
 
 
 def _refuse_unknown(given: dict[str, Any], from_file: dict[str, Any], file: object) -> None:

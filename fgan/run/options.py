@@ -100,7 +100,7 @@ class Options:
         DATA, COMPUTED, 0, integer(0, 2**14), "Side of the images in pixels.", said="as they are",
         acts=effects.IMAGES)
     channels: int = row(
-        DATA, COMPUTED, 0, checks.one_of_numbers(0, 1, 3), "1 for grey, 3 for colour.",
+        DATA, COMPUTED, 0, one_of(0, 1, 3), "1 for grey, 3 for colour.",
         said="as they are", acts=effects.IMAGES)
     resize: str = row(
         DATA, COMPUTED, "crop", one_of(*names.RESIZES),
@@ -260,6 +260,9 @@ OPTIONS: dict[str, Option] = {
     f.name: Option(f.name, _KINDS[f.name], *f.metadata["row"], **f.metadata["more"])
     for f in fields(Options)
 }
+
+
+ALTERNATIVES = (("steps", "epochs"), ("seed", "seeds"))  # one of each pair is given
 
 
 def flag(name: str) -> str:

@@ -46,9 +46,9 @@ class Point:
     changed: tuple[str, ...] = ()  # options other than those it was begun with
 
 
-def conditions(config: TrainConfig) -> dict[str, str]:
+def conditions(*, compiled: bool, device: str) -> dict[str, str]:
     """What decides the last bits of a run's numbers, beside its configuration and torch."""
-    products = toolchain.who_multiplies(compiled=config.compile, device=config.device)
+    products = toolchain.who_multiplies(compiled=compiled, device=device)
     return {"denormals": environment.denormals(), "products": products}
 
 
@@ -74,7 +74,7 @@ def find(path: Path) -> Point:
             f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
             "the numbers may differ in their last bits."
         )
-    now = conditions(config)
+    now = conditions(compiled=config.compile, device=config.device)
     # Files that do not say are of versions that left the processor as it was.
     then = {"denormals": "kept", "products": now["products"]} | about
     if then["denormals"] != now["denormals"]:
@@ -238,33 +238,23 @@ def latest_like(
     """
     if run_dir is not None:
         return run_dir if run_dir.is_dir() and RunDir(run_dir).saved() else None
-    for path in reversed(rundir.numbered(parent)):
-        if not RunDir(path).saved():
-            continue
-        try:
-            found = configs.resolve(file=RunDir(path).config)
-        except FganError:
-            continue
-        if _same(found, config):
-            return path
-    return None
+    runs = map(RunDir, reversed(rundir.numbered(parent)))
+    return next((run.path for run in runs if run.saved() and _is_of(run, config)), None)
 
 
 def never_saved(config: TrainConfig, run_dir: Path) -> bool:
     """Whether a run of such options was begun there and ended before its first checkpoint."""
     run = RunDir(run_dir)
-    if run.is_blank():
-        return True
-    if not run.config.is_file() or run.saved():
-        return False
+    begun = run.config.is_file() and not run.saved() and _is_of(run, config)
+    return run.is_blank() or begun
+
+
+def _is_of(run: RunDir, config: TrainConfig) -> bool:
+    """Whether a run was begun with such options."""
     try:
-        return _same(configs.resolve(file=run.config), config)
+        return not _other_than(configs.resolve(file=run.config), config)
     except FganError:
         return False
-
-
-def _same(a: TrainConfig, b: TrainConfig) -> bool:
-    return not _other_than(a, b)
 
 
 def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fgan.errors import ConfigError
 from fgan.run import members, names
-from fgan.run.options import OPTIONS
+from fgan.run.options import ALTERNATIVES, OPTIONS, flag
 
 
 def check(values: dict[str, Any], given: set[str], file: object) -> dict[str, Any]:
@@ -68,11 +68,8 @@ def refuse_idle(given: Iterable[str], file: object = None) -> None:
 
 def _conflicts(checked: dict[str, Any]) -> list[str]:
     """Options that exclude each other."""
-    problems = []
-    if "steps" in checked and "epochs" in checked:
-        problems.append("--steps and --epochs exclude each other")
-    if "seed" in checked and "seeds" in checked:
-        problems.append("--seed and --seeds exclude each other")
+    pairs = [pair for pair in ALTERNATIVES if set(pair) <= checked.keys()]
+    problems = [f"{flag(a)} and {flag(b)} exclude each other" for a, b in pairs]
     problems += _crowd_conflicts(checked)
     if checked["order"] == "competitive" and (
         checked["lr_schedule"] != "constant" or checked["lr_warmup"]
@@ -108,7 +105,7 @@ def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
 
 
 def _where(name: str, file: object) -> str:
-    return OPTIONS[name].flag if file is None else f'"{name}" in {file}'
+    return flag(name) if file is None else f'"{name}" in {file}'
 
 
 def _shown(value: Any) -> str:
