@@ -34,7 +34,7 @@ from fgan.game import (
 )
 from fgan.optim import hyperparameters, with_hyperparameters
 from fgan.schedules import Schedule
-from fgan.types import Draws, Key, Metrics, PlayerState, TrainState
+from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -85,10 +85,10 @@ class Training:
         Normalising is part of the graph. There is one step, unless terms are lazy.
 
         Returns:
-            ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)`` and raw
-            uint8 [B, C, H, W], or float [B, D] for points (after [k, ...] for k > 1
-            discriminator steps; with M members [M, ...]). Compiled, a step writes the new state
-            into the old one.
+            ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)``. Raw are
+            the reals, or a `fgan.types.Batch` of them: uint8 [B, C, H, W], or float [B, D] for
+            points (after [k, ...] for k > 1 discriminator steps; with M members [M, ...]).
+            Compiled, a step writes the new state into the old one.
         """
         low, dtype = self.low, self.dtype
 
@@ -99,9 +99,11 @@ class Training:
                 step = vmap(_guarded(step))
 
             def train_step(
-                state: TrainState, raw: Tensor, draws: Draws
+                state: TrainState, raw: Batch | Tensor, draws: Draws
             ) -> tuple[TrainState, Metrics]:
-                return step(state, normalise(raw, low, dtype), draws)
+                batch = raw if isinstance(raw, Batch) else Batch(raw)
+                batch = batch._replace(real=normalise(batch.real, low, dtype))
+                return step(state, batch, draws)
 
             return compile_step(train_step, donate=True) if self.compile else train_step
 
@@ -130,8 +132,10 @@ def _guarded(step: Step) -> Step:
     being saved.
     """
 
-    def guarded(state: TrainState, real: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        new, metrics = step(state, real, draws)
+    def guarded(
+        state: TrainState, batch: Batch | Tensor, draws: Draws
+    ) -> tuple[TrainState, Metrics]:
+        new, metrics = step(state, batch, draws)
         # What an optimizer and an average keep is finite when these are.
         networks = [(player.params, player.buffers) for player in (new.gen, new.disc)]
         finite = metrics.finite & pytree.all_finite(networks)
