@@ -90,7 +90,8 @@ class Case:
         points = self.config.data == "ring"
         shape = (2,) if points else SHAPES.get(CASES[name].get("recipe", ""), (1, 28, 28))
         self.game = assemble.make_game(self.config, shape)
-        self.key = advance.make_key(self.config, device)
+        self.training = assemble.make_training(self.config)
+        self.key = assemble.make_key(self.config, device)
         members = (len(self.config.members),) if self.config.members else ()
         k = (self.config.disc_steps,) if self.config.disc_steps > 1 else ()
         whole = (NUM_STEPS, *members, *k, self.config.batch_size, *shape)
@@ -103,19 +104,18 @@ class Case:
         self.feed = Feed(examples.to(device))
 
     def state(self) -> TrainState:
-        return advance.init_train_state(self.game, self.config, self.key)
+        return self.training.init(self.game, self.key)
 
     def steps(self, *, compiled: bool = True, donated: bool = True) -> Callable[[int], Step]:
         """As a run makes them, where they are compiled and donated."""
-        plain = advance.make_train_steps(self.game, replace(self.config, compile=False))
+        plain = replace(self.training, compile=False).steps(self.game)
         pure = functools.cache(compile_step)
         if compiled and donated:
-            return advance.make_train_steps(self.game, self.config)
+            return self.training.steps(self.game)
         return (lambda number: pure(plain(number))) if compiled else plain
 
     def draw(self, at_once: int) -> advance.DrawAhead:
-        config = replace(self.config, steps_per_execution=at_once)
-        return advance.DrawAhead(self.game, self.key, config)
+        return advance.DrawAhead(self.game, self.key, replace(self.training, at_once=at_once))
 
     def play(
         self, steps: Callable[[int], Step], at_once: int = 1, *, replayed: bool = False
@@ -218,7 +218,8 @@ def compilers(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
         net.forward = torch.compile(net.forward, **how)  # type: ignore[method-assign]
     whole: dict[str, Any] = {"backend": "eager"} if tiny else {}
     steps = make_steps(problem.game, lambda step, _: torch.compile(step, fullgraph=True, **whole))
-    draw = advance.DrawAhead(problem.game, advance.make_key(config, device), config)
+    key, training = assemble.make_key(config, device), assemble.make_training(config)
+    draw = advance.DrawAhead(problem.game, key, training)
     take = Taker(steps, draw, problem.init(), problem.real, replay=False)
 
     def steps_of(loop: Loop) -> Callable[[int], None]:

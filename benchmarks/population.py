@@ -27,7 +27,7 @@ from torch import nn
 from fgan import pytree
 from fgan.data import ring_points
 from fgan.run import assemble
-from fgan.run.advance import DrawAhead, init_train_state, make_key, make_train_steps
+from fgan.run.advance import DrawAhead
 from fgan.run.config import TrainConfig, resolve
 
 Program = Callable[[int], None]  # takes that many steps
@@ -45,9 +45,9 @@ def make_config(**who: object) -> TrainConfig:
 def functional(config: TrainConfig, real: torch.Tensor) -> Program:
     """Steps of one GAN, or of all members, as the trainer takes them."""
     game = assemble.make_game(config, (2,))
-    key = make_key(config, real.device)
-    state = init_train_state(game, config, key)
-    steps, draw = make_train_steps(game, config), DrawAhead(game, key, config)
+    training, key = assemble.make_training(config), assemble.make_key(config, real.device)
+    state = training.init(game, key)
+    steps, draw = training.steps(game), DrawAhead(game, key, training)
     if config.members:
         real = real.expand(len(config.members), *real.shape).contiguous()
     take = Taker(steps, draw, state, real, replay=real.is_cuda)
@@ -67,10 +67,11 @@ def compiled_in_turn(members: int, real: torch.Tensor) -> Program:
     """One step of each member after the other."""
     first, *others = [make_config(seed=seed) for seed in range(members)]
     game = assemble.make_game(first, (2,))
-    step = make_train_steps(game, first)(0)
-    keys = [make_key(config, real.device) for config in (first, *others)]
-    states = [init_train_state(game, first, key) for key in keys]
-    draws = [DrawAhead(game, key, first) for key in keys]
+    training = assemble.make_training(first)
+    step = training.steps(game)(0)
+    keys = [assemble.make_key(config, real.device) for config in (first, *others)]
+    states = [training.init(game, key) for key in keys]
+    draws = [DrawAhead(game, key, training) for key in keys]
     done = 0
 
     def run(count: int) -> None:
@@ -162,7 +163,8 @@ def num_parameters() -> int:
     """Of one generator."""
     config = make_config()
     game = assemble.make_game(config, (2,))
-    return pytree.size(init_train_state(game, config, make_key(config, "cpu")).gen.params)
+    state = assemble.make_training(config).init(game, assemble.make_key(config, "cpu"))
+    return pytree.size(state.gen.params)
 
 
 def table(found: Found) -> str:

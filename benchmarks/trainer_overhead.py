@@ -39,7 +39,7 @@ from fgan.disk import checkpoint
 from fgan.run import advance, config, loop, recipes
 from fgan.run.log import MetricsLog
 from fgan.run.pictures import Pictures
-from fgan.run.plan import make_batches
+from fgan.run.plan import make_plan
 
 # By name, how many steps are timed: some seconds of them.
 CASES = {"default": 600, "mnist-mlp-small": 3000}
@@ -56,12 +56,11 @@ def resolve(name: str, given: dict[str, Any]) -> config.TrainConfig:
 
 def bare_loop(settings: config.TrainConfig, steps: int, fed: bool) -> float:
     """Seconds of one compiled step on its batch and its draws, or always on the first's."""
-    plan = loop.plan(settings)
-    key = advance.make_key(settings, plan.device)
-    state = advance.init_train_state(plan.game, settings, key)
-    draw = advance.DrawAhead(plan.game, key, settings)
-    made = advance.make_train_steps(plan.game, settings)
-    with make_feed(plan.source, make_batches(settings, plan.source), plan.device) as feed:
+    plan = make_plan(settings)
+    state = plan.training.init(plan.game, plan.key)
+    draw = advance.DrawAhead(plan.game, plan.key, plan.training)
+    made = plan.training.steps(plan.game)
+    with make_feed(plan.source, plan.batches(), plan.device) as feed:
         first = feed(0), draw(0)
         for t in range(5):
             state, metrics = made(t)(state, *first)
@@ -135,7 +134,7 @@ def whole(settings: config.TrainConfig) -> dict[str, float]:
         tempfile.TemporaryDirectory() as folder,
         Timed(quiet=False) as observer,
     ):
-        result = loop.train(loop.plan(settings), observer, Path(folder) / "run")
+        result = loop.train(make_plan(settings), observer, Path(folder) / "run")
     took, steps = observer.ended - observer.begun, result.steps - 2
     return {
         "whole": took / steps,

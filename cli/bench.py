@@ -12,18 +12,19 @@ from fgan_benchmarks import harness as programs
 from fgan_benchmarks.harness import TUTORIAL
 
 from fgan.run import config as configs
-from fgan.run import recipes
+from fgan.run import names, recipes
 from fgan.run.config import TrainConfig
+from fgan.run.options import GAME, NETS, OPTIONS
 
-from .options import GAME, NETS, ROWS, SETS, config_option, recipe_option, with_options
+from .options import config_option, recipe_option, with_options
 
-SHAPES_HELP = f"Data set whose shape examples have: {', '.join(SETS)}. No data are read."
+SHAPES_HELP = f"Data set whose shape examples have: {', '.join(names.DATA_SETS)}. No data are read."
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
 # A step is measured by itself: no rate changes, nothing is sampled.
 _NOT_MEASURED = ("lr_schedule", "lr_length", "lr_end", "lr_warmup", "sample_stats")
 _FIELDS = [
     name
-    for name, row in ROWS.items()
+    for name, row in OPTIONS.items()
     if (row.panel in (NETS, GAME) or name in _OTHERS) and name not in _NOT_MEASURED
 ]
 _MEASURE, _OUT = "Measuring", "Output"

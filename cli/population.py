@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fgan.run import summary
 from fgan.run.loop import Result
-from fgan.run.members import Member, seeds_text, sweep_text
+from fgan.run.members import Member, sweep_text
 from fgan.run.plan import Plan
 from fgan.run.summary import Setting, Spread
 
@@ -15,18 +15,19 @@ _FAILURES = 20  # that are named
 
 def about(plan: Plan) -> str:
     """Who is in it, in a line."""
-    config = plan.config
-    seeds = f"seeds {seeds_text(config.seeds)}" if config.seeds else f"seed {config.seed}"
-    sweep = f" × {sweep_text(config.sweep)}" if config.sweep else ""
-    return f"{len(config.members)} members, {seeds}{sweep}"
+    said, members = plan.settings, plan.members
+    seeds = f"seeds {said['seeds']}" if "seeds" in said else f"seed {said['seed']}"
+    swept = {name: dict.fromkeys(m.values[name] for m in members) for name in members[0].values}
+    sweep = f" × {sweep_text(swept.items())}" if swept else ""
+    return f"{len(members)} members, {seeds}{sweep}"
 
 
 def report(plan: Plan, result: Result) -> list[str]:
     """Lines on what the members came to: by metric, or by setting of a sweep."""
-    members = plan.config.members
+    members = plan.members
     assert result.state is not None
     found = summary.settings(members, result.last)
-    lines = _by_setting(found) if plan.config.sweep else _by_metric(found[0])
+    lines = _by_setting(found) if members[0].values else _by_metric(found[0])
     updates = result.state.step.tolist()
     return lines + _failed(summary.failures(members, updates, result.steps), result.steps)
 

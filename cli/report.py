@@ -26,8 +26,8 @@ from rich.progress import (
 
 import fgan
 from fgan.disk.rundir import RunDir
-from fgan.run.loop import Observer, Result
-from fgan.run.plan import Plan
+from fgan.run.loop import Result
+from fgan.run.plan import Observer, Plan
 
 from . import population
 
@@ -54,32 +54,34 @@ _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisec
 
 def header(plan: Plan, run: RunDir | None) -> None:
     """Say what will run."""
-    config, source = plan.config, plan.source
+    said, source = plan.settings, plan.source
     kind = "images" if source.is_images else "points"
     size = "×".join(str(n) for n in source.shape)
     where = str(plan.device)
     if plan.device.type == "cuda":
         where += f" ({torch.cuda.get_device_name(plan.device)})"
     elif plan.device.type == "cpu":
-        where += f", {config.threads} threads"
-    epochs = plan.steps * config.disc_steps / (len(source) // config.batch_size)
-    mode = "compiled" if config.compile else "eager"
-    play = f"{config.loss}, {config.optimizer}"
-    swept = dict(config.sweep)  # what members do not share is said with them
+        where += f", {said['threads']} threads"
+    epochs = plan.batches().epoch(plan.steps)
+    mode = "compiled" if said["compile"] else "eager"
+    play = f"{said['loss']}, {said['optimizer']}"
+    # What members do not share is said with them.
+    swept = plan.members[0].values if plan.members else {}
     if "lr" not in swept:
-        play += f" lr {config.lr:g}"
-    if "disc_lr" not in swept and config.disc_lr not in (0, config.lr):
-        play += f", discriminator's {config.disc_lr:g}"
-    if config.disc_steps > 1:
-        play += f", {config.disc_steps} discriminator steps"
+        play += f" lr {said['lr']:g}"
+    if "disc_lr" not in swept and said.get("disc_lr", said["lr"]) != said["lr"]:
+        play += f", discriminator's {said['disc_lr']:g}"
+    if said["disc_steps"] > 1:
+        play += f", {said['disc_steps']} discriminator steps"
     lines = {
         "data": f"{source.name}, {len(source):,} {kind} of {size}",
-        "nets": f"{config.arch}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
-        "game": f"{play}, {config.order}, ema {config.ema:g}",
-        "run": f"{plan.steps:,} steps of {config.batch_size} ({epochs:.3g} epochs), {config.dtype}",
+        "nets": f"{said['arch']}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
+        "game": f"{play}, {said['order']}, ema {said['ema']:g}",
+        "run": f"{plan.steps:,} steps of {said['batch_size']} ({epochs:.3g} epochs), "
+        f"{said['dtype']}",
         "device": f"{where}, torch {torch.__version__}, {mode}",
     }
-    if config.members:
+    if plan.members:
         lines["members"] = population.about(plan)
     if run is not None:
         lines["to"] = str(run.path)
@@ -143,7 +145,7 @@ class Report(Observer):
         if self._quiet:
             return
         header(plan, run)
-        if plan.config.compile:
+        if plan.settings["compile"]:
             self._say("Compiling the step (slow the first time, then kept in a cache) ...")
         self._total = plan.steps
         self._task = self._bar.add_task("training", total=plan.steps, numbers="")
@@ -187,7 +189,7 @@ class Report(Observer):
         if result.state is None:
             return
         self._say(f"{verb} after {result.steps:,} steps, {took:.0f} s.")
-        members, path = plan.config.members, shlex.quote(str(result.run.path))
+        members, path = plan.members, shlex.quote(str(result.run.path))
         if members and not result.stopped:
             for line in population.report(plan, result):
                 self._say(line)

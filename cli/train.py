@@ -16,18 +16,16 @@ from fgan.errors import ConfigError, Interrupted
 from fgan.run import config as configs
 from fgan.run import recipes
 from fgan.run.config import TrainConfig
+from fgan.run.options import OPTIONS, OUT, RUN
 
-from .options import OUT, ROWS, RUN, SETS, config_option, recipe_option, with_options
+from .options import config_option, recipe_option, with_options
 
 
-@with_options(*ROWS)
+@with_options(*(name for name in OPTIONS if name != "data"))
 def train(
     data: Annotated[
         str,
-        typer.Argument(
-            help=f"A folder of images, a .npy, .npz or IDX file, or one of {', '.join(SETS)}.",
-            show_default=False,
-        ),
+        typer.Argument(help=OPTIONS["data"].help, show_default=False),
     ] = "",
     *,
     given: dict[str, Any],
@@ -94,6 +92,7 @@ def train(
     gc.disable()
     from fgan.run import loop
     from fgan.run import resume as resuming
+    from fgan.run.plan import make_plan
 
     from .report import Report, header
 
@@ -110,11 +109,11 @@ def train(
             point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
-        plan = loop.plan(resolved, report, begins=point is None)
+        plan = make_plan(resolved, report, begins=point is None)
         if dry_run:
             if not quiet:
                 header(plan, None)
-            print(configs.to_toml(plan.config), end="")
+            print(plan.toml, end="")
             return
         fresh = run_dir if resume and not point else None
         again = fresh is not None and resuming.never_saved(resolved, fresh)

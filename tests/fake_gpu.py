@@ -19,7 +19,7 @@ from torch.utils import backend_registration as registration
 
 from fgan import population, pytree, rng
 from fgan.game import make_draws, scan
-from fgan.run import advance, assemble, config, names, recipes
+from fgan.run import assemble, config, names, recipes
 
 POINTS = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 8}
 PENALTIES = {"r1": 0.1, "r2": 0.1, "wgan_gp": 0.1, "zero_centred": 0.1, "dragan": 0.1}
@@ -45,7 +45,8 @@ def check(name: str) -> None:
     points = settings.data == "ring"
     shape = (2,) if points else SHAPES.get(name, (1, 28, 28))
     game = assemble.make_game(settings, shape)
-    held = advance.init_train_state(game, settings, advance.make_key(settings, "cpu"))
+    training = assemble.make_training(settings)
+    held = training.init(game, assemble.make_key(settings, "cpu"))
     k = (settings.disc_steps,) if settings.disc_steps > 1 else ()
     lead = (STEPS, *((len(settings.members),) if settings.members else ()), *k)
     with FakeTensorMode():
@@ -60,7 +61,7 @@ def check(name: str) -> None:
         make = population.make_draws if settings.members else make_draws
         numbers = torch.arange(STEPS, device="gpu")
         draws = make(game, state.key, numbers, settings.batch_size)
-        steps = advance.make_train_steps(game, settings)
+        steps = training.steps(game)
         result = scan([steps(n) for n in range(STEPS)])(state, raw, draws)
         single = make(game, rng.fold_in(state.key, 7), 5, settings.batch_size)
         for leaf in pytree.leaves((result, draws, single)):

@@ -32,7 +32,7 @@ from torch.fx import GraphModule
 from fgan import population
 from fgan.game import make_draws
 from fgan.game.game import terms_due
-from fgan.run import advance, assemble, config, recipes
+from fgan.run import assemble, config, recipes
 
 RING = {"data": "ring", "gen_hidden": (64, 64), "disc_hidden": (64, 64), "batch_size": 128}
 CASES: dict[str, dict[str, Any]] = {
@@ -62,7 +62,8 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
     settings = recipes.resolve(recipe, base) if recipe else config.resolve(base)
     shape = (2,) if settings.data == "ring" else SHAPES.get(recipe, (1, 28, 28))
     game = assemble.make_game(settings, shape)
-    state = advance.init_train_state(game, settings, advance.make_key(settings, "cpu"))
+    training = assemble.make_training(settings)
+    state = training.init(game, assemble.make_key(settings, "cpu"))
     lead = (len(settings.members),) if settings.members else ()
     kind = torch.float32 if settings.data == "ring" else torch.uint8
     raw = torch.zeros((*lead, settings.batch_size, *shape), dtype=kind)
@@ -84,7 +85,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
 
     with mock.patch.object(torch, "compile", compile):
         try:
-            advance.make_train_steps(game, settings)(number)(state, raw, draws)
+            training.steps(game)(number)(state, raw, draws)
         except Exception:
             if not found:
                 raise

@@ -29,7 +29,7 @@ from fgan import pytree, rng
 from fgan.compile import compile_step, replay
 from fgan.errors import ConfigError, DeviceError, FganError
 from fgan.game import make_steps
-from fgan.run import advance
+from fgan.run import advance, assemble
 from fgan.run import config as configs
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -421,7 +421,7 @@ def test_steps_that_are_replayed_are_the_same_steps(monkeypatch):
 
     def metrics(at_once):
         of = problem(**TINY, steps_per_execution=at_once)
-        draw = advance.DrawAhead(of.game, rng.key(0), of.config)
+        draw = advance.DrawAhead(of.game, rng.key(0), assemble.make_training(of.config))
         steps = make_steps(of.game, lambda step, due: compile_step(step, donate=True))
         take = Taker(steps, draw, of.init(), of.real, replay=at_once > 1)
         return [pytree.map(torch.clone, take(count)[-1]) for count in (4, 4, 9, 1)]

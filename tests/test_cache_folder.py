@@ -14,7 +14,8 @@ import pytest
 
 from fgan.disk import files
 from fgan.errors import DiskError
-from fgan.run import config, loop
+from fgan.run import config
+from fgan.run.plan import make_plan
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_run_says_once_where_its_caches_are(temporary, unwritable, monkeypatch
     monkeypatch.setenv("FGAN_CACHE", str(unwritable))
     said: list[str] = []
     observer = SimpleNamespace(noted=said.append, decoding=None)
-    loop.plan(config.resolve({"data": "ring", "steps": 1}), observer)
+    make_plan(config.resolve({"data": "ring", "steps": 1}), observer)
     assert len([line for line in said if str(temporary) in line]) == 1
 
 

@@ -290,23 +290,19 @@ for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-PLAYED = """--arch --z-dim --gen-hidden --disc-hidden --gen-activation --disc-activation
-    --slope --batch-norm --dropout --output --features --loss --disc-loss-scale --optimizer
-    --lr --disc-lr
-    --betas --batch-size --disc-steps --order --share-fakes --fresh-fakes
-    --same-z --fresh-z --r1 --r2 --wgan-gp --zero-centred --dragan --penalty-every
-    --instance-noise --clip-disc --spectral-norm --no-spectral-norm --disc-batches
-    --stat-passes --ema --seed --device --dtype --threads --image-size
-    --channels --recipe --config """  # networks, game, machine: what is trained and measured
+DOCUMENT = (pathlib.Path(__file__).parent.parent / "docs" / "options.md").read_text("utf-8")
+BY_PANEL = {  # the options of a run, as the documentation has them
+    part.split("\n")[0]: " ".join(re.findall(r"^\| `(--[^`]+)`", part, re.MULTILINE))
+    for part in DOCUMENT.replace("/", " ").split("## ")[1:]
+}
+NOT_MEASURED = {"--lr-schedule", "--lr-length", "--lr-end", "--lr-warmup", "--sample-stats"}
+PLAYED = f"{BY_PANEL['Networks']} {BY_PANEL['Game']} ".split()
 SURFACE = {
-    "train": PLAYED
-    + """--lr-schedule --lr-length --lr-end --lr-warmup --sample-stats
-        --init-from --init-member --epochs --steps --seeds --sweep --compile --no-compile
-        --steps-per-execution --data-root
-        --pattern --resize --skip-bad --stream --run-dir --log-every --sample-every --save-every
-        --keep --grid --on-nonfinite --resume --override --lock --no-lock --dry-run --quiet
-        --help""",
-    "bench": PLAYED + "--compare --repeats --seconds --trained-steps --quick --json --plot --help",
+    "train": " ".join(BY_PANEL.values())
+    + " --recipe --config --resume --override --run-dir --lock --no-lock --dry-run --quiet --help",
+    "bench": " ".join(flag for flag in PLAYED if flag not in NOT_MEASURED)
+    + """ --seed --device --dtype --threads --image-size --channels --recipe --config
+        --compare --repeats --seconds --trained-steps --quick --json --plot --help""",
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",

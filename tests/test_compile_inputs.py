@@ -18,6 +18,7 @@ from fgan.compile import graph as compiling
 from fgan.errors import DeviceError
 from fgan.run import config as configs
 from fgan.run import loop
+from fgan.run.plan import make_plan
 
 
 @pytest.fixture(autouse=True)
@@ -97,13 +98,13 @@ def test_a_compiled_scan_is_known_as_one():
 def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
     """A plan whose game is replaced trains that game, whatever was compiled before."""
     config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, grid=4, seed=3)
-    plan = loop.plan(config)
+    plan = make_plan(config)
     other = replace(plan, game=replace(plan.game, loss=losses.wasserstein))
     first, second = (
         loop.train(each, loop.Observer(), tmp_path / name).last[0]["disc_loss"]
         for name, each in (("first", plan), ("second", other))
     )
-    eager = replace(other, config=replace(config, compile=False))
+    eager = replace(other, training=replace(other.training, compile=False))
     wanted = loop.train(eager, loop.Observer(), tmp_path / "eager").last[0]["disc_loss"]
     assert second == pytest.approx(wanted, rel=1e-5)
     assert abs(first - second) > 1e-2

@@ -18,10 +18,10 @@ from fgan import data, optim, pytree, rng
 from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DivergedError
 from fgan.game.population import member
-from fgan.run import assemble, config, inspect, loop, sample
+from fgan.run import config, inspect, loop, sample
 from fgan.run import resume as resuming
-from fgan.run.advance import DrawAhead, make_key
-from fgan.run.plan import make_batches, make_plan
+from fgan.run.advance import DrawAhead
+from fgan.run.plan import make_plan
 
 TINY = {
     "data": "ring", "z_dim": 3, "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 16,
@@ -82,9 +82,8 @@ def test_a_member_sees_what_it_would_see_alone(name):
     def seen(**who):
         settings = resolve(**GAMES[name], **who)
         plan = make_plan(settings)
-        key = make_key(settings, "cpu")
-        feed = data.make_feed(plan.source, make_batches(settings, plan.source, key), "cpu")
-        draw = DrawAhead(plan.game, key, settings)
+        feed = data.make_feed(plan.source, plan.batches(), "cpu")
+        draw = DrawAhead(plan.game, plan.key, plan.training)
         far = 100_000 // settings.batch_size + 1  # the second epoch
         return [(feed(t), draw(t)) for t in (0, 7, far)]
 
@@ -326,9 +325,8 @@ def test_streamed_pictures_reach_every_member(tmp_path, monkeypatch):
     for stream in ("never", "always"):
         settings = resolve(data=str(tmp_path / "faces"), stream=stream, seeds="1-2",
                            batch_size=4, disc_steps=2)  # fmt: skip
-        source = assemble.load_source(settings)
-        batches = make_batches(settings, source)
-        feeds.append(data.make_feed(source, batches, "cpu", num_workers=0))
+        plan = make_plan(settings)
+        feeds.append(data.make_feed(plan.source, plan.batches(), "cpu", num_workers=0))
     memory, disk = feeds
     with memory, disk:
         for t in range(3):

@@ -15,6 +15,7 @@ from fgan.errors import ConfigError, RunError
 from fgan.run import config as configs
 from fgan.run import inspect, loop
 from fgan.run.loop import Observer, _Loop
+from fgan.run.plan import make_plan
 
 TINY = {"data": "ring", "gen_hidden": (6,), "disc_hidden": (5,), "batch_size": 16, "steps": 4}
 NEW = {"data": "grid", "lr": 0.01, "loss": "hinge", "seed": 9}
@@ -48,7 +49,7 @@ def saved(run, step=4):
 
 def first(tmp_path, **options):
     """The state before the first step, by path, and the plan."""
-    plan = loop.plan(settings(**options))
+    plan = make_plan(settings(**options))
     begun = _Loop(plan, Observer(), rundir.create(tmp_path / "new", "new"), None)
     named = zip(pytree.paths(begun.state), pytree.leaves(begun.state), strict=True)
     return dict(named), begun
@@ -75,7 +76,9 @@ def test_the_weights_are_those_of_the_other_run_and_all_else_is_new(tmp_path, ma
     assert_same([state[n] for n in others], [fresh[n] for n in others])
     assert state["step"] == 0
     assert not torch.equal(state["gen/params/0.weight"], fresh["gen/params/0.weight"])
-    assert begun.plan.config.init_from == str(made / "one/checkpoints/step-0000004.safetensors")
+    assert begun.plan.settings["init_from"] == str(
+        made / "one/checkpoints/step-0000004.safetensors"
+    )
 
 
 def test_an_average_that_one_of_them_lacks(tmp_path, made):
@@ -109,7 +112,7 @@ def test_one_of_a_population_and_a_population_of_one(tmp_path, made):
 )
 def test_what_does_not_fit_is_refused_by_name(made, options, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        loop.plan(settings(init_from=str(made / "one"), **options))
+        make_plan(settings(init_from=str(made / "one"), **options))
     assert "--init-" in caught.value.problem
 
 
@@ -118,19 +121,19 @@ def test_parts_left_over_are_refused_by_name(tmp_path, made):
     with pytest.raises(
         ConfigError, match=r'has "disc/buffers/.*", \(.*, and this run has no such part'
     ):
-        loop.plan(settings(init_from=str(tmp_path / "normed")))
+        make_plan(settings(init_from=str(tmp_path / "normed")))
 
 
 def test_which_member_must_be_said(made):
     for options in ({}, {"init_member": 3}, {"seeds": "3-5"}):
         with pytest.raises(ConfigError, match=r"population.*--init-member") as caught:
-            loop.plan(settings(init_from=str(made / "many"), **options))
+            make_plan(settings(init_from=str(made / "many"), **options))
         assert "from 0 to 2" in caught.value.fix
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RunError, match=rf"--init-from: There is no run {tmp_path}/absent"):
-        loop.plan(settings(init_from=str(tmp_path / "absent")))
+        make_plan(settings(init_from=str(tmp_path / "absent")))
 
 
 def test_rounding_is_said(tmp_path, made):

@@ -14,8 +14,7 @@ from fgan import optim, population, pytree, schedules
 from fgan.errors import ConfigError
 from fgan.game.population import member
 from fgan.run import assemble, checks, config, loop, resume
-from fgan.run.advance import init_train_state, make_key, make_train_step
-from fgan.run.plan import make_batches, make_plan
+from fgan.run.plan import make_plan
 
 TINY = {
     "data": "ring", "z_dim": 3, "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 16,
@@ -28,8 +27,7 @@ def resolve(**options):
 
 
 def factors(**options):
-    made = assemble.make_lr_factor(make_plan(resolve(**options)).config)
-    return made(torch.arange(14)).tolist()
+    return make_plan(resolve(**options)).training.factor(torch.arange(14)).tolist()
 
 
 def test_the_factor_of_every_step():
@@ -82,9 +80,8 @@ def test_every_step_has_the_rate_of_its_number(tmp_path):
     options = {"lr_schedule": "cosine", "lr_warmup": 3, "disc_lr": 0.02, "lr": 0.01}
     result = loop.run(resolve(**options), run_dir=tmp_path / "r")
     plan = make_plan(resolve(lr=0.01, disc_lr=0.02))
-    key = make_key(plan.config, "cpu")
-    state, step = init_train_state(plan.game, plan.config, key), fgan.make_step(plan.game)
-    batches = make_batches(plan.config, plan.source)
+    key, batches = plan.key, plan.batches()
+    state, step = plan.training.init(plan.game, key), fgan.make_step(plan.game)
     for t in range(12):
         factor = min(t, 3) / 3 * (1 + math.cos(math.pi * t / 12)) / 2
         gen = optim.with_hyperparameters(state.gen.opt_state, learning_rate=0.01 * factor)
@@ -135,12 +132,11 @@ def test_swept_rates_follow_the_schedule(tmp_path):
 def test_nothing_is_compiled_again_and_nothing_changes(fresh_dynamo):
     """One graph for all steps; with backend and donation as a run has them, less Inductor."""
     before = fgan.compile.graph.count_graphs()
-    settings = make_plan(resolve(lr_schedule="cosine", lr_warmup=3)).config
-    plan = make_plan(settings)
-    key = make_key(settings, "cpu")
-    eager = make_train_step(plan.game, settings)
+    plan = make_plan(resolve(lr_schedule="cosine", lr_warmup=3))
+    key = plan.key
+    eager = plan.training.steps(plan.game)(0)
     compiled = fgan.compile.compile_function(eager, backend="eager")
-    found = expected = init_train_state(plan.game, settings, key)
+    found = expected = plan.training.init(plan.game, key)
     real = plan.source.examples[:16]
     for t in range(4):
         draws = fgan.make_draws(plan.game, key, t, 16)

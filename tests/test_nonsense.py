@@ -7,11 +7,11 @@ import re
 import pytest
 import typer
 from fgan_cli.main import app
-from fgan_cli.options import ROWS, _parsed
+from fgan_cli.options import _parsed
 
 from fgan.errors import ConfigError
 from fgan.run import config
-from fgan.run.validate import CHECKS, option
+from fgan.run.options import OPTIONS, flag
 
 TEXTS = (
     "nan", "inf", "-inf", "-1", "0", "1e999", "9" * 30, "", " ", "none", "wrong words", "1,x",
@@ -37,7 +37,7 @@ FREE_TEXT = {"data_root", "pattern", "init_from"}
 
 def as_typed(name, text):
     """What the command makes of an option and its value."""
-    context = COMMAND.make_context("train", ["ring", f"{option(name)}={text}"])
+    context = COMMAND.make_context("train", ["ring", f"{flag(name)}={text}"])
     return _parsed(name, context.params[name])
 
 
@@ -57,13 +57,13 @@ def refused_by_name(name, value, make):
         problem, fix = error.format_message(), "-"
     else:
         return False
-    assert option(name) in problem, (value, problem)
+    assert flag(name) in problem, (value, problem)
     assert re.fullmatch(r"[^\n]+", problem), (value, problem)
     assert fix
     return True
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in FLAGS])
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in {"data", *FLAGS}])
 def test_every_text_is_a_value_or_is_refused_by_the_options_name(name):
     refused = [
         text
@@ -73,7 +73,7 @@ def test_every_text_is_a_value_or_is_refused_by_the_options_name(name):
     assert refused or name in FREE_TEXT, "nothing at all is refused"
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_every_value_is_taken_or_refused_by_the_options_name(name):
     refused = [
         value

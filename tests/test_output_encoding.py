@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from fgan.run import config as configs
 from fgan.run import loop
 
 TINY = {"data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 1}
@@ -36,7 +37,7 @@ def printed(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
 def test_a_name_that_cannot_be_written_is_escaped(printed, encoding):
-    loop.run(loop.configs.resolve(TINY), run_dir=loop.Path("Ω"))
+    loop.run(configs.resolve(TINY), run_dir=loop.Path("Ω"))
     code, out, err = printed(encoding, "train", "--resume", "Ω", "--steps", "2")
     assert (code, out) == (0, b"\\u03a9\n"), err
     assert b"2 steps" in err
@@ -58,6 +59,6 @@ def test_what_the_command_says_itself_can_be_written(printed, args):
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
 def test_a_name_that_is_no_text_is_printed_in_its_own_bytes(printed):
     name = os.fsdecode(b"r\xe9")
-    loop.run(loop.configs.resolve(TINY), run_dir=loop.Path(name))
+    loop.run(configs.resolve(TINY), run_dir=loop.Path(name))
     code, out, err = printed("utf-8", "train", "--resume", name, "--steps", "2", "-q")
     assert (code, out) == (0, b"r\xe9\n"), err

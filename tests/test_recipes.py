@@ -23,7 +23,7 @@ from fgan import pytree, rng
 from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
 from fgan.errors import ConfigError
-from fgan.run import advance, assemble, names, recipes
+from fgan.run import assemble, names, recipes
 
 STEPS = 20
 TOLERANCE = 1e-10
@@ -193,7 +193,7 @@ def oracle(facts: Facts, state: fgan.TrainState) -> Oracle:
 def compare(name: str, facts: Facts, steps: int) -> None:
     game, state, config = start(name, facts)
     first, loop = copy_tree(state), oracle(facts, state)
-    step = advance.make_train_step(game, config)
+    step = assemble.make_training(config).steps(game)(0)
     for t in range(steps):
         draws = fgan.make_draws(game, state.key, t, facts.batch, dtype=torch.float64)
         raw = images(facts, t)
@@ -227,7 +227,7 @@ def test_recipe_at_its_full_size_equals_the_imperative_loop(name):
 def test_compiled_equals_eager(name, fresh_dynamo):
     facts = SMALL[name]
     game, state, config = start(name, facts)
-    eager = advance.make_train_step(game, config)
+    eager = assemble.make_training(config).steps(game)(0)
     compiled = compile_function(eager, backend="aot_eager")
     expected, before = copy_tree(state), count_graphs()
     for t in range(3):
@@ -285,7 +285,7 @@ def test_an_unknown_recipe_names_the_nearest():
 def test_a_step_with_dropout_is_pure():
     facts = SMALL["mnist-mlp-dropout"]
     game, state, config = start("mnist-mlp-dropout", facts)
-    step = advance.make_train_step(game, config)
+    step = assemble.make_training(config).steps(game)(0)
     draws = fgan.make_draws(game, state.key, 0, facts.batch, dtype=torch.float64)
     before = copy_tree((state, draws))
     assert_same(step(state, images(facts, 0), draws), step(state, images(facts, 0), draws))

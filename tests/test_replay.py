@@ -75,16 +75,17 @@ def test_a_recording_has_the_strides_of_what_it_was_given(recorded, name):
 def test_nothing_is_compiled_while_it_is_recorded(recorded, options):
     """Draws of a run are parts of larger tensors, and reals of a benchmark are expanded."""
     settings = config.resolve({**POINTS, **options, "steps_per_execution": 3})
-    game, key = assemble.make_game(settings, (2,)), advance.make_key(settings, "cpu")
+    game, key = assemble.make_game(settings, (2,)), assemble.make_key(settings, "cpu")
+    training = assemble.make_training(settings)
     several = vmap if settings.members else lambda step: step
 
     def wrap(step, due):
         return compile_step(several(step), donate=True, backend="eager")
 
-    steps, draw = fgan.make_steps(game, wrap), advance.DrawAhead(game, key, settings)
+    steps, draw = fgan.make_steps(game, wrap), advance.DrawAhead(game, key, training)
     k = (settings.disc_steps,) if settings.disc_steps > 1 else ()
     real = torch.zeros(*key.shape[:-1], *k, settings.batch_size, 2)
-    state = advance.init_train_state(game, settings, key)
+    state = training.init(game, key)
     take = Taker(steps, draw, state, real, replay=True)
     take(3)
     graphs = count_graphs()
@@ -141,17 +142,18 @@ def test_steps_of_several_kinds_begin_with_their_period():
 )  # fmt: skip
 def test_a_run_on_a_gpu_takes_equal_parts_of_what_lies_between_lines(options, most):
     game, settings = small_game(), config.resolve(POINTS | {"compile": True} | options)
-    assert advance.replays(settings, torch.device("cuda")) is (most > 1)
+    training = assemble.make_training(settings)
+    assert training.replays(torch.device("cuda")) is (most > 1)
     with FakeTensorMode():
         key = torch.empty(2, dtype=torch.int64, device="cuda")
-        assert advance.DrawAhead(game, key, settings).most_steps == most
+        assert advance.DrawAhead(game, key, training).most_steps == most
 
 
 def test_the_rest_of_a_block_is_not_recorded_anew(recorded):
     """A benchmark takes blocks of any number of steps."""
     game = small_game()
     settings = config.resolve(POINTS, steps_per_execution=4)
-    draw = advance.DrawAhead(game, rng.key(0), settings)
+    draw = advance.DrawAhead(game, rng.key(0), assemble.make_training(settings))
     step = compile_step(fgan.make_step(game), donate=True, backend="eager")
     state = fgan.init_state(game, rng.key(0))
     take = Taker(lambda number: step, draw, state, real_batch(game), replay=True)

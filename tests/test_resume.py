@@ -16,6 +16,7 @@ from fgan.disk import checkpoint, rundir
 from fgan.errors import ConfigError, DiskError, DivergedError, RunError
 from fgan.run import config as configs
 from fgan.run import loop, resume
+from fgan.run.plan import make_plan
 
 SMALL = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 32, "log_every": 7}
 
@@ -165,8 +166,8 @@ def test_auto_begins_a_run_again_that_never_saved(tmp_path):
     assert resume.never_saved(config, folder)
     assert not resume.never_saved(settings(steps=9, lr=0.5), folder)
     with pytest.raises(DiskError, match="not empty"):
-        loop.train(loop.plan(config), loop.Observer(), folder)
-    again = loop.train(loop.plan(config), loop.Observer(), folder, again=True).run
+        loop.train(make_plan(config), loop.Observer(), folder)
+    again = loop.train(make_plan(config), loop.Observer(), folder, again=True).run
     assert_same_end(whole, again, 9)
     assert not resume.never_saved(config, folder)
     (tmp_path / "other").mkdir()
@@ -196,7 +197,7 @@ def test_a_lower_rate_may_go_back_three_times_again(tmp_path):
     notes = Listener()
     point = resume.extend(point, {"lr": 29.0}, override=True)
     with pytest.raises(DivergedError):
-        loop.train(loop.plan(point.config), notes, point=point)
+        loop.train(make_plan(point.config), notes, point=point)
     assert len([note for note in notes.notes if "back to step" in note]) == 3
 
 
@@ -207,7 +208,7 @@ def test_what_the_state_cannot_follow_is_named(tmp_path):
         point = resume.extend(resume.find(tmp_path / "run"), asked, override=True)
         (name,) = change
         with pytest.raises(ConfigError, match=f"another --{name.replace('_', '-')}"):
-            loop.train(loop.plan(point.config), loop.Observer(), point=point)
+            loop.train(make_plan(point.config), loop.Observer(), point=point)
 
 
 def test_a_file_of_options_says_how_long(tmp_path):
@@ -224,7 +225,7 @@ def test_steps_after_the_schedule_are_said(tmp_path):
     loop.run(settings(**options), notes, run_dir=tmp_path / "run")
     assert not notes.notes
     point = resume.extend(resume.find(tmp_path / "run"), {"steps": 6})
-    loop.train(loop.plan(point.config), notes, point=point)
+    loop.train(make_plan(point.config), notes, point=point)
     assert any("From step 4 on the learning rate is zero" in note for note in notes.notes)
     notes = Listener()
     again = settings(**options | {"steps": 6, "lr_length": 4, "lr_end": 0.1})
@@ -270,15 +271,15 @@ def test_what_was_found_out_may_be_left_to_be_found_out_again(tmp_path):
 def test_begun_again_and_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
     settled = settings(steps=3)
     out = loop.rundir.create(tmp_path / "run", "x")
-    loop.rundir.write_config(out, loop.configs.to_toml(settled))
+    loop.rundir.write_config(out, configs.to_toml(settled))
     (out.path / "notes.txt").write_text("mine")
 
-    def interrupted(*args):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "make_train_steps", interrupted)
+    monkeypatch.setattr(loop, "make_advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(loop.plan(settled), Listener(), tmp_path / "run", again=True)
+        loop.train(make_plan(settled), Listener(), tmp_path / "run", again=True)
     assert (out.path / "notes.txt").read_text() == "mine"
 
 
@@ -286,10 +287,10 @@ def test_a_start_that_fails_behind_a_link_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
 
-    def interrupted(*args):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "make_train_steps", interrupted)
+    monkeypatch.setattr(loop, "make_advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         loop.run(settings(steps=3), run_dir=tmp_path / "link")
     assert not (tmp_path / "real").exists() or not list((tmp_path / "real").iterdir())

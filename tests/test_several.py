@@ -210,16 +210,16 @@ def test_a_resumed_run_may_take_other_numbers_at_once(tmp_path):
 def test_how_many_where_nobody_says():
     game = small_game()
     settings = config.resolve(RUN, compile=True)
-    draw = advance.DrawAhead(game, rng.key(0), settings)
+    draw = advance.DrawAhead(game, rng.key(0), assemble.make_training(settings))
     assert draw.most_steps == 1  # on the CPU
     asked = config.resolve(RUN, compile=True, steps_per_execution=9)
-    assert advance.DrawAhead(game, rng.key(0), asked).most_steps == 9
+    assert advance.DrawAhead(game, rng.key(0), assemble.make_training(asked)).most_steps == 9
 
 
 def test_draws_compiled_for_more_steps_than_are_taken():
     settings = config.resolve(RUN, steps_per_execution=8)
     game = small_game()
-    draw = advance.DrawAhead(game, rng.key(4), settings)
+    draw = advance.DrawAhead(game, rng.key(4), assemble.make_training(settings))
     draw._compiled = True  # as on a GPU
     expected = [fgan.make_draws(game, rng.key(4), t, RUN["batch_size"]) for t in (3, 4, 5)]
     assert_same(draw.block(range(3, 6)), pytree.stack(expected))

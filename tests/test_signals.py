@@ -13,6 +13,7 @@ import time
 import pytest
 
 from fgan.disk import rundir
+from fgan.run import config as configs
 from fgan.run import loop
 
 if sys.platform == "win32":
@@ -102,7 +103,7 @@ def test_a_signal_during_the_first_compilation_leaves_nothing(
 @pytest.mark.parametrize("out", ["many", "s.npz", "s.png"])
 def test_a_signal_while_sampling_leaves_nothing(tmp_path, command, number, code, out):
     """At the third picture of a folder, or amid the one file."""
-    loop.run(loop.configs.resolve(IMAGES), run_dir=tmp_path / "r")
+    loop.run(configs.resolve(IMAGES), run_dir=tmp_path / "r")
     name = "000002.png" if out == "many" else out
     fault = (faults.signalled, "fsync", name, number, 1)
     ended = command(tmp_path, "sample", "r", "-n", 9, "--out", out, fault=fault).ended()

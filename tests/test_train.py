@@ -14,6 +14,7 @@ from fgan import pytree
 from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DiskError, DivergedError
 from fgan.run import assemble, config, loop, names, sample
+from fgan.run.plan import make_plan
 
 TINY = {
     "z_dim": 8,
@@ -171,9 +172,9 @@ def test_nothing_is_written_when_the_plan_is_wrong(tmp_path, monkeypatch):
 
 
 def test_epochs_become_steps():
-    plan = loop.plan(config.resolve(TINY | {"steps": None, "epochs": 2.0, "batch_size": 128}))
+    plan = make_plan(config.resolve(TINY | {"steps": None, "epochs": 2.0, "batch_size": 128}))
     assert plan.steps == 2 * (60000 // 128)
-    assert loop.plan(config.resolve(data="ring", epochs=1e-9)).steps == 1
+    assert make_plan(config.resolve(data="ring", epochs=1e-9)).steps == 1
 
 
 def test_samples_depend_on_seed_and_index_alone(tmp_path):
@@ -210,7 +211,7 @@ def test_samples_of_batch_statistics_too(tmp_path):
 
 def test_samples_come_from_the_average(tmp_path):
     result = loop.run(tiny(), run_dir=tmp_path / "r")
-    game = loop.plan(tiny()).game
+    game = make_plan(tiny()).game
     key = fgan.rng.fold_in(fgan.rng.key(5), 0, fgan.rng.Stream.SAMPLES)
     z = fgan.rng.normal(fgan.rng.fold_in(key, 0, fgan.rng.SampleStream.LATENTS), (256, 8))[:7]
     average = result.state.ema

@@ -50,7 +50,8 @@ def make_functional(
         return compile_step(step, donate=donate)
 
     steps = make_steps(game, wrap) if compiled else make_steps(game)
-    draw = DrawAhead(game, rng.key(config.seed, problem.device), config)
+    training = assemble.make_training(config)
+    draw = DrawAhead(game, rng.key(config.seed, problem.device), training)
 
     @functools.cache
     def taker() -> Taker:

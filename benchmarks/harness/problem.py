@@ -22,7 +22,7 @@ from fgan.game import Game, Step, init_state, make_draws
 from fgan.game.game import terms_due
 from fgan.run import assemble, names
 from fgan.run.config import TrainConfig
-from fgan.run.validate import option
+from fgan.run.options import flag
 from fgan.types import Draws, TrainState
 
 Losses: TypeAlias = tuple[float, float]  # of the generator, of the discriminator
@@ -179,7 +179,7 @@ def check_tutorial(config: TrainConfig, program: str) -> None:
     if program == "jax":
         known |= {"arch": "mlp", "dtype": ("float32", "float64", "bfloat16")}
     wrong = [
-        f"{option(name)} {getattr(config, name)}"
+        f"{flag(name)} {getattr(config, name)}"
         for name, value in known.items()
         if getattr(config, name) not in (value if isinstance(value, tuple) else (value,))
     ]

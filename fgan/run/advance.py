@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 import torch
@@ -32,9 +33,8 @@ from fgan.game import (
     scheduled,
 )
 from fgan.optim import hyperparameters, with_hyperparameters
-from fgan.run import assemble
-from fgan.run.config import TrainConfig
-from fgan.types import Draws, Key, Metrics, PlayerState, TrainState
+from fgan.schedules import Schedule
+from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -42,37 +42,76 @@ _BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _MOST_STEPS = 64  # in one execution, where nobody says how many
 _MOST_NUMBERS = 2**28  # random ones that they need, a gigabyte
 
-# Where a hyperparameter that can be swept is: the players it belongs to, and its name there.
-_HOME: dict[str, tuple[tuple[Literal["gen", "disc"], ...], str]] = {
-    "lr": (("gen", "disc"), "learning_rate"),
-    "disc_lr": (("disc",), "learning_rate"),
-    **{name: (("gen", "disc"), name) for name in ("b1", "b2", "eps", "decay", "weight_decay")},
-}
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a run trains, whatever its game.
 
-def make_key(config: TrainConfig, device: torch.device | str) -> Key:
-    """The key of a run: of its seed, or one for each member."""
-    seeds = [member.seed for member in config.members]
-    if not seeds:
-        return rng.key(config.seed, device)
-    return torch.stack([rng.key(seed) for seed in seeds]).to(device)
+    Attributes:
+        batch_size: examples in a batch.
+        dtype: of parameters, optimizer state, latents and losses.
+        low: the value of black; images are trained on in [low, 1].
+        is_population: whether many GANs are trained in one step.
+        swept: (player, hyperparameter, a value for each member), in the order they are set in.
+        factor: of the learning rates, by the number of updates; None for 1 always.
+        compile: whether the step is compiled.
+        at_once: steps in one execution; 0: one, or on a GPU as many as fit.
+        log_every: steps between lines of metrics.
+    """
 
+    batch_size: int
+    dtype: torch.dtype
+    low: float
+    is_population: bool
+    swept: tuple[tuple[Literal["gen", "disc"], str, tuple[float, ...]], ...]
+    factor: Schedule | None
+    compile: bool
+    at_once: int
+    log_every: int
 
-def init_train_state(game: Game, config: TrainConfig, key: Key) -> TrainState:
-    """The state before the first step."""
-    dtype = assemble.state_dtype(config)
-    if not config.members:
-        return init_state(game, key, dtype=dtype)
-    states = population.init(game, key, dtype=dtype)
-    # A learning rate of the discriminator alone comes last, whatever the sweep's order.
-    for name, _ in sorted(config.sweep, key=lambda swept: swept[0] == "disc_lr"):
-        players, there = _HOME[name]
-        values = torch.tensor([m.values[name] for m in config.members], dtype=torch.float64)
-        for player in players:
-            if name == "lr" and player == "disc" and config.disc_lr:
-                continue  # which has one of its own
-            states = population.with_hyperparameters(states, player, **{there: values})
-    return states
+    def init(self, game: Game, key: Key) -> TrainState:
+        """The state before the first step."""
+        if not self.is_population:
+            return init_state(game, key, dtype=self.dtype)
+        states = population.init(game, key, dtype=self.dtype)
+        for player, name, values in self.swept:
+            own = torch.tensor(values, dtype=torch.float64)
+            states = population.with_hyperparameters(states, player, **{name: own})
+        return states
+
+    def steps(self, game: Game) -> Callable[[int], Step]:
+        """The game's step of each number, over examples as they are stored.
+
+        Normalising is part of the graph. There is one step, unless terms are lazy.
+
+        Returns:
+            ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)``. Raw are
+            the reals, or a `fgan.types.Batch` of them: uint8 [B, C, H, W], or float [B, D] for
+            points (after [k, ...] for k > 1 discriminator steps; with M members [M, ...]).
+            Compiled, a step writes the new state into the old one.
+        """
+        low, dtype = self.low, self.dtype
+
+        def over_stored(step: Step, due: Due) -> Step:
+            if self.factor is not None:
+                step = scheduled(step, self.factor)
+            if self.is_population:
+                step = vmap(_guarded(step))
+
+            def train_step(
+                state: TrainState, raw: Batch | Tensor, draws: Draws
+            ) -> tuple[TrainState, Metrics]:
+                batch = raw if isinstance(raw, Batch) else Batch(raw)
+                batch = batch._replace(real=normalise(batch.real, low, dtype))
+                return step(state, batch, draws)
+
+            return compile_step(train_step, donate=True) if self.compile else train_step
+
+        return make_steps(game, over_stored)
+
+    def replays(self, device: torch.device) -> bool:
+        """Whether executions are recorded and replayed."""
+        return self.compile and device.type == "cuda" and self.at_once != 1
 
 
 def with_options_of(state: TrainState, options: TrainState) -> TrainState:
@@ -86,36 +125,6 @@ def with_options_of(state: TrainState, options: TrainState) -> TrainState:
     return state._replace(gen=gen, disc=disc)
 
 
-def make_train_steps(game: Game, config: TrainConfig) -> Callable[[int], Step]:
-    """The game's step of each number, over examples as they are stored.
-
-    Normalising is part of the graph. There is one step, unless penalties are lazy.
-
-    Returns:
-        ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)`` and raw
-        uint8 [B, C, H, W], or float [B, D] for points (after [k, ...] for k > 1
-        discriminator steps; with M members [M, ...]). Compiled, a step writes the new state
-        into the old one.
-    """
-    low, dtype = assemble.image_low(config), assemble.state_dtype(config)
-    factor = assemble.make_lr_factor(config)
-
-    def over_stored(step: Step, due: Due) -> Step:
-        if factor is not None:
-            step = scheduled(step, factor)
-        if config.members:
-            step = vmap(_guarded(step))
-
-        def train_step(state: TrainState, raw: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-            return step(state, normalise(raw, low, dtype), draws)
-
-        if not config.compile:
-            return train_step
-        return compile_step(train_step, donate=True)
-
-    return make_steps(game, over_stored)
-
-
 def _guarded(step: Step) -> Step:
     """The step, refusing a state that is not finite where its losses and gradients were.
 
@@ -123,19 +132,16 @@ def _guarded(step: Step) -> Step:
     being saved.
     """
 
-    def guarded(state: TrainState, real: Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        new, metrics = step(state, real, draws)
+    def guarded(
+        state: TrainState, batch: Batch | Tensor, draws: Draws
+    ) -> tuple[TrainState, Metrics]:
+        new, metrics = step(state, batch, draws)
         # What an optimizer and an average keep is finite when these are.
         networks = [(player.params, player.buffers) for player in (new.gen, new.disc)]
         finite = metrics.finite & pytree.all_finite(networks)
         return pytree.where(finite, new, state), metrics._replace(finite=finite)
 
     return guarded
-
-
-def make_train_step(game: Game, config: TrainConfig) -> Step:
-    """The step of number 0, and of all others when no penalty is lazy."""
-    return make_train_steps(game, config)(0)
 
 
 class Supply(Protocol[T_co]):
@@ -151,11 +157,6 @@ class Supply(Protocol[T_co]):
 Advance = Callable[
     [TrainState, range, Supply[Tensor], Supply[Draws]], tuple[TrainState, Sequence[Metrics]]
 ]
-
-
-def replays(config: TrainConfig, device: torch.device) -> bool:
-    """Whether a run's executions are recorded and replayed."""
-    return config.compile and device.type == "cuda" and config.steps_per_execution != 1
 
 
 def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
@@ -210,24 +211,26 @@ class DrawAhead:
             (`fgan.compile.replay.next_steps`).
     """
 
-    def __init__(self, game: Game, key: Key, config: TrainConfig) -> None:
+    def __init__(self, game: Game, key: Key, training: Training) -> None:
         self._key = key
-        self._compiled = config.compile and key.device.type != "cpu"
-        compiled_noise = config.compile and not self._compiled
+        self._compiled = training.compile and key.device.type != "cpu"
+        compiled_noise = training.compile and not self._compiled
         make = functools.partial(
-            population.make_draws if config.members else make_draws,
+            population.make_draws if training.is_population else make_draws,
             game,
-            batch_size=config.batch_size,
-            dtype=assemble.state_dtype(config),
+            batch_size=training.batch_size,
+            dtype=training.dtype,
             uniform=_compiled_uniform if compiled_noise else rng.uniform,
         )
         size = pytree.size(make(key, 0))
         fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
         usual = 1
-        if replays(config, key.device):  # in equal parts from one line of metrics to the next
-            usual = config.log_every // math.ceil(config.log_every / fitting)
-        self.most_steps = config.steps_per_execution or usual
-        self.period = config.penalty_every // math.gcd(config.penalty_every, config.disc_steps)
+        if training.replays(key.device):  # in equal parts from one line of metrics to the next
+            usual = training.log_every // math.ceil(training.log_every / fitting)
+        self.most_steps = training.at_once or usual
+        rounds = {"gen": 1, "disc": game.num_disc_steps}  # of each player, in a step
+        periods = [term.every // math.gcd(term.every, rounds[term.player]) for term in game.terms]
+        self.period = math.lcm(*periods)
         self._make = compile_function(make) if self._compiled else make
         most = _BLOCK_NUMBERS
         if self._compiled and self.most_steps > 1:  # for one number of steps, see `block`

@@ -8,12 +8,12 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from fgan import data, ema, losses, nets, optim, rng, schedules, terms
+from fgan import data, losses, nets, optim, rng, schedules, terms
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import Game
@@ -23,10 +23,11 @@ from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last, spectral_norm
 from fgan.optim import Optimizer
 from fgan.run import checks, names
+from fgan.run.advance import Training
 from fgan.run.config import TrainConfig
 from fgan.schedules import Schedule
 from fgan.terms import Term
-from fgan.types import Key
+from fgan.types import Key, Weights
 
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -265,6 +266,45 @@ def make_lr_factor(config: TrainConfig) -> Schedule | None:
     return schedules.warmup(factor, warmup) if warmup else factor
 
 
+# Where a hyperparameter that can be swept is: the players it belongs to, and its name there. The
+# discriminator's own rate is set after that of both.
+_HOME: dict[str, tuple[tuple[Literal["gen", "disc"], ...], str]] = {
+    **{name: (("gen", "disc"), name) for name in ("b1", "b2", "eps", "decay", "weight_decay")},
+    "lr": (("gen", "disc"), "learning_rate"),
+    "disc_lr": (("disc",), "learning_rate"),
+}
+
+
+def make_training(config: TrainConfig) -> Training:
+    """How a configuration trains its game; errors as `make_lr_factor`."""
+    swept = [
+        (player, there, tuple(member.values[name] for member in config.members))
+        for name, (players, there) in _HOME.items()
+        if name in dict(config.sweep)
+        for player in players
+        if not (name == "lr" and player == "disc" and config.disc_lr)  # which has its own
+    ]
+    return Training(
+        batch_size=config.batch_size,
+        dtype=state_dtype(config),
+        low=image_low(config),
+        is_population=bool(config.members),
+        swept=tuple(swept),
+        factor=make_lr_factor(config),
+        compile=config.compile,
+        at_once=config.steps_per_execution,
+        log_every=config.log_every,
+    )
+
+
+def make_key(config: TrainConfig, device: torch.device | str) -> Key:
+    """The key of a run: of its seed, or one for each member."""
+    seeds = [member.seed for member in config.members]
+    if not seeds:
+        return rng.key(config.seed, device)
+    return torch.stack([rng.key(seed) for seed in seeds]).to(device)
+
+
 def points_extent(source: Source | StreamedSource) -> float:
     """How far a picture of 2-D data must reach to show them all with a margin; 0 for images."""
     if isinstance(source, StreamedSource) or source.is_images:
@@ -272,14 +312,15 @@ def points_extent(source: Source | StreamedSource) -> float:
     return 1.25 * math.ceil(float(source.examples.abs().max()))
 
 
-def sample(config: TrainConfig, gen: Model, weights: ema.Weights, z: Tensor, key: Key) -> Tensor:
-    """Samples [B, *data] for latents z [B, *latent], with running or batch statistics.
+def sample(gen: Model, weights: Weights, z: Tensor, key: Key, stats: str) -> Tensor:
+    """Samples [B, *data] for latents z [B, *latent].
 
     Args:
+        stats: "running" or "batch", the statistics that normalise.
         key: of these samples; stochastic layers, which act when batch statistics do, have
             their noise from it.
     """
-    if config.sample_stats == "running":
+    if stats == "running":
         return gen.apply(weights.params, weights.buffers, z, train=False)[0]
     noise = {
         name: rng.uniform(rng.fold_in(key, i, rng.SampleStream.NOISE), (len(z), *shape))

@@ -38,21 +38,12 @@ def integer(low: int, high: float = 2**31) -> Check:
     return check
 
 
-def one_of(*names: str) -> Check:
-    def check(value: Any) -> str:
+def one_of(*values: str | int) -> Check:
+    def check(value: Any) -> str | int:
         chosen = value.replace("-", "_") if isinstance(value, str) else value
-        if chosen not in names:
-            raise ValueError(f"must be one of {', '.join(names)}")
-        return str(chosen)
-
-    return check
-
-
-def one_of_numbers(*numbers: int) -> Check:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or value not in numbers:
-            raise ValueError(f"must be one of {', '.join(map(str, numbers))}")
-        return int(value)
+        if isinstance(value, bool) or chosen not in values:
+            raise ValueError(f"must be one of {', '.join(map(str, values))}")
+        return values[values.index(chosen)]
 
     return check
 

@@ -11,7 +11,6 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +18,19 @@ import tomli_w
 
 from fgan.errors import ConfigError, DiskError
 from fgan.run import names
-from fgan.run.effects import idle
-from fgan.run.members import Member, Sweep, all_members, seeds_text
-from fgan.run.validate import check, refuse_idle, sentence
+from fgan.run.members import Member, all_members, seeds_text
+from fgan.run.options import ALTERNATIVES, OPTIONS, Options
+from fgan.run.validate import check, idle, refuse_idle, sentence
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Options):
     """Every option of a training run, resolved; made by `resolve`.
 
     ``steps`` are generator updates. ``threads`` 0 leaves the choice to PyTorch. ``dtype``
     is that of the matrix products; "tf32" and "bfloat16" keep parameters, optimizer and
     losses in float32. ``sample_every`` and ``save_every`` 0 mean at the end only. With ``seeds`` or
-    ``sweep`` a run trains a population, its ``members``.
+    ``sweep`` a run trains a population, its ``members``. Of ``steps`` and ``epochs`` one is 0.
     """
-
-    data: str  # a name, or the whole path of a folder or a file; so is the next
-    data_root: str
-    pattern: str
-    image_size: int  # 0: as the data are
-    channels: int  # 0: as the data are
-    resize: str
-    skip_bad: bool
-    stream: str
-    arch: str
-    z_dim: int
-    gen_hidden: tuple[int, ...]
-    disc_hidden: tuple[int, ...]
-    gen_activation: str
-    disc_activation: str
-    slope: float
-    batch_norm: str
-    dropout: float
-    output: str
-    features: int
-    loss: str
-    disc_loss_scale: float
-    optimizer: str
-    lr: float
-    disc_lr: float  # 0: lr, also where a sweep sets that
-    lr_schedule: str  # of both players' rates, over generator updates
-    lr_length: int | str  # of the schedule, steps or "64000images"; 0: the whole run
-    lr_end: float  # at its end, as a part of the rate
-    lr_warmup: int | str  # from zero at first; 0: none
-    betas: tuple[float, float]
-    batch_size: int
-    disc_steps: int
-    order: str
-    share_fakes: bool
-    same_z: bool
-    r1: float  # gamma, 0: none; so are the next four, the weights of other penalties
-    r2: float
-    wgan_gp: float
-    zero_centred: float
-    dragan: float
-    penalty_every: int
-    instance_noise: float
-    clip_disc: float  # 0: not
-    spectral_norm: bool
-    disc_batches: str
-    stat_passes: str
-    sample_stats: str
-    ema: float
-    epochs: float  # 0 when the length is given in steps
-    steps: int  # 0 when the length is given in epochs
-    init_from: str  # a run or a checkpoint whose weights this one begins with; "": none
-    init_member: int  # of it, where that is a population; -1: it is none
-    seed: int
-    seeds: tuple[int, ...]  # of a population, in place of the seed; (): none
-    sweep: Sweep  # hyperparameters of a population and their values
-    device: str
-    dtype: str
-    threads: int
-    compile: bool
-    steps_per_execution: int  # 0: one, or on a GPU as many as fit
-    log_every: int
-    sample_every: int
-    save_every: int | str  # steps, or a time such as "5m"
-    keep: int
-    on_nonfinite: str
-    grid: int
 
     @property
     def rate_of_disc(self) -> float:
@@ -113,67 +45,9 @@ class TrainConfig:
         return all_members(self.seeds or (self.seed,), self.sweep)
 
 
-_COMMON: dict[str, Any] = {
-    "data": "mnist",
-    "data_root": "",
-    "pattern": "*",
-    "image_size": 0,
-    "channels": 0,
-    "resize": "crop",
-    "skip_bad": False,
-    "stream": "auto",
-    "arch": "mlp",
-    "z_dim": 64,
-    "gen_hidden": (256, 512),
-    "disc_hidden": (512, 256),
-    "batch_norm": "all",
-    "gen_activation": "leaky_relu",
-    "disc_activation": "leaky_relu",
-    "slope": 0.2,
-    "dropout": 0.0,
-    "output": "tanh",
-    "features": 64,
-    "loss": "non_saturating",
-    "disc_loss_scale": 1.0,
-    "optimizer": "adam",
-    "lr_schedule": "constant",
-    "lr_length": 0,
-    "lr_end": 0.0,
-    "lr_warmup": 0,
-    "lr": 2e-4,
-    "betas": (0.5, 0.999),
-    "batch_size": 128,
-    "ema": 0.999,
-    "disc_steps": 1,
-    "order": "alternating",
-    "share_fakes": False,
-    "same_z": False,
-    "r1": 0.0,
-    "r2": 0.0,
-    "wgan_gp": 0.0,
-    "zero_centred": 0.0,
-    "dragan": 0.0,
-    "penalty_every": 1,
-    "instance_noise": 0.0,
-    "clip_disc": 0.0,
-    "spectral_norm": False,
-    "disc_batches": "auto",
-    "stat_passes": "every",
-    "sample_stats": "running",
-    "init_from": "",
-    "seed": 0,
-    "device": "auto",
-    "dtype": "float32",
-    "threads": 0,
-    "compile": False,
-    "steps_per_execution": 0,
-    "log_every": 100,
-    "sample_every": 1000,
-    "save_every": 5000,
-    "keep": 2,
-    "on_nonfinite": "halt",
-    "grid": 64,
-}
+# Defaults beside which each architecture has some of its own.
+_COMMON = {name: row.default for name, row in OPTIONS.items() if not row.optional}
+_ABSENT = {name: row.default for name, row in OPTIONS.items() if row.optional}
 
 # The defaults of each architecture on each kind of data. For images: what gave the best
 # digits in five minutes on two cores, compilation included; what was tried is in
@@ -250,29 +124,34 @@ def resolve(
     checked = check(_merged(base, from_file, given), set(given), file)
     refuse_idle(idle(given, checked))
     refuse_idle(_idle_in_file(from_file, base, given, checked), file)
-    absent: dict[str, Any] = {"steps": 0, "epochs": 0.0, "disc_lr": 0.0, "init_member": -1}
-    absent |= {"seed": checked.get("seeds", (0,))[0], "seeds": (), "sweep": ()}
-    return TrainConfig(**{**absent, **checked})
+    first_seed = checked.get("seeds", (0,))[0]
+    return TrainConfig(**{**_ABSENT, "seed": first_seed, **checked})
 
 
-def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Options, later layers before earlier ones, over the defaults that fit them."""
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of several sources; later layers go before earlier ones."""
     known: dict[str, Any] = {}
     for layer in layers:
-        for pair in _ALTERNATIVES:  # a length given anew replaces the old one
+        for pair in ALTERNATIVES:  # a length given anew replaces the old one
             if any(name in layer for name in pair):
                 known = {k: v for k, v in known.items() if k not in pair}
         if "init_from" in layer:  # another run, whose members are others
             known.pop("init_member", None)
         known |= layer
+    return known
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, over the defaults that fit them."""
+    known = merge(*layers)
     of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
     merged = defaults(*of) | known
     if "seeds" in known or "sweep" in known:
         # The others of a population go on.
         merged["on_nonfinite"] = known.get("on_nonfinite", "skip")
-    for chosen, default in _ALTERNATIVES:
-        if chosen in known and default not in known:
-            merged.pop(default, None)  # an unknown architecture has no length
+    for pair in ALTERNATIVES:
+        if any(name in known for name in pair):  # and not the default of the other
+            merged = {k: v for k, v in merged.items() if k in known or k not in pair}
     return merged
 
 
@@ -297,16 +176,13 @@ def _idle_in_file(
         return []
 
 
-_PATHS = ("data", "data_root", "init_from")
-
-
 def _placed(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Options whose paths are whole, so that they mean the same from every folder.
 
     They are not shortened: where a link leads, ``link/..`` is another folder.
     """
     placed = dict(values)
-    for name in _PATHS:
+    for name in (name for name, row in OPTIONS.items() if row.path):
         path = placed.get(name)
         if isinstance(path, str) and path and path not in names.DATA_SETS and "\0" not in path:
             placed[name] = str((folder / os.path.expanduser(path)).absolute())
@@ -334,31 +210,24 @@ def to_toml(config: TrainConfig) -> str:
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
     """Names and values, tuples as lists; of alternatives such as steps and epochs the one used."""
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    del values["epochs" if config.steps else "steps"]
-    del values["seed" if config.seeds else "seeds"]
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(config).items()
+        if name not in _ABSENT or value != _ABSENT[name]
+    }
     if config.seeds:
+        del values["seed"]
         values["seeds"] = seeds_text(config.seeds)
-    # A list, for its order numbers the members.
-    values["sweep"] = [f"{name}={','.join(map(repr, numbers))}" for name, numbers in config.sweep]
-    if not config.sweep:
-        del values["sweep"]
-    if config.init_member < 0:
-        del values["init_member"]
-    if not config.disc_lr:
-        del values["disc_lr"]
+    if config.sweep:  # a list, for its order numbers the members
+        values["sweep"] = [f"{name}={','.join(map(repr, own))}" for name, own in config.sweep]
     return values
-
-
-_ALTERNATIVES = (("steps", "epochs"), ("seeds", "seed"))
-NAMES = tuple(f.name for f in fields(TrainConfig))
 
 
 def _refuse_unknown(given: dict[str, Any], from_file: dict[str, Any], file: object) -> None:
     problems = []
     for found, where in ((from_file, f" in {file}"), (given, "")):
-        for name in sorted(found.keys() - set(NAMES)):
-            close = difflib.get_close_matches(name, NAMES, n=1)
+        for name in sorted(found.keys() - OPTIONS.keys()):
+            close = difflib.get_close_matches(name, OPTIONS, n=1)
             hint = f' (did you mean "{close[0]}"?)' if close else ""
             problems.append(f'unknown key "{name}"{where}{hint}')
     if problems:

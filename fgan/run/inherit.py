@@ -51,7 +51,8 @@ def read(config: TrainConfig, networks: Networks) -> Inherited:
         file, damaged = rundir.find_checkpoint(Path(config.init_from))
     except RunError as error:
         raise RunError(f"--init-from: {error.problem}", error.fix) from error
-    saved = _one_of(checkpoint.load(file), file, config.init_member)
+    number = config.init_member if config.init_member >= 0 else None
+    saved = member_of(checkpoint.load(file), file, number, "--init-member", "--init-from: ")
     wanted = dict(_named(networks))
     _check_shapes(wanted, saved.tensors, file)
     tensors = {name: saved.tensors[name] for name in wanted}
@@ -108,20 +109,27 @@ def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Any], file: Path) 
             )
 
 
-def _one_of(saved: Checkpoint, file: Path, number: int) -> Checkpoint:
-    """What is saved of the one GAN that is meant."""
+def member_of(
+    saved: Checkpoint, file: Path, number: int | None, flag: str = "--member", about: str = ""
+) -> Checkpoint:
+    """What is saved of the one GAN that is meant.
+
+    Args:
+        number: of a member, from 0; None where none is asked for.
+        flag: the option that asks; about: how a message begins.
+    Raises:
+        ConfigError: when it is not clear which GAN is meant.
+    """
     count = len(resume.config_of(saved.about, file).members)
     if not count:
-        if number < 0:
-            return saved
+        if number is not None:
+            raise ConfigError(
+                f"{about}{file} is of one GAN, without members.", f"Leave out {flag}."
+            )
+        return saved
+    if number is None or not 0 <= number < count:
+        asked = f"{flag} is missing" if number is None else f"there is no {flag} {number}"
         raise ConfigError(
-            f"--init-member {number}: {file} is of one GAN, without members.",
-            "Leave out --init-member.",
-        )
-    if not 0 <= number < count:
-        asked = "--init-member is missing" if number < 0 else f"there is no --init-member {number}"
-        raise ConfigError(
-            f"--init-from: {file} is of a population, and {asked}.",
-            f"Use one from 0 to {count - 1}.",
+            f"{about}{file} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
         )
     return checkpoint.member(saved, number)

@@ -1,6 +1,6 @@
-"""The training loop: from a configuration to a run directory.
+"""The training loop: from a plan to a run directory.
 
-    cli -> fgan.run.loop.run(config, observer) -> step
+    command -> train(plan, observer) -> run -> advance -> step
 
 The loop feeds the pure step with data and draws, keeps the last state, and writes what a
 run leaves behind. It never prints: an `Observer` hears what happens.
@@ -19,63 +19,20 @@ import fgan
 from fgan import pytree, rng
 from fgan.compile.replay import next_steps
 from fgan.data import Source, fingerprint, make_feed
-from fgan.disk import checkpoint, files, rundir
+from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
-from fgan.run import config as configs
 from fgan.run import disturbed, inherit, summary
 from fgan.run import resume as resuming
-from fgan.run.advance import (
-    DrawAhead,
-    init_train_state,
-    make_advance,
-    make_key,
-    make_train_steps,
-    replays,
-    with_options_of,
-)
-from fgan.run.checks import every
+from fgan.run.advance import DrawAhead, make_advance, with_options_of
 from fgan.run.config import TrainConfig
 from fgan.run.log import MetricsLog
+from fgan.run.options import flag
 from fgan.run.pictures import Pictures
-from fgan.run.plan import (
-    Plan,
-    diverged,
-    flat_from,
-    make_batches,
-    make_plan,
-    out_of_memory,
-)
-from fgan.run.validate import option
+from fgan.run.plan import Observer, Plan, diverged, make_plan, out_of_memory
 from fgan.types import TrainState
 
 MAX_ROLLBACKS = 3
-
-
-class Observer:
-    """What hears of a run; this one says nothing. Methods return quickly and never raise."""
-
-    def started(self, plan: Plan, run: RunDir) -> None:
-        """The run directory exists; the first step, and compilation, come next."""
-
-    def advanced(self, step: int) -> None:
-        """``step`` steps are done."""
-
-    def noted(self, text: str) -> None:
-        """Something takes time or disk space, in a sentence: a download, say."""
-
-    def decoding(self, done: int, total: int) -> None:
-        """``done`` of ``total`` image files are decoded, before the run starts."""
-
-    def logged(self, row: dict[str, Any]) -> None:
-        """A line was added to ``metrics.jsonl``; of a population, the mean of its lines."""
-
-    def wrote(self, path: Path) -> None:
-        """A grid or a checkpoint was written."""
-
-    def stop_requested(self) -> bool:
-        """Whether the run should save and stop after the present step."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -87,20 +44,6 @@ class Result:
     steps: int  # done
     stopped: bool  # before its end, because the observer asked
     last: tuple[dict[str, Any], ...] = ()  # lines of metrics, one for each member
-
-
-def plan(config: TrainConfig, observer: Observer | None = None, *, begins: bool = True) -> Plan:
-    """Check everything about a run that can be checked before it starts.
-
-    Args:
-        observer: hears of downloads and decoding, and where caches are when not as usual.
-        begins: whether it is to begin, and not to go on from a checkpoint.
-    Raises:
-        FganError: for a device, data or combination of options that cannot work.
-    """
-    hears = observer or Observer()
-    files.cache_folder(hears.noted)
-    return make_plan(config, hears.noted, hears.decoding, begins=begins)
 
 
 def run(
@@ -123,7 +66,7 @@ def run(
             step is not finite: the last finite state is then saved and named.
     """
     observer = observer or Observer()
-    return train(plan(config, observer), observer, run_dir, locked=locked)
+    return train(make_plan(config, observer), observer, run_dir, locked=locked)
 
 
 def resume(
@@ -139,8 +82,8 @@ def resume(
     """
     observer = observer or Observer()
     point = resuming.extend(resuming.find(path), options)
-    planned = plan(point.config, observer, begins=False)
-    return train(planned, observer, point=point, locked=locked)
+    plan = make_plan(point.config, observer, begins=False)
+    return train(plan, observer, point=point, locked=locked)
 
 
 def train(
@@ -163,8 +106,7 @@ def train(
             f"Run {point.run.path} is already at step {point.step}; more --steps make it longer."
         )
         return Result(point.run, None, point.step, False)
-    name = f"{rundir.plain(plan.source.name)}-{plan.config.arch}"
-    out = point.run if point else rundir.create(run_dir, name, again=again)
+    out = point.run if point else rundir.create(run_dir, plan.name, again=again)
     held = loop = None
     try:
         if locked:
@@ -190,35 +132,32 @@ class _Loop:
     def __init__(
         self, plan: Plan, observer: Observer, out: RunDir, point: resuming.Point | None
     ) -> None:
-        config = plan.config
         self.plan, self.observer, self.out = plan, observer, out
         self.data = fingerprint(plan.source)
         if point is not None:
             resuming.check_data(point, self.data)
-        self.key = make_key(config, plan.device)
         self.done = self.last_saved = 0
         self.rollbacks = 0
         self.saved_at = time.monotonic()
-        self.save_every = every(config.save_every)
         # The decoders of a stream are processes of its own, which are to use the same cores.
         alone = plan.device.type == "cpu" and isinstance(plan.source, Source)
-        self.watch = disturbed.Watch(config.threads if alone else 1)
+        self.watch = disturbed.Watch(torch.get_num_threads() if alone else 1)
         try:
-            self.state = init_train_state(plan.game, config, self.key)
+            self.state = plan.training.init(plan.game, plan.key)
         except torch.OutOfMemoryError as error:
-            raise out_of_memory(config) from error
+            raise out_of_memory(plan) from error
         if plan.inherited is not None:
             self.state = inherit.take(plan.inherited, self.state)
-        self.steps = make_train_steps(plan.game, config)
-        self.advance = make_advance(self.steps, replay=replays(config, plan.device))
-        self.pictures = Pictures(config, plan.game.gen, plan.source, self.key, out)
-        self.log = MetricsLog(out, make_batches(config, plan.source), config.members)
+        self.steps = plan.training.steps(plan.game)
+        self.advance = make_advance(self.steps, replay=plan.training.replays(plan.device))
+        self.pictures = Pictures(plan, out)
+        self.log = MetricsLog(out, plan.batches(), plan.members)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
             self.go_back(point)  # before anything is written: it may not fit
             for note in point.notes:
                 observer.noted(note)
-        rundir.write_config(out, configs.to_toml(config))
+        rundir.write_config(out, plan.toml)
         if plan.source.skipped:
             rundir.write_skipped(out, plan.source.skipped)
         observer.started(plan, out)
@@ -227,9 +166,9 @@ class _Loop:
         elif plan.inherited is not None:
             for note in plan.inherited.notes:
                 observer.noted(note)
-        if flat := flat_from(plan):
+        if plan.flat_from:
             observer.noted(
-                f"From step {flat} on the learning rate is zero (--lr-length, --lr-end)."
+                f"From step {plan.flat_from} on the learning rate is zero (--lr-length, --lr-end)."
             )
 
     def go_back(self, point: resuming.Point) -> None:
@@ -239,7 +178,7 @@ class _Loop:
         except RunError as error:
             if not point.changed:
                 raise
-            named = ", ".join(map(option, point.changed))
+            named = ", ".join(map(flag, point.changed))
             raise ConfigError(
                 f"What was trained cannot go on with another {named}: {error.problem}",
                 "Leave that out, or begin another run.",
@@ -254,47 +193,42 @@ class _Loop:
         self.rollbacks = 0 if point.changed else point.rollbacks
 
     def run(self) -> Result:
-        """Until the end, a stop, or a failure."""
-        stopped = False
-        while self.done < self.plan.steps and not stopped:
-            stopped = self._run_until_rollback()
-        return Result(self.out, self.state, self.done, stopped, self.last)
-
-    def _run_until_rollback(self) -> bool:
-        """Steps in order; whether a stop was asked for, or False after a rollback or the end."""
-        config = self.plan.config
-        # After a rollback the same numbers would end in the same place.
-        again = rng.Stream.ROLLBACK
-        key = rng.fold_in(self.key, self.rollbacks, again) if self.rollbacks else self.key
-        draw = DrawAhead(self.plan.game, key, config)
-        batches = make_batches(config, self.plan.source, key)
-        with make_feed(self.plan.source, batches, self.plan.device, self.done) as feed:
-            while self.done < self.plan.steps:
-                due, most = self._next_due(), draw.most_steps
-                numbers = next_steps(self.steps, self.done, due, most, draw.period)
-                try:
-                    self.state, history = self.advance(self.state, numbers, feed, draw)
-                except torch.OutOfMemoryError as error:
-                    raise out_of_memory(config) from error
-                except (DataError, DeviceError) as error:
-                    saved = self._saved_before(error)
-                    # Ctrl-C in a terminal ends the compiler too, which fails: that is the stop.
-                    if self.done and self.observer.stop_requested():
-                        return True
-                    raise saved from error
-                self.log.add(history)
-                self.done = numbers.stop
-                self.observer.advanced(self.done)
-                if note := self.watch.look():
-                    self.observer.noted(note)
-                stopped = self.observer.stop_requested()
-                if self._after_steps(stopped):
-                    return False
-                if not numbers.start:  # not before: drawing imports a second's worth of libraries
-                    self.pictures.reals()
-                if stopped:
-                    return self.done < self.plan.steps
-        return False
+        """Until the end, a stop, or a failure; once around for each rollback."""
+        plan, stopped = self.plan, False
+        while self.done < plan.steps and not stopped:
+            # After a rollback the same numbers would end in the same place.
+            again = rng.Stream.ROLLBACK
+            key = rng.fold_in(plan.key, self.rollbacks, again) if self.rollbacks else plan.key
+            draw = DrawAhead(plan.game, key, plan.training)
+            with make_feed(plan.source, plan.batches(key), plan.device, self.done) as feed:
+                while self.done < plan.steps and not stopped:
+                    due, most = self._next_due(), draw.most_steps
+                    numbers = next_steps(self.steps, self.done, due, most, draw.period)
+                    try:
+                        self.state, history = self.advance(self.state, numbers, feed, draw)
+                    except torch.OutOfMemoryError as error:
+                        raise out_of_memory(plan) from error
+                    except (DataError, DeviceError) as error:
+                        saved = self._saved_before(error)
+                        # Ctrl-C in a terminal ends the compiler too, which fails: that is the stop.
+                        if self.done and self.observer.stop_requested():
+                            stopped = True
+                            break
+                        raise saved from error
+                    self.log.add(history)
+                    self.done = numbers.stop
+                    self.observer.advanced(self.done)
+                    if note := self.watch.look():
+                        self.observer.noted(note)
+                    stopped = self.observer.stop_requested()
+                    if self._after_steps(stopped):
+                        stopped = False
+                        break
+                    if not numbers.start:  # not before: drawing imports a second's libraries
+                        self.pictures.reals()
+        return Result(
+            self.out, self.state, self.done, stopped and self.done < plan.steps, self.last
+        )
 
     def _saved_before(self, error: FganError) -> FganError:
         """The same error, once what was trained before it is saved.
@@ -309,19 +243,19 @@ class _Loop:
 
     def _next_due(self) -> int:
         """The next number of steps after which something is written."""
-        config = self.plan.config
-        number, unit = self.save_every
-        periods = [config.log_every, config.sample_every, int(number) if unit == "steps" else 0]
+        plan = self.plan
+        number, unit = plan.save_every
+        periods = [plan.log_every, plan.sample_every, int(number) if unit == "steps" else 0]
         due = [self.done - self.done % every + every for every in periods if every]
-        return min([self.plan.steps, *due])
+        return min([plan.steps, *due])
 
     def _after_steps(self, stopped: bool) -> bool:
         """What is due after these steps; whether the run went back to a checkpoint."""
-        config, done = self.plan.config, self.done
-        last = done == self.plan.steps
+        plan, done = self.plan, self.done
+        last = done == plan.steps
         save = last or stopped or self._save_due()
         failed = self._not_finite(save)
-        if failed == "state" or (failed == "step" and config.on_nonfinite != "skip"):
+        if failed == "state" or (failed == "step" and plan.on_nonfinite != "skip"):
             if self._rolled_back():
                 return True
             if failed == "step":
@@ -329,11 +263,11 @@ class _Loop:
             raise diverged(done, self.out.saved())
         try:
             # Not at a stop: the resumed run writes that line, as if nothing had happened.
-            due = _due(done, config.log_every)
+            due = _due(done, plan.log_every)
             if last or due:
                 self.last = tuple(self.log.write(done, early=not due))
                 self.observer.logged(summary.overall(self.last))
-            if last or stopped or _due(done, config.sample_every):
+            if last or stopped or _due(done, plan.sample_every):
                 self.observer.wrote(self.pictures.fakes(self.state, done))
         except BaseException:  # whatever writing comes to, nothing that was trained is lost
             if bool(pytree.all_finite(self.state)):
@@ -344,32 +278,33 @@ class _Loop:
         return False
 
     def _save_due(self) -> bool:
-        number, unit = self.save_every
+        number, unit = self.plan.save_every
         if unit == "steps":
             return _due(self.done, int(number))
         return time.monotonic() - self.saved_at >= number
 
     def save(self) -> None:
         """A checkpoint of the present state, from which the run goes on exactly."""
+        plan = self.plan
         about = {
             "fgan": fgan.__version__,
-            "config": configs.as_dict(self.plan.config),
-            "data_shape": list(self.plan.source.shape),
+            "config": plan.settings,
+            "data_shape": list(plan.source.shape),
             "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,
-            **resuming.conditions(self.plan.config),
+            **resuming.conditions(compiled=plan.training.compile, device=str(plan.device)),
         }
         path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())
-        self.out.forget_old(self.plan.config.keep)
+        self.out.forget_old(plan.keep)
         self.last_saved, self.saved_at = self.done, time.monotonic()
         self.observer.wrote(path)
 
     def _not_finite(self, save: bool) -> Literal["", "step", "state"]:
         """What is not: a step's losses or gradients, which left the state alone, or the state."""
         # Reading the flag waits for the device: at every step only where that is free.
-        logging = _due(self.done, self.plan.config.log_every)
+        logging = _due(self.done, self.plan.log_every)
         check = self.plan.device.type == "cpu" or save or logging
         refused = check and not self.log.finite()
         # An update may overflow where its gradient did not, which the next step would notice.
@@ -379,7 +314,7 @@ class _Loop:
 
     def _rolled_back(self) -> bool:
         """Go back to the last checkpoint, if the run is to and can."""
-        policy = self.plan.config.on_nonfinite
+        policy = self.plan.on_nonfinite
         if policy != "rollback" or not self.last_saved or self.rollbacks == MAX_ROLLBACKS:
             return False
         step, rollbacks = self.done, self.rollbacks + 1

@@ -158,7 +158,7 @@ def _swept(name: Any, values: Any) -> tuple[str, tuple[float, ...]]:
     return name, checked
 
 
-def sweep_text(sweep: Sweep) -> str:
+def sweep_text(sweep: Iterable[tuple[str, Iterable[float]]]) -> str:
     """For a person: ``lr=0.0001,0.0003 b1=0,0.5``.
 
     >>> sweep_text((("lr", (1e-4, 3e-4)), ("b1", (0.0, 0.5))))

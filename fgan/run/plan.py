@@ -1,12 +1,19 @@
-"""What a run will do, checked and known before it starts."""
+"""What a run will do, checked and made before it starts.
+
+    command -> loop.train(plan) -> run -> advance -> step
+
+This is the last page that sees a configuration: whatever comes after holds only what was made.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import tomli_w
 import torch
 
 from fgan import pytree, rng
@@ -14,105 +21,158 @@ from fgan.compile import environment
 from fgan.compile.graph import prepare
 from fgan.compile.toolchain import check_compiler
 from fgan.data import Batches, Source, StreamedSource
+from fgan.disk import files, rundir
+from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
 from fgan.run import assemble, inherit
-from fgan.run.advance import make_key
-from fgan.run.checks import in_steps
+from fgan.run import config as configs
+from fgan.run.advance import Training
+from fgan.run.checks import every, in_steps
 from fgan.run.config import TrainConfig
 from fgan.run.inherit import Inherited
+from fgan.run.members import Member
 from fgan.types import Key
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, known before it starts."""
+class Observer:
+    """What hears of a run; this one says nothing. Methods return quickly and never raise."""
 
-    config: TrainConfig  # device, threads and length resolved
+    def started(self, plan: Plan, run: RunDir) -> None:
+        """The run directory exists; the first step, and compilation, come next."""
+
+    def advanced(self, step: int) -> None:
+        """``step`` steps are done."""
+
+    def noted(self, text: str) -> None:
+        """Something takes time or disk space, in a sentence: a download, say."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """``done`` of ``total`` image files are decoded, before the run starts."""
+
+    def logged(self, row: dict[str, Any]) -> None:
+        """A line was added to ``metrics.jsonl``; of a population, the mean of its lines."""
+
+    def wrote(self, path: Path) -> None:
+        """A grid or a checkpoint was written."""
+
+    def stop_requested(self) -> bool:
+        """Whether the run should save and stop after the present step."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do: all that it needs, made of its configuration.
+
+    ``settings`` are the configuration with nothing left open, as files hold it: they are written
+    and shown, and decide nothing any more.
+    """
+
+    settings: dict[str, Any]
+    name: str  # for a run directory
     source: Source | StreamedSource
     game: Game
+    training: Training
     device: torch.device
+    key: Key  # int64 [2], or [M, 2] for M members
     steps: int
+    members: tuple[Member, ...]  # () where the run is of one GAN
+    inherited: Inherited | None  # weights of another run to begin with
     gen_size: int  # parameters, of one member where there are many
     disc_size: int
-    inherited: Inherited | None = None  # weights of another run to begin with
+    flat_from: int  # the step from which on the learning rate is zero; 0: none before the end
+    log_every: int  # steps, and so is the next
+    sample_every: int
+    save_every: tuple[float, str]  # a number of "steps" or "seconds"
+    keep: int
+    on_nonfinite: str
+    grid: int
+    sample_stats: str
+
+    @property
+    def toml(self) -> str:
+        """The settings as a file; ``fgan.run.config.resolve(file=...)`` reads them."""
+        return tomli_w.dumps(self.settings)
+
+    def batches(self, key: Key | None = None) -> Batches:
+        """The order of the data; the key is the run's own where none is given."""
+        key = self.key if key is None else key
+        return Batches(self.source, key, self.training.batch_size, self.game.num_disc_steps)
 
 
 def make_plan(
-    config: TrainConfig,
-    noted: Callable[[str], None] | None = None,
-    decoding: Callable[[int, int], None] | None = None,
-    *,
-    begins: bool = True,
+    config: TrainConfig, observer: Observer | None = None, *, begins: bool = True
 ) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
     Args:
-        noted: hears of downloads; decoding: of (images done, of how many).
+        observer: hears of downloads and decoding, and where caches are when not as usual.
         begins: whether the run has its first step before it: one that goes on has its weights
             in its checkpoints, and does not look for those it began with.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
+    hears = observer or Observer()
+    files.cache_folder(hears.noted)
     device = assemble.check_device(config)
     assemble.set_up(config, device)
     head_start = threading.Thread(target=prepare, daemon=True)
     if config.compile:
         check_compiler(device.type)
-        environment.before_compiling(noted)
+        environment.before_compiling(hears.noted)
         head_start.start()
-    source = assemble.load_source(config, noted, decoding)
+    source = assemble.load_source(config, hears.noted, hears.decoding)
     if config.compile:  # two threads in one import can see half a module
         head_start.join()
     game = assemble.make_game(config, source.shape)
-    steps = config.steps or make_batches(config, source).num_steps(config.epochs)
-    # Resolved, so that a longer run keeps the schedule it was begun with.
-    decays = config.lr_schedule != "constant"
-    lr_length = config.lr_length or (steps if decays else 0)
     networks = {
         name: model.init(rng.key(config.seed))
         for name, model in (("gen", game.gen), ("disc", game.disc))
     }
-    inherited = None
-    if config.init_from and begins:
-        inherited = inherit.read(config, networks)
-        config = replace(config, init_from=str(inherited.file))
+    inherited = inherit.read(config, networks) if config.init_from and begins else None
+    key = assemble.make_key(config, device)
+    batches = Batches(source, key, config.batch_size, config.disc_steps)
+    steps = config.steps or batches.num_steps(config.epochs)
+    decays = config.lr_schedule != "constant"
+    # Resolved, so that a longer run keeps the schedule it was begun with.
+    config = replace(
+        config,
+        device=str(device),
+        threads=torch.get_num_threads(),
+        lr_length=config.lr_length or (steps if decays else 0),
+        init_from=str(inherited.file) if inherited else config.init_from,
+    )
+    length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
     return Plan(
-        config=replace(
-            config, device=str(device), threads=torch.get_num_threads(), lr_length=lr_length
-        ),
+        settings=configs.as_dict(config),
+        name=f"{rundir.plain(source.name)}-{config.arch}",
         source=source,
         game=game,
+        training=assemble.make_training(config),
         device=device,
+        key=key,
         steps=steps,
+        members=config.members,
+        inherited=inherited,
         gen_size=pytree.size(networks["gen"][0]),
         disc_size=pytree.size(networks["disc"][0]),
-        inherited=inherited,
+        flat_from=length if decays and not config.lr_end and length < steps else 0,
+        log_every=config.log_every,
+        sample_every=config.sample_every,
+        save_every=every(config.save_every),
+        keep=config.keep,
+        on_nonfinite=config.on_nonfinite,
+        grid=config.grid,
+        sample_stats=config.sample_stats,
     )
 
 
-def flat_from(plan: Plan) -> int:
-    """The step from which on the learning rate is zero; 0 when there is none before the end."""
-    config = plan.config
-    if config.lr_schedule == "constant" or config.lr_end:
-        return 0
-    length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
-    return length if length < plan.steps else 0
-
-
-def make_batches(
-    config: TrainConfig, source: Source | StreamedSource, key: Key | None = None
-) -> Batches:
-    """The order of the data; the key is the run's own where none is given."""
-    key = make_key(config, "cpu") if key is None else key
-    return Batches(source, key, config.batch_size, config.disc_steps)
-
-
-def out_of_memory(config: TrainConfig) -> DeviceError:
+def out_of_memory(plan: Plan) -> DeviceError:
     """What to say when the device has no more."""
-    fewer = ", or fewer members" if config.members else ""
+    fewer = ", or fewer members" if plan.members else ""
     return DeviceError(
-        f"Device {config.device} ran out of memory.",
+        f"Device {plan.device} ran out of memory.",
         f"Use a smaller --batch-size or network{fewer}.",
     )
 

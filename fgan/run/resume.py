@@ -24,19 +24,12 @@ from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, FganError, RunError
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
-from fgan.run.effects import idle
 from fgan.run.members import seeds_text, sweep_text
-from fgan.run.validate import option, shown
+from fgan.run.options import BEGUN, FREE, MEMBER, OPTIONS, PLACE, ROUNDING, flag, shown
+from fgan.run.validate import idle
 
-LENGTH = ("steps", "epochs")  # may change, to go on for longer
-# No number of the state follows from these.
-_FREE = ("log_every", "sample_every", "save_every", "keep", "grid", "steps_per_execution")
-_ROUNDING = ("device", "threads", "compile")
-_PLACES = ("data", "data_root")  # data may have moved: `check_data` knows them by what they hold
-_MEMBERS = ("seeds", "sweep")  # may never change
-_BEGUN = ("init_from", "init_member")  # nor may these, which are not read again
-# What leaves an option to be found out, as it was when the run began.
-_AS_IT_WAS = (("device", "auto"), ("threads", 0), ("lr_length", 0), ("lr_length", "0"))
+# Values that mean "find it out", which is done once, when a run begins.
+AUTO = {name: row.default for name, row in OPTIONS.items() if row.auto}
 
 
 @dataclass(frozen=True)
@@ -53,9 +46,9 @@ class Point:
     changed: tuple[str, ...] = ()  # options other than those it was begun with
 
 
-def conditions(config: TrainConfig) -> dict[str, str]:
+def conditions(*, compiled: bool, device: str) -> dict[str, str]:
     """What decides the last bits of a run's numbers, beside its configuration and torch."""
-    products = toolchain.who_multiplies(compiled=config.compile, device=config.device)
+    products = toolchain.who_multiplies(compiled=compiled, device=device)
     return {"denormals": environment.denormals(), "products": products}
 
 
@@ -81,7 +74,7 @@ def find(path: Path) -> Point:
             f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
             "the numbers may differ in their last bits."
         )
-    now = conditions(config)
+    now = conditions(compiled=config.compile, device=config.device)
     # Files that do not say are of versions that left the processor as it was.
     then = {"denormals": "kept", "products": now["products"]} | about
     if then["denormals"] != now["denormals"]:
@@ -132,33 +125,32 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     asked = {
         name: value
         for name, value in given.items()
-        if value is not None and (name, value) not in _AS_IT_WAS
+        if value is not None and not (name in AUTO and value == AUTO[name])
     }
     base = configs.as_dict(point.config)
     config = configs.resolve(asked, base=base)
+    moved = _moved(point.config, config)
     changed = [
         name
-        for name in configs.NAMES
-        if name not in (*LENGTH, *_FREE) and _differs(name, config, point.config)
+        for name, row in OPTIONS.items()
+        if row.role is not FREE and name not in moved and _differs(name, config, point.config)
     ]
-    moved = _moved(point.config, config)
-    changed = [name for name in changed if name not in moved]
     if changed and not override:
         rows = [
-            f"  {option(name)}: {_shown(name, point.config)} in the run, {_shown(name, config)} now"
+            f"  {flag(name)}: {_shown(name, point.config)} in the run, {_shown(name, config)} now"
             for name in changed
         ]
         raise ConfigError(
             "The run was begun with other options.\n" + "\n".join(rows),
             "Leave them out, or add --override to go on with the new ones.",
         )
-    if any(name in _MEMBERS for name in changed):
+    if any(OPTIONS[name].role is MEMBER for name in changed):
         raise ConfigError(
             f"The run has its members already: {_shown('seeds', point.config)} for --seeds, "
             f"{_shown('sweep', point.config)} for --sweep.",
             "Begin another run for others.",
         )
-    if any(name in _BEGUN for name in changed):
+    if any(OPTIONS[name].role is BEGUN for name in changed):
         raise ConfigError(
             f"The run has begun with --init-from {_shown('init_from', point.config)}, and its "
             "weights are in its checkpoints now.",
@@ -168,14 +160,14 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
     config = replace(config, init_from=point.config.init_from)
     notes = point.notes
     for name in moved:
-        notes = (*notes, f"{option(name)} is now {_shown(name, config)}.")
+        notes = (*notes, f"{flag(name)} is now {_shown(name, config)}.")
     for name in changed:
-        note = f"{option(name)} is now {_shown(name, config)}"
-        note += ": the last bits may differ." if name in _ROUNDING else "."
+        note = f"{flag(name)} is now {_shown(name, config)}"
+        note += ": the last bits may differ." if OPTIONS[name].role is ROUNDING else "."
         notes = (*notes, note)
     if {"batch_size", "disc_steps"} & set(changed):
         notes = (*notes, "images_seen and epoch count as if all steps had been of that size.")
-    others = tuple(name for name in changed if name not in _ROUNDING)
+    others = tuple(name for name in changed if OPTIONS[name].role is not ROUNDING)
     return replace(point, config=config, notes=notes, changed=others)
 
 
@@ -183,7 +175,8 @@ def _moved(then: TrainConfig, now: TrainConfig) -> tuple[str, ...]:
     """The options that only say that the same data lie elsewhere."""
     if then.data != now.data and {then.data, now.data} & set(NAMES):
         return ()
-    return tuple(name for name in _PLACES if getattr(then, name) != getattr(now, name))
+    places = [name for name, row in OPTIONS.items() if row.role is PLACE]
+    return tuple(name for name in places if getattr(then, name) != getattr(now, name))
 
 
 def _check_place(point: Point, config: TrainConfig) -> None:
@@ -205,8 +198,8 @@ def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     if file is None:
         return asked
     said = configs.read_toml(file)
-    free = [*_FREE, *(LENGTH if not asked.keys() & set(LENGTH) else ())]
-    return {name: said[name] for name in free if name in said} | asked
+    free = {name: said[name] for name in said if name in OPTIONS and OPTIONS[name].role is FREE}
+    return configs.merge(free, asked)
 
 
 def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
@@ -245,42 +238,35 @@ def latest_like(
     """
     if run_dir is not None:
         return run_dir if run_dir.is_dir() and RunDir(run_dir).saved() else None
-    for path in reversed(rundir.numbered(parent)):
-        if not RunDir(path).saved():
-            continue
-        try:
-            found = configs.resolve(file=RunDir(path).config)
-        except FganError:
-            continue
-        if _same(found, config):
-            return path
-    return None
+    runs = map(RunDir, reversed(rundir.numbered(parent)))
+    return next((run.path for run in runs if run.saved() and _is_of(run, config)), None)
 
 
 def never_saved(config: TrainConfig, run_dir: Path) -> bool:
     """Whether a run of such options was begun there and ended before its first checkpoint."""
     run = RunDir(run_dir)
-    if run.is_blank():
-        return True
-    if not run.config.is_file() or run.saved():
-        return False
+    begun = run.config.is_file() and not run.saved() and _is_of(run, config)
+    return run.is_blank() or begun
+
+
+def _is_of(run: RunDir, config: TrainConfig) -> bool:
+    """Whether a run was begun with such options."""
     try:
-        return _same(configs.resolve(file=run.config), config)
+        return not _other_than(configs.resolve(file=run.config), config)
     except FganError:
         return False
 
 
-def _same(a: TrainConfig, b: TrainConfig) -> bool:
-    return not _other_than(a, b)
-
-
 def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
-    open_options = {*LENGTH, *_FREE, *_ROUNDING}  # "auto" in one is resolved in the other
-    if not b.lr_length:  # likewise
-        open_options.add("lr_length")
-    open_options.update(idle(configs.NAMES, vars(b)))
-    names = [name for name in configs.NAMES if name not in open_options]
-    return [name for name in names if _differs(name, a, b)]
+    idle_ones = idle(OPTIONS, vars(b))
+    return [
+        name
+        for name, row in OPTIONS.items()
+        if row.role not in (FREE, ROUNDING)
+        and not (row.auto and getattr(b, name) == row.default)  # in the other it is found out
+        and name not in idle_ones
+        and _differs(name, a, b)
+    ]
 
 
 def _differs(name: str, a: TrainConfig, b: TrainConfig) -> bool:
@@ -299,7 +285,7 @@ def _value(name: str, config: TrainConfig) -> Any:
 
 def _shown(name: str, config: TrainConfig) -> str:
     value = _value(name, config)
-    if name in _MEMBERS:
+    if OPTIONS[name].role is MEMBER:
         text = seeds_text(value) if name == "seeds" else sweep_text(value)
         return text or "none"
-    return "none" if name in _BEGUN and value in ("", -1) else shown(value)
+    return "none" if OPTIONS[name].role is BEGUN and value in ("", -1) else shown(value)

@@ -15,7 +15,7 @@ from fgan.disk import checkpoint, files, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.errors import ConfigError, DiskError, RunError
 from fgan.game import init_state
-from fgan.run import assemble, images, resume
+from fgan.run import assemble, images, inherit, resume
 from fgan.run.config import TrainConfig
 
 # A folder of such a name would not be what was meant.
@@ -62,26 +62,11 @@ def sample(
     for error in passed_over:
         if notify is not None:
             notify(f"Passed over: {error.problem}")
-    saved = _member_of(checkpoint.load(file), file, member)
+    saved = inherit.member_of(checkpoint.load(file), file, member)
     samples = torch.cat(list(_chunks(saved, file, num, seed, device)))
     if out is not None:
         _write(samples, out)
     return samples
-
-
-def _member_of(saved: Checkpoint, file: Path, number: int | None) -> Checkpoint:
-    """What is saved of the one GAN that is meant."""
-    count = len(_facts(saved.about, file)[0].members)
-    if not count:
-        if number is not None:
-            raise ConfigError(f"{file} is of one GAN, without members.", "Leave out --member.")
-        return saved
-    if number is None or not 0 <= number < count:
-        asked = "--member is missing" if number is None else f"there is no --member {number}"
-        raise ConfigError(
-            f"{file} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
-        )
-    return checkpoint.member(saved, number)
 
 
 def _chunks(
@@ -98,7 +83,7 @@ def _chunks(
         z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
         z = rng.normal(z_key, (_CHUNK, *game.gen.shape.input), dtype)
         # All of them: how a product is rounded depends on how many there are.
-        fake = assemble.sample(config, game.gen, weights, z, key)[: num - first]
+        fake = assemble.sample(game.gen, weights, z, key, config.sample_stats)[: num - first]
         if len(data_shape) == 3:
             yield images.to_uint8(fake, assemble.image_low(config))
         else:
