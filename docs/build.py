@@ -158,71 +158,87 @@ def item(page: str, place: Place, name: str, anchor: str) -> Item:
     )
 
 
+class Part(NamedTuple):
+    """A parameter or a field, as it is written."""
+
+    name: str
+    kind: ast.expr | None = None
+    value: ast.expr | None = None
+    comment: str = ""
+
+
 def header(node: ast.stmt, name: str, scope: Place, page: str) -> str:
     """How a name is called, or of which type it is, in HTML."""
-
-    def part(name: str, kind: ast.expr | None, value: ast.expr | None) -> tuple[str, str]:
-        text, shown = name, f'<span class="param-name">{name}</span>'
-        for sign, node in ((": ", kind), (" = ", value)):
-            if node is not None:
-                source = ast.unparse(node)
-                text += sign + source
-                shown += f'{sign}<span class="annotation">{typed(source, scope, page)}</span>'
-        return text, shown
-
+    title = f'<span class="name">{name}</span>'
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         kind, value = getattr(node, "annotation", None), getattr(node, "value", None)
-        if kind is not None and ast.unparse(kind).startswith("TypeAlias"):
-            kind = None
-        if value is not None and len(ast.unparse(value)) > WIDTH:
-            value = None
-        return part(f'<span class="name">{name}</span>', kind, value)[1]
-
-    word, parts, end = "def", [], ""
+        kind = None if kind and ast.unparse(kind).startswith("TypeAlias") else kind
+        value = None if value and len(ast.unparse(value)) > WIDTH else value
+        return shown(Part(title, kind, value), scope, page)
     if isinstance(node, ast.ClassDef):
-        word, inner = "class", names.members(node)
-        made = inner.get("__init__") or inner.get("__call__")
-        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
-        if isinstance(made, ast.FunctionDef):
-            parts = [part(*each) for each in parameters(made.args)][1:]
-        elif fields:
-            keyword = any("kw_only" in ast.unparse(d) for d in node.decorator_list)
-            parts = [("*", "*")] if keyword else []
-            parts += [part(ast.unparse(n.target), n.annotation, n.value) for n in fields]
-        else:
-            bases = [ast.unparse(base) for base in node.bases]
-            parts = [(base, typed(base, scope, page)) for base in bases]
+        word, parts, end = "class", fields(node, scope.module), ""
     else:
-        assert isinstance(node, ast.FunctionDef)
-        parts = [part(*each) for each in parameters(node.args)]
+        word, parts, end = (
+            "def",
+            parameters(node.args),
+            ast.unparse(node.returns or ast.Name("None")),
+        )
+        parts = parts[1:] if parts and parts[0].name in ("self", "cls") else parts
         if any(ast.unparse(d) == "property" for d in node.decorator_list):
-            word, parts = "property", []
-        elif parts and parts[0][0] in ("self", "cls"):
-            parts = parts[1:]
-        end = ast.unparse(node.returns) if node.returns else ""
-    length = sum(len(text) + 2 for text, _ in parts) + len(name) + len(end) + len(word)
-    shown = [text for _, text in parts]
-    call = "(" + ", ".join(shown) + ")"
-    if length > WIDTH:
-        call = "(\n" + "".join(f"    {text},\n" for text in shown) + ")"
+            word = "property"
     arrow = f' -> <span class="annotation">{typed(end, scope, page)}</span>' if end else ""
-    call = "" if word == "property" or (word == "class" and not parts) else call
-    return f'<span class="def">{word}</span> <span class="name">{name}</span>{call}{arrow}'
+    texts = [shown(part, scope, page) for part in parts]
+    line = f"({', '.join(texts)})"
+    if word == "property" or (word == "class" and not parts):
+        line = ""
+    elif len(re.sub(r"<[^>]+>", "", name + line + arrow)) > WIDTH or any(p.comment for p in parts):
+        comments = [f"  # {part.comment}" if part.comment else "" for part in parts]
+        rows = zip(texts, comments, strict=True)
+        line = "".join(["(\n", *(f"    {text},<i>{html.escape(c)}</i>\n" for text, c in rows), ")"])
+    return f'<span class="def">{word}</span> {title}{line}{arrow}'
 
 
-def parameters(a: ast.arguments) -> list[tuple[str, ast.expr | None, ast.expr | None]]:
-    """(name, annotation, default) of each parameter, and the signs between them."""
+def shown(part: Part, scope: Place, page: str) -> str:
+    """A parameter with its type and its default, in HTML."""
+    text = part.name
+    for sign, node in ((": " if part.name else "", part.kind), (" = ", part.value)):
+        if node is not None:
+            inner = typed(ast.unparse(node), scope, page)
+            text += f'{sign}<span class="annotation">{inner}</span>'
+    return text
+
+
+def fields(node: ast.ClassDef, module: str) -> list[Part]:
+    """What a class is made of: the arguments of its constructor, else its bases."""
+    inner = names.members(node)
+    made = inner.get("__init__") or inner.get("__call__")
+    if isinstance(made, ast.FunctionDef):
+        return parameters(made.args)[1:]
+    own = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+    keyword = any("kw_only" in ast.unparse(d) for d in node.decorator_list)
+    parts = [
+        Part(ast.unparse(n.target), n.annotation, n.value, names.comment(module, n)) for n in own
+    ]
+    if not parts:
+        return [Part("", base) for base in node.bases]
+    return [Part("*"), *parts] if keyword else parts
+
+
+def parameters(a: ast.arguments) -> list[Part]:
+    """The parameters of a function, and the signs between them."""
     plain = [*a.posonlyargs, *a.args]
     defaults = [*[None] * (len(plain) - len(a.defaults)), *a.defaults]
-    found = [(x.arg, x.annotation, d) for x, d in zip(plain, defaults, strict=True)]
+    found = [Part(x.arg, x.annotation, d) for x, d in zip(plain, defaults, strict=True)]
     if a.posonlyargs:
-        found.insert(len(a.posonlyargs), ("/", None, None))
+        found.insert(len(a.posonlyargs), Part("/"))
     if a.vararg:
-        found.append((f"*{a.vararg.arg}", a.vararg.annotation, None))
+        found.append(Part(f"*{a.vararg.arg}", a.vararg.annotation))
     elif a.kwonlyargs:
-        found.append(("*", None, None))
-    found += [(x.arg, x.annotation, d) for x, d in zip(a.kwonlyargs, a.kw_defaults, strict=True)]
-    return found + ([(f"**{a.kwarg.arg}", a.kwarg.annotation, None)] if a.kwarg else [])
+        found.append(Part("*"))
+    found += [
+        Part(x.arg, x.annotation, d) for x, d in zip(a.kwonlyargs, a.kw_defaults, strict=True)
+    ]
+    return found + ([Part(f"**{a.kwarg.arg}", a.kwarg.annotation)] if a.kwarg else [])
 
 
 # Pages.

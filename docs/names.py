@@ -40,6 +40,7 @@ class Source(NamedTuple):
     """A module as it is written."""
 
     tree: ast.Module
+    lines: list[str]
     defined: dict[str, ast.stmt]
     imported: dict[str, tuple[str, str]]  # name -> module, and the name there; "" for the module
     docs: dict[str, str]  # what is written below an assignment
@@ -54,8 +55,9 @@ def source(module: str) -> Source | None:
         path = path.parent.with_name(path.parent.name + ".py")
     if top != "fgan" or not path.is_file():
         return None
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = Source(tree, {}, {}, {})
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    found = Source(tree, text.splitlines(), {}, {}, {})
     for node in tree.body:
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             for inner in node.body:
@@ -183,6 +185,15 @@ def docstring(place: Place) -> str:
 def summary(place: Place) -> str:
     """The first paragraph of a docstring, on one line."""
     return " ".join(docstring(place).partition("\n\n")[0].split())
+
+
+def comment(module: str, node: ast.stmt) -> str:
+    """What is written behind a statement of one line."""
+    here = source(module)
+    assert here is not None
+    return (
+        here.lines[node.lineno - 1].partition("  # ")[2] if node.lineno == node.end_lineno else ""
+    )
 
 
 def is_code(paragraph: str) -> bool:

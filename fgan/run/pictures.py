@@ -52,12 +52,14 @@ class Pictures:
         self._z = rng.normal(keys, (count, *gen.shape.input)).to(assemble.state_dtype(config))
 
     def reals(self) -> Path:
+        """Draw the first examples of the data; returns the file."""
         path = self._out.samples / "real.png"
         count = 2048 if self._extent else self._config.grid
         images.save_png(self._picture(self._source.first(count)), path)
         return path
 
     def fakes(self, state: TrainState, step: int) -> Path:
+        """Draw what a state generates from the run's latents; returns the file."""
         path = self._out.sample_path(step)
         if not self._panels:
             fake = assemble.sample(self._config, self._gen, state.sampler, self._z, self._key)

@@ -23,8 +23,11 @@ from fgan.scalars import Scalar
 from fgan.types import Noise
 
 Shape: TypeAlias = tuple[int, ...]
-Critic: TypeAlias = Callable[[Tensor], Tensor]  # [B, *data] -> [B]
+"""The shape of one example, without the batch dimension."""
+Critic: TypeAlias = Callable[[Tensor], Tensor]
+"""From examples [B, *data] to logits [B]."""
 Player: TypeAlias = Literal["gen", "disc"]
+"""Whose loss a term is added to."""
 NO_NOISE = torch.empty(0)
 
 
