@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -61,7 +61,8 @@ class View:
     z: Tensor | tuple[()] = ()
     condition: Any = ()
     generate: Callable[[Tensor], Tensor] | None = None
-    noise: Tensor = NO_NOISE
+    # A tensor as a plain default would have no source that Dynamo knows.
+    noise: Tensor = field(default_factory=lambda: NO_NOISE)
     slopes: Callable[[], tuple[Tensor, Tensor]] | None = None
 
     @property
