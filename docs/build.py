@@ -64,7 +64,9 @@ def link(place: Place | None, page: str) -> str:
     home = names.homes().get(Place(place.module, place.name)) if place.name else place.module
     if home not in names.pages():
         return ""
-    anchor = "#" + ".".join(part for part in place[1:] if part) if place.name else ""
+    anchor = f"#{place.name}" if place.name else ""
+    if place.member and isinstance(names.node(place), ast.FunctionDef | ast.AnnAssign):
+        anchor += f".{place.member}"
     if anchor and home == page:
         return anchor
     return f"{top(page)}{home.replace('.', '/')}.html{anchor}"
@@ -97,12 +99,14 @@ def described(text: str, scope: Place, page: str) -> Markup:
     """A docstring as HTML: its sections as lists, its references as links."""
 
     def section(match: re.Match[str]) -> str:
-        return f"\n###### {match[1]}\n\n{textwrap.dedent(match[2]).strip()}\n\n"
+        return f'\n<p class="section">{match[1]}</p>\n\n{textwrap.dedent(match[2]).strip()}\n\n'
 
     text = SECTION.sub(section, text)
-    first, *rest = re.split(r"\n[ \t]*\n", text)
+    first, *rest = re.split(r"\n(?:[ \t]*\n)+", text)
     parts = [prose(first, scope, page)]
-    parts += [p if names.is_code(p) else prose(items(p), scope, page) for p in rest]
+    for paragraph in rest:
+        kept = names.is_code(paragraph) or paragraph.startswith("<p ")
+        parts.append(paragraph if kept else prose(items(paragraph), scope, page))
     return Markup(render_helpers.to_html("\n\n".join(parts)))
 
 
@@ -167,7 +171,7 @@ class Part(NamedTuple):
     comment: str = ""
 
 
-def header(node: ast.stmt, name: str, scope: Place, page: str) -> str:
+def header(node: ast.AST, name: str, scope: Place, page: str) -> str:
     """How a name is called, or of which type it is, in HTML."""
     title = f'<span class="name">{name}</span>'
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -186,12 +190,14 @@ def header(node: ast.stmt, name: str, scope: Place, page: str) -> str:
         parts = parts[1:] if parts and parts[0].name in ("self", "cls") else parts
         if any(ast.unparse(d) == "property" for d in node.decorator_list):
             word = "property"
-    arrow = f' -> <span class="annotation">{typed(end, scope, page)}</span>' if end else ""
+    arrow = f' -&gt; <span class="annotation">{typed(end, scope, page)}</span>' if end else ""
     texts = [shown(part, scope, page) for part in parts]
     line = f"({', '.join(texts)})"
     if word == "property" or (word == "class" and not parts):
         line = ""
-    elif len(re.sub(r"<[^>]+>", "", name + line + arrow)) > WIDTH or any(p.comment for p in parts):
+    elif len(html.unescape(re.sub(r"<[^>]+>", "", name + line + arrow))) > WIDTH or any(
+        p.comment for p in parts
+    ):
         comments = [f"  # {part.comment}" if part.comment else "" for part in parts]
         rows = zip(texts, comments, strict=True)
         line = "".join(["(\n", *(f"    {text},<i>{html.escape(c)}</i>\n" for text, c in rows), ")"])
@@ -214,13 +220,19 @@ def fields(node: ast.ClassDef, module: str) -> list[Part]:
     made = inner.get("__init__") or inner.get("__call__")
     if isinstance(made, ast.FunctionDef):
         return parameters(made.args)[1:]
-    own = [n for n in node.body if isinstance(n, ast.AnnAssign)]
-    keyword = any("kw_only" in ast.unparse(d) for d in node.decorator_list)
     parts = [
-        Part(ast.unparse(n.target), n.annotation, n.value, names.comment(module, n)) for n in own
+        Part(
+            f'<span id="{node.name}.{name}">{name}</span>',
+            n.annotation,
+            n.value,
+            names.comment(module, n),
+        )
+        for name, n in inner.items()
+        if isinstance(n, ast.AnnAssign)
     ]
     if not parts:
         return [Part("", base) for base in node.bases]
+    keyword = any("kw_only" in ast.unparse(d) for d in node.decorator_list)
     return [Part("*"), *parts] if keyword else parts
 
 
@@ -254,7 +266,9 @@ def contents(page: str) -> list[Item]:
             found.append(item(page, place, name, name))
         elif place.module != f"{page}.{name}":  # a file of a folder, known by a shorter name
             text = about(place.module, page)
-            found.append(Item("module", name, name, text, "", "", [], link(place, page)))
+            found.append(
+                Item("module", name, name, text, Markup(), Markup(), [], link(place, page))
+            )
     return found
 
 

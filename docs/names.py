@@ -87,7 +87,7 @@ def _assigned(node: ast.stmt) -> str:
     return target.id if isinstance(target, ast.Name) else ""
 
 
-def members(node: ast.stmt) -> dict[str, ast.stmt]:
+def members(node: ast.AST) -> dict[str, ast.stmt]:
     """What a class defines: methods, properties and fields, by name."""
     inner = node.body if isinstance(node, ast.ClassDef) else []
     named = {getattr(n, "name", "") or _assigned(n): n for n in inner}
