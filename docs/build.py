@@ -29,6 +29,7 @@ SECTION = re.compile(
     r"^(Args|Attributes|Raises|References|Returns):\n((?:[ \t]+.+(?:\n|\Z)|\n)+)", re.MULTILINE
 )
 ITEM = re.compile(r"(\*{0,2}[A-Za-z_]\w*(?:, \*{0,2}[A-Za-z_]\w*)*): +(.*)")
+STARS = re.compile(r"\*\*|\*\w+\*|\*")  # strong, emphasis, or a star of a shape
 CODE = re.compile(r"(`+[^`]+`+)")
 WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[A-Za-z_][\w.]*|[^\w\"']+|\w+")
 ARXIV = (re.compile(r"\barXiv:(\d{4}\.\d{4,5})\b"), r"https://arxiv.org/abs/\1")
@@ -131,7 +132,7 @@ def prose(text: str, scope: Place, page: str) -> str:
     for i, part in enumerate(parts):
         if i % 2 == 0:
             part = part.replace("<", "&lt;").replace("[", r"\[")
-            parts[i] = re.sub(r"(?<!\*)\*(?!\*)", r"\*", part)
+            parts[i] = STARS.sub(lambda star: star[0] if star[0] != "*" else r"\*", part)
         elif names.REFERENCE.fullmatch(part):
             parts[i] = linked(part.strip("`"), scope, page)
     return "".join(parts)

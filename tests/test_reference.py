@@ -133,7 +133,7 @@ def test_every_link_leads_to_something(site):
 
 
 def test_a_docstring_becomes_lists_and_links(build):
-    text = """One line about `Game`, [B, *data] and a * b.
+    text = """One line about `Game`, [B, *data] and a *b*.
 
         x < y
 
@@ -144,7 +144,10 @@ def test_a_docstring_becomes_lists_and_links(build):
         Both.
     """
     shown = build.described(text.replace("\n    ", "\n"), Place("fgan.game.game"), "fgan.ema")
-    assert '<a href="../fgan/game.html#Game"><code>Game</code></a>, [B, *data] and a * b.' in shown
+    assert (
+        '<a href="../fgan/game.html#Game"><code>Game</code></a>, [B, *data] and a <em>b</em>.'
+        in shown
+    )
     assert "<pre><code>x &lt; y\n</code></pre>" in shown
     assert re.search(
         r'<p class="section">Args</p>\s*<ul>\s*<li><strong>x, y</strong>: numbers', shown

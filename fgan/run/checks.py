@@ -42,6 +42,8 @@ def integer(low: int, high: float = 2**31) -> Check:
 
 
 def one_of(*names: str) -> Check:
+    """One of these names, in which hyphens count as underscores."""
+
     def check(value: Any) -> str:
         chosen = value.replace("-", "_") if isinstance(value, str) else value
         if chosen not in names:
@@ -52,6 +54,8 @@ def one_of(*names: str) -> Check:
 
 
 def one_of_numbers(*numbers: int) -> Check:
+    """One of these whole numbers."""
+
     def check(value: Any) -> int:
         if isinstance(value, bool) or value not in numbers:
             raise ValueError(f"must be one of {', '.join(map(str, numbers))}")
