@@ -33,6 +33,7 @@ STARS = re.compile(r"\*\*|\*\w+\*|\*")  # strong, emphasis, or a star of a shape
 CODE = re.compile(r"(`+[^`]+`+)")
 WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[A-Za-z_][\w.]*|[^\w\"']+|\w+")
 ARXIV = (re.compile(r"\barXiv:(\d{4}\.\d{4,5})\b"), r"https://arxiv.org/abs/\1")
+render_helpers.markdown_link_patterns.append(ARXIV)
 
 
 class Item(NamedTuple):
@@ -180,39 +181,36 @@ def header(node: ast.AST, name: str, scope: Place, page: str) -> str:
         kind = None if kind and ast.unparse(kind).startswith("TypeAlias") else kind
         value = None if value and len(ast.unparse(value)) > WIDTH else value
         return shown(Part(title, kind, value), scope, page)
+    word, parts, end = "class", [], None
     if isinstance(node, ast.ClassDef):
-        word, parts, end = "class", fields(node, scope.module), ""
+        parts = fields(node, scope.module)
     else:
-        word, parts, end = (
-            "def",
-            parameters(node.args),
-            ast.unparse(node.returns or ast.Name("None")),
-        )
-        parts = parts[1:] if parts and parts[0].name in ("self", "cls") else parts
-        if any(ast.unparse(d) == "property" for d in node.decorator_list):
+        word, parts, end = "def", parameters(node.args), node.returns
+        if parts and parts[0].name in ("self", "cls"):
+            parts = parts[1:]
+        if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
             word = "property"
-    arrow = f' -&gt; <span class="annotation">{typed(end, scope, page)}</span>' if end else ""
     texts = [shown(part, scope, page) for part in parts]
-    line = f"({', '.join(texts)})"
-    if word == "property" or (word == "class" and not parts):
-        line = ""
-    elif len(html.unescape(re.sub(r"<[^>]+>", "", name + line + arrow))) > WIDTH or any(
-        p.comment for p in parts
-    ):
-        comments = [f"  # {part.comment}" if part.comment else "" for part in parts]
-        rows = zip(texts, comments, strict=True)
-        line = "".join(["(\n", *(f"    {text},<i>{html.escape(c)}</i>\n" for text, c in rows), ")"])
-    return f'<span class="def">{word}</span> {title}{line}{arrow}'
+    call = "" if word == "property" or (word == "class" and not parts) else f"({', '.join(texts)})"
+    arrow = f" -&gt; {annotation(end, scope, page)}" if end else ""
+    length = len(html.unescape(re.sub(r"<[^>]+>", "", f"{word} {name}{call}{arrow}")))
+    if call and (length > WIDTH or any(part.comment for part in parts)):
+        comments = [f"  # {html.escape(part.comment)}" if part.comment else "" for part in parts]
+        rows = [f"    {text},<i>{c}</i>\n" for text, c in zip(texts, comments, strict=True)]
+        call = f"(\n{''.join(rows)})"
+    return f'<span class="def">{word}</span> {title}{call}{arrow}'
+
+
+def annotation(node: ast.expr, scope: Place, page: str) -> str:
+    """A type or a value in a header."""
+    return f'<span class="annotation">{typed(ast.unparse(node), scope, page)}</span>'
 
 
 def shown(part: Part, scope: Place, page: str) -> str:
     """A parameter with its type and its default, in HTML."""
-    text = part.name
-    for sign, node in ((": " if part.name else "", part.kind), (" = ", part.value)):
-        if node is not None:
-            inner = typed(ast.unparse(node), scope, page)
-            text += f'{sign}<span class="annotation">{inner}</span>'
-    return text
+    kind = annotation(part.kind, scope, page) if part.kind else ""
+    value = f" = {annotation(part.value, scope, page)}" if part.value else ""
+    return part.name + (": " if part.name and kind else "") + kind + value
 
 
 def fields(node: ast.ClassDef, module: str) -> list[Part]:
@@ -221,16 +219,11 @@ def fields(node: ast.ClassDef, module: str) -> list[Part]:
     made = inner.get("__init__") or inner.get("__call__")
     if isinstance(made, ast.FunctionDef):
         return parameters(made.args)[1:]
-    parts = [
-        Part(
-            f'<span id="{node.name}.{name}">{name}</span>',
-            n.annotation,
-            n.value,
-            names.comment(module, n),
-        )
-        for name, n in inner.items()
-        if isinstance(n, ast.AnnAssign)
-    ]
+    parts = []
+    for name, n in inner.items():
+        if isinstance(n, ast.AnnAssign):
+            title = f'<span id="{node.name}.{name}">{name}</span>'
+            parts.append(Part(title, n.annotation, n.value, names.comment(module, n)))
     if not parts:
         return [Part("", base) for base in node.bases]
     keyword = any("kw_only" in ast.unparse(d) for d in node.decorator_list)
@@ -281,7 +274,6 @@ def about(page: str, on: str) -> Markup:
 def build(folder: pathlib.Path) -> list[pathlib.Path]:
     """Write all pages into a folder, and say which."""
     render.configure(template_directory=DOCS / "templates", search=False)
-    render_helpers.markdown_link_patterns.append(ARXIV)
     floors = {title: [f"fgan.{name}" for name in floor] for title, floor in names.FLOORS.items()}
     guides = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES}
     titles = {name: text.partition("\n")[0].strip("# ") for name, text in guides.items()}
@@ -307,9 +299,7 @@ def build(folder: pathlib.Path) -> list[pathlib.Path]:
             items=contents(page),
         )
     for name, text in guides.items():
-        text = re.sub(r"\]\(([\w-]+)\.md", r"](\1.html", text)
-        text = Markup(render_helpers.to_html(text))
-        write(name, "guide.html.jinja2", "", title=titles[name], text=text)
+        write(name, "guide.html.jinja2", "", title=titles[name], text=guide(text))
     rooms = {
         title: {page: about(page, "fgan") for page in floor} for title, floor in floors.items()
     }
@@ -322,8 +312,20 @@ def build(folder: pathlib.Path) -> list[pathlib.Path]:
         items=contents("fgan"),
         rooms=rooms,
         public=names.public,
+        below=below,
     )
     return written
+
+
+def guide(text: str) -> Markup:
+    """A page of the documentation as HTML; other words than ours may stand between backticks."""
+
+    def reference(match: re.Match[str]) -> str:
+        ours = match[1].startswith("fgan.") or names.find(match[1], Place("fgan"))
+        return linked(match[0].strip("`"), Place("fgan"), "fgan") if ours else match[0]
+
+    text = re.sub(r"\]\(([\w-]+)\.md", r"](\1.html", text)
+    return Markup(render_helpers.to_html(names.REFERENCE.sub(reference, text)))
 
 
 def below(page: str) -> list[str]:
