@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as _torch_tree
 
 Tree = Any
+"""Dictionaries, tuples, lists and named tuples with tensors as leaves."""
 T = TypeVar("T")
 
 

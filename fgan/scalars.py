@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-Scalar: TypeAlias = float | Tensor  # a number, or a 0-d tensor
+Scalar: TypeAlias = float | Tensor
+"""A number, or a 0-d tensor."""
 
 
 def check(

@@ -24,7 +24,8 @@ from torch import Tensor
 from fgan import scalars
 from fgan.scalars import Scalar
 
-Schedule: TypeAlias = Callable[[Any], Tensor]  # count, a number or [...] -> value of its shape
+Schedule: TypeAlias = Callable[[Any], Tensor]
+"""From a count, a number or [...], to a value of its shape."""
 
 
 def _count(step: Tensor | float) -> Tensor:

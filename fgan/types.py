@@ -6,12 +6,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-Params: TypeAlias = dict[str, Tensor]  # trainable, keyed as in nn.Module.state_dict
-Buffers: TypeAlias = dict[str, Tensor]  # carried, not trained: running statistics
-Noise: TypeAlias = dict[str, Tensor]  # uniform [B, ...] for each stochastic layer, by name
-Key: TypeAlias = Tensor  # int64 [2], see fgan.rng
-Tree: TypeAlias = Any  # of tensors
-OptState: TypeAlias = Any  # a tree of tensors
+Params: TypeAlias = dict[str, Tensor]
+"""What is trained, keyed as in ``nn.Module.state_dict``."""
+Buffers: TypeAlias = dict[str, Tensor]
+"""What is carried and not trained, such as running statistics; keyed likewise."""
+Noise: TypeAlias = dict[str, Tensor]
+"""Uniform numbers [B, ...] in [0, 1) for each stochastic layer, by name."""
+Key: TypeAlias = Tensor
+"""int64 [2], or [..., 2] for several: where random numbers come from, see `fgan.rng`."""
+Tree: TypeAlias = Any
+"""Dictionaries, tuples and named tuples with tensors as leaves, see `fgan.pytree`."""
+OptState: TypeAlias = Any
+"""A tree of tensors: whatever an optimizer remembers."""
 
 
 class Batch(NamedTuple):

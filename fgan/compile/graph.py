@@ -1,4 +1,4 @@
-"""From a pure function to one compiled graph, by `make_fx` and ``torch.compile``."""
+"""From a pure function to one compiled graph, by ``make_fx`` and ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
     """One compiled graph of a pure function from trees of tensors to a tree of tensors.
 
     The function is compiled in two stages. ``make_fx`` runs it once on tensors without values
-    and writes down its operations: ``grad``, ``vmap`` and `functional_call` are gone from what
+    and writes down its operations: ``grad``, ``vmap`` and ``functional_call`` are gone from what
     it writes, there is nothing to break the graph, and branches on a tensor's value are errors.
     ``torch.compile`` then makes kernels of that list. Compared with compiling the function
     itself this halves the time to the first call, and a later call costs a third of a

@@ -17,8 +17,11 @@ from fgan.errors import DataError
 NAMES = (
     "mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba", "ring", "grid",
 )  # fmt: skip
+"""The data sets that `load` knows by name."""
 RESIZES = ("crop", "stretch")
+"""How images of another size are fitted."""
 STREAMS = ("auto", "always", "never")
+"""When images are decoded while training."""
 
 
 def load(

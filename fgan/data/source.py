@@ -41,6 +41,7 @@ class Source:
 
     @property
     def is_images(self) -> bool:
+        """Whether the examples are images, and not points."""
         return self.examples.dtype == torch.uint8
 
     def __len__(self) -> int:

@@ -61,6 +61,7 @@ class StreamedSource:
 
     @property
     def is_images(self) -> bool:
+        """True: only images are streamed."""
         return True
 
     def __len__(self) -> int:

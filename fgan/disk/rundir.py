@@ -68,9 +68,11 @@ class RunDir:
             files.sweep(folder)
 
     def sample_path(self, step: int) -> Path:
+        """The grid of samples after a number of steps."""
         return self.samples / f"step-{step:07d}.png"
 
     def checkpoint_path(self, step: int) -> Path:
+        """The checkpoint after a number of steps."""
         return self.checkpoints / f"step-{step:07d}.safetensors"
 
     def saved(self) -> list[Path]:

@@ -117,6 +117,7 @@ def read(path: Path) -> tuple[Header, bytes]:
 
 
 def damaged(path: Path, how: str) -> RunError:
+    """The error for a file whose content is not what was written, ``how`` it shows."""
     return RunError(f"{path} is damaged: {how}.", "Use an earlier checkpoint of the run.")
 
 

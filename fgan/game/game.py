@@ -22,8 +22,11 @@ from fgan.terms import due as due_terms
 from fgan.types import Key, PlayerState, TrainState
 
 Order = Literal["alternating", "simultaneous"]
+"""The plain orders of play, see `Game`."""
 DiscBatches = Literal["auto", "apart", "together"]
+"""In how many passes the discriminator sees reals and fakes, see `Game`."""
 StatPasses = Literal["every", "own"]
+"""Which passes move running statistics, see `Game`."""
 ORDERS: tuple[str, ...] = get_args(Order)
 DISC_BATCHES: tuple[str, ...] = get_args(DiscBatches)
 STAT_PASSES: tuple[str, ...] = get_args(StatPasses)

@@ -22,7 +22,8 @@ from fgan.model import Model
 from fgan.terms import View
 from fgan.types import Buffers, DiscDraws, GenDraws, Noise, Params, PlayerState, Tree
 
-Means: TypeAlias = dict[str, Tensor]  # of each term over the batch, by name, without its weight
+Means: TypeAlias = dict[str, Tensor]
+"""The mean of each term over the batch, by name, without its weight."""
 
 
 def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
@@ -40,7 +41,8 @@ class Judged(NamedTuple):
     buffers: Buffers
 
 
-Slopes: TypeAlias = Callable[[], tuple[Tensor, Tensor]]  # of the logits over reals and fakes
+Slopes: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+"""() -> the gradients of the logits over reals and over fakes."""
 
 
 def say(

@@ -64,8 +64,11 @@ class Objectives(NamedTuple):
 
 
 Players: TypeAlias = Pair[PlayerState]
-Grads: TypeAlias = Pair[Params]  # a gradient, or a direction, for each player
+"""Both players."""
+Grads: TypeAlias = Pair[Params]
+"""A gradient, or a direction, for each player."""
 Update: TypeAlias = Callable[[Players, Grads], Players]
+"""(players, direction) -> players, after one step of both optimizers."""
 
 
 @dataclass(frozen=True)

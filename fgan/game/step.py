@@ -69,7 +69,9 @@ from fgan.types import (
 )
 
 Step: TypeAlias = Callable[[TrainState, Batch | Tensor, Draws], tuple[TrainState, Metrics]]
+"""(state, batch, draws) -> (state, metrics), see `make_step`."""
 Reduce: TypeAlias = Callable[[Tree], Tree]
+"""From a tree of tensors to one of the same form, such as its mean over processes."""
 
 
 def _as_it_is(tree: Tree) -> Tree:

@@ -27,7 +27,8 @@ from torch.nn.functional import softplus
 
 from fgan.losses.base import GanLoss
 
-Function = Callable[[Tensor], Tensor]  # elementwise
+Function = Callable[[Tensor], Tensor]
+"""From a tensor to one of its shape."""
 
 
 class FDivergence(NamedTuple):

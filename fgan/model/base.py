@@ -12,6 +12,7 @@ from torch import Tensor
 from fgan.types import Buffers, Key, Noise, Params
 
 NO_NOISE: Noise = {}
+"""The noise of a network without stochastic layers."""
 
 
 class Apply(Protocol):

@@ -35,6 +35,7 @@ class Dropout(nn.Module):
         return example_shape[: self.noise_dims] + (1,) * (len(example_shape) - self.noise_dims)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The input, where the noise is at least p, over 1 - p; in evaluation the input itself."""
         if not self.training:
             return x
         return x * (self.noise >= self.p).to(x.dtype) * (1 / (1 - self.p))

@@ -57,6 +57,7 @@ class Watch(TorchFunctionMode):
 
 
 def draws(call: str) -> ImpureError:
+    """The error for a model that draws random numbers of its own, in ``call``."""
     return ImpureError(
         f"draws random numbers of its own, in {call}: a model takes its noise as input. For "
         "dropout use nn.Dropout or fgan.model.Dropout as a layer (attention and recurrent layers "

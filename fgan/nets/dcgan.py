@@ -14,6 +14,7 @@ from torch import nn
 from fgan.model import Model, from_module
 
 SIZES = (16, 32, 64, 128, 256)
+"""The sizes of images, in pixels a side, that the networks are built for."""
 
 
 def dcgan_generator(

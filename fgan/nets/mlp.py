@@ -11,7 +11,9 @@ from torch import nn
 from fgan.model import Model, from_module
 
 Activation = Literal["leaky_relu", "relu", "tanh"]
+"""Between the layers."""
 Output = Literal["tanh", "sigmoid", "linear"]
+"""After the last layer of a generator."""
 
 
 def mlp_generator(

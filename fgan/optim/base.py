@@ -67,7 +67,8 @@ def apply_updates(params: Params, updates: Params) -> Params:
     return pytree.map(torch.add, params, updates)
 
 
-Hyper: TypeAlias = dict[str, Tensor]  # name -> [], on the device of the parameters
+Hyper: TypeAlias = dict[str, Tensor]
+"""0-d tensors by name, on the device of the parameters."""
 
 
 def hyper(params: Params, **values: Scalar) -> Hyper:

@@ -47,6 +47,8 @@ def _leafwise(rule: Callable[..., Tensor], first: Params, *rest: Params) -> Para
 
 
 class LearningRateState(NamedTuple):
+    """The state of `scale_by_learning_rate`."""
+
     hyper: Hyper  # learning_rate
 
 
@@ -71,6 +73,8 @@ def scale_by_learning_rate(learning_rate: Scalar) -> Optimizer:
 
 
 class AdamState(NamedTuple):
+    """The state of `scale_by_adam`."""
+
     mu: Params  # first moment, like the parameters
     nu: Params  # second moment, like the parameters
     b1_power: Tensor  # [], b1**t after t updates
@@ -129,6 +133,8 @@ def _power(power: Tensor, base: Tensor) -> Tensor:
 
 
 class RmsState(NamedTuple):
+    """The state of `scale_by_rms`."""
+
     mean: Params | tuple[()]  # of the gradient, like the parameters; () unless centred
     mean_square: Params  # of the gradient, like the parameters
     hyper: Hyper  # decay, eps
@@ -171,6 +177,8 @@ def scale_by_rms(decay: Scalar = 0.99, eps: Scalar = 1e-8, centered: bool = Fals
 
 
 class MomentumState(NamedTuple):
+    """The state of `scale_by_momentum`."""
+
     velocity: Params  # like the parameters
     hyper: Hyper  # momentum
 
@@ -202,6 +210,8 @@ def scale_by_momentum(momentum: Scalar = 0.9, nesterov: bool = False) -> Optimiz
 
 
 class DecayedWeightsState(NamedTuple):
+    """The state of `add_decayed_weights`."""
+
     hyper: Hyper  # weight_decay
 
 
@@ -226,6 +236,8 @@ def add_decayed_weights(weight_decay: Scalar) -> Optimizer:
 
 
 class ExtrapolateState(NamedTuple):
+    """The state of `extrapolate`."""
+
     last: Params  # the update before, like the parameters
     hyper: Hyper  # none
 

@@ -13,6 +13,7 @@ Check = Callable[[Any], Any]  # returns the value in its proper type, or raises 
 
 
 def number(low: float, *, above: bool = False, below: float = math.inf) -> Check:
+    """A finite number of at least (or above) ``low`` and below ``below``."""
     bound = f"above {low:g}" if above else f"at least {low:g}"
     limit = "" if below == math.inf else f" and below {below:g}"
 
@@ -28,6 +29,8 @@ def number(low: float, *, above: bool = False, below: float = math.inf) -> Check
 
 
 def integer(low: int, high: float = 2**31) -> Check:
+    """A whole number in [low, high)."""
+
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError("must be a whole number")
@@ -39,6 +42,8 @@ def integer(low: int, high: float = 2**31) -> Check:
 
 
 def one_of(*values: str | int) -> Check:
+    """One of these names or numbers; in names hyphens count as underscores."""
+
     def check(value: Any) -> str | int:
         chosen = value.replace("-", "_") if isinstance(value, str) else value
         if isinstance(value, bool) or chosen not in values:
@@ -49,6 +54,8 @@ def one_of(*values: str | int) -> Check:
 
 
 def tuple_of(each: Check, length: int | None = None) -> Check:
+    """A list of values that pass a check each, ``length`` of them where that is given."""
+
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
             raise ValueError(f"must be {length} numbers" if length else "must be a list")
@@ -58,12 +65,14 @@ def tuple_of(each: Check, length: int | None = None) -> Check:
 
 
 def boolean(value: Any) -> bool:
+    """True or false."""
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
     return value
 
 
 def text(value: Any) -> str:
+    """Text that UTF-8 can hold."""
     if not isinstance(value, str):
         raise ValueError("must be text")
     try:
@@ -74,18 +83,21 @@ def text(value: Any) -> str:
 
 
 def path(value: Any) -> str:
+    """Text without a zero byte."""
     if "\0" in text(value):
         raise ValueError("must be a path, and no path has a zero byte")
     return str(value)
 
 
 def name(value: Any) -> str:
+    """Text that is not empty."""
     if not text(value):
         raise ValueError("must not be empty")
     return str(value)
 
 
 def device(value: Any) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text(value)):
         why = " (random numbers need float64, which Apple GPUs lack)" if value == "mps" else ""
         raise ValueError(f"must be auto, cpu, cuda or cuda:N{why}")
@@ -130,5 +142,6 @@ def in_steps(value: int | str, images_per_step: int) -> int:
 
 
 def interval(value: Any) -> int | str:
+    """A number of steps, or a time as `every` reads it."""
     number, unit = every(value)
     return int(number) if unit == "steps" else str(value)

@@ -117,6 +117,7 @@ def _system() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
+    """The processor's name; empty where the machine does not say it."""
     try:
         if sys.platform == "darwin":
             return _output(["sysctl", "-n", "machdep.cpu.brand_string"])

@@ -26,7 +26,7 @@ def columns(num: int) -> int:
 
 
 def to_uint8(images: Tensor, low: float = -1.0) -> Tensor:
-    """Floats in [low, 1] as uint8 of the same shape, on the CPU; the inverse of `normalise`."""
+    """Floats in [low, 1] as uint8 of the same shape, on the CPU; undoes `fgan.data.normalise`."""
     scaled = (images.detach().float().cpu() - low) * (255.0 / (1.0 - low))
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 

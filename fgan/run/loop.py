@@ -62,8 +62,8 @@ def run(
         locked: whether to lock it, which some file systems cannot; without, the caller sees to
             it that one process writes.
     Raises:
-        FganError: with the remedy, for everything a user can mend. `DivergedError` when a
-            step is not finite: the last finite state is then saved and named.
+        FganError: with the remedy, for everything a user can mend. A `fgan.errors.DivergedError`
+            when a step is not finite: the last finite state is then saved and named.
     """
     observer = observer or Observer()
     return train(make_plan(config, observer), observer, run_dir, locked=locked)

@@ -42,11 +42,13 @@ class Pictures:
         self._z = rng.normal(keys, (count, *self._gen.shape.input)).to(plan.training.dtype)
 
     def reals(self) -> Path:
+        """Draw the first examples of the data; returns the file."""
         path = self._out.samples / "real.png"
         images.save_png(self._picture(self._plan.source.first(self._num_reals)), path)
         return path
 
     def fakes(self, state: TrainState, step: int) -> Path:
+        """Draw what a state generates from the run's latents; returns the file."""
         path = self._out.sample_path(step)
         if not self._panels:
             images.save_png(self._picture(self._sample(state.sampler, self._z, self._key)), path)

@@ -34,6 +34,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
+        """The function's name with hyphens, as the command takes it."""
         return self.settings.__name__.replace("_", "-")
 
 

@@ -23,8 +23,11 @@ from fgan.types import Noise
 
 T = TypeVar("T")
 Shape: TypeAlias = tuple[int, ...]
-Critic: TypeAlias = Callable[[Tensor], Tensor]  # [B, *data] -> [B]
+"""The shape of one example, without the batch dimension."""
+Critic: TypeAlias = Callable[[Tensor], Tensor]
+"""From examples [B, *data] to logits [B]."""
 Player: TypeAlias = Literal["gen", "disc"]
+"""Whose loss a term is added to."""
 
 
 class View(NamedTuple):
