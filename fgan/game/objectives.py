@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -85,7 +85,8 @@ def judge(
             logits, rest = say(game, params, buffers, x, noise)
             return logits, rest, lambda: torch.zeros_like(x)
         judged = functools.partial(say, game, params, buffers, noise=noise)
-        logits, pull_back, rest = vjp(judged, x, has_aux=True)
+        passed: Any = vjp(judged, x, has_aux=True)  # typed as if it never had an aux
+        logits, pull_back, rest = passed
         return logits, rest, lambda: pull_back(torch.ones_like(logits))[0]
 
     if game.judges_apart:
