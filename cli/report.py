@@ -29,7 +29,7 @@ from fgan.disk.rundir import RunDir
 from fgan.run.loop import Observer, Result
 from fgan.run.plan import Plan
 
-from . import population
+from . import population, tables
 
 
 class _Stderr:
@@ -72,7 +72,7 @@ def header(plan: Plan, run: RunDir | None) -> None:
         play += f", discriminator's {config.disc_lr:g}"
     if config.disc_steps > 1:
         play += f", {config.disc_steps} discriminator steps"
-    lines = {
+    facts = {
         "data": f"{source.name}, {len(source):,} {kind} of {size}",
         "nets": f"{config.arch}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
         "game": f"{play}, {config.order}, ema {config.ema:g}",
@@ -80,12 +80,12 @@ def header(plan: Plan, run: RunDir | None) -> None:
         "device": f"{where}, torch {torch.__version__}, {mode}",
     }
     if config.members:
-        lines["members"] = population.about(plan)
+        facts["members"] = population.about(plan)
     if run is not None:
-        lines["to"] = str(run.path)
+        facts["to"] = str(run.path)
     _console.print(f"[bold]fgan {fgan.__version__}[/]")
-    for name, text in lines.items():
-        _console.print(f"  {name:<7} {text}", markup=False, soft_wrap=True)
+    for line in tables.lines(facts.items(), "  "):
+        _console.print(line, markup=False, soft_wrap=True)
 
 
 class Report(Observer):
