@@ -121,8 +121,12 @@ def _pixels(image: Image.Image, spec: Spec) -> NDArray[np.uint8]:
         image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
     turned = _orientation(image) > 1
     image.load()
-    upright = ImageOps.exif_transpose(image) if turned else image
-    return _planes(_resized(_flat(upright, spec.channels), spec))
+    if turned:
+        # Pillow has read the orientation; it would write all EXIF anew, which fails where one
+        # other entry is damaged.
+        image.info = {k: v for k, v in image.info.items() if k == "transparency"}
+        image = ImageOps.exif_transpose(image)
+    return _planes(_resized(_flat(image, spec.channels), spec))
 
 
 def _read(path: str, take: Callable[[Image.Image], T]) -> T:
