@@ -7,6 +7,7 @@ Streamed images are decoded ahead in worker processes (`fgan.data.workers`).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,13 +67,15 @@ class StreamedSource:
         Raises:
             DataError: naming the file that cannot be decoded any more.
         """
-        found = self._files.decode(list(indices))
-        if isinstance(found, tuple):
-            raise _no_longer_good(found)
-        return torch.from_numpy(found)
+        numbers = list(indices)
+        images = torch.empty((len(numbers), *self.shape), dtype=torch.uint8)
+        if fault := self.files.decode(numbers, images.numpy()):
+            raise _no_longer_good(fault)
+        return images
 
     @property
-    def _files(self) -> Files:
+    def files(self) -> Files:
+        """What a worker needs to know of it."""
         from fgan.data.workers import Files
 
         return Files(str(self.folder), self.paths, self.spec, self.shape)
@@ -136,7 +139,7 @@ def make_feed(
         batches: over ``source``; its key may be on any device.
         start: the step that will be asked for first.
         num_workers: processes that decode a streamed source; by default one for each
-            processor but one, at most 8. With 0 this process decodes.
+            processor but one, at most 8. With 0, as on Windows, this process decodes.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -162,7 +165,7 @@ class _StreamedFeed(Feed):
         num_workers: int | None,
     ) -> None:
         self._source, self._batches, self._device = source, batches, device
-        default = min(_MAX_WORKERS, max(1, num_cpus() - 1))
+        default = 0 if os.name == "nt" else min(_MAX_WORKERS, max(1, num_cpus() - 1))
         self._num_workers = default if num_workers is None else num_workers
         self._workers: list[Worker] = []
         self._next, self._closed = start, False
@@ -196,30 +199,29 @@ class _StreamedFeed(Feed):
         return numbers
 
     def _start(self) -> None:
-        """Ask each worker for one of the next steps."""
-        from fgan.data.workers import Worker
+        """Ask the workers for the next steps."""
+        from fgan.data.workers import AHEAD, Worker
 
-        files = self._source._files
+        shape = (math.prod(self._batches.shape), *self._source.shape)
         for _ in range(self._num_workers):
-            self._workers.append(Worker())
+            self._workers.append(Worker(shape))
         for worker in self._workers:
-            worker.tell(files)
-        for step in range(self._next, self._next + self._num_workers):
-            self._ask(step)
+            worker.begin(self._source.files)
+        self._ahead = AHEAD * self._num_workers
+        for step in range(self._next, self._next + self._ahead):
+            self._worker(step).ask(self._numbers(step))
 
-    def _ask(self, step: int) -> None:
-        self._workers[step % self._num_workers].tell(self._numbers(step))
+    def _worker(self, step: int) -> Worker:
+        return self._workers[step % self._num_workers]
 
     def _take(self, step: int) -> Tensor:
-        images = torch.empty(
-            (math.prod(self._batches.shape), *self._source.shape), dtype=torch.uint8,
-            pin_memory=self._device.type == "cuda",
-        )  # fmt: skip
-        worker = self._workers[step % self._num_workers]
-        if fault := worker.answer(images.numpy().reshape(-1).data):
-            raise _no_longer_good(fault)
+        found = self._worker(step).answer()
+        if isinstance(found, tuple):
+            raise _no_longer_good(found)
+        shared = torch.from_numpy(found)
+        images = shared.pin_memory() if self._device.type == "cuda" else shared.clone()
         self._next = step + 1
-        self._ask(step + self._num_workers)
+        self._worker(step).ask(self._numbers(step + self._ahead))
         return images
 
     @contextmanager

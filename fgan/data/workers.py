@@ -1,9 +1,9 @@
 """Processes that decode images ahead of the step that needs them.
 
-A worker is a fresh interpreter with a pipe in each direction. It is asked for one batch at a
-time by a line of JSON; a line of JSON answers, and then the pixels. Nothing is shared: a worker
-that is killed takes no lock with it, and either side sees the end of the other as the end of a
-pipe. `multiprocessing` would import the user's script, and torch, once more in each worker, and
+A worker is a fresh interpreter. Lines of JSON ask it for batches and say that they are there; the
+pixels lie in memory that it shares with this process, two batches of them. It takes no lock that
+would be lost with it, and either side sees the end of the other as the end of a pipe.
+`multiprocessing` would import the user's script, and torch, once more in each worker, and
 `concurrent.futures` waits for ever for the rest of an answer whose worker was killed.
 """
 
@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import mmap
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +26,8 @@ from numpy.typing import NDArray
 
 from fgan.data.decode import BadImage, Spec, decode, quiet
 
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from fgan.data import workers; workers.serve()"
+_PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from fgan.data import workers; workers.serve()"
+AHEAD = 2  # batches that a worker holds
 # They come to every process of a terminal, a job or a service; the run ends in its own way.
 _LEFT_TO_THE_RUN = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -45,9 +49,8 @@ class Files(NamedTuple):
     spec: Spec
     shape: tuple[int, ...]
 
-    def decode(self, numbers: Sequence[int]) -> NDArray[np.uint8] | Fault:
-        """uint8 [len(numbers), C, H, W]; or the first file that is no longer as it was."""
-        out = np.empty((len(numbers), *self.shape), dtype=np.uint8)
+    def decode(self, numbers: Sequence[int], out: NDArray[np.uint8]) -> Fault | None:
+        """Fill uint8 [len(numbers), C, H, W]; or name the first file that is not as it was."""
         with quiet():
             for row, number in enumerate(numbers):
                 path = os.path.join(self.folder, self.paths[number])
@@ -58,49 +61,63 @@ class Files(NamedTuple):
                 if image.shape != self.shape:
                     return path, f"is now of {image.shape[2]} x {image.shape[1]} pixels"
                 out[row] = image
-        return out
+        return None
 
 
 class Worker:
-    """A process that decodes; `close` ends it, and so does the end of this process."""
+    """A process that decodes; `close` ends it, and so does the end of this process.
 
-    def __init__(self) -> None:
-        # In a session of its own no signal of the terminal reaches it before it can ignore them.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, *sys.path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+    Args:
+        shape: of a batch, [B, C, H, W].
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._asked = self._answered = 0
+        with _shared_memory(AHEAD * math.prod(shape)) as handle:
+            self._batches = _batches(handle, shape)
+            # In a session of its own no signal of the terminal comes before it can ignore them.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, str(handle), *sys.path],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                pass_fds=[handle], start_new_session=True,
+            )  # fmt: skip
         self.pid = self._process.pid
 
-    def tell(self, what: Any) -> None:
-        """Send first the `Files`, then the numbers of the images of each batch.
+    def begin(self, files: Files) -> None:
+        """Tell it what it decodes; errors as `ask`."""
+        self._tell([self._batches.shape[1:], files])
 
-        At most one batch may be without its answer: the pipes hold no more.
+    def ask(self, numbers: Sequence[int]) -> None:
+        """Have it decode a batch; at most `AHEAD` may be without their answer.
 
         Raises:
             EOFError: when the worker has ended.
         """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(what).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise EOFError("a worker ended") from error
+        self._tell([self._asked % AHEAD, numbers])
+        self._asked += 1
 
-    def answer(self, pixels: memoryview) -> Fault | None:
-        """Wait for the batch that was asked for, and fill ``pixels`` with it.
+    def answer(self) -> NDArray[np.uint8] | Fault:
+        """Wait for the batch asked for first, which stays as it is until the next question.
 
         Raises:
             EOFError: when the worker has ended.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if line.endswith(b"\n"):
-            if fault := json.loads(line):
-                return fault[0], fault[1]
-            if self._process.stdout.readinto(pixels) == len(pixels):  # type: ignore[attr-defined]
-                return None
-        raise EOFError("a worker ended")
+        if not line.endswith(b"\n"):
+            raise EOFError("a worker ended")
+        if fault := json.loads(line):
+            return fault[0], fault[1]
+        self._answered += 1
+        return self._batches[(self._answered - 1) % AHEAD]
+
+    def _tell(self, what: Any) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise EOFError("a worker ended") from error
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -112,24 +129,41 @@ class Worker:
                 pipe.close()
 
 
+@contextlib.contextmanager
+def _shared_memory(num_bytes: int) -> Iterator[int]:
+    """The handle of a file without a name, in memory where there is such a thing (Linux)."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("fgan")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    try:
+        os.ftruncate(handle, num_bytes)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _batches(handle: int, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """uint8 [AHEAD, B, C, H, W] in the memory behind a handle."""
+    return np.frombuffer(mmap.mmap(handle, 0), dtype=np.uint8).reshape(AHEAD, *shape)
+
+
 def serve() -> None:
-    """The life of a worker: from the files it is told of to the end of its standard input."""
+    """The life of a worker: from what it is told first to the end of its standard input."""
     for name in _LEFT_TO_THE_RUN:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     if not (told := questions.readline()):
         return
-    folder, paths, spec, shape = json.loads(told)
-    files = Files(folder, paths, Spec(*spec), tuple(shape))
+    shape, (folder, paths, spec, image_shape) = json.loads(told)
+    files = Files(folder, paths, Spec(*spec), tuple(image_shape))
+    batches = _batches(int(sys.argv[1]), shape)
     try:
         for question in questions:
-            found = files.decode(json.loads(question))
-            if isinstance(found, tuple):
-                answers.write(json.dumps(found).encode() + b"\n")
-            else:
-                answers.write(b"null\n")
-                answers.write(found.data)
+            slot, numbers = json.loads(question)
+            answers.write(json.dumps(files.decode(numbers, batches[slot])).encode() + b"\n")
             answers.flush()
     except BrokenPipeError:  # the run is gone
         os._exit(1)

@@ -129,7 +129,7 @@ def _devices() -> list[dict[str, Any]]:
 def _torch() -> dict[str, Any]:
     from torch.utils import collect_env
 
-    found = collect_env.get_env_info()._asdict()
+    found = collect_env.get_env_info()._asdict()  # type: ignore[no-untyped-call]
     return {name: value for name, value in found.items() if name not in _LONG}
 
 
