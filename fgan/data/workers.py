@@ -108,8 +108,9 @@ class Worker:
             raise EOFError("a worker ended")
         if fault := json.loads(line):
             return fault[0], fault[1]
+        batch: NDArray[np.uint8] = self._batches[self._answered % AHEAD]
         self._answered += 1
-        return self._batches[(self._answered - 1) % AHEAD]
+        return batch
 
     def _tell(self, what: Any) -> None:
         assert self._process.stdin is not None
