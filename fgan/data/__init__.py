@@ -18,24 +18,10 @@ if TYPE_CHECKING:
     from fgan.data.toy import grid_points, ring_points
 
 __all__ = [
-    "NAMES",
-    "RESIZES",
-    "STREAMS",
-    "Batches",
-    "Feed",
-    "Source",
-    "StreamedSource",
-    "fingerprint",
-    "grid_points",
-    "load",
-    "load_mnist",
-    "load_mnist_labels",
-    "make_feed",
-    "normalise",
-    "resize_images",
-    "ring_points",
-    "to_channels",
-]
+    "NAMES", "RESIZES", "STREAMS", "Batches", "Feed", "Source", "StreamedSource", "fingerprint",
+    "grid_points", "load", "load_mnist", "load_mnist_labels", "make_feed", "normalise",
+    "resize_images", "ring_points", "to_channels",
+]  # fmt: skip
 
 _MODULES = ("loading", "mnist", "resize", "source", "stream", "toy")
 

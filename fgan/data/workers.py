@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,13 +73,16 @@ class Worker:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._asked = self._answered = 0
-        with _shared_memory(AHEAD * math.prod(shape)) as handle:
-            self._batches = _batches(handle, shape)
+        # A file without a name: in memory on Linux, whatever /dev/shm has room for.
+        linux = hasattr(os, "memfd_create")
+        with open(os.memfd_create("fgan"), "rb+") if linux else tempfile.TemporaryFile() as memory:
+            memory.truncate(AHEAD * math.prod(shape))
+            self._batches = _batches(memory.fileno(), shape)
             # In a session of its own no signal of the terminal comes before it can ignore them.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(handle), *sys.path],
+                [sys.executable, "-c", _PROGRAM, str(memory.fileno()), *sys.path],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                pass_fds=[handle], start_new_session=True,
+                pass_fds=[memory.fileno()], start_new_session=True,
             )  # fmt: skip
         self.pid = self._process.pid
 
@@ -128,21 +131,6 @@ class Worker:
             assert pipe is not None
             with contextlib.suppress(OSError):  # half a line may be left that nobody reads
                 pipe.close()
-
-
-@contextlib.contextmanager
-def _shared_memory(num_bytes: int) -> Iterator[int]:
-    """The handle of a file without a name, in memory where there is such a thing (Linux)."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("fgan")
-    else:
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
-    try:
-        os.ftruncate(handle, num_bytes)
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _batches(handle: int, shape: Sequence[int]) -> NDArray[np.uint8]:
