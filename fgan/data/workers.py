@@ -73,7 +73,7 @@ class Worker:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._asked = self._answered = 0
-        # A file without a name: in memory on Linux, whatever /dev/shm has room for.
+        # A file without a name; on Linux in memory, and not in /dev/shm, which may be small.
         linux = hasattr(os, "memfd_create")
         with open(os.memfd_create("fgan"), "rb+") if linux else tempfile.TemporaryFile() as memory:
             memory.truncate(AHEAD * math.prod(shape))
