@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from fgan_benchmarks import harness as programs
-from fgan_benchmarks.harness import TUTORIAL
 
+from fgan.errors import DeviceError
 from fgan.run import config as configs
 from fgan.run import names, recipes
 from fgan.run.config import TrainConfig
 from fgan.run.options import GAME, NETS, OPTIONS
 
 from .options import config_option, recipe_option, with_options
+
+try:
+    from fgan_benchmarks.harness import DEFAULT, PROGRAMS, TRAINED_STEPS, TUTORIAL, parse_names
+except ModuleNotFoundError:  # a copy of the library alone; the other commands need no more
+    DEFAULT, PROGRAMS, TRAINED_STEPS = (), {}, 0
 
 SHAPES_HELP = f"Data set whose shape examples have: {', '.join(names.DATA_SETS)}. No data are read."
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
@@ -43,10 +47,10 @@ def bench(
     compare: Annotated[
         str,
         typer.Option(
-            help=f"Some of {', '.join(programs.PROGRAMS)}; first the baseline.",
+            help=f"Some of {', '.join(PROGRAMS)}; first the baseline.",
             rich_help_panel=_MEASURE,
         ),
-    ] = ",".join(programs.DEFAULT),
+    ] = ",".join(DEFAULT),
     repeats: Annotated[
         int, typer.Option(help="Rounds; each times every program.", rich_help_panel=_MEASURE)
     ] = 15,
@@ -59,7 +63,7 @@ def bench(
             help="Steps before a trained state is timed; fewer where they take longer than 5 s.",
             rich_help_panel=_MEASURE,
         ),
-    ] = programs.TRAINED_STEPS,
+    ] = TRAINED_STEPS,
     quick: Annotated[
         bool,
         typer.Option(
@@ -88,7 +92,12 @@ def bench(
     while it runs. Without --loss, --recipe or --config the game is the tutorials':
     non-saturating, without penalties.
     """
-    chosen = programs.parse_names(compare)
+    if not PROGRAMS:
+        raise DeviceError(
+            "fgan bench needs the package fgan_benchmarks, which is not installed.",
+            "Install fgan by pip, or `pip install .` in a checkout: that brings it.",
+        )
+    chosen = parse_names(compare)
     resolved = _resolve({**given, "data": data or None}, config, recipe)
 
     from .train import prepare_torch

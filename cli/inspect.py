@@ -32,14 +32,17 @@ def inspect(
 
 
 def show(facts: Any, indent: str = "") -> None:
-    """Nested facts as indented lines; long lists of tables one row a line."""
+    """Nested facts as indented lines; a list of facts alike is a table."""
+    from .tables import lines
+
     for name, value in facts.items():
         if isinstance(value, dict):
             print(f"{indent}{name}")
             show(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{indent}{name}")
-            for row in value:
-                print(f"{indent}  " + "  ".join(str(v) for v in row.values()))
+            print(
+                "\n".join(lines(([str(v) for v in row.values()] for row in value), indent + "  "))
+            )
         else:
             print(f"{indent}{name}: {value}")

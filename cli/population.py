@@ -10,6 +10,8 @@ from fgan.run.members import Member, sweep_text
 from fgan.run.plan import Plan
 from fgan.run.summary import Setting, Spread
 
+from .tables import lines
+
 _FAILURES = 20  # that are named
 
 
@@ -27,9 +29,9 @@ def report(plan: Plan, result: Result) -> list[str]:
     members = plan.members
     assert result.state is not None
     found = summary.settings(members, result.last)
-    lines = _by_setting(found) if members[0].values else _by_metric(found[0])
+    table = _by_setting(found) if members[0].values else _by_metric(found[0])
     updates = result.state.step.tolist()
-    return lines + _failed(summary.failures(members, updates, result.steps), result.steps)
+    return table + _failed(summary.failures(members, updates, result.steps), result.steps)
 
 
 def _by_metric(setting: Setting) -> list[str]:
@@ -38,7 +40,7 @@ def _by_metric(setting: Setting) -> list[str]:
         [name, _text(s.mean), _text(s.error), _text(s.low), _text(s.high), str(s.num)]
         for name, s in setting.spreads.items()
     ]
-    return _table([head, *rows])
+    return lines([head, *rows], "  ")
 
 
 def _by_setting(settings: Sequence[Setting]) -> list[str]:
@@ -51,7 +53,7 @@ def _by_setting(settings: Sequence[Setting]) -> list[str]:
         rows.append([*values, str(setting.num_members), *map(_mean, spreads)])
         if any(spread and spread.num > 1 for spread in spreads):
             rows.append([*("" for _ in values), "", *map(_extremes, spreads)])
-    return _table(rows)
+    return lines(rows, "  ")
 
 
 def _mean(spread: Spread | None) -> str:
@@ -68,21 +70,13 @@ def _text(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
 def _failed(failures: Sequence[tuple[Member, int]], steps: int) -> list[str]:
     if not failures:
         return ["  Every member was finite at every step."]
-    lines = [
+    named = [
         f"  Not finite: member {member} at {refused:,} of {steps:,} steps."
         for member, refused in failures[:_FAILURES]
     ]
     if more := len(failures) - _FAILURES:
-        lines += [f"  ... and {more} others: see refused in metrics.jsonl."] if more > 0 else []
-    return lines
+        named += [f"  ... and {more} others: see refused in metrics.jsonl."] if more > 0 else []
+    return named

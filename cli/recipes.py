@@ -12,14 +12,13 @@ def recipes() -> None:
     The seconds were measured with --compile on two CPU cores. Run one with
     `fgan train --recipe NAME`; any other option changes it.
     """
+    from .tables import lines
+
     rows = [
         (name, recipe.about, *_facts(known.resolve(name, data="mnist")), _seconds(recipe))
         for name, recipe in known.ALL.items()
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        print(line.rstrip())
+    print("\n".join(lines(rows)))
 
 
 def _facts(config: TrainConfig) -> tuple[str, str, str]:

@@ -29,7 +29,7 @@ from fgan.disk.rundir import RunDir
 from fgan.run.loop import Result
 from fgan.run.plan import Observer, Plan
 
-from . import population
+from . import population, tables
 
 
 class _Stderr:
@@ -73,7 +73,7 @@ def header(plan: Plan, run: RunDir | None) -> None:
         play += f", discriminator's {said['disc_lr']:g}"
     if said["disc_steps"] > 1:
         play += f", {said['disc_steps']} discriminator steps"
-    lines = {
+    facts = {
         "data": f"{source.name}, {len(source):,} {kind} of {size}",
         "nets": f"{said['arch']}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
         "game": f"{play}, {said['order']}, ema {said['ema']:g}",
@@ -82,12 +82,12 @@ def header(plan: Plan, run: RunDir | None) -> None:
         "device": f"{where}, torch {torch.__version__}, {mode}",
     }
     if plan.members:
-        lines["members"] = population.about(plan)
+        facts["members"] = population.about(plan)
     if run is not None:
-        lines["to"] = str(run.path)
+        facts["to"] = str(run.path)
     _console.print(f"[bold]fgan {fgan.__version__}[/]")
-    for name, text in lines.items():
-        _console.print(f"  {name:<7} {text}", markup=False, soft_wrap=True)
+    for line in tables.lines(facts.items(), "  "):
+        _console.print(line, markup=False, soft_wrap=True)
 
 
 class Report(Observer):

@@ -1,14 +1,27 @@
-"""A comparison of programs as tables on a terminal."""
+"""Tables on a terminal, and in what a pipe or a file takes of one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH = 110
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def lines(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
+    """Rows of texts as lines with aligned columns, as wide as they need, without colours."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(width=10_000, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return [f"{indent}{line}".rstrip() for line in captured.get().splitlines()]
 
 
 def show(found: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ def hold_and_fork(run: RunDir, pipe: Any) -> None:
 
 def contend(path: Path, seconds: float, pipe: Any) -> None:
     """Take and release a lock in turn with others; tell how often, and of any overlap."""
-    lock._TRIES, lock._PAUSE_SECONDS = 1, 0.0  # the most contention
+    lock._PATIENCE_SECONDS = 0.0  # the most contention
     inside = path.with_name("inside")
     end, times, overlaps = time.monotonic() + seconds, 0, 0
     while time.monotonic() < end:

@@ -109,7 +109,7 @@ def outlier(step: int, batch_size: int) -> None:
     from fgan import rng
     from fgan.data import Batches, Source
 
-    load = importlib.import_module("fgan.data.load")
+    load = importlib.import_module("fgan.data.loading")
     ring = load.ring_points()
     index = Batches(ring, rng.key(0), batch_size).indices(step - 1)[0]
     examples = ring.examples.clone()

@@ -20,7 +20,8 @@ def test_what_is_said_of_this_machine():
     found = doctor.facts()
     assert json.loads(json.dumps(found)) == found
     assert list(found) == [
-        "versions", "system", "devices", "environment", "compiler", "caches", "extras", "compile",
+        "versions", "system", "devices", "torch", "environment", "compiler", "caches", "extras",
+        "compile",
     ]  # fmt: skip
     assert found["versions"]["fgan"] == fgan.__version__
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -31,6 +32,8 @@ def test_what_is_said_of_this_machine():
     assert found["system"]["cpu"]
     assert found["devices"][0]["name"] == "cpu"
     assert len(found["devices"]) >= 1 + torch.cuda.device_count()
+    assert found["torch"]["torch_version"] == torch.__version__
+    assert {"nvidia_driver_version", "cudnn_version", "libc_version"} <= found["torch"].keys()
     inductor = found["caches"]["inductor"]
     assert inductor["path"] == os.environ["TORCHINDUCTOR_CACHE_DIR"]
     assert inductor["writable"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fgan.compile import environment, toolchain
+from fgan.disk import machine
 from fgan.run import config, loop, resume
 
 OURS = (environment.SPIN, environment.FLUSH, "OMP_WAIT_POLICY", "GLIBC_TUNABLES")
@@ -179,7 +180,7 @@ def test_a_run_that_goes_on_otherwise_says_so(tmp_path):
 def test_a_run_that_goes_on_with_other_products_says_so(tmp_path, monkeypatch):
     """Which a processor of another make has; only compiled runs have them."""
     amd = "AuthenticAMD fpu avx512f"
-    monkeypatch.setattr(toolchain, "processor", lambda: amd)
+    monkeypatch.setattr(machine, "instructions", lambda: amd)
     found = {compiled: toolchain.who_multiplies(compiled=compiled, device="cpu")
              for compiled in (True, False)}  # fmt: skip
     assert found == {True: "oneDNN" if sys.platform == "linux" else "ATen", False: "ATen"}

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 from fgan import data
-from fgan.data import cache, find
+from fgan.data import find
 from fgan.data.decode import BadImage, Spec, decode
+from fgan.disk import files
 from fgan.errors import ConfigError, DataError
 from fgan.run import config as configs
 from fgan.run import loop
@@ -528,7 +529,7 @@ DAMAGE = {
     "another byte": lambda c: c[:-50] + bytes([c[-50] ^ 1]) + c[-49:],
     "another shape": lambda c: c.replace(b"[3, 3, 16, 24]", b"[3, 3, 24, 16]"),
     "no format": lambda c: b"\xff" * len(c),
-    "of another folder": lambda c: c.replace(b'"manifest": "', b'"manifest": "0')[:-1],
+    "of another folder": lambda c: c.replace(b'"manifest\\": \\"', b'"manifest\\": \\"0')[:-1],
     "another verdict": lambda c: c.replace(b"[[3, 16, 24], []", b"[[3, 24, 16], []"),
     "no verdict": lambda c: c.replace(b'"verdict"', b'"VERDICT"'),
 }
@@ -560,7 +561,7 @@ def test_a_cache_that_cannot_be_written(folder, tmp_path, monkeypatch):
 
 def test_writing_leaves_nothing_half_done(folder, cache_folder, monkeypatch):
     fill(folder)
-    monkeypatch.setattr(cache.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     told = []
     data.load(str(folder), notify=told.append)
     assert "full" in told[0]
@@ -569,12 +570,12 @@ def test_writing_leaves_nothing_half_done(folder, cache_folder, monkeypatch):
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
-    assert cache.cache_folder() == Path(os.environ["FGAN_CACHE"])
+    assert files.cache_folder() == Path(os.environ["FGAN_CACHE"])
     monkeypatch.delenv("FGAN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "fgan"
+    assert files.cache_folder() == tmp_path / "fgan"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.cache_folder() == Path.home() / ".cache" / "fgan"
+    assert files.cache_folder() == Path.home() / ".cache" / "fgan"
 
 
 @pytest.mark.parametrize("count", [1, 150])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_a_tiff_whose_comment_points_nowhere(tmp_path):
     (first,) = (i for i in range(len(good)) if good[i : i + 4] == b"\x0e\x01\x02\0")  # its entry
     content = good[: first + 8] + b"\xff" * 4 + good[first + 12 :]
     assert np.array_equal(read(tmp_path, content), np.rot90(PIXELS, -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_resolution_that_is_no_number(tmp_path, kind):
+    """Beside a good orientation; Pillow reads such EXIF, and cannot write it."""
+    entries = struct.pack(">2HI2H", 0x0112, 3, 1, 6, 0) + struct.pack(">2HI4s", 0x011A, 2, 4, b"a")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    with Image.open(io.BytesIO(encoded(kind, **options))) as image:
+        upright = np.rot90(np.asarray(image), -1)
+    assert np.array_equal(read(tmp_path, encoded(kind, exif=exif, **options)), upright)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

@@ -18,7 +18,6 @@ import sys
 import tarfile
 import threading
 import zipfile
-import zlib
 from importlib import resources
 from pathlib import Path
 
@@ -30,8 +29,7 @@ from torchvision import datasets
 
 from fgan import data
 from fgan.data import named
-from fgan.data.mat import read_uint8
-from fgan.errors import DataError
+from fgan.errors import DataError, DeviceError
 
 TRAIN = "train-images-idx3-ubyte"
 
@@ -270,74 +268,44 @@ def test_cifar10(cifar, root):
         assert "cifar-10-batches-py" in error.value.fix
 
 
-# SVHN's MATLAB files
-
-
-def element(kind: int, content: bytes) -> bytes:
-    return struct.pack("<2I", kind, len(content)) + content + bytes(-len(content) % 8)
-
-
-def small(kind: int, content: bytes) -> bytes:
-    return struct.pack("<2H", kind, len(content)) + content.ljust(4, b"\0")
-
-
-def matlab(arrays: dict[str, np.ndarray], compressed: bool) -> bytes:
-    out = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
-    for name, array in arrays.items():
-        called = name.encode()
-        body = element(6, struct.pack("<2I", 9, 0))
-        body += element(5, np.array(array.shape, "<i4").tobytes())
-        body += small(1, called) if len(called) <= 4 else element(1, called)
-        body += element(2, array.tobytes(order="F"))
-        whole = element(14, body)
-        if compressed:
-            packed = zlib.compress(whole)
-            whole = struct.pack("<2I", 15, len(packed)) + packed
-        out += whole
-    return out
-
-
-def pixels(n: int) -> np.ndarray:
-    return np.random.default_rng(2).integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-def test_matlab_files(compressed):
-    arrays = {"labels": pixels(1)[:3, :1, 0, 0], "X": pixels(5), "y": pixels(1)[:5, :1, 0, 0]}
-    content = matlab(arrays, compressed)
-    for name, array in arrays.items():
-        assert np.array_equal(read_uint8(content, name), array)
-    with pytest.raises(ValueError, match="no array z"):
-        read_uint8(content, "z")
-    for damaged in (b"", b"x" * 200, matlab({"X": pixels(5)}, False)[:-200]):
-        with pytest.raises(ValueError, match=r"version 5|cut short"):
-            read_uint8(damaged, "X")
-
-
-def test_matlab_files_as_scipy_writes_them():
+@pytest.fixture
+def svhn(monkeypatch, server):
+    """Six images in a MATLAB file, served; returns uint8 [32, 32, 3, N] and the folder."""
     io_of_scipy = pytest.importorskip("scipy.io")
-    for compressed in (False, True):
-        stream = io.BytesIO()
-        arrays = {"y": np.arange(5.0), "X": pixels(5)}
-        io_of_scipy.savemat(stream, arrays, do_compression=compressed)
-        assert np.array_equal(read_uint8(stream.getvalue(), "X"), arrays["X"])
-    stream = io.BytesIO(matlab({"X": pixels(5)}, True))
-    assert np.array_equal(io_of_scipy.loadmat(stream)["X"], pixels(5))
-
-
-def test_svhn(monkeypatch, server, root):
     folder, address = server
-    content = matlab({"X": pixels(6), "y": pixels(1)[:6, :1, 0, 0]}, True)
-    (folder / "train_32x32.mat").write_bytes(content)
-    url = address + "train_32x32.mat"
-    monkeypatch.setitem(datasets.SVHN.split_list, "train", [url, "train_32x32.mat", md5(content)])
+    images = np.random.default_rng(2).integers(0, 256, (32, 32, 3, 6), dtype=np.uint8)
+    file = folder / "train_32x32.mat"
+    io_of_scipy.savemat(file, {"X": images, "y": np.ones((6, 1), np.uint8)}, do_compression=True)
+    sums = [address + file.name, file.name, md5(file.read_bytes())]
+    monkeypatch.setitem(datasets.SVHN.split_list, "train", sums)
+    return images, folder
+
+
+def test_svhn(svhn, root):
+    images, folder = svhn
     for _ in range(2):
         source = data.load("svhn")
         assert source.shape == (3, 32, 32)
-        assert np.array_equal(source.examples, pixels(6).transpose(3, 2, 0, 1))
+        assert np.array_equal(source.examples, images.transpose(3, 2, 0, 1))
+        assert source.examples.is_contiguous()
         (folder / "train_32x32.mat").unlink(missing_ok=True)
-    (root / "train_32x32.mat").write_bytes(content[:-1] + b"x")
-    with pytest.raises(DataError, match="checksum"):
+    content = (root / "train_32x32.mat").read_bytes()
+    for damaged in (content[:-1] + b"x", content[:-200]):
+        (root / "train_32x32.mat").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"SVHN in .* not found or corrupted\."):
+            data.load("svhn")
+
+
+def test_svhn_needs_a_package(svhn, monkeypatch, root):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.delitem(sys.modules, "scipy.io")
+    with pytest.raises(DeviceError, match="SciPy") as error:
+        data.load("svhn")
+    assert "pip install 'fgan[svhn]'" in error.value.fix
+    assert not root.exists()
+    root.mkdir()
+    (root / "train_32x32.mat").write_bytes(b"x")
+    with pytest.raises(DeviceError, match="SciPy"):
         data.load("svhn")
 
 

@@ -23,6 +23,7 @@ import fgan
 from fgan import losses, optim, orders, population, pytree, rng, terms
 from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
+from fgan.game import Due
 from fgan.model import spectral_norm
 
 MEMBERS = 4
@@ -217,7 +218,7 @@ def test_a_compiled_population_of_restrained_games(fresh_dynamo):
     before = count_graphs()
     game = small_game(**GAMES["restrained"], order=orders.make_consensus(0.2))
     states = population.init(game, rng.split(rng.key(0), 3))
-    eager = population.make_step(game, due=(("r1",),))
+    eager = population.make_step(game, due=Due((("r1",),)))
     compiled = compile_function(eager, backend="eager")
     found = expected = states
     for t in range(3):

@@ -15,6 +15,7 @@ from torch.nn.functional import leaky_relu
 from fgan import pytree
 from fgan.compile import products, toolchain
 from fgan.compile.graph import trace
+from fgan.disk import machine
 
 aten = torch.ops.aten
 
@@ -199,5 +200,5 @@ def test_without_the_operator_products_stay_atens(monkeypatch, tmp_path, fault, 
 def test_the_processor_decides(monkeypatch):
     for flags, slow in (("AuthenticAMD fpu avx512f", True), ("AuthenticAMD fpu avx2", False),
                         ("GenuineIntel fpu avx512f", False)):  # fmt: skip
-        monkeypatch.setattr(toolchain, "processor", lambda flags=flags: flags)
+        monkeypatch.setattr(machine, "instructions", lambda flags=flags: flags)
         assert toolchain.has_slow_mkl() == (slow and sys.platform == "linux")

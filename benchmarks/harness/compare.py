@@ -157,7 +157,7 @@ def _headline(timed: states.States) -> Rounds:
 
 
 def _median(rounds: Rounds, name: str) -> float:
-    return timing.spread(rounds.seconds[name]).median
+    return float(timing.spread(rounds.seconds[name]).median)
 
 
 def _about(
@@ -199,7 +199,8 @@ def _explained(
     def of_ceiling(work: float | None, kind: str, most: float) -> float | None:
         if not work:
             return None
-        return timing.ratio(rounds.seconds[kind], rounds.seconds[name]).median * work / most
+        speed = timing.ratio(rounds.seconds[kind], rounds.seconds[name]).median
+        return float(speed * work / most)
 
     def begun(kind: str) -> dict[str, Any]:
         """The baseline's start of the same kind, where it compiles as well."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -12,7 +11,7 @@ import torch
 
 import fgan
 from fgan.compile import environment
-from fgan.run.doctor import cpu_model
+from fgan.disk import machine
 
 _OTHERS = ("jax", "optax", "numpy")
 
@@ -28,7 +27,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         - ``load``: processes that wanted to run in the last minute, ours included; None
           where the system does not say.
     """
-    others = {name: version for name in _OTHERS if (version := _version(name))}
+    others = {name: version for name in _OTHERS if (version := machine.version(name))}
     return {
         "fgan": fgan.__version__,
         "torch": torch.__version__,
@@ -36,7 +35,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         **others,
         "os": platform.platform(),
         "device": device_name(device),
-        "cores": _cores(),
+        "cores": machine.num_cpus(),
         "threads": torch.get_num_threads(),
         "spin_count": os.environ.get(environment.SPIN),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -45,7 +44,7 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """Of the model: "AMD EPYC", "NVIDIA H200"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu_model()
 
 
 def slug(device: torch.device) -> str:
@@ -55,17 +54,5 @@ def slug(device: torch.device) -> str:
     """
     name = device_name(device)
     if device.type == "cpu":
-        name += f" {_cores()} cores"
+        name += f" {machine.num_cpus()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

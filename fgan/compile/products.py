@@ -23,7 +23,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 from torch.fx import Graph, Node
 
 from fgan.compile import toolchain
-from fgan.disk import files
+from fgan.disk import files, machine
 from fgan.errors import FganError
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -71,7 +71,7 @@ def _build() -> Path:
         *toolchain.cxx(), "-O3", "-march=native", "-std=c++20", "-fopenmp", "-shared", "-fPIC",
         f"-I{torch_folder / 'include'}", str(SOURCE), f"-L{torch_folder / 'lib'}", "-ltorch_cpu",
     ]  # fmt: skip
-    made_from = (*command, torch.__version__, toolchain.processor(), SOURCE.read_text())
+    made_from = (*command, torch.__version__, machine.instructions(), SOURCE.read_text())
     key = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]
     library = files.compile_folder() / f"products-{key}.so"
     if not library.exists():

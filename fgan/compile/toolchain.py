@@ -5,17 +5,14 @@ Free of torch.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import platform
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+from fgan.disk import machine
 from fgan.errors import DeviceError
 
 
@@ -57,28 +54,16 @@ def check_compiler(device: str) -> None:
     raise DeviceError(f"--compile needs a C++ compiler, and {what}.", fix)
 
 
-@functools.cache
-def processor() -> str:
-    """Vendor and instructions of the processor, as far as the system says."""
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text()
-        found = re.findall(r"^(?:vendor_id|flags)\s*:\s*(.+)$", text, re.MULTILINE)
-        if found:
-            return " ".join(found[:2])
-    return f"{platform.system()} {platform.machine()} {platform.processor()}"
-
-
 def knows_the_processor() -> bool:
     """Whether the compiler is a GCC new enough to know every instruction set Inductor uses."""
-    needed = 13 if "amx_fp16" in processor().split() else 12
+    needed = 13 if "amx_fp16" in machine.instructions().split() else 12
     return sys.platform == "linux" and _gcc_version() >= needed
 
 
 def _gcc_version() -> int:
     """The major version of the C++ compiler where it is GCC; else 0."""
-    command = [*cxx(), "-dM", "-E", "-x", "c++", "/dev/null"]
     try:
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = machine.output([*cxx(), "-dM", "-E", "-x", "c++", "/dev/null"])
     except (OSError, subprocess.SubprocessError):
         return 0
     macros = dict(re.findall(r"^#define (\S+) (.*)$", text, re.MULTILINE))
@@ -93,4 +78,6 @@ def who_multiplies(*, compiled: bool, device: str) -> str:
 
 def has_slow_mkl() -> bool:
     """Whether this is a processor whose vector unit MKL leaves half unused: AMD with AVX-512."""
-    return sys.platform == "linux" and {"AuthenticAMD", "avx512f"} <= set(processor().split())
+    return sys.platform == "linux" and {"AuthenticAMD", "avx512f"} <= set(
+        machine.instructions().split()
+    )

@@ -1,8 +1,8 @@
 """What was learnt about a folder of images, kept so that the next start is quick.
 
-One safetensors file for each folder and way of reading it. Its metadata holds a digest of
-the folder's files and of the versions that read them, and the verdict on the files; its one
-tensor ``images`` their pixels; of a streamed folder there is the verdict alone. A file that is
+One sealed safetensors file (`fgan.disk.sealed`) for each folder and way of reading it. Its facts
+hold a digest of the folder's files and of the versions that read them; its tensor ``verdict`` is
+JSON on the files, and ``images`` their pixels, which a streamed folder lacks. A file that is
 damaged or out of date counts as absent. Files that were refused are not taken to be bad for ever:
 their names say which rows are missing, and whoever reads the cache tries them again. Losing the
 folder costs time, nothing else.
@@ -15,21 +15,17 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
-import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fgan.disk.files import cache_folder
+from fgan.disk import files, sealed
+from fgan.errors import RunError
 
-VERSION = 2  # of what is kept; another one is not read
-_CHUNK = 2**24
+VERSION = 3  # of what is kept; another one is not read
 
 
 class Verdict(NamedTuple):
@@ -52,31 +48,37 @@ def cache_file(folder: Path, *options: object) -> Path:
     """Where a folder, read with these options, is kept."""
     text = repr((VERSION, sys.byteorder, *options)).encode()
     digest = hashlib.sha256(os.fsencode(folder.resolve()) + b"\0" + text).hexdigest()
-    return cache_folder() / "folders" / f"{digest[:32]}.safetensors"
+    return files.cache_folder() / "folders" / f"{digest[:32]}.safetensors"
 
 
 def read_verdict(path: Path, manifest: str) -> Verdict | None:
-    """The verdict on the files of this manifest, if there is one."""
+    """The verdict on the files of this manifest, if the file has one and is whole."""
     try:
-        with safe_open(path, "pt") as file:
-            return _verdict(file.metadata(), manifest)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        if sealed.read_header(path).about.get("manifest") != manifest:
+            return None
+        sealed.verify(path)
+        text = _tensor(path, "verdict").numpy().tobytes()
+        (channels, height, width), bad, num_narrow, narrow = json.loads(text)
+        refused = tuple((file, why) for file, why in bad)
+        return Verdict((channels, height, width), refused, num_narrow, tuple(narrow))
+    except (RunError, SafetensorError, ValueError, TypeError):
         return None
 
 
-def read_images(path: Path, manifest: str, shape: tuple[int, ...]) -> Tensor | None:
-    """The good images, uint8 [N, C, H, W] of this shape, if they are there and whole."""
+def read_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """The good images, uint8 [N, C, H, W] of this shape, of a file that `read_verdict` found."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            if _verdict(metadata, manifest) is None or "images" not in file.keys():  # noqa: SIM118
-                return None
-            # Out of the file, which is mapped: cut short later it would end the process.
-            images: Tensor = file.get_tensor("images").clone()
-        whole = images.shape == shape and images.dtype == torch.uint8
-        return images if whole and metadata["crc32"] == _checksum(images) else None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        images = _tensor(path, "images")
+    except (OSError, SafetensorError):
         return None
+    return images if images.shape == shape else None
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    with safe_open(path, "pt") as file:
+        # Out of the file, which is mapped: cut short later it would end the process.
+        tensor: Tensor = file.get_tensor(name).clone()
+        return tensor
 
 
 def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) -> None:
@@ -85,54 +87,24 @@ def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) ->
     Args:
         images: uint8 [N, C, H, W], contiguous; no second copy of them is made.
     Raises:
-        OSError: when it cannot be written.
+        DiskError: when it cannot be written.
     """
-    text = json.dumps(verdict)
-    metadata = {"manifest": manifest, "verdict": text, "seal": _seal(manifest, text)}
-    header: dict[str, object] = {"__metadata__": metadata}
+    tensors = {
+        "verdict": torch.frombuffer(bytearray(json.dumps(verdict).encode()), dtype=torch.uint8)
+    }
     if images is not None:
-        metadata["crc32"] = _checksum(images)
-        header["images"] = {
-            "dtype": "U8", "shape": list(images.shape), "data_offsets": [0, images.numel()],
-        }  # fmt: skip
+        tensors["images"] = images
+    header: dict[str, Any] = {
+        "__metadata__": {sealed.KEY: sealed.facts_text({"manifest": manifest})}
+    }
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel()
+        header[name] = {"dtype": "U8", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     start = json.dumps(header).encode()
     start += b" " * (-len(start) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(len(start).to_bytes(8, "little") + start)
-            if images is not None:
-                stream.write(_bytes(images))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _verdict(metadata: dict[str, str] | None, manifest: str) -> Verdict | None:
-    if metadata is None or metadata["manifest"] != manifest:
-        return None
-    if metadata["seal"] != _seal(manifest, metadata["verdict"]):
-        return None
-    shape, bad, num_narrow, narrow = json.loads(metadata["verdict"])
-    channels, height, width = (int(n) for n in shape)
-    refused = tuple((str(path), str(why)) for path, why in bad)
-    return Verdict((channels, height, width), refused, int(num_narrow), tuple(map(str, narrow)))
-
-
-def _seal(manifest: str, verdict: str) -> str:
-    return hashlib.sha256(f"{manifest} {verdict}".encode()).hexdigest()
-
-
-def _bytes(images: Tensor) -> memoryview:
-    pixels: NDArray[np.uint8] = images.numpy()
-    return pixels.reshape(-1).data
-
-
-def _checksum(images: Tensor) -> str:
-    content, crc = _bytes(images), 0
-    for start in range(0, len(content), _CHUNK):
-        crc = zlib.crc32(content[start : start + _CHUNK], crc)
-    return f"{crc:08x}"
+    pieces = [tensor.numpy().reshape(-1).data for tensor in tensors.values()]
+    _, parts = sealed.seal(len(start).to_bytes(8, "little") + start, *pieces)
+    with contextlib.suppress(OSError):  # writing the file says why
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write_bytes(path, *parts, durable=False)

@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fgan.data.bare import without_metadata
@@ -32,7 +32,6 @@ T = TypeVar("T")
 
 MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # what may say how an image is turned
-_ORIENTATION = 0x0112  # of EXIF
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
@@ -50,15 +49,6 @@ MADE_BY = f"fgan {importlib.metadata.version('fgan')} " + " ".join(
     f"{name} {features.version(name)}"
     for name in ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "littlecms2")
 )
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class BadImage(Exception):  # noqa: N818
@@ -129,10 +119,14 @@ def _pixels(image: Image.Image, spec: Spec) -> NDArray[np.uint8]:
         # Decoding at half, a quarter or an eighth, never below twice what is wanted.
         scale = 2 * spec.size / min(image.size)
         image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
-    turn = _TURNS.get(_orientation(image))
+    turned = _orientation(image) > 1
     image.load()
-    upright = image if turn is None else image.transpose(turn)  # the first turn is 0
-    return _planes(_resized(_flat(upright, spec.channels), spec))
+    if turned:
+        # Pillow has read the orientation; it would write all EXIF anew, which fails where one
+        # other entry is damaged.
+        image.info = {k: v for k, v in image.info.items() if k == "transparency"}
+        image = ImageOps.exif_transpose(image)
+    return _planes(_resized(_flat(image, spec.channels), spec))
 
 
 def _read(path: str, take: Callable[[Image.Image], T]) -> T:
@@ -218,10 +212,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF" or not _ORIENTED & image.info.keys():
         return 1
     try:
-        value = int(image.getexif().get(_ORIENTATION, 1))
+        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF of the wrong form says nothing about the pixels
         return 1
-    return value if value in _TURNS else 1
+    return value if value <= 8 else 1
 
 
 def _flat(image: Image.Image, channels: int) -> Image.Image:

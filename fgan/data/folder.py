@@ -22,10 +22,10 @@ from fgan.data.cache import Verdict
 from fgan.data.contrast import is_narrow, warning
 from fgan.data.decode import MADE_BY, BadImage, Header, Spec, decode, inspect, quiet
 from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
-from fgan.data.machine import available_bytes, num_cpus
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
-from fgan.errors import DataError
+from fgan.disk.machine import available_bytes, num_cpus
+from fgan.errors import DataError, DiskError
 
 Progress = Callable[[int, int], None]
 Notify = Callable[[str], None]
@@ -73,7 +73,7 @@ def load_folder(
     images = None
     if checked and not streamed:
         shape = (len(files) - len(verdict.bad), *verdict.shape)
-        images = cache.read_images(kept, version, shape)
+        images = cache.read_images(kept, shape)
     if images is None and not (streamed and checked):
         if streamed:
             tell(f"Checking the {len(files)} images in {folder}, once.")
@@ -219,8 +219,8 @@ def _keep(
         if images is not None:
             size = images.nbytes / 1e6
             tell(f"Kept the decoded images, {size:.1f} MB, in {path} for the next start.")
-    except OSError as error:
-        tell(f"The cache {path} cannot be written: {error.strerror or error}. It costs only time.")
+    except DiskError as error:
+        tell(f"{error.problem} It is a cache, and costs only time.")
 
 
 def _refuse_bad(

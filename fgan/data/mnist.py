@@ -24,20 +24,12 @@ from fgan.errors import DataError
 
 Split = Literal["train", "test"]
 
-# file name, MD5 of the uncompressed content (the published one), shape
+# file name, MD5 of the uncompressed content (the published one)
 _FILES = {
-    ("train", "images"): (
-        "train-images-idx3-ubyte",
-        "6bbc9ace898e44ae57da46a324031adb",
-        (60000, 28, 28),
-    ),
-    ("train", "labels"): ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624", (60000,)),
-    ("test", "images"): (
-        "t10k-images-idx3-ubyte",
-        "2646ac647ad5339dbf082846283269ea",
-        (10000, 28, 28),
-    ),
-    ("test", "labels"): ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637", (10000,)),
+    ("train", "images"): ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
+    ("train", "labels"): ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
+    ("test", "images"): ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
+    ("test", "labels"): ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
 }
 
 
@@ -59,7 +51,7 @@ def load_mnist_labels(split: Split = "train", root: str | Path | None = None) ->
 
 
 def _read(which: tuple[Split, str], root: str | Path | None) -> Tensor:
-    name, md5, shape = _FILES[which]
+    name, md5 = _FILES[which]
     content, where = _packaged(name) if root is None else _in_folder(Path(root), name)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise DataError(
@@ -68,8 +60,8 @@ def _read(which: tuple[Split, str], root: str | Path | None) -> Tensor:
             if root is None
             else "Download it again, or leave out --data-root.",
         )
-    header = 4 + 4 * len(shape)  # magic number, then one int32 for each dimension
-    array = np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+    shape = np.frombuffer(content, ">i4", content[3], offset=4)  # behind the magic number
+    array = np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
     return torch.from_numpy(array.copy())
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from fgan.data.arrays import read_idx
 from fgan.data.source import Source
 from fgan.disk.files import cache_folder
-from fgan.errors import DataError
+from fgan.errors import DataError, DeviceError
 
 Notify = Callable[[str], None]
 
@@ -59,8 +59,11 @@ def load_named(
         notify: is told of a download before it begins.
     Raises:
         DataError: when files are damaged, or missing and cannot be downloaded.
+        DeviceError: for svhn without SciPy.
     """
     what, folder = _SETS[name], data_folder(root)
+    if name == "svhn":
+        _check_scipy()
     if not any((folder / f"{what.files}{packed}").exists() for packed in ("", ".gz")):
         _download(what, folder, notify)
     if what.read is None:
@@ -170,19 +173,17 @@ def _cifar10(root: Path) -> Tensor:
 
 
 def _svhn(root: Path) -> Tensor:
-    from fgan.data.mat import read_uint8
-
-    path = root / "train_32x32.mat"
-    content = path.read_bytes()
-    _verify(content, path, _vision().SVHN.split_list["train"][2])
-    images = read_uint8(content, "X")  # [H, W, C, N]
-    return torch.from_numpy(images.transpose(3, 2, 0, 1).copy())
+    return torch.from_numpy(_vision().SVHN(str(root)).data).contiguous()  # [N, C, H, W]
 
 
-def _download_svhn(root: Path) -> None:
-    vision = _vision()  # whose class would read it with SciPy
-    url, file, md5 = vision.SVHN.split_list["train"]
-    vision.utils.download_url(url, str(root), file, md5)
+def _check_scipy() -> None:
+    try:
+        import scipy.io  # noqa: F401
+    except ImportError as error:
+        raise DeviceError(
+            f"torchvision reads svhn by SciPy, which cannot be imported: {error}.",
+            "Install it with pip install 'fgan[svhn]'.",
+        ) from error
 
 
 def _make(kind: str) -> Callable[[Path], object]:
@@ -202,6 +203,6 @@ _SETS = {
     ),
     "emnist": _Set("EMNIST", 562, f"EMNIST/raw/{_EMNIST_FILE}", _emnist, _download_emnist),
     "cifar10": _Set("CIFAR-10", 170, "cifar-10-batches-py", _cifar10, _make("CIFAR10")),
-    "svhn": _Set("SVHN", 182, "train_32x32.mat", _svhn, _download_svhn),
+    "svhn": _Set("SVHN", 182, "train_32x32.mat", _svhn, _make("SVHN")),
     "celeba": _Set("CelebA", 1443, "celeba/img_align_celeba", None, _make("CelebA")),
 }  # fmt: skip

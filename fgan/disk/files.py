@@ -134,11 +134,12 @@ def _no_place_to_compile(folder: Path) -> str:
     return ""
 
 
-def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+def write_bytes(path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
     """Write a file through a temporary one beside it, synchronised to disk, then renamed.
 
     Args:
         parts: the content, in pieces so that nobody has to join large ones.
+        durable: wait until it would survive a loss of power; a cache can be made again.
     Raises:
         DiskError: naming the file, when anything fails. What is at ``path`` is then the
             earlier file or the new one, whole.
@@ -152,11 +153,13 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
         try:
             for part in parts:
                 _write_all(handle, part)
-            _synchronise(handle)
+            if durable:
+                _synchronise(handle)
         finally:
             os.close(handle)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException as error:  # signals, too
         with contextlib.suppress(OSError):
             os.unlink(temporary)

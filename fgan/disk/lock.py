@@ -1,9 +1,10 @@
-"""One writer at a time: a lock that ends with its process.
+"""One writer at a time: a lock that ends with its process, and says who holds it.
 
-The kernel holds the lock, on an open file, and lets go of it when the process ends in
-whatever way; the file's text only says who holds it.
+`filelock` takes the lock, which the kernel holds on an open file until the process ends in
+whatever way. What is added here: the file's text names the holder, for the message of another
+process and for whoever only looks; the file goes when the lock does; errors say what to do.
 
-Disk: imports only `fgan.errors`, and never torch.
+It never imports torch.
 """
 
 from __future__ import annotations
@@ -14,21 +15,15 @@ import errno
 import json
 import os
 import socket
-import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout, lock_descriptor
+
 from fgan.errors import DiskError, RunError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-_TRIES, _PAUSE_SECONDS = 4, 0.1  # `holder` takes the lock for an instant
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 0.3, 0.1  # `holder` takes the lock for an instant
 _LACKING = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
-_NOT_TEXT = 2**30  # Windows locks bytes, and nobody can read those: one far behind the text
 
 
 class Holder(NamedTuple):
@@ -44,43 +39,24 @@ class Holder(NamedTuple):
         return f"process {self.pid} on {self.host} (since {self.since})"
 
 
-_NOBODY = Holder(0, "", "")
-
-
 class Lock:
     """A lock that is held; made by `acquire`, and a context manager that releases it."""
 
-    def __init__(self, path: Path, handle: int) -> None:
-        self._path = path
-        self._handle = handle
-        _held.add(self)
+    def __init__(self, path: Path, held: FileLock) -> None:
+        self._path, self._held = path, held
 
     def release(self) -> None:
         """Let go; does nothing the second time, or in a forked child."""
-        if self in _held:
-            _held.remove(self)
+        if self._held.is_locked:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-            os.close(self._handle)
+            self._held.release()
 
     def __enter__(self) -> Lock:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
-
-
-_held: set[Lock] = set()
-
-
-def _let_go_in_child() -> None:
-    # An open file, and so its lock, lasts as long as any process has it.
-    while _held:
-        os.close(_held.pop()._handle)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def acquire(path: Path, what: str) -> Lock:
@@ -93,25 +69,20 @@ def acquire(path: Path, what: str) -> Lock:
         RunError: naming the process that holds it.
         DiskError: when the file cannot be made, or its file system knows no locks.
     """
+    held = FileLock(
+        path, _PATIENCE_SECONDS, poll_interval=_PAUSE_SECONDS, thread_local=False,
+        fallback_to_soft=False, on_acquired=_sign,
+    )  # fmt: skip
     try:
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(_PAUSE_SECONDS)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                if not _take(handle, shared=False):
-                    present = _read(handle)
-                elif _is_at(handle, path):
-                    _sign(handle)
-                    lock, handle = Lock(path, handle), -1
-                    return lock
-                else:  # it was released, and its file removed, as we opened it
-                    present = _NOBODY
-            finally:
-                if handle >= 0:
-                    os.close(handle)
+        held.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"{what} is being written by {_read(path)}.", "Wait for it to end, or write elsewhere."
+        ) from error
     except OSError as error:
-        _remove_unsigned(path)
+        with contextlib.suppress(OSError):
+            if not path.stat().st_size:  # it was made now, and nobody has signed it
+                path.unlink()
         if error.errno in _LACKING:
             raise DiskError(
                 f"{path} cannot be locked: its file system has no locks ({error.strerror}).",
@@ -121,30 +92,19 @@ def acquire(path: Path, what: str) -> Lock:
             f"{path} cannot be locked: {error.strerror or error}.",
             "Check the permissions of its folder, or write to another disk.",
         ) from error
-    raise RunError(
-        f"{what} is being written by {present}.", "Wait for it to end, or write elsewhere."
-    )
+    return Lock(path, held)
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds a lock, if anybody does."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return None if _take(handle, shared=True) else _read(handle)
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-
-
-def _remove_unsigned(path: Path) -> None:
-    """Remove the file that could not be locked, where it says of nobody that they hold it."""
+    """Who holds a lock, if anybody does; looks at files that can only be read, too."""
     with contextlib.suppress(OSError):
-        if not path.stat().st_size:
-            path.unlink()
+        # Network file systems lock for one writer only what is open for writing.
+        handle = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
+        try:
+            return None if lock_descriptor(handle, blocking=False) else _read(path)
+        finally:
+            os.close(handle)
+    return None
 
 
 def _sign(handle: int) -> None:
@@ -154,35 +114,9 @@ def _sign(handle: int) -> None:
     os.write(handle, json.dumps(me._asdict()).encode())
 
 
-def _read(handle: int) -> Holder:
+def _read(path: Path) -> Holder:
     try:
-        os.lseek(handle, 0, os.SEEK_SET)
-        text = json.loads(os.read(handle, 4096))
+        text = json.loads(path.read_bytes())
         return Holder(int(text["pid"]), str(text["host"]), str(text["since"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return _NOBODY
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Whether this open file is still the one at ``path``."""
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _take(handle: int, *, shared: bool) -> bool:
-    """Lock an open file without waiting; closing it unlocks."""
-    if sys.platform == "win32":
-        os.lseek(handle, _NOT_TEXT, os.SEEK_SET)
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        os.lseek(handle, 0, os.SEEK_SET)
-    else:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        return Holder(0, "", "")

@@ -61,9 +61,12 @@ def facts_text(facts: dict[str, Any]) -> str:
     return json.dumps(facts, sort_keys=True, allow_nan=False)
 
 
-def seal(content: bytes) -> tuple[str, list[bytes | memoryview]]:
+def seal(content: bytes, *more: memoryview) -> tuple[str, list[bytes | memoryview]]:
     """Put the digits into a file made with `facts_text`.
 
+    Args:
+        content: of the file from its beginning, at least the whole header.
+        more: the rest, in pieces so that nobody has to join large ones.
     Returns:
         The digits, and the sealed file in pieces.
     Raises:
@@ -73,9 +76,11 @@ def seal(content: bytes) -> tuple[str, list[bytes | memoryview]]:
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"the header has {length} bytes, more than {MAX_HEADER_BYTES}")
     start, end = _digits_at(content[:length])
-    digits = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(content)
+    for piece in more:
+        digest.update(piece)
     view = memoryview(content)
-    return digits, [view[:start], digits.encode(), view[end:]]
+    return digest.hexdigest(), [view[:start], digest.hexdigest().encode(), view[end:], *more]
 
 
 def read_header(path: Path) -> Header:

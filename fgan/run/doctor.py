@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 
 import fgan
 from fgan.compile import environment
-from fgan.disk import files
+from fgan.disk import files, machine
 
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors")
+_LONG = ("pip_packages", "conda_packages", "cpu_info")  # texts of many lines
 
 
 def facts() -> dict[str, Any]:
@@ -32,6 +32,8 @@ def facts() -> dict[str, Any]:
           (of torch), ``memory_bytes``;
         - ``devices``: a list of ``name`` ("cpu", "cuda:0", "mps"), ``model``,
           ``memory_bytes``;
+        - ``torch``: what PyTorch's own ``collect_env`` says, without lists of packages: driver,
+          CUDA, cuDNN, C library and the like;
         - ``environment``: `fgan.compile.environment.facts`: ``name``, ``value`` and ``set_by``
           of each setting of this process;
         - ``compiler``: ``path`` and ``version`` of the C++ compiler, or None;
@@ -46,6 +48,7 @@ def facts() -> dict[str, Any]:
         "versions": _versions,
         "system": _system,
         "devices": _devices,
+        "torch": _torch,
         "environment": environment.facts,
         "compiler": _compiler,
         "caches": _caches,
@@ -89,58 +92,30 @@ def _sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {name: _version(name) for name in _PACKAGES}
+    versions: dict[str, str | None] = {name: machine.version(name) for name in _PACKAGES}
     return {"fgan": fgan.__version__, "python": platform.python_version(), **versions}
 
 
 def _system() -> dict[str, Any]:
     import torch
 
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
     return {
         "os": platform.platform(),
         "machine": platform.machine(),
-        "cpu": cpu_model(),
+        "cpu": machine.cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "usable_cores": machine.num_cpus(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": machine.total_bytes(),
     }
-
-
-def cpu_model() -> str:
-    """The processor's name; empty where the machine does not say it."""
-    try:
-        if sys.platform == "darwin":
-            return _output(["sysctl", "-n", "machdep.cpu.brand_string"])
-        text = Path("/proc/cpuinfo").read_text()
-        if named := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
-            return named[1]
-    except (OSError, subprocess.SubprocessError):
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
 
 
 def _devices() -> list[dict[str, Any]]:
     import torch
 
     found: list[dict[str, Any]] = [
-        {"name": "cpu", "model": cpu_model(), "memory_bytes": _memory_bytes()}
+        {"name": "cpu", "model": machine.cpu_model(), "memory_bytes": machine.total_bytes()}
     ]
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(i)
@@ -151,21 +126,23 @@ def _devices() -> list[dict[str, Any]]:
     return found
 
 
+def _torch() -> dict[str, Any]:
+    from torch.utils import collect_env
+
+    found = collect_env.get_env_info()._asdict()  # type: ignore[no-untyped-call]
+    return {name: value for name, value in found.items() if name not in _LONG}
+
+
 def _compiler() -> dict[str, str | None] | None:
     from fgan.compile.toolchain import find_cxx
 
     if (path := find_cxx()) is None:
         return None
     try:
-        version = _output([path, "--version"]).splitlines()[0]
+        version = machine.output([path, "--version"]).splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         version = None
     return {"path": path, "version": version}
-
-
-def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    return done.stdout.strip()
 
 
 def _caches() -> dict[str, Any]:
@@ -199,6 +176,6 @@ def _extras() -> dict[str, Any]:
         for line in about.get_all("Requires-Dist") or []:
             name = re.match(r"[A-Za-z0-9._-]+", line)
             if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", line):
-                packages[name[0]] = _version(name[0])
+                packages[name[0]] = machine.version(name[0])
         extras[extra] = {"installed": all(packages.values()), "packages": packages}
     return extras

@@ -1,0 +1,100 @@
+"""What this machine is and what this process may use of it, as far as the system tells.
+
+It never imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+_UNKNOWN = 4 * 2**30  # bytes; where the system does not tell
+
+
+def num_cpus() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """The name of the processor, such as "AMD EPYC 9B45"."""
+    if named := _cpuinfo("model name"):
+        return named[0]
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return output(["sysctl", "-n", "machdep.cpu.brand_string"])
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def instructions() -> str:
+    """Vendor and instructions of the processor."""
+    if found := _cpuinfo("vendor_id|flags"):
+        return " ".join(found[:2])
+    return f"{platform.system()} {platform.machine()} {platform.processor()}"
+
+
+def _cpuinfo(names: str) -> list[str]:
+    """The values of these fields, processor by processor; none where there is no Linux."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        return re.findall(rf"^(?:{names})\s*:\s*(.+)$", text, re.MULTILINE)
+    return []
+
+
+def total_bytes() -> int | None:
+    """Memory of the machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping, within the limit of a container."""
+    free = [n for n in (_of_system(), _of_container()) if n is not None]
+    return min(free, default=_UNKNOWN)
+
+
+def _of_system() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        total = total_bytes()  # macOS tells all there is, not what is free
+        return None if total is None else total // 2
+
+
+def _of_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" where there is none
+        return max(0, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def version(package: str) -> str | None:
+    """Of an installed package; None where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def output(command: list[str]) -> str:
+    """What a program prints.
+
+    Raises:
+        OSError or subprocess.SubprocessError: when it cannot be run, fails or takes 20 seconds.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
