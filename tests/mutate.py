@@ -306,6 +306,16 @@ class Calls:
         self.tests[nodeid] = (time.perf_counter() - self.began, called)
 
 
+class Limits:
+    """A plug-in of pytest that ends the process in which a test takes much longer than it did."""
+
+    def __init__(self, usual: dict[str, float]) -> None:
+        self.usual = usual
+
+    def pytest_runtest_logstart(self, nodeid, location):
+        signal.alarm(10 + int(5 * self.usual.get(nodeid, 10)))
+
+
 class Tree:
     """A copy of the tree, in which tests are run, each time in a process of its own."""
 
@@ -369,15 +379,15 @@ class Tree:
         known, failed = json.loads(notes.read_text())
         return {name: of for name, of in known.items() if name not in failed}, failed
 
-    def notices(self, change: Change, tests: list[str], seconds: float) -> bool:
-        """Whether one of the tests fails with the change."""
+    def notices(self, change: Change, tests: dict[str, float]) -> bool:
+        """Whether one of the tests, given with the seconds that each takes, fails or hangs."""
 
         def work() -> int:
-            return int(pytest.main(["-x", *self.options, *tests]))
+            return int(pytest.main(["-x", *self.options, *tests], plugins=[Limits(tests)]))
 
         self.module.write_bytes(change.applied(self.source))
         try:
-            return self.run(work, seconds) != 0
+            return self.run(work, 60 + 6 * sum(tests.values())) != 0
         finally:
             self.module.write_bytes(self.source)
 
@@ -386,7 +396,7 @@ def mutate(root: Path, module: Path, given: argparse.Namespace) -> tuple[int, in
     """Try changes of a module, a path under ``root``; how many were noticed, of how many."""
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    began = time.monotonic()
+    caught, tried, began = 0, 0, time.monotonic()
     tree = Tree(root, module)
     try:
         parsed = ast.parse(tree.source)
@@ -404,25 +414,19 @@ def mutate(root: Path, module: Path, given: argparse.Namespace) -> tuple[int, in
         print(
             f"{module}: {len(changes)} of {total} changes, {len(calls)} tests, {took}", flush=True
         )
-        caught = tried = 0
         for change in changes:
             if time.monotonic() - began > given.seconds:
                 print(f"{len(changes) - tried} changes were not tried: the time is over")
                 break
-            able = [
-                n for n, (_, at) in calls.items() if not change.function or change.function in at
-            ]
-            able.sort(key=lambda name: calls[name][0])
-            limit = 20 + 3 * sum(calls[name][0] for name in able)
-            tried += 1
-            if able and tree.notices(change, able, limit):
-                caught += 1
-                continue
-            print(f"SURVIVED {module}:{change.line}{'' if able else ', which no test calls'}")
-            print(change.diff(tree.source), flush=True)
-        print(f"{module}: {caught} of {tried} caught ({100 * caught / max(1, tried):.0f} %)")
+            able = {n: s for n, (s, at) in calls.items() if change.function in (0, *at)}
+            noticed = able and tree.notices(change, dict(sorted(able.items(), key=lambda i: i[1])))
+            tried, caught = tried + 1, caught + bool(noticed)
+            if not noticed:
+                print(f"SURVIVED {module}:{change.line}{'' if able else ', which no test calls'}")
+                print(change.diff(tree.source), flush=True)
         return caught, tried
     finally:
+        print(f"{module}: {caught} of {tried} caught ({100 * caught / max(1, tried):.0f} %)")
         shutil.rmtree(tree.folder, ignore_errors=True)
 
 
