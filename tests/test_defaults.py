@@ -17,7 +17,7 @@ import torch
 import fgan
 from fgan.run import config as configs
 from fgan.run import loop
-from fgan.run.validate import option, shown
+from fgan.run.options import OPTIONS, flag, shown
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,7 +57,7 @@ BUILDERS = {
     # Kodali et al. 2017: lambda = 10; their code adds half a standard deviation.
     "terms.make_dragan": {"weight": 10.0, "target": 1.0, "scale": 0.5, "every": 1},
     "terms.dragan": {"target": 1.0, "scale": 0.5},
-    "terms.View": {"z": (), "condition": ()},
+    "terms.View": {"z": (), "condition": (), "noise": ()},
     "terms.Term": {"weight": 1.0, "player": "disc", "every": 1},
     # Tests below hold these to torch.optim.
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
@@ -248,11 +248,9 @@ def test_the_defaults_in_the_help(fgan, monkeypatch):
     monkeypatch.setenv("COLUMNS", "900")
     code, out, _ = fgan("train", "--help")
     assert code == 0
-    for name in (n for n in configs.NAMES if n != "data"):
+    for name in (n for n in OPTIONS if n != "data"):
         default = WORDS.get(name) or shown(IMAGES[name])
-        lines = [
-            line for line in out.splitlines() if re.search(rf"│ +{option(name)}(?![\w-])", line)
-        ]
+        lines = [line for line in out.splitlines() if re.search(rf"│ +{flag(name)}(?![\w-])", line)]
         assert len(lines) == 1, name
         assert f"[default: {default}]" in lines[0], name
 

@@ -7,7 +7,6 @@ altered, one at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import re
 
@@ -23,6 +22,7 @@ from fgan.disk.sealed import SCHEMA
 from fgan.errors import DivergedError, FganError
 from fgan.run import config as configs
 from fgan.run import loop, resume, sample
+from fgan.run.plan import make_plan
 
 # A run that carries all there is: statistics, power methods, averages, moments, sums of metrics.
 ALL = {"data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 5,
@@ -77,7 +77,7 @@ ANEW = re.compile(r"\.weight\.[uv]$|^ema/buffers/.*num_batches_tracked$|/hyper/"
 
 def names() -> list[str]:
     config = configs.resolve(ALL)
-    return pytree.paths(fgan.init_state(loop.plan(config).game, rng.key(config.seed)))
+    return pytree.paths(fgan.init_state(make_plan(config).game, rng.key(config.seed)))
 
 
 @pytest.mark.parametrize("name", names())
@@ -93,7 +93,7 @@ def test_every_number_of_a_state_is_taken_up(begun, expected, tmp_path, name):
 
 def test_a_state_begins_with_nothing_that_was_trained(begun):
     """Or a number that is lost would not show: each differs from what it began as."""
-    start = fgan.init_state(loop.plan(configs.resolve(ALL)).game, rng.key(0))
+    start = fgan.init_state(make_plan(configs.resolve(ALL)).game, rng.key(0))
     pairs = zip(names(), pytree.leaves(begun.state), pytree.leaves(start), strict=True)
     still = [name for name, now, then in pairs if torch.equal(now, then)]
     assert [name for name in still if name != "key" and not ANEW.search(name)] == []
@@ -157,7 +157,7 @@ def test_a_checkpoint_says_no_more(begun):
     assert VERSIONS.items() <= about.items()
     assert about["torch"] == torch.__version__
     assert (about["step"], about["rollbacks"], about["data_shape"]) == (5, 0, [2])
-    assert configs.resolve(base=about["config"]) == loop.plan(configs.resolve(ALL)).config
+    assert about["config"] == make_plan(configs.resolve(ALL)).settings
 
 
 def test_a_run_that_went_back_goes_on_with_its_other_numbers(begun, expected, tmp_path):
@@ -196,14 +196,6 @@ def test_going_back_is_counted_across_an_interruption(tmp_path):
 def test_hyperparameters_are_those_of_the_options(begun, tmp_path):
     point = resume.extend(resume.find(altered(begun, tmp_path / "run")), {"steps": 7, "lr": 0.25},
                           override=True)  # fmt: skip
-    state = loop.train(loop.plan(point.config), loop.Observer(), point=point).state
+    state = loop.train(make_plan(point.config), loop.Observer(), point=point).state
     for player in (state.gen, state.disc):
         assert optim.hyperparameters(player.opt_state)["learning_rate"] == 0.25
-
-
-def test_facts_of_a_plan_are_those_of_its_run(begun):
-    """What was left to be found out is saved as it was found."""
-    plan = loop.plan(configs.resolve(ALL))
-    config = configs.resolve(base=checkpoint.load(begun.run.checkpoint_path(5)).about["config"])
-    assert dataclasses.asdict(config) == dataclasses.asdict(plan.config)
-    assert (config.device, config.threads) == (str(plan.device), torch.get_num_threads())
