@@ -147,3 +147,10 @@ def test_alignment_counts_parameters(product, sign):
     plain = jacobian @ at
     expected = plain + sign * 0.5 * adjust @ plain
     torch.testing.assert_close(torch.cat([gen["w"], disc["w"]]), expected)
+
+
+@pytest.mark.parametrize("make", [terms.make_r1, terms.make_r2])
+def test_gamma_is_twice_the_weight_and_at_least_zero(make):
+    assert [make(gamma).weight for gamma in (0.0, 0.5)] == [0.0, 0.25]
+    with pytest.raises(ValueError, match="gamma"):
+        make(-0.5)

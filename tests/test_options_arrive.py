@@ -571,7 +571,7 @@ def device(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         assert planned(device="cpu").device.type == "cpu"
-        with pytest.raises((RuntimeError, AssertionError), match="NVIDIA|CUDA"):
+        with pytest.raises((RuntimeError, AssertionError), match=r"NVIDIA|CUDA"):
             planned(device="auto")  # which asks for what is not there
         patch.setattr(torch.cuda, "is_available", lambda: False)
         assert planned(device="auto").device.type == "cpu"
