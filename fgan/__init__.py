@@ -2,8 +2,8 @@
 
     step : (TrainState, Batch, Draws) -> (TrainState, Metrics)
 
-is pure; ``torch.compile`` makes one graph of it and ``torch.func.vmap`` a population.
-Names are loaded when first used, so that ``import fgan`` costs nothing until torch is
+The step is pure: ``torch.compile`` makes one graph of it, and ``torch.func.vmap`` a population.
+Names are loaded when they are first used, so that ``import fgan`` costs nothing until torch is
 needed.
 """
 

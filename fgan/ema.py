@@ -17,16 +17,18 @@ from fgan.types import Buffers, Params, Weights
 
 
 def init(params: Params, buffers: Buffers) -> Weights:
-    """The average of a single term: a copy."""
+    """The average before the first update: a copy of the weights."""
     return pytree.map(torch.clone, Weights(params, buffers))
 
 
 def unbiased(decay: Scalar, step: Tensor) -> Tensor:
-    """``1 - (1 - d) / (1 - d^(t + 1))``: the decay of update t, float64 [].
+    """The decay of update t without bias to the first weights, float64 [].
 
-    With it the average is that of the weights after each update, the last one counting most,
-    and not of where the run began: with a decay of 0.9998 from the start, a sixteenth of the
-    first weights would still be in it after 14 000 steps.
+        1 - (1 - d) / (1 - d^(t + 1))
+
+    The average is then over the weights after each update, the latest counting most, and the
+    weights before the first update are not in it. With the plain decay d = 0.9998, a sixteenth of
+    those would still be in the average after 14 000 steps.
 
     Args:
         decay: d, in [0, 1).
@@ -48,12 +50,12 @@ def update(
     """``average <- decay * average + (1 - decay) * present``, leaf by leaf.
 
     Running statistics are averaged with the weights they belong to; integer buffers,
-    such as counts of batches, are taken as they are.
+    such as counts of batches, are copied.
 
     Args:
         decay: in [0, 1), a number or a 0-d tensor.
-        unaveraged: as in `fgan.model.Model`: the buffers of which an average would be none, as
-            of the unit vectors of a power method.
+        unaveraged: as in `fgan.model.Model`: returns those buffers whose average would mean
+            nothing, such as the unit vectors of a power method.
     """
     scalars.check("decay", decay, 0, 1)
     decay = decay if isinstance(decay, Tensor) else torch.tensor(decay, dtype=torch.float64)
@@ -64,7 +66,8 @@ def update(
         return torch.lerp(new, old, decay.to(new.device, new.dtype))
 
     def mix_or_take(old: Tensor, new: Tensor) -> Tensor:
-        # Infinities, as in an attention mask or before a first minimum, have no average.
+        # Infinities have no average. They stand in attention masks and in running minima before
+        # the first value.
         return torch.where(torch.isfinite(old - new), mix(old, new), new)
 
     mixed = pytree.map(mix, average.params, params)

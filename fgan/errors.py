@@ -1,15 +1,15 @@
-"""Errors a user can act on: what is wrong in one sentence, how to mend it in another.
+"""Errors a user can act on: one sentence says what is wrong, another how to mend it.
 
 Every class carries the exit code that ``fgan`` ends with when it reaches the command
-line. Library code raises these for bad files, options and machines; a plain
-``ValueError`` or ``TypeError`` is kept for wrong calls from Python.
+line. Library code raises these for bad files, options and machines; wrong calls from
+Python raise a plain ``ValueError`` or ``TypeError``.
 """
 
 from __future__ import annotations
 
 
 class FganError(Exception):
-    """Base of all errors with a remedy.
+    """The base class of all errors that name a remedy.
 
     Args:
         problem: one sentence naming the file or option at fault.
@@ -67,7 +67,7 @@ class Interrupted(BaseException):
     """A signal asked the process to end (exit 128 + its number); not an error.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, number: int) -> None:

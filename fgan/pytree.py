@@ -1,6 +1,6 @@
 """Trees of tensors: dictionaries, tuples and named tuples with tensors as leaves.
 
-The only door to ``torch.utils._pytree``. An absent branch is ``()``, never ``None``:
+No other module uses ``torch.utils._pytree``. An absent branch is ``()``, never ``None``:
 ``None`` counts as a leaf in torch's trees. (The module is not called ``tree.py``
 because Dynamo skips files of that name.)
 """
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def map(fn: Callable[..., Any], tree: T, *rest: Tree) -> T:
-    """Apply ``fn`` to every leaf of ``tree`` and what lies in its place in each of ``rest``.
+    """Apply ``fn`` to every leaf of ``tree`` and to the branch at its place in each of ``rest``.
 
-    That is a leaf or, as in JAX, a whole branch.
+    As in JAX, that branch may be a leaf or a whole tree.
 
     Raises:
         ValueError: when a tree in ``rest`` does not have the structure of ``tree`` down to its
@@ -44,16 +44,17 @@ def flatten(tree: Tree) -> tuple[list[Tensor], Any]:
 
 
 def structure(tree: Tree) -> Any:
-    """What is left of ``tree`` without its leaves; compares equal for equal structures."""
+    """The structure of ``tree`` without its leaves; equal structures compare equal."""
     return _torch_tree.tree_structure(tree)
 
 
 def reader(example: Tree) -> Callable[[Tree], list[Tensor] | None]:
-    """A function that lists the leaves of trees with the structure of ``example``.
+    """Make a function that lists the leaves of trees with the structure of ``example``.
 
-    Of any other tree it says None; where only the keys of dictionaries come in another order,
-    it keeps to the order of ``example``. It takes a tenth of the time of `flatten`, which has
-    to find the structure out: for what is called with trees of one structure at every step.
+    For any other tree the function returns None. A dictionary may have its keys in another order;
+    its leaves are listed in the order of ``example``. The function takes a tenth of the time of
+    `flatten`, which has to find out the structure; it is meant for callers that get trees of one
+    structure at every step.
     """
     read = _reader(example)
 
@@ -69,7 +70,10 @@ def reader(example: Tree) -> Callable[[Tree], list[Tensor] | None]:
 
 
 def _reader(example: Tree) -> Callable[[Tree, list[Any]], None]:
-    """What adds a tree's leaves to a list; TypeError or KeyError for another structure."""
+    """Make a function that adds a tree's leaves to a list.
+
+    It raises a TypeError or a KeyError for a tree of another structure.
+    """
     kind = type(example)
     if isinstance(example, Tensor):
         return lambda tree, found: found.append(tree)
@@ -77,7 +81,7 @@ def _reader(example: Tree) -> Callable[[Tree, list[Any]], None]:
         return _dict_reader(example)
     if kind in (tuple, list) or _torch_tree.is_namedtuple_instance(example):
         return _sequence_reader(example)
-    known = structure(example)  # of a type that only torch's trees know
+    known = structure(example)  # a type that only torch's trees know
 
     def read(tree: Tree, found: list[Any]) -> None:
         values, other = flatten(tree)
@@ -113,7 +117,7 @@ def _sequence_reader(example: Sequence[Tree]) -> Callable[[Tree, list[Any]], Non
 
 
 def unflatten(structure: Any, leaves: Sequence[Any]) -> Tree:
-    """The inverse of `flatten`, with its results in the other order."""
+    """The inverse of `flatten`; the structure comes first here."""
     return _torch_tree.tree_unflatten(list(leaves), structure)
 
 
@@ -145,9 +149,9 @@ def check_tensors(tree: Tree, name: str) -> None:
     """Refuse a tree with a leaf that is no tensor.
 
     Args:
-        name: of the tree, as the message begins: ``argument 2 (draws)``.
+        name: the tree's name, with which the message begins, such as ``argument 2 (draws)``.
     Raises:
-        TypeError: naming the first such leaf, and what would be a tensor.
+        TypeError: for such a leaf; the message names the first, and what to pass instead.
 
     >>> check_tensors({"lr": 0.5}, "argument 0 (state)")
     Traceback (most recent call last):
@@ -162,14 +166,14 @@ def check_tensors(tree: Tree, name: str) -> None:
 
 
 def check_like(tree: Tree, like: Tree, name: str, *, dtype: bool = True) -> None:
-    """Refuse a tree without the leaves of another, of the same shapes and types.
+    """Refuse a tree whose leaves differ from those of ``like`` in name, shape or dtype.
 
     Args:
-        name: of the tree, as the message begins.
-        dtype: whether the types count.
+        name: the tree's name, with which the message begins.
+        dtype: whether dtypes are compared too.
     Raises:
         TypeError: for a leaf that is no tensor.
-        ValueError: naming the first leaf that is on one side only, or of another form.
+        ValueError: for a difference; the message names the first leaf that differs.
     """
     check_tensors(tree, name)
 
@@ -206,10 +210,10 @@ def _not_a_tensor(leaf: Any) -> str:
 
 
 def stack(trees: Sequence[T]) -> T:
-    """One tree whose leaves have a new first dimension over ``trees``.
+    """Stack trees into one whose leaves have a new first dimension over ``trees``.
 
     Args:
-        trees: at least one tree; all of one structure and of the same leaf shapes.
+        trees: at least one tree; all have one structure and the same leaf shapes.
     Raises:
         ValueError: for no tree at all, or for different structures.
     """
@@ -233,20 +237,20 @@ def index(tree: T, i: int) -> T:
 def norm(tree: Tree) -> Tensor:
     """The Euclidean norm of all the leaves together, a 0-d tensor.
 
-    ``sqrt(sum_i ||leaf_i||^2)``, in the type that leaves of several promote to; zero, float32,
-    for a tree without leaves. Its gradient where all leaves are zero is zero, where that of a
-    square root is infinite.
+    ``sqrt(sum_i ||leaf_i||^2)``, in the dtype that the leaves' dtypes promote to; a tree without
+    leaves has the norm zero in float32. Where all leaves are zero the gradient is zero; that of
+    the square root would be infinite.
     """
     parts = leaves(tree)
     if not parts:
         return torch.zeros(())
     dtype = functools.reduce(torch.promote_types, [part.dtype for part in parts])
-    # The squares of the small types would be too large, or too coarse to be summed.
+    # In 16 bits, squares would overflow, or be too coarse to be summed.
     parts = [part.float() if part.dtype.itemsize < 4 else part for part in parts]
     total = parts[0].square().sum()
     for part in parts[1:]:
         total = total + part.square().sum()
-    zero = total == 0  # and not "> 0", which NaN is not either
+    zero = total == 0  # not "> 0", which is false for NaN as well
     return torch.where(zero, total, torch.where(zero, 1.0, total).sqrt()).to(dtype)
 
 
@@ -257,7 +261,7 @@ def all_finite(tree: Tree) -> Tensor:
 
 
 def where(condition: Tensor, chosen: T, other: T) -> T:
-    """Leaf by leaf ``torch.where(condition, chosen, other)``, for a 0-d bool condition."""
+    """``torch.where(condition, chosen, other)`` leaf by leaf, for a 0-d bool condition."""
     return map(lambda a, b: torch.where(condition, a, b), chosen, other)
 
 

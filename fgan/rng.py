@@ -30,37 +30,37 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
-# How many upper bits of a word make a uniform number: what the type holds exactly, since a
-# number rounded up could be 1. float64 has the numbers of float32.
+# How many upper bits of a word make a uniform number: as many as the dtype holds exactly, since
+# a number rounded up could be 1. In float64 the numbers are those of float32.
 _UNIFORM_BITS = {torch.float16: 11, torch.bfloat16: 8}
 _MOST_UNIFORM_BITS = 24
 
-# The fourth counter word separates what a key is used for: numbers drawn from a key
+# The fourth counter word separates the two uses of a key: numbers drawn from a key
 # never coincide with keys derived from it.
 _DRAW, _FOLD = 0, 1
 
 
 class Stream:
-    """What a run's key is folded with, so that no two uses share numbers.
+    """The streams that are folded into a run's key: one for each use, so that none share numbers.
 
-    From 1 on: 0 is the default of `fold_in`, and so the stream of `split`.
+    Streams start at 1, because 0 is the default of `fold_in` and therefore the stream of `split`.
     """
 
     INIT_DISC = 1
-    DRAWS = 2  # with the number of the step
-    EPOCH = 3  # with the number of the epoch
-    SAMPLES = 4  # with the number of the chunk
+    DRAWS = 2  # folded in with the number of the step
+    EPOCH = 3  # folded in with the number of the epoch
+    SAMPLES = 4  # folded in with the number of the chunk
     DATA = 5  # synthetic data sets
-    ROLLBACK = 6  # with how many times a run went back
+    ROLLBACK = 6  # folded in with the number of rollbacks so far
     INIT_GEN = 7
     PICTURES = 8
 
 
 class SampleStream:
-    """What the key of a set of samples is folded with."""
+    """The streams that are folded into the key of a set of samples."""
 
     LATENTS = 1
-    NOISE = 2  # with the number of the stochastic layer
+    NOISE = 2  # folded in with the number of the stochastic layer
 
 
 def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -73,11 +73,11 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
     """
     k0, k1 = key
     zero = (counter[0] ^ counter[1] ^ counter[2] ^ counter[3] ^ k0 ^ k1) & 0
-    c0, c1, c2, c3 = (word + zero for word in counter)  # all of the broadcast shape
+    c0, c1, c2, c3 = (word + zero for word in counter)  # new, of the broadcast shape
     for _ in range(_ROUNDS):
         # The product of two words fills 64 bits; int64 wraps, and the masked shift recovers
-        # its upper half. The lower half, a word of the next round, is masked there with
-        # what it is combined with. In place, because temporaries cost more than arithmetic.
+        # its upper half. The lower half is a word of the next round, and is masked there after
+        # it is combined. The operations are in place: temporaries cost more than arithmetic.
         a, b = c0.mul_(_MULTIPLIERS[0]), c2.mul_(_MULTIPLIERS[1])
         c0 = (b >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_WORD)
         c2 = (a >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_WORD)
@@ -105,13 +105,13 @@ def key(seed: int, device: torch.device | str | None = None) -> Key:
 
 
 def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
-    """A new key, made of a key and a number: the key of step 7, of member 3.
+    """Derive a new key from a key and a number, such as that of a step or of a member.
 
     Args:
         key: [..., 2].
         data: an integer in [0, 2^63), or an int64 tensor of them.
-        stream: a second number in [0, 2^32), for what is needed side by side; from 1 on, where
-            the key may also be folded without one.
+        stream: a second number in [0, 2^32), which separates uses that fold in the same ``data``;
+            at least 1 where the key may also be folded without a stream.
     Returns:
         Keys of the broadcast shape [..., 2].
     """
@@ -122,19 +122,19 @@ def fold_in(key: Key, data: int | Tensor, stream: int | Tensor = 0) -> Key:
 
 
 def number(value: int | Tensor, device: torch.device) -> Tensor:
-    """A number, or a tensor of them, as int64 on a device; a GPU is not waited for.
+    """Put a number, or a tensor of numbers, on a device as int64, without waiting for a GPU.
 
     Returns:
         int64 [], or the shape of the tensor.
     """
     if isinstance(value, Tensor):
         return value.to(device, torch.int64)
-    # Made there: a copy from here would wait until it is done.
+    # The tensor is made on the device: a copy from the host would wait until it is done.
     return torch.full((), value, dtype=torch.int64, device=device)
 
 
 def split(key: Key, num: int = 2) -> Key:
-    """``num`` new keys: [..., 2] to [..., num, 2]."""
+    """Derive ``num`` new keys, from [..., 2] to [..., num, 2]."""
     return fold_in(key[..., None, :], torch.arange(num, device=key.device))
 
 
@@ -147,8 +147,8 @@ def _words(key: Key, count: int) -> tuple[Tensor, ...]:
 
 
 def _arrange(parts: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Four interleaved tensors [..., n / 4] as one of [..., *shape]."""
-    flat = torch.stack(tuple(parts), dim=-1).flatten(-2)
+    """Interleave four tensors [..., n / 4] into one [..., *shape]."""
+    flat = torch.stack(tuple(parts), dim=-1).flatten(-2)  # [..., n]
     return flat[..., : math.prod(shape)].reshape((*flat.shape[:-1], *shape))
 
 
@@ -160,7 +160,8 @@ def bits(key: Key, shape: Sequence[int] = ()) -> Tensor:
 def uniform(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform numbers in [0, 1), [..., *shape]: the upper 24 bits of a word, exact in float32.
 
-    In float16 the upper 11 bits, in bfloat16 the upper 8: multiples of 2^-11 and of 2^-8.
+    float16 takes the upper 11 bits and bfloat16 the upper 8, which gives multiples of 2^-11 and
+    of 2^-8.
     """
     kept = _UNIFORM_BITS.get(dtype, _MOST_UNIFORM_BITS)
     words = _words(key, math.prod(shape))
@@ -170,8 +171,8 @@ def uniform(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.floa
 def normal(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal numbers, [..., *shape], by Box and Muller's transform.
 
-    From words a, b: u = (a + 1/2) / 2^32 in (0, 1), v = b / 2^32, and the pair is
-    sqrt(-2 log u) (cos 2 pi v, sin 2 pi v). Computed in float64, then rounded to ``dtype``.
+    Two words a and b give u = (a + 1/2) / 2^32 in (0, 1), v = b / 2^32, and the pair
+    sqrt(-2 log u) (cos 2 pi v, sin 2 pi v), computed in float64 and then rounded to ``dtype``.
 
     References:
         Box and Muller 1958, "A note on the generation of random normal deviates".
@@ -193,10 +194,10 @@ def permutation(key: Key, n: int) -> Tensor:
 
 
 def as_seed(key: Key) -> int:
-    """One key as a seed of one of torch's generators (waits for the device).
+    """Turn one key into a seed for torch's own random numbers; this waits for the device.
 
     Raises:
-        ValueError: for several keys, also those that ``vmap`` hands out one by one.
+        ValueError: for several keys, and under ``vmap``, where a key stands for several.
     """
     try:
         low, high = key.tolist()

@@ -1,4 +1,4 @@
-"""Numbers as users give them: hyperparameters, and what a loss says of each example.
+"""Checks of numbers that users give: hyperparameters, and what a loss returns for each example.
 
 A hyperparameter that is a tensor is kept as it is, so that ``torch.func.grad`` differentiates
 over it and ``vmap`` gives each member of a population its own.
@@ -26,15 +26,15 @@ def check(
     above: bool = False,
     as_float32: bool = False,
 ) -> None:
-    """Refuse what is no number, or a number out of range.
+    """Refuse a value that is no number, or is out of range.
 
-    The value of a tensor is not looked at: a GPU would have to be waited for, and under
-    ``vmap`` there are several values.
+    The value of a tensor is not checked: reading it would wait for a GPU, and under ``vmap``
+    there are several values.
 
     Args:
-        name: the argument's, with which the message begins.
+        name: the argument's name, with which the message begins.
         low, high: a number lies in [low, high), or in (low, high) where ``above`` is true.
-        as_float32: whether it is the number rounded to float32 that has to lie there.
+        as_float32: whether the number is rounded to float32 before it is compared.
     Raises:
         TypeError: for anything but a number or a tensor, such as a schedule.
         ValueError: for a number out of range, or a tensor with dimensions.
@@ -59,11 +59,11 @@ def check(
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuse what is no whole number from 1 on.
+    """Refuse a value that is not a whole number of at least 1.
 
     Raises:
         TypeError: for anything but a number.
-        ValueError: for another number.
+        ValueError: for a number below 1, or with a fraction.
     """
     if not isinstance(value, Real):
         raise TypeError(f"{name} is a whole number, not {_kind(value)}")
@@ -84,16 +84,16 @@ def are_numbers(*values: Scalar) -> bool:
 
 
 def is_zero(value: Scalar) -> bool:
-    """Whether a value is the number zero, which leaves a part out; a tensor never is."""
+    """Whether a value is the number zero, which turns a part off; a tensor never counts as zero."""
     return not isinstance(value, Tensor) and value == 0
 
 
 def per_example(name: str, numbers: Tensor, size: int) -> Tensor:
-    """The numbers as they are, once they are known to be one for each example.
+    """Return the numbers unchanged after checking that there is one for each example.
 
     Raises:
-        TypeError: for no tensor.
-        ValueError: for another shape than [size]; a mean, or all pairs, would be taken for more.
+        TypeError: for anything but a tensor.
+        ValueError: for another shape than [size], such as a mean [] or all pairs [size, size].
     """
     if not isinstance(numbers, Tensor):
         raise TypeError(f"{name} returns a tensor of shape ({size},), not {type(numbers).__name__}")

@@ -1,15 +1,15 @@
 """Values that change with time: pure functions of a count.
 
-A schedule takes the number of steps done (or of images seen, or whatever its lengths were
-given in), a number or a tensor of any shape, and returns a tensor of that shape: a learning
-rate, a standard deviation, a weight. Its own values and lengths are numbers or 0-d tensors.
+A schedule takes the number of steps done (or of images seen, in the unit of its lengths) as a
+number or a tensor of any shape, and returns a tensor of that shape: a learning rate, a standard
+deviation, a weight. Its own values and lengths are numbers or 0-d tensors.
 Time is an input like any other, so nothing is compiled again:
 
     factor = schedules.warmup(schedules.cosine(1.0, 0.0, num_steps=10_000), num_steps=500)
     step = fgan.scheduled(fgan.make_step(game), factor)  # both learning rates, times the factor
 
-An integer count gives float32 values, a floating one values of its own type; the values
-are computed in that type, which holds counts exactly to 2^24 in float32 and closely beyond.
+An integer count gives float32 values, a floating one values of its own dtype; the values
+are computed in that dtype. float32 holds counts exactly to 2^24, and closely beyond.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _count(step: Tensor | float) -> Tensor:
 
 
 def _progress(step: Tensor | float, num_steps: Scalar) -> Tensor:
-    """From 0 at step 0 to 1 at ``num_steps``, and 1 ever after."""
+    """The fraction of ``num_steps`` that is done: 0 at step 0, 1 at ``num_steps`` and after."""
     return (_count(step) / num_steps).clamp(0, 1)
 
 
@@ -59,7 +59,7 @@ def constant(value: Scalar) -> Schedule:
 
 
 def linear(start: Scalar, end: Scalar, num_steps: Scalar) -> Schedule:
-    """In a straight line from ``start`` at 0 to ``end`` at ``num_steps``, then ``end``.
+    """A straight line from ``start`` at 0 to ``end`` at ``num_steps``, then ``end``.
 
     Raises:
         ValueError: when ``num_steps`` is less than 1.
@@ -77,7 +77,7 @@ def linear(start: Scalar, end: Scalar, num_steps: Scalar) -> Schedule:
 
 
 def cosine(start: Scalar, end: Scalar, num_steps: Scalar) -> Schedule:
-    """``end + (start - end) (1 + cos(pi t / num_steps)) / 2`` to ``num_steps``, then ``end``.
+    """``end + (start - end) (1 + cos(pi t / num_steps)) / 2`` until ``num_steps``, then ``end``.
 
     Raises:
         ValueError: when ``num_steps`` is less than 1.
@@ -95,7 +95,7 @@ def cosine(start: Scalar, end: Scalar, num_steps: Scalar) -> Schedule:
 
 
 def step(value: Scalar, every: Scalar, factor: Scalar = 0.1) -> Schedule:
-    """``value`` times ``factor`` once for each ``every`` steps done.
+    """``value``, multiplied by ``factor`` after each ``every`` steps.
 
     Raises:
         ValueError: when ``every`` is less than 1, or ``factor`` not above 0.
@@ -114,7 +114,7 @@ def step(value: Scalar, every: Scalar, factor: Scalar = 0.1) -> Schedule:
 
 
 def warmup(schedule: Schedule, num_steps: Scalar, start: Scalar = 0.0) -> Schedule:
-    """A schedule times a factor that rises from ``start`` at 0 to 1 at ``num_steps``.
+    """Multiply a schedule by a factor that rises from ``start`` at 0 to 1 at ``num_steps``.
 
     Raises:
         ValueError: when ``num_steps`` is less than 1.
@@ -124,5 +124,5 @@ def warmup(schedule: Schedule, num_steps: Scalar, start: Scalar = 0.0) -> Schedu
 
 
 def in_images(schedule: Schedule, batch_size: int) -> Schedule:
-    """A schedule whose lengths are in images, as a function of steps of ``batch_size`` images."""
+    """Turn a schedule over images into one over steps of ``batch_size`` images each."""
     return lambda step: schedule(step * batch_size)

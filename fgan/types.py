@@ -32,14 +32,14 @@ class Batch(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What a network is evaluated with."""
+    """The parameters and buffers that a network is evaluated with."""
 
     params: Params
     buffers: Buffers
 
 
 class PlayerState(NamedTuple):
-    """One player: its network's values and its optimizer's."""
+    """The state of one player: the values of its network and of its optimizer."""
 
     params: Params
     buffers: Buffers
@@ -51,7 +51,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         gen, disc: the players.
-        ema: moving average of the generator; ``()`` when off.
+        ema: moving average of the generator's weights; ``()`` when it is off.
         key: int64 [2], constant for a whole run; the randomness of a step is made of the
             key and the number of the step.
         step: int64 [], generator updates done.
@@ -65,7 +65,7 @@ class TrainState(NamedTuple):
 
     @property
     def sampler(self) -> Weights:
-        """The generator to sample from: the average where there is one."""
+        """The generator's weights to sample with: the average where there is one."""
         if isinstance(self.ema, Weights):
             return self.ema
         return Weights(self.gen.params, self.gen.buffers)
@@ -74,10 +74,11 @@ class TrainState(NamedTuple):
 class DiscDraws(NamedTuple):
     """The randomness of one discriminator step of batch size B.
 
-    z: [B, *latent] latents; ``()`` when the generator step's serve for both.
-    gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` likewise.
-    disc_noise: noise of the discriminator's, [2B, ...]: reals first, then fakes.
-    term_noise: uniform [B, ...] in [0, 1) for each term that needs some, by name.
+    z: [B, *latent] latents; ``()`` when those of the generator step are used here too.
+    gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` in the same case.
+    disc_noise: noise of the discriminator's stochastic layers, [2B, ...]: reals first, then fakes.
+    term_noise: uniform [B, ...] in [0, 1) for each of the discriminator's terms that needs some,
+        by name.
     instance_noise: [2B, *data] to be added to reals and fakes; ``()`` when there is none.
     """
 
@@ -93,10 +94,12 @@ class GenDraws(NamedTuple):
 
     z: [B, *latent] latents.
     gen_noise: noise of the generator's stochastic layers, [B, ...].
-    disc_noise: noise of the discriminator's, [B, ...]; [2B, ...], reals first, for a loss
-        whose generator form looks at real logits.
-    term_noise: uniform [B, ...] in [0, 1) for each of the generator's terms that needs some.
-    instance_noise: [B, *data], or [2B, *data] likewise; ``()`` when there is none.
+    disc_noise: noise of the discriminator's stochastic layers, [B, ...]; [2B, ...], reals first,
+        for a loss whose generator form looks at real logits.
+    term_noise: uniform [B, ...] in [0, 1) for each of the generator's terms that needs some, by
+        name.
+    instance_noise: [B, *data] to be added to fakes, or [2B, *data] to reals and fakes for such a
+        loss; ``()`` when there is none.
     """
 
     z: Tensor
@@ -114,16 +117,16 @@ class Draws(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step reports; all 0-d, on the device of the state.
+    """The numbers that a step reports; all are 0-d, on the device of the state.
 
     disc_loss and gen_loss are the losses that were optimised, with the terms of their step;
     value is V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))] in nats; d_real and d_fake are the
-    means of D(x) and D(G(z)) in [0, 1], of what the discriminator saw, with its instance
-    noise. value, d_real, d_fake and disc_loss belong to the last discriminator step and are
-    taken before its update. The norms are those of the plain gradients, which an order of play
-    may correct. ``finite`` is False when a loss, a gradient norm or a corrected update is not
-    finite: then the step left the state as it was. ``terms`` has the mean of each term over
-    the batch, without its weight; NaN for one that was not due.
+    means of D(x) and D(G(z)) in [0, 1], where x and G(z) have the instance noise that the
+    discriminator saw. value, d_real, d_fake and disc_loss belong to the last discriminator step
+    and are taken before its update. The norms are those of the plain gradients, which an order of
+    play may correct. ``finite`` is False when a loss, a gradient norm or a corrected update is
+    not finite: then the step left the state as it was. ``terms`` has the mean of each term over
+    the batch, without its weight; NaN for a term that was not due.
     """
 
     gen_loss: Tensor

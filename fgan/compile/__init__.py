@@ -1,8 +1,9 @@
 """From pure functions to compiled graphs, and from those to recordings on a GPU.
 
 `compile_step` and `compile_function` make one graph by ``make_fx`` and ``torch.compile``;
-`replayed` records what a graph launches on a GPU and launches it at once. The names are loaded
-when they are first used, since `fgan.compile.environment` must be imported before torch is.
+`replayed` records the kernels that a graph launches on a GPU and launches them at once. The names
+are loaded when they are first used, since `fgan.compile.environment` must be imported before
+torch is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A pass over a compiled graph: an operation that occurs twice is done once.
+"""A pass over a compiled graph, after which an operation that occurs twice is done once.
 
-The pure step says what it computes without caring what it has computed before: the
-generator runs again on the latents of the last discriminator step, the discriminator of
-simultaneous play judges the same fakes twice. Inductor keeps such repetitions when they
-are products or convolutions; this pass (common subexpression elimination) removes them.
+The pure step repeats computations: the generator runs again on the latents of the last
+discriminator step, and the discriminator of simultaneous play judges the same fakes twice.
+Inductor keeps such repetitions when they are products or convolutions; this pass (common
+subexpression elimination) removes them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ShareRepeated(CustomGraphPass):
                 graph.erase_node(node)
 
     def uuid(self) -> Any:
-        """Part of the key under which Inductor keeps what it compiled."""
+        """Part of the key under which Inductor caches compiled graphs."""
         return get_hash_for_files((__file__,))
 
 
@@ -52,7 +52,7 @@ def _is_pure(target: Any) -> bool:
 
 
 def _frozen(value: Any) -> Hashable:
-    """Arguments as a key; numbers with types and signs, since 1 == 1.0 == True, 0.0 == -0.0."""
+    """Arguments as a key, in which 1, 1.0 and True differ, and so do 0.0 and -0.0."""
     if isinstance(value, list | tuple):
         return (type(value), tuple(_frozen(v) for v in value))
     if isinstance(value, dict):

@@ -1,12 +1,12 @@
-"""Settings of the process that make training faster, and must stand before something else does.
+"""Settings of the process that make training faster and must be made early.
 
 `before_torch` sets how long OpenMP's threads spin, which libgomp reads when it is loaded.
 `before_threads` has the processor flush denormal numbers, which threads inherit from the one that
 makes them, and has malloc keep what a step frees. The command and the benchmark's processes call
 both. Importing or calling the library sets nothing: a program that uses it decides for itself
-(docs/speed.md). What the user has set stays, and a second call changes nothing.
+(docs/speed.md). Settings that the user has made stay, and a second call changes nothing.
 
-It imports torch only when it is asked about numbers.
+This module imports torch only to set or to find how denormal numbers are treated.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from typing import Any, NamedTuple
 from fgan.disk import files
 from fgan.errors import ConfigError
 
-# libgomp's own is 300,000. On two cores of an AMD EPYC, milliseconds of a compiled step alone and
-# beside one busy process (`benchmarks/shared_machine.py`): mnist-mlp-batchnorm with 1,000 spins
-# 18.7 and 42, 2,000: 17.4 and 51, 3,000: 17.9 and 53, 5,000: 17.1 and 67, 10,000: 22 and 85 where
-# 3,000 took 21, 30,000: 21 and 138, 300,000: 17.0 and 57. On an Intel processor, where a spin takes
-# three times as long, mnist-mlp-small took alone 1.12 with 1,000, 0.93 with 3,000, 0.91 with 5,000
-# and 0.81 with 300,000; with those mnist-mlp-batchnorm took beside the other 108, up to 1,000.
+# libgomp's default is 300,000. `benchmarks/shared_machine.py` measured the milliseconds of a
+# compiled step alone and beside one busy process. On two cores of an AMD EPYC, mnist-mlp-batchnorm
+# took 18.7 and 42 with 1,000 spins, 17.4 and 51 with 2,000, 17.9 and 53 with 3,000, 17.1 and 67
+# with 5,000, 22 and 85 with 10,000 (where 3,000 took 21 alone), 21 and 138 with 30,000, and 17.0
+# and 57 with 300,000. On an Intel processor, where a spin takes three times as long,
+# mnist-mlp-small took 1.12 alone with 1,000, 0.93 with 3,000, 0.91 with 5,000 and 0.81 with
+# 300,000; with 300,000 mnist-mlp-batchnorm took 108 to 1,000 beside the other process.
 SPIN_COUNT = 3_000
 SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 FLUSH = "FGAN_FLUSH_DENORMAL"
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 _MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
-_MOST_KEPT_BYTES = 2**31 - 1  # what mallopt's int can say
-_GRAIN = 2**15  # numbers for which ATen uses another thread
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from glibc's malloc.h
+_MOST_KEPT_BYTES = 2**31 - 1  # the largest value that mallopt takes, an int
+_GRAIN = 2**15  # ATen uses one more thread for each so many numbers
 _DENORMAL = 71_362  # the bits of 1e-40 in float32
 
-_done: dict[str, str] = {}  # what this process set, by name
+_done: dict[str, str] = {}  # the settings that this module made in this process, by name
 
 
 class Setting(NamedTuple):
@@ -48,14 +49,14 @@ class Setting(NamedTuple):
 
 
 def before_torch() -> None:
-    """What libgomp reads when torch loads it; nothing where torch is loaded already."""
+    """Set what libgomp reads when torch loads it; set nothing where torch is loaded already."""
     if "torch" in sys.modules or _named(SPIN, _POLICY):
         return
     os.environ[SPIN] = _done[SPIN] = str(SPIN_COUNT)
 
 
 def before_threads() -> None:
-    """What must stand before torch makes threads, and holds for this process alone.
+    """Make the settings that torch's threads inherit; they hold for this process alone.
 
     Raises:
         ConfigError: when ``FGAN_FLUSH_DENORMAL`` is neither 0 nor 1.
@@ -75,8 +76,8 @@ def _keep_memory() -> None:
     """Have the C library keep what a step frees, since the next step asks for the same.
 
     glibc gives large blocks back to the system, which hands them out again a page at a time
-    and cleared: a third of a step of 30 million parameters. Now it keeps up to two gigabytes
-    of them. Other C libraries stay as they are.
+    and cleared; this takes a third of a step of 30 million parameters. With these settings glibc
+    keeps up to two gigabytes. Other C libraries stay as they are.
     """
     if "malloc" in _done or _malloc_of_user():
         return
@@ -92,7 +93,7 @@ def before_compiling(notify: Callable[[str], None] | None = None) -> None:
     """Have Inductor keep what it compiles in fgan's cache folder, unless the user named another.
 
     Args:
-        notify: is told, in a sentence, when that is a temporary folder.
+        notify: called with a sentence when that is a temporary folder.
     Raises:
         DiskError: when there is no folder to compile in.
     """
@@ -101,13 +102,14 @@ def before_compiling(notify: Callable[[str], None] | None = None) -> None:
 
 
 def denormals() -> str:
-    """What becomes of denormal numbers in the threads that compute: "flushed", "kept" or "mixed".
+    """How the computing threads treat denormal numbers: "flushed", "kept" or "mixed".
 
-    "mixed" says that some threads flush and others, which were made before, do not.
+    "mixed" means that some threads flush them and others, which were made earlier, do not.
     """
     import torch
 
-    # Made of bits: where this thread flushes, a number would be zero before others see it.
+    # The numbers are made from bits: if this thread flushes, a float 1e-40 would be zero before
+    # other threads see it.
     bits = torch.full((_GRAIN * torch.get_num_threads(),), _DENORMAL, dtype=torch.int32)
     numbers = bits.view(torch.float32)
     kept = int(torch.count_nonzero((numbers * 1.0).view(torch.int32)))
@@ -129,7 +131,7 @@ def settings() -> list[Setting]:
 
 
 def facts() -> list[dict[str, Any]]:
-    """`settings`, JSON-serialisable."""
+    """The same as `settings`, as JSON-serialisable dictionaries."""
     return [setting._asdict() for setting in settings()]
 
 
@@ -145,6 +147,6 @@ def _named(*names: str) -> list[str]:
 
 
 def _malloc_of_user() -> list[str]:
-    """The variables by which the user has said how malloc is to work."""
+    """The variables by which the user has set how malloc works."""
     tunables = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
     return [*_named(*_MALLOC), *(["GLIBC_TUNABLES"] if tunables else [])]

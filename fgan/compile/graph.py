@@ -27,7 +27,7 @@ from fgan.types import Batch, Draws, Metrics, TrainState
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_graphs = 0  # made in this process
+_graphs = 0  # graphs compiled in this process
 
 
 def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor") -> Step:
@@ -38,13 +38,13 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
         donate: write the new state into the tensors of the old one. The state given is
             then gone, the state returned is the same object, and a step allocates next
             to nothing. Without it, the step stays pure.
-        backend: of ``torch.compile``.
+        backend: the backend of ``torch.compile``.
     Returns:
         A step. Its first call compiles; later calls with tensors of the same shapes and
-        types never do.
+        dtypes never do.
     Raises:
         DeviceError: on the first call, when there is no working compiler.
-        ValueError: from a donated step, for a state with leaves in one another's memory.
+        ValueError: from a donated step, for a state whose leaves share memory.
     """
     if not donate:
         return compile_function(step, backend=backend)
@@ -55,7 +55,7 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
         given = [leaf.untyped_storage() for leaf in pytree.leaves(state)]
 
         def apart(fresh: Tensor) -> Tensor:
-            # What lies in the old state's memory is gone when that is written.
+            # A result in the old state's memory would be lost when that is written.
             memory = fresh.untyped_storage()
             return fresh.clone() if any(memory is old for old in given) else fresh
 
@@ -67,13 +67,14 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
                 old.copy_(fresh)
 
         metrics = pytree.map(apart, metrics)
-        # Leaf by leaf as they are named: a step may return a dictionary in another order.
+        # Leaves are matched by name: a step may return a dictionary in another order.
         pytree.map(write, state, pytree.map(kept, state, new))
         return metrics
 
     compiled = compile_function(in_place, backend=backend)
 
-    # The last state, without keeping it alive: another may come to lie where it lay.
+    # The last state that was checked. The weak reference does not keep it alive, but shows whether
+    # another state has come to have its id.
     seen, leaf = 0, None
 
     @functools.wraps(step)
@@ -93,7 +94,7 @@ def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor")
 
 
 def _check_writable(state: TrainState) -> None:
-    """Refuse a state with numbers in the memory of others: writing the ones changes the others."""
+    """Refuse a state whose leaves share memory: writing one number would change another."""
     advice = "a donated step writes into the state it is given: clone what shares memory"
     leaves = pytree.leaves(state)
     memory = [leaf.untyped_storage() for leaf in leaves]  # kept, so that each has an id of its own
@@ -116,19 +117,19 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
     """One compiled graph of a pure function from trees of tensors to a tree of tensors.
 
     The function is compiled in two stages. ``make_fx`` runs it once on tensors without values
-    and writes down its operations: ``grad``, ``vmap`` and ``functional_call`` are gone from what
-    it writes, there is nothing to break the graph, and branches on a tensor's value are errors.
+    and lists its operations: the list is free of ``grad``, ``vmap`` and ``functional_call``,
+    nothing in it breaks the graph, and branches on a tensor's value are errors.
     ``torch.compile`` then makes kernels of that list. Compared with compiling the function
     itself this halves the time to the first call, and a later call costs a third of a
     millisecond less, because the only conditions checked are those below.
 
-    A tensor that the function captures is an input of the graph: what is written into it
-    later is seen. Python numbers are constants of the graph.
+    A tensor that the function captures is an input of the graph, which therefore sees what is
+    written into it later. Python numbers are constants of the graph.
 
     Args:
-        backend: of ``torch.compile``.
+        backend: the backend of ``torch.compile``.
     Returns:
-        A function. The first call with tensors of given shapes, strides, types and devices
+        A function. The first call with tensors of given shapes, strides, dtypes and devices
         compiles; later ones with the same do not.
     Raises:
         DeviceError: on the first call, when Inductor's compiler fails.
@@ -136,8 +137,8 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
         ValueError: for random numbers that the graph would freeze, and for a captured tensor on
             another device.
     """
-    # For each structure of the arguments, hardly ever a second: what reads their leaves, and
-    # the graphs for leaves of different forms.
+    # For each structure of the arguments (there is hardly ever a second one): the function that
+    # reads their leaves, and the graphs for leaves of different forms.
     known: list[tuple[Callable[[Any], list[Tensor] | None], dict[Any, Any]]] = []
 
     def find(args: tuple[Any, ...]) -> tuple[list[Tensor], dict[Any, Any]]:
@@ -179,7 +180,7 @@ def _compile_graph(
     graph, captured = trace(flat, values)
     devices = {value.device for value in values}
     for tensor in captured:
-        # A number on the host would be read once where a GPU records the graph.
+        # When a GPU records the graph, a number on the host would be read only once.
         if devices and tensor.device not in devices:
             raise ValueError(
                 f"the compiled function captures a tensor of shape {tuple(tensor.shape)} on "
@@ -198,13 +199,13 @@ def trace(
     Returns:
         The graph, and the tensors that the function captures, which are the graph's last inputs.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # half a second: only to compile
+    from torch.fx.experimental.proxy_tensor import make_fx  # takes half a second
 
     with torch.no_grad(), _no_frozen_numbers():
         try:
             graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
         except RuntimeError as error:
-            # Without values, vmap over jvp takes tensors for ones of the meta device.
+            # Tensors without values count as on the meta device in vmap over jvp.
             if not re.search(r"devices?\b.*\bmeta\b|\bmeta\b.*\bdevice", str(error), re.IGNORECASE):
                 raise
             graph = make_fx(flat, tracing_mode="real")(*(value.clone() for value in values))
@@ -230,7 +231,7 @@ def _no_frozen_numbers() -> Iterator[None]:
 
 
 def _lift_captured(graph: GraphModule) -> list[Tensor]:
-    """Make inputs of the tensors that a graph holds, but for those made while tracing."""
+    """Make inputs of the tensors that a graph holds, except those made while tracing."""
     captured: dict[int, tuple[Node, Tensor]] = {}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1:]
     made_inside = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
@@ -276,8 +277,8 @@ def _compile(graph: GraphModule, backend: str) -> Callable[[list[Tensor]], list[
 def _is_unused_question(node: Node) -> bool:
     """Whether an operation returns a bool that nobody needs.
 
-    Forward-mode differentiation asks some while tracing, ``is_same_size`` and the like. They
-    are answered by then, and Dynamo refuses them.
+    Forward-mode differentiation leaves some in the graph, ``is_same_size`` and the like. Tracing
+    has answered them, and Dynamo refuses them.
     """
     schema = getattr(node.target, "_schema", None)
     if node.users or schema is None:
@@ -287,7 +288,7 @@ def _is_unused_question(node: Node) -> bool:
 
 
 def _no_guards(guards: Sequence[Any]) -> list[bool]:
-    """None of the thousand things Dynamo would check at each call; shapes are checked here."""
+    """Drop the thousand checks that Dynamo would make at each call; shapes are checked here."""
     return [False] * len(guards)
 
 
@@ -301,8 +302,8 @@ def _inductor_options() -> dict[str, Any]:
             "Use an older torch, a newer fgan, or --no-compile.",
         )
     fast: dict[str, Any] = {
-        # Fusion compares each kernel with this many others: fewer than Inductor's 64 finds
-        # the same kernels in our graphs and takes a second less.
+        # Fusion compares each kernel with this many others. Fewer than Inductor's 64 find
+        # the same kernels in our graphs, in a second less.
         "max_fusion_buffer_group_pairwise_attempts": 4,
         # Small kernels that do not need each other are launched as one on a GPU.
         "combo_kernels": True,
@@ -313,7 +314,7 @@ def _inductor_options() -> dict[str, Any]:
     if toolchain.knows_the_processor():
         # Inductor would compile and run a probe for each instruction set, seven seconds in all.
         fast["cpp.vec_isa_ok"] = True
-    if files.needs_quotes(tempfile.gettempdir()):  # where Inductor prepares headers, unquoted
+    if files.needs_quotes(tempfile.gettempdir()):  # it does not quote this path there
         fast["cpp_cache_precompile_headers"] = False
     # inplace_buffers must stay off: Inductor may reuse the memory of a concatenation while one of
     # its slices is still being read, which gives wrong gradients. It costs no time.
@@ -325,7 +326,7 @@ def _inductor_options() -> dict[str, Any]:
 
 
 def _passes() -> dict[str, Any]:
-    """Our passes over the graph; none, which is slower, where Inductor takes them otherwise."""
+    """Our passes over the graph; none, which is slower, where Inductor's interface has changed."""
     try:
         from fgan.compile.cse import ShareRepeated
         from fgan.compile.products import Products, are_ours
@@ -339,8 +340,8 @@ def _passes() -> dict[str, Any]:
 
 
 def prepare() -> None:
-    """Import the compiler and what it needs: seconds of a first call, to be spent elsewhere."""
-    with contextlib.suppress(ImportError, FganError):  # which the first call meets again
+    """Import the compiler and what it needs, which would add seconds to the first call."""
+    with contextlib.suppress(ImportError, FganError):  # the first call meets these again
         importlib.import_module("torch._inductor.compile_fx")
         importlib.import_module("torch.fx.experimental.proxy_tensor")
         _inductor_options()

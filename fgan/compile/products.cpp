@@ -1,10 +1,10 @@
 // fgan::mm, float32 matrix products on the CPU by oneDNN's micro-kernel.
 //
-// ATen gives them to MKL, which leaves half of an AMD processor's vector unit unused. oneDNN's
-// micro-kernel, which PyTorch has for its attention, computes one tile: here it is called for all
-// tiles of a product. It wants row-major matrices: panels of another are packed. Where the second
-// must be packed, and has more numbers than the others, as a layer's weights beside few examples,
-// the product is computed transposed, and the examples are packed.
+// ATen gives such products to MKL, which leaves half of an AMD processor's vector unit unused.
+// oneDNN's micro-kernel, which PyTorch has for its attention, computes one tile: here it is called
+// for all tiles of a product. It wants row-major matrices; panels of other matrices are packed.
+// Where the second matrix must be packed and has more numbers than the others, as a layer's weights
+// have beside few examples, the product is computed transposed, and the examples are packed.
 //
 // Each number is summed in one order, whatever the number of threads.
 
@@ -19,8 +19,8 @@
 #include <numeric>
 
 namespace at::native::cpublas {
-// c [m, n] = a [m, k] b [k, n], or c += a b; lda and so on: from a row to the next. It is declared
-// in ATen/native/CPUBlas.h, which takes a second to read.
+// c [m, n] = a [m, k] b [k, n], or c += a b; lda, ldb and ldc are the distances from one row to the
+// next. It is declared in ATen/native/CPUBlas.h, which takes a second to read.
 void brgemm(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc, bool add,
             const float* a, const float* b, float* c, bool packed);
 }  // namespace at::native::cpublas
@@ -29,7 +29,7 @@ namespace {
 
 using torch::stable::Tensor;
 
-// On AMD's Zen 4, half or twice of these takes the same, or up to a tenth more.
+// On AMD's Zen 4, half or twice these numbers take the same time, or up to a tenth more.
 constexpr int64_t tile_rows = 16;
 constexpr int64_t most_depth = 1024;  // terms of a sum that a tile adds at once
 constexpr int64_t panel = 1 << 17;    // numbers of b used by tile after tile: half a core's cache
@@ -91,7 +91,7 @@ void multiply(Matrix a, Matrix b, Matrix c, int64_t threads) {
   float* result = unpack_c ? packed_c.get() : c.data;
   const int64_t ldc = unpack_c ? n : c.row_stride;
 
-  // Tiles are as wide as a panel, but as many for each thread.
+  // Tiles are as wide as a panel, unless narrower ones give each thread as many as the others.
   const int64_t row_tiles = ceil_div(m, tile_rows);
   const int64_t shares = row_tiles < 8 * threads ? threads / std::gcd(threads, row_tiles) : 1;
   int64_t width = std::min(std::max<int64_t>(64, panel / block), ceil_div(n, shares));

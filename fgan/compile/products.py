@@ -1,10 +1,10 @@
-"""Float32 matrix products of compiled graphs on AMD processors, by oneDNN in place of MKL.
+"""Compute float32 matrix products of compiled graphs by oneDNN instead of MKL on AMD processors.
 
 MKL, which ATen calls, leaves half of the vector unit of an AMD processor with AVX-512 unused, and
-takes 1.3 to 1.5 times as long as oneDNN's micro-kernel (benchmarks/products.py); on Intel's it is
-the other way round. So the processor decides, never a timing. Products become the operator
-``fgan::mm`` (products.cpp), by a pass that Inductor offers. Where the operator cannot be compiled,
-products stay ATen's, and a warning says so.
+takes 1.3 to 1.5 times as long as oneDNN's micro-kernel (benchmarks/products.py); on Intel
+processors MKL is the faster one. So the processor decides, never a timing. Products become the
+operator ``fgan::mm`` (products.cpp), by a pass that Inductor offers. Where the operator cannot be
+compiled, products stay ATen's, and a warning says so.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from fgan.disk import files, machine
 from fgan.errors import FganError
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-_FEWEST_OPERATIONS = 2**18  # MKL is as fast below
-_SHORTEST = 8  # rows or columns
+_FEWEST_OPERATIONS = 2**18  # with fewer, MKL is as fast
+_SHORTEST = 8  # the fewest rows or columns
 aten = torch.ops.aten
 _BARE = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
 
@@ -42,7 +42,7 @@ def _shape(a: Tensor, b: Tensor) -> Tensor:
 
 @functools.cache
 def are_ours() -> bool:
-    """Whether large products are ``fgan::mm`` in this process, which is compiled if need be."""
+    """Whether large products become ``fgan::mm`` in this process; compile it if need be."""
     return toolchain.has_slow_mkl() and load()
 
 
@@ -65,7 +65,7 @@ def _is_right() -> bool:
 
 
 def _build() -> Path:
-    """The compiled operator of this processor and torch, kept for the next start."""
+    """Compile the operator for this processor and torch, unless an earlier process did."""
     torch_folder = Path(torch.__file__).parent
     command = [
         *toolchain.cxx(), "-O3", "-march=native", "-std=c++20", "-fopenmp", "-shared", "-fPIC",
@@ -88,10 +88,10 @@ def _build() -> Path:
 
 
 class Products(CustomGraphPass):
-    """Makes bias + a b a product and a sum, and large float32 products the operator's.
+    """Splits bias + a b into a product and a sum, and makes large float32 products ``fgan::mm``.
 
-    A bias that is added by the product itself is copied to each row before, a pass over memory
-    that fusing the sum with the activation behind it saves.
+    A product that adds the bias itself first copies the bias to each row, which is a pass over
+    memory. A separate sum is fused with the activation after it, and saves that pass.
     """
 
     def __init__(self, ours: bool) -> None:
@@ -100,7 +100,7 @@ class Products(CustomGraphPass):
     def __call__(self, graph: Graph) -> None:
         for node in list(graph.nodes):
             if node.op == "call_function" and node.target in _BARE and _is_float_on_cpu(node):
-                if node.kwargs:  # weights of the sum
+                if node.kwargs:  # alpha and beta, which weight the sum
                     continue
                 bias, a, b = node.args
                 with graph.inserting_before(node):
@@ -112,7 +112,7 @@ class Products(CustomGraphPass):
                 node.target = torch.ops.fgan.mm.default
 
     def uuid(self) -> Any:
-        """Part of the key under which Inductor keeps what it compiled."""
+        """Part of the key under which Inductor caches compiled graphs."""
         return get_hash_for_files((__file__,)), self._ours
 
 

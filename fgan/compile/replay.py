@@ -4,7 +4,7 @@ The kernels of a small network take a few microseconds each, and so does launchi
 Python. A CUDA graph holds a sequence of kernels with all their arguments, and launches it at
 once.
 
-Never imports a compiler.
+This module never imports a compiler.
 
 References:
     "Accelerating PyTorch with CUDA graphs", pytorch.org, 2021.
@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 
 def replayed(step: Step) -> Step:
-    """A donated step, or a scan of some, as a CUDA graph.
+    """Make a CUDA graph of a donated step, or of a scan of donated steps.
 
         ten = fgan.replayed(fgan.scan([fgan.compile_step(step, donate=True)] * 10))
 
-    The graph knows tensors by where they lie. So the state it was recorded with is the state
-    it trains, and reals and draws are copied to where they lay then.
+    The graph knows tensors by their addresses. So it trains the state it was recorded with, and
+    reals and draws are copied to the addresses that they had then.
 
     Args:
         step: writes the new state into the old one's memory and returns it, as
@@ -40,11 +40,11 @@ def replayed(step: Step) -> Step:
             and never waits for the device.
     Returns:
         A step of the same form. Its first call with a state, and with tensors of given
-        shapes and types, takes the step as it is, which compiles; the second records; from
-        then on the recording is replayed. Another state, as after a rollback, begins anew.
+        shapes and dtypes, runs the step as it is, which compiles; the second records it; later
+        calls replay the recording. Another state, as after a rollback, begins anew.
     Raises:
-        DeviceError: on a call, when the device cannot record what the step does;
-        torch.OutOfMemoryError: when it has no more.
+        DeviceError: on a call, when the device cannot record what the step does.
+        torch.OutOfMemoryError: on a call, when the device has no more memory.
     """
     known: Any = None  # the state and the forms of the inputs of the last call
     recording: _Recording | None = None
@@ -83,20 +83,20 @@ class _Recording:
         for kept, fresh in pairs:
             span(kept).copy_(span(fresh), non_blocking=True)
         self._launch()
-        return pytree.map(torch.clone, self._metrics)  # which the next replay overwrites
+        return pytree.map(torch.clone, self._metrics)  # the next replay overwrites them
 
 
 def twin(x: Tensor) -> Tensor:
     """A copy with the strides of the original, whatever they are.
 
-    ``clone`` makes dense what was expanded or cut out of something larger. A compiled step
-    knows its inputs by their strides, and would be compiled for the others while it is recorded.
+    ``clone`` makes tensors dense that were expanded or cut out of larger ones. A compiled step
+    knows its inputs by their strides, and would be compiled for new ones while it is recorded.
     """
     return span(x).clone().as_strided(x.shape, x.stride())
 
 
 def span(x: Tensor) -> Tensor:
-    """The memory [N] from the first number of a tensor to its last, what lies between included."""
+    """The memory [N] from the first number of a tensor to its last, with all that lies between."""
     last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     return x.as_strided((last + 1 if x.numel() else 0,), (1,))
 
@@ -105,10 +105,10 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
     """Record what a function launches on the GPU of its arguments, without running it.
 
     Returns:
-        The function that launches it, and the function's result, whose tensors have values
-        after a launch. They are good for as long as the launching function is kept.
+        A function that launches the recording, and the result of ``function``, whose tensors
+        have values after a launch. They are valid as long as the launching function is kept.
     Raises:
-        DeviceError: where they are on another kind of device.
+        DeviceError: for arguments on another kind of device.
     """
     device = pytree.leaves(args)[0].device
     if device.type != "cuda":
@@ -116,9 +116,9 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
             f"Steps are recorded on CUDA devices, and this state is on {device}.",
             "Call the step itself.",
         )
-    # A stream and memory of its own for each recording, kept as long as it is: torch 2.11 and
-    # 2.14 each fail in another way where recordings share them and one is dropped. Other threads
-    # may allocate meanwhile, as the one does that pins batches.
+    # Each recording has a stream and memory of its own, kept as long as it is: torch 2.11 and
+    # 2.14 each fail in another way where recordings share them and one is dropped. With
+    # "thread_local" other threads may allocate meanwhile, as the one does that pins batches.
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
@@ -136,18 +136,19 @@ def record(function: Callable[..., T], *args: Any) -> tuple[Callable[[], None], 
 def next_steps(
     steps: Callable[[int], Step], start: int, end: int, most: int, period: int = 1
 ) -> range:
-    """The steps to take at once: one of a few sequences, each of which is recorded once.
+    """The numbers of the steps to take at once: one of a few sequences, each recorded once.
 
-    A recording is of a number of steps and of the kind of each. So that there are not as many
-    as there are distances between log lines, checkpoints and lazy penalties, several steps are
-    taken only where they begin with a period of those kinds, or are all of one kind: ``most``
-    of them (whole periods, where that is possible) or one period. Others go one by one.
+    A recording holds a number of steps, each of one kind. There would be a recording for each
+    distance between log lines, checkpoints and lazy terms; so several steps are taken at once only
+    where they begin with a period of kinds, or are all of one kind. They are then ``most`` steps
+    (whole periods, where that is possible) or one period. Other steps are taken one by one.
 
     Args:
-        steps: by their numbers.
-        start: number of the next step; end: of the first that may not be taken, above start.
-        most: that may be taken at once, at least 1.
-        period: after that many steps the same kinds come again.
+        steps: number -> the step of that number.
+        start: the number of the next step.
+        end: the number of the first step that may not be taken, above start.
+        most: the most steps that may be taken at once, at least 1.
+        period: the number of steps after which the same kinds come again.
     """
     full = most - most % period or most
     for count in (full, min(full, period)):

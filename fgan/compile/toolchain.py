@@ -1,6 +1,6 @@
-"""What compiling on the CPU needs of a machine: a C++ compiler, and what the processor is.
+"""The facts about a machine that compiling on the CPU needs: its C++ compiler and processor.
 
-Free of torch.
+This module is free of torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fgan.errors import DeviceError
 
 
 def cxx() -> list[str]:
-    """The command of the C++ compiler that Inductor calls: of ``CXX``, or g++ (clang++ on macOS).
+    """The command of the C++ compiler that Inductor calls: ``CXX``, or g++ (clang++ on macOS).
 
     >>> os.environ["CXX"] = "ccache g++"; cxx()
     ['ccache', 'g++']
@@ -30,7 +30,7 @@ def _default() -> str:
 
 
 def find_cxx() -> str | None:
-    """Where the C++ compiler is that Inductor will call, or None."""
+    """The path of the C++ compiler that Inductor will call, or None."""
     return shutil.which(cxx()[0])
 
 
@@ -38,7 +38,7 @@ def check_compiler(device: str) -> None:
     """Fail early where Inductor would fail late.
 
     Args:
-        device: its type; a GPU needs no C++ compiler.
+        device: the device's type; a GPU needs no C++ compiler.
     Raises:
         DeviceError: when the CPU has no C++ compiler.
     """
@@ -71,7 +71,7 @@ def _gcc_version() -> int:
 
 
 def who_multiplies(*, compiled: bool, device: str) -> str:
-    """Whose float32 matrix products a run's steps have, which decides their last bits."""
+    """The library that computes a run's float32 matrix products, and so decides their last bits."""
     ours = compiled and device == "cpu" and has_slow_mkl()
     return "oneDNN" if ours else "ATen"
 

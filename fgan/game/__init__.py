@@ -1,16 +1,16 @@
 """A game between two networks, and the step that plays it.
 
-The files, in the order in which they are read:
+The files, in the order in which to read them:
 
 - `fgan.game.game`: `Game`, the networks, rules, loss and order of play; `init_state`.
 - `fgan.game.draws`: `make_draws`, all the randomness of one step.
-- `fgan.game.objectives`: what each player minimises, as a function of parameters.
+- `fgan.game.objectives`: the loss that each player minimises, as a function of parameters.
 - `fgan.game.orders`: methods that correct the gradients of simultaneous play.
 - `fgan.game.step`: `make_step`, Algorithm 1 of Goodfellow et al. 2014 as one pure function.
-- `fgan.game.steps`: from steps to steps: `make_steps`, `scheduled`, `scan`.
+- `fgan.game.steps`: functions from steps to steps: `make_steps`, `scheduled`, `scan`.
 - `fgan.game.population`: many games of one form at once.
 - `fgan.game.per_example`: gradients of single examples.
-- `fgan.game.inputs`: refuses what was made for another game.
+- `fgan.game.inputs`: refuses inputs that were made for another game.
 """
 
 from fgan.game.draws import make_draws

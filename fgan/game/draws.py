@@ -14,9 +14,9 @@ from fgan.scalars import Scalar
 from fgan.terms import Player, noise_shapes, of_player
 from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
 
-# Streams under the key of a step: what is drawn for one use never depends on the others.
+# Streams under the key of a step, so that the draws of one use never depend on the others.
 _Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
-_TERM_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond those of any number of passes
+_TERM_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond the streams of any number of passes
 
 
 def make_draws(
@@ -34,10 +34,12 @@ def make_draws(
         key: int64 [2], the run's key; the draws are made on its device.
         step: the number of the step, from 0; or an int64 tensor [n] of numbers, which
             gives every leaf a first dimension n at about the cost of one step. In general
-            keys [..., 2] and numbers [...] are broadcast, and lead every leaf.
+            keys [..., 2] and numbers [...] are broadcast, and every leaf begins with the
+            dimensions [...].
         batch_size: B.
-        uniform: draws the noise of stochastic layers, (key, shape) -> numbers; for one that
-            gives the numbers of `fgan.rng.uniform` sooner.
+        dtype: dtype of latents and of instance noise.
+        uniform: (key, shape) -> numbers, which draws the noise of stochastic layers and of terms;
+            for a faster function that gives the numbers of `fgan.rng.uniform`.
     """
     step = rng.number(step, key.device)
     lead = max(step.ndim, key.ndim - 1)
@@ -58,14 +60,14 @@ def make_draws(
         sizes = [math.prod(shape) for shape in shapes.values()]
         numbers = uniform(keys(role, passes), (rows, sum(sizes)))
         layers = torch.split(numbers, sizes, -1)
-        by_layer = {
+        by_layer = {  # name -> one tensor [..., rows, *shape] for each pass
             name: layer.reshape(*layer.shape[:-1], *shape).unbind(lead)
             for (name, shape), layer in zip(shapes.items(), layers, strict=True)
         }
         return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
 
     disc_passes = range(1, num_passes)
-    # Where the last discriminator pass takes the generator's, none is drawn for it.
+    # Where the last discriminator pass takes the generator's latents, none are drawn for it.
     own_passes = range(num_passes - 1 if game.share_fakes or game.same_z else num_passes)
     z_shape = (batch_size, *game.gen.shape.input)
     z = rng.normal(keys(_Z, own_passes), z_shape, dtype).unbind(lead)
@@ -87,7 +89,7 @@ def make_draws(
         scale: Scalar = (
             torch.as_tensor(std(step), dtype=dtype, device=key.device)
             .expand(step.shape)
-            .reshape(*step.shape, *[1] * (1 + len(shape)))
+            .reshape(*step.shape, *[1] * (1 + len(shape)))  # beside [..., passes, *shape]
             if callable(std)
             else std
         )

@@ -1,4 +1,4 @@
-"""The static parts of a game: networks, rules, loss, order of play."""
+"""The static parts of a game: its networks, rules, loss and order of play."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ class Game:
         num_disc_steps: discriminator steps per generator step, each on fresh reals and
             fresh latents (k in Goodfellow et al. 2014, Algorithm 1; n_critic or n_dis
             elsewhere).
-        order: "alternating", the generator meets the updated discriminator; or
-            "simultaneous", both gradients are taken at the old point; or one of the methods
-            of `fgan.orders`, which correct the gradients of simultaneous play, by its name
-            (then with its own defaults) or as made there.
-        share_fakes: the generator step and the last discriminator step use the same
+        order: with "alternating" the generator meets the updated discriminator; with
+            "simultaneous" both gradients are taken at the old point. A method of `fgan.orders`
+            corrects the gradients of simultaneous play; it is given by its name, with its
+            defaults, or as it is made there.
+        share_fakes: whether the generator step and the last discriminator step use the same
             fakes, which saves a pass of the generator.
-        same_z: the generator step starts from the latents of the last discriminator step
-            and runs the generator on them again. Where nothing of the generator has
+        same_z: whether the generator step starts from the latents of the last discriminator
+            step and runs the generator on them again. Where nothing of the generator has
             changed, compiling finds the repetition and runs it once.
-        disc_batches: "apart", the discriminator sees reals and fakes in a pass each;
-            "together", in one pass; "auto", apart where it has batch statistics, which
+        disc_batches: with "apart" the discriminator sees reals and fakes in a pass each, with
+            "together" in one pass; "auto" means "apart" where it has batch statistics, which
             would mix.
-        stat_passes: which passes in training move running statistics (of batch
+        stat_passes: which passes in training update running statistics (of batch
             normalisation and the like): "every" pass, as in an imperative loop, or only a
-            player's "own", those its gradient is taken through.
-        ema_decay: of the moving average of the generator, in (0, 1), without the bias to
-            its first value (`fgan.ema.unbiased`); 0 turns it off.
-        terms: what is added to a player's mean loss: gradient penalties, say. A term looks at a
-            `fgan.terms.View` of its player's pass.
-        instance_noise: standard deviation of normal noise on whatever the discriminator
-            sees, reals and fakes, in every loss and term; at least 0. A number, or a
+            player's "own" passes, through which its gradient is taken.
+        ema_decay: decay of the moving average of the generator's weights, in (0, 1), without
+            bias to their first values (`fgan.ema.unbiased`); 0 turns the average off.
+        terms: the terms that are added to the players' mean losses, such as gradient penalties.
+            A term looks at a `fgan.terms.View` of its player's pass.
+        instance_noise: standard deviation of normal noise on all reals and fakes that the
+            discriminator sees, in both losses and in its own terms; at least 0. A number, or a
             schedule of the number of the step (Sønderby et al. 2017, arXiv:1610.04490;
             Arjovsky and Bottou 2017, arXiv:1701.04862, section 3).
         clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
-            after each of its updates; 0 for not at all.
+            after each of its updates; 0 turns clipping off.
 
     Raises:
         ValueError: for a value out of range, networks that do not fit together, two
@@ -122,7 +122,7 @@ class Game:
             raise ValueError(f"each term has a name of its own, not {', '.join(called)}")
 
     def _check_parts(self) -> None:
-        """Name what is no part of a game, where it is given and not where it is used."""
+        """Refuse a wrong part where it is given, rather than where it is used."""
         for name in ("gen", "disc"):
             if not isinstance(model := getattr(self, name), Model):
                 what = "fgan.from_module makes one of an nn.Module"
@@ -143,12 +143,12 @@ class Game:
 
     @property
     def is_noised(self) -> bool:
-        """Whether what the discriminator sees has instance noise."""
+        """Whether instance noise is added to the discriminator's inputs."""
         return callable(self.instance_noise) or not scalars.is_zero(self.instance_noise)
 
     @property
     def method(self) -> Method | None:
-        """The method that corrects the gradients; none for the two plain orders."""
+        """The method that corrects the gradients; None for the two plain orders."""
         if isinstance(self.order, Method):
             return self.order
         return None if self.order in ORDERS else METHODS[self.order]()
@@ -169,7 +169,7 @@ class Due(NamedTuple):
 
 
 def terms_due(game: Game, step: int) -> Due:
-    """Which terms count in step ``step``, from 0."""
+    """The names of the terms that count in step ``step``, from 0."""
 
     def names(player: Player, number: int) -> tuple[str, ...]:
         return tuple(term.name for term in due_terms(of_player(game.terms, player), number))
@@ -206,10 +206,10 @@ def init_state(
 
     Args:
         key: int64 [2]; the networks' values and every later draw follow from it.
-        device: where the state lives; the key's by default.
-        dtype: of all floating values; float32 by default. Narrower than that, moving averages
-            (of the weights, and those of Adam) stand still at the usual decays: for narrow
-            products keep the state in float32 and take `fgan.model.autocast`.
+        device: the device of the state; the key's by default.
+        dtype: dtype of all floating values; float32 by default. In a narrower dtype, moving
+            averages (of the weights, and those of Adam) stand still at the usual decays: for
+            narrow matrix products keep the state in float32 and take `fgan.model.autocast`.
     Raises:
         TypeError: for no key, or a model or an optimizer whose values are not all tensors.
         ValueError: for several keys: `fgan.population.init` takes those.

@@ -1,6 +1,6 @@
-"""Whether what a step is given was made for its game.
+"""Checks that the inputs of a step were made for its game.
 
-Only the forms of tensors are asked for, so that a compiled step asks once.
+They look only at shapes and dtypes, so that a compiled step is checked once, while it is traced.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState, Weights
 
 
 def as_batch(real: Batch | Tensor) -> Batch:
-    """A batch; reals alone are one without a condition."""
+    """Return a `Batch`; reals alone become one without a condition."""
     return real if isinstance(real, Batch) else Batch(real)
 
 
 def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> None:
-    """Refuse what a step would not take, or would take for something else.
+    """Refuse inputs that a step cannot take, or would take for something else.
 
     Raises:
         TypeError: for anything but a state, a tensor and draws, or a leaf that is no tensor.

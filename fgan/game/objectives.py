@@ -1,7 +1,7 @@
-"""What each player minimises: its mean loss, as a function of parameters.
+"""The objective of each player: its mean loss with its terms, as a function of parameters.
 
-The passes of both networks in training, what the discriminator sees and says, and the terms of
-both players. Gradients and updates are the business of `fgan.game.step`.
+This module runs the passes of both networks in training, and makes the views that terms look at.
+Gradients and updates are the business of `fgan.game.step`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
 
 
 class Judged(NamedTuple):
-    """What the discriminator said of a batch in one pass or two."""
+    """The discriminator's output for a batch, from one pass or two."""
 
-    real: Tensor  # logits [B]; UNSEEN where nobody asked
+    real: Tensor  # logits [B]; UNSEEN where the loss does not look at reals
     fake: Tensor  # logits [B]
-    real_out: Tree  # all that it said of the reals; () where nobody asked
+    real_out: Tree  # the whole output for the reals; () where the loss does not look at them
     fake_out: Tree
     buffers: Buffers
 
@@ -68,13 +68,14 @@ def judge(
     *,
     sloped: bool,
 ) -> tuple[Judged, Slopes | None]:
-    """The discriminator on reals and fakes, in one pass or two as the game says.
+    """Run the discriminator on reals and fakes, in one pass or two as the game says.
 
     Args:
         real, fake: [B, *data]; noise: [2B, ...], reals first.
-        sloped: whether slopes may be asked for.
+        sloped: whether terms may ask for slopes.
     Returns:
-        What it said; and () -> the slopes of its logits, by one pass back through what was judged.
+        The discriminator's output; and () -> the slopes of its logits, by one backward pass through
+        the passes made here, or None where it is not ``sloped``.
     """
     size = real.shape[0]
 
@@ -123,14 +124,14 @@ def generate(model: Model, gen: PlayerState, draws: GenDraws) -> Generated:
 
 
 def generator(game: Game, gen: PlayerState, draws: GenDraws) -> Callable[[Tensor], Tensor]:
-    """From latents to fakes at a generator's parameters, its layers having the step's noise."""
+    """The function from latents to fakes at a generator's parameters, with the step's noise."""
     return lambda z: game.gen.apply(gen.params, gen.buffers, z, noise=draws.gen_noise)[0]
 
 
 def sample_fakes(
     game: Game, gen: PlayerState, draws: DiscDraws | GenDraws
 ) -> tuple[PlayerState, Tensor]:
-    """Fakes for a discriminator step; the generator's running statistics move."""
+    """Make fakes for a discriminator step; with "every" pass, running statistics are updated."""
     assert isinstance(draws.z, Tensor), "these draws were made for another game"
     assert isinstance(draws.gen_noise, dict)
     fake, buffers = game.gen.apply(gen.params, gen.buffers, draws.z, noise=draws.gen_noise)
@@ -140,7 +141,7 @@ def sample_fakes(
 def disc_loss(
     game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, draws: DiscDraws
 ) -> tuple[Tensor, tuple[Judged, Means]]:
-    """The discriminator's mean loss with its terms, [], what it said, and each term's mean."""
+    """The discriminator's mean loss with its terms, []; its output; and each term's mean."""
     real, fake = _noised(draws.instance_noise, real, fake)
     own = terms.of_player(game.terms, "disc")
     judged, slopes = judge(game, params, buffers, real, fake, draws.disc_noise, sloped=bool(own))
@@ -201,15 +202,15 @@ def gen_loss(
 def _critic(
     game: Game, params: Params, buffers: Buffers, noise: Noise, size: int
 ) -> Callable[[Tensor], Tensor]:
-    """The discriminator as terms call it: with the first examples' noise, moving no statistics."""
-    # From the same buffers, so that a pass over reals apart from fakes and the critic's are one,
-    # which compiling sees.
+    """The discriminator for terms: with the first examples' noise, and updating no statistics."""
+    # The critic reuses the noise and buffers of the pass over the reals. With separate passes both
+    # are then identical, and the compiler runs only one.
     own = {name: u[:size] for name, u in noise.items()}
     return lambda x: say(game, params, buffers, x, own)[0]
 
 
 def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:
-    """Batches, each with its part of the noise."""
+    """Add to each batch its part of the noise."""
     if not isinstance(noise, Tensor):
         return batches
     parts = torch.split(noise, [len(batch) for batch in batches])

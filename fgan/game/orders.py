@@ -1,4 +1,4 @@
-r"""Orders of play that correct the gradients: what game theory adds to descent.
+r"""Orders of play that correct the gradients: methods that game theory adds to descent.
 
 The generator minimises f(x, y) over its parameters x, the discriminator g(x, y) over its
 parameters y. Both follow the vector field
@@ -7,7 +7,7 @@ parameters y. Both follow the vector field
 
 with Jacobian J. Where the players work against each other J is far from symmetric, and
 simultaneous descent along v circles around an equilibrium or leaves it, as it does in
-min_x max_y xy. Each method here changes the field or the point it is taken at:
+min_x max_y xy. Each method here changes the field, or the point at which it is taken:
 
 | method | descends along |
 |---|---|
@@ -17,7 +17,7 @@ min_x max_y xy. Each method here changes the field or the point it is taken at:
 | `make_competitive` | (I + eta K)^-1 v, K the part of J between the players |
 | `make_unrolled` | v, the generator's part at a discriminator that has answered |
 
-Two more need no order, being memories of one player's own gradients:
+Two more methods need no order, since each only remembers a player's own gradients:
 `fgan.optim.optimistic_sgd` (or Adam) and `fgan.optim.sgd` with negative momentum.
 
 A `Method` sees functions of parameters, never a network, on the batch and the draws of
@@ -47,14 +47,14 @@ T = TypeVar("T")
 
 
 class Pair(NamedTuple, Generic[T]):
-    """Something of each player."""
+    """Two values of one kind, one for each player."""
 
     gen: T
     disc: T
 
 
 class Objectives(NamedTuple):
-    """What each player minimises, both as functions of both players' parameters.
+    """The objectives that the players minimise, as functions of both players' parameters.
 
     gen: f(x, y), and disc: g(x, y): (generator's, discriminator's parameters) -> [].
     """
@@ -76,7 +76,7 @@ class Method:
     """An order of play: from the gradients at a point to new players.
 
     Attributes:
-        name: for reports.
+        name: the name of the method, for reports.
         play: (objectives, v, players, update) -> players. v is the vector field at the
             players' parameters; ``update(players, direction)`` lets each player's
             optimizer step along its part of a direction, as if it were a gradient.
@@ -96,11 +96,11 @@ def vector_field(objectives: Objectives) -> Callable[[Params, Params], Grads]:
 
 
 def make_extragradient() -> Method:
-    """A step ahead, and then the real step along the gradients found there.
+    """Take a step ahead, and then the real step along the gradients found there.
 
         ahead = w - update(v(w)),    w <- w - update(v(ahead)).
 
-    With an optimizer that has a memory both updates enter it, the second after the first.
+    Both updates enter the optimizer's state, where it has any, the second after the first.
 
     References:
         Gidel et al. 2019, Algorithm 2 and, for Adam, Algorithm 4; there each of the two
@@ -117,7 +117,7 @@ def make_extragradient() -> Method:
 
 
 def _at(player: PlayerState, origin: PlayerState) -> PlayerState:
-    """The player with its memory, back at the parameters of another."""
+    """The player with its optimizer's state, but back at the parameters of ``origin``."""
     return PlayerState(origin.params, origin.buffers, player.opt_state)
 
 
@@ -125,7 +125,7 @@ def make_consensus(gamma: Scalar = 1.0) -> Method:
     """``v + gamma J^T v``: both players also descend ``gamma / 2 |v|^2``.
 
     Args:
-        gamma: at least 0; near an equilibrium larger ones damp more, and attract to any
+        gamma: at least 0; larger values damp more near an equilibrium, and attract to any
             point where v vanishes.
     Raises:
         ValueError: for a gamma out of range.
@@ -148,9 +148,9 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
 
     Args:
         weight: lambda in the paper; at least 0.
-        align: let the sign of ``<v, J^T v> <A^T v, J^T v> / d + 1/10``, d the number of all
-            parameters of both players, decide whether the adjustment is added or
-            subtracted, which repels from unstable points.
+        align: whether the sign of ``<v, J^T v> <A^T v, J^T v> / d + 1/10``, d the number of
+            all parameters of both players, decides if the adjustment is added or subtracted,
+            which repels from unstable points.
     Raises:
         ValueError: for a weight out of range.
 
@@ -175,19 +175,19 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
 
 
 def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
-    r"""``(I + eta K)^-1 v``: each player's step expects the other's: competitive descent.
+    r"""Competitive descent, ``(I + eta K)^-1 v``: each player's step expects the other's.
 
         K = [[0, d^2 f / dx dy], [d^2 g / dy dx, 0]]
 
     The step is the equilibrium of the game's bilinear approximation with a quadratic cost of
-    moving, 1 / (2 eta). With ``sgd(eta)`` as both optimizers it is the paper's; another
-    optimizer takes the direction for a gradient.
+    moving, 1 / (2 eta). With ``sgd(eta)`` as both optimizers the step is the paper's; another
+    optimizer treats the direction as a gradient.
 
     Args:
         eta: above 0; the players' learning rate.
-        num_iterations: of conjugate gradients on the normal equations, which need no
-            symmetry; the method is exact only as far as they have converged. Each puts six
-            more passes of second order into the graph.
+        num_iterations: iterations of conjugate gradients on the normal equations, which need
+            no symmetry; the method is exact only as far as they have converged. Each iteration
+            puts six more passes of second order into the graph.
     Raises:
         ValueError: for a number out of range.
 
@@ -233,7 +233,7 @@ def make_unrolled(num_steps: int = 5, learning_rate: Scalar = 0.1) -> Method:
     The gradient flows through the answers. The discriminator itself takes its plain step.
 
     Args:
-        num_steps: k, at least 1; learning_rate: of the answers, above 0.
+        num_steps: k, at least 1; learning_rate: the answers' learning rate, above 0.
     Raises:
         ValueError: for a number out of range.
 
@@ -281,7 +281,7 @@ def _transposed_product(function: Callable[..., T], point: tuple[Any, ...], u: T
 
 
 def _axpy(a: Scalar, x: T, y: T) -> T:
-    """``a x + y``, leaf by leaf, in the type of y: beside 0-d leaves ``a`` could widen it."""
+    """``a x + y``, leaf by leaf, in the dtype of y, which ``a`` could widen beside 0-d leaves."""
     return pytree.map(lambda x, y: (a * x + y).to(y.dtype), x, y)
 
 
@@ -317,5 +317,5 @@ def _solve(
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, and 0 where b is: there the solution is found."""
+    """``a / b``, and 0 where b is 0, because the solution is found then."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)

@@ -1,8 +1,8 @@
-r"""The gradient of each example, and what their spread says of the batch size.
+r"""Gradients of single examples, and the batch size that their spread suggests.
 
 The mean loss hides how much its examples agree. ``vmap(grad)`` takes the discriminator's
-gradient for each pair of a real and a fake apart, in one pass, for all pairs of a batch.
-It holds B gradients at once: take a batch that fits.
+gradient for each pair of a real and a fake apart, in one pass for all pairs of a batch.
+It holds B gradients at once: take a batch for which these fit into memory.
 
 References:
     McCandlish et al. 2018, arXiv:1812.06162.
@@ -26,10 +26,10 @@ class NoiseScale(NamedTuple):
     """Estimates from one batch, all 0-d.
 
     scale: ``trace / squared_norm``, in examples: about the batch size at which noise and
-        signal are equal. Where the signal drowns, ``squared_norm`` comes out at or below
+        signal are equal. Where noise hides the signal, ``squared_norm`` comes out at or below
         zero, and the scale means nothing: take a larger batch, or average both over many.
-    trace: of the covariance of the examples' gradients.
-    squared_norm: of the true gradient.
+    trace: the trace of the covariance of the examples' gradients.
+    squared_norm: the squared norm of the true gradient.
     """
 
     scale: Tensor
@@ -45,12 +45,12 @@ def per_example_gradients(
     Pair i is real i and fake i with their own noise; its loss is the step's, terms
     included, for a batch of that pair alone. The mean over i is the gradient of the batch,
     unless the loss compares examples with each other (relativistic averages do) or a term
-    does: DRAGAN's points lie as far from the reals as the numbers of the whole batch spread,
-    and here that spread is of one real alone.
+    does: DRAGAN scales its noise by the standard deviation of the whole batch, which here is
+    that of one real alone.
 
     Args:
         real, fake: [B, *data].
-        draws: of a discriminator step for this B, from `fgan.make_draws`.
+        draws: the draws of a discriminator step for this B, from `fgan.make_draws`.
     Raises:
         ValueError: for a discriminator with batch statistics, where one example has no
             gradient of its own.
@@ -90,7 +90,7 @@ def gradient_noise_scale(
 ) -> NoiseScale:
     r"""The simple noise scale of the discriminator's gradient, ``tr(Sigma) / |G|^2``.
 
-    With g_i the gradient of pair i and g their mean, both parts without bias:
+    With g_i the gradient of pair i and g their mean, both parts are estimated without bias:
 
         tr(Sigma) ~ sum_i |g_i - g|^2 / (B - 1),    |G|^2 ~ |g|^2 - tr(Sigma) / B.
 

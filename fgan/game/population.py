@@ -11,8 +11,8 @@ hyperparameters are their own:
     states, metrics = step(states, real, draws)
 
 Member i is the run of its key alone: its draws are the same numbers, bit by bit, and its
-state is the same up to the rounding of batched products. Who else is in the population
-changes nothing; a member that is not finite keeps its last state, and the others go on.
+state is the same up to the rounding of batched products. The other members change
+nothing; a member that is not finite keeps its last state, and the others go on.
 Compiling comes last, since ``vmap`` goes into a graph and not around one.
 """
 
@@ -53,8 +53,8 @@ def make_step(game: Game, due: Due | None = None, *, own_reals: bool = False) ->
     """The step of a whole population.
 
     Args:
-        due: as in `fgan.make_step`, for all members alike.
-        own_reals: whether each member has reals of its own, [M, ...], and not all the same.
+        due: as in `fgan.make_step`; the same for all members.
+        own_reals: whether each member has reals of its own, [M, ...], rather than all the same.
     Returns:
         ``step(states, real, draws) -> (states, metrics)``; every leaf of states, draws and
         metrics has a first dimension M.
@@ -95,7 +95,7 @@ def member(states: TrainState, i: int) -> TrainState:
 
 
 def stack(members: Sequence[TrainState]) -> TrainState:
-    """A population of given members.
+    """Make a population of given members.
 
     Raises:
         ValueError: for no member, or for states of different games.
@@ -114,7 +114,7 @@ def with_hyperparameters(
     """The population with other hyperparameters in one player's optimizer.
 
     Args:
-        values: by name, such as ``learning_rate``; one number for all, or [M].
+        values: new values by name, such as ``learning_rate``; one number for all, or [M].
     Raises:
         ValueError: for a name that the optimizer does not have.
     """

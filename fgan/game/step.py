@@ -1,4 +1,4 @@
-r"""The minimax step: (state, real, draws) -> (state, metrics).
+r"""The minimax step: (state, batch, draws) -> (state, metrics).
 
 A pure function, made once for a game by `make_step`; ``torch.compile`` turns it into one
 graph, ``torch.func.vmap`` into a population. Gradients are taken inside with
@@ -13,17 +13,17 @@ then
 
     theta_G <- theta_G - update(grad mean loss_G(c(G(z)))),
 
-with the discriminator that the order of play names; one of the methods of `fgan.orders`
-takes the place of the last two updates. Both losses may have terms, what the discriminator
-sees instance noise, its weights a bound (`Game`).
+with the discriminator that the order of play names; a method of `fgan.orders` takes the
+place of the last two updates. Both losses may have terms, the discriminator's inputs may have
+instance noise, and its weights a bound (`Game`).
 
 Batch normalisation follows the imperative PyTorch loop unless the game says otherwise:
-every pass in training uses the statistics of its own batch and moves the running ones,
+every pass in training uses the statistics of its own batch and updates the running ones,
 the generator's passes for the discriminator and the discriminator's pass for the
 generator included (`Game.stat_passes`); a discriminator with batch statistics sees reals
 and fakes in separate passes, any other sees them in one (`Game.disc_batches`).
 
-Never sees files, a clock or a configuration.
+A step never sees files, a clock or a configuration.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _as_it_is(tree: Tree) -> Tree:
 
 
 class Report(NamedTuple):
-    """What one player's gradient leaves behind for the metrics."""
+    """The numbers for the metrics that are found with the generator's gradient."""
 
     loss: Tensor  # []
     grad_norm: Tensor  # []
@@ -87,9 +87,9 @@ class Report(NamedTuple):
 
 
 class DiscReport(NamedTuple):
-    """What the discriminator's gradient leaves behind for the metrics."""
+    """The numbers for the metrics that are found with the discriminator's gradient."""
 
-    loss: Tensor  # [], as all that follow
+    loss: Tensor  # [], as all tensors here
     grad_norm: Tensor
     terms: Means
     value: Tensor
@@ -101,12 +101,11 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
     """The training step of a game.
 
     Args:
-        due: the names of the terms that count, as many times as heavy as their ``every`` says
-            (see `make_steps`). When not given, all of them count at every step with their
-            plain weight.
-        reduce: from a tree of tensors to one of the same form: what becomes of each player's
-            gradients and of the numbers it reports, before anything is made of them. An average
-            over processes makes the step one of all their batches together.
+        due: the names of the terms that count, each with ``every`` times its weight (see
+            `make_steps`). Without it, all terms count at every step with their plain weight.
+        reduce: a function from a tree of tensors to one of the same form, applied to each
+            player's gradients and reported numbers before they are used. With an average over
+            processes, the step is that of all their batches together.
     Returns:
         ``step(state, batch, draws) -> (state, metrics)``:
         state: from `fgan.init_state`, or the last step's.
@@ -116,9 +115,9 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         A step whose losses and gradient norms are not all finite returns the state it
         was given, and ``metrics.finite`` False.
     Raises:
-        ValueError: for a name that is no term's, not one tuple of names for each
-            discriminator step, or ``reduce`` with a method in place of an order, which takes
-            gradients of its own; from the step, for inputs that are not of this game.
+        ValueError: for a name that no term has, another number of tuples of names than
+            discriminator steps, or ``reduce`` with a method in place of an order, which takes
+            gradients of its own; the step raises it for inputs that are not of this game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
@@ -184,8 +183,8 @@ def play_round(
         gen, fake = sample_fakes(game, gen, gen_draws if game.same_z else disc_draws)
 
     disc_grads, buffers, judged = disc_gradient(game, disc, real, fake, disc_draws, reduce)
-    # In turns the generator meets a new discriminator. Else it meets the old parameters;
-    # running statistics have moved with the passes all the same.
+    # In alternating play the generator meets the updated discriminator. Otherwise it meets the old
+    # parameters, but running statistics that the passes above have updated.
     new_disc = opponent = moved(disc, buffers)
     if game.order == "alternating":
         new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
@@ -262,7 +261,7 @@ def gen_gradient(
         again = generator(game, gen._replace(params=params), draws)
         return gen_loss(game, disc.params, disc.buffers, real, again(draws.z), draws, again)
 
-    if of_player(game.terms, "gen"):  # which may make other fakes than those judged
+    if of_player(game.terms, "gen"):  # terms may make other fakes than those judged
         grads, (loss, (buffers, means)) = grad_and_value(of_params, has_aux=True)(gen.params)
     else:
         fake_grad, (loss, (buffers, means)) = grad_and_value(of_fake, has_aux=True)(made.fake)
@@ -278,7 +277,7 @@ def update_gen(game: Game, gen: PlayerState, grads: Params, buffers: Buffers) ->
 
 
 def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
-    """The discriminator after one step of its optimizer, its weights clipped if they are to be."""
+    """The discriminator after one step of its optimizer, its weights clipped as the game says."""
     updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
     params = apply_updates(disc.params, updates)
     if not scalars.is_zero(game.clip_disc):
@@ -287,7 +286,7 @@ def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) 
 
 
 def updater(game: Game) -> Callable[[Players, Grads], Players]:
-    """One step of both optimizers along a direction."""
+    """The function that lets both optimizers take one step along a direction."""
 
     def update(players: Players, direction: Grads) -> Players:
         return Pair(

@@ -1,4 +1,4 @@
-"""From steps to steps: lazy terms, learning rates on a schedule, several steps as one."""
+"""Functions from steps to steps: lazy terms, scheduled learning rates, several steps as one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fgan.types import Batch, Draws, Metrics, PlayerState, TrainState
 def make_steps(
     game: Game, wrap: Callable[[Step, Due], Step] = lambda step, due: step
 ) -> Callable[[int], Step]:
-    """The step of each number, where terms are due only now and then.
+    """Make the step of each number, for a game whose terms are due only in some steps.
 
     A term that is not due is left out of the step, since multiplying it by zero would
     save nothing: there are a few different steps, each made and compiled once.
 
     Args:
-        wrap: (step, due) -> what to use in its place, such as the step compiled; ``due``
-            as in `terms_due`.
+        wrap: (step, due) -> the step to use in its place, such as the compiled step; ``due``
+            is as in `terms_due`.
     Returns:
         ``steps(number) -> step`` for the numbers from 0; a game without lazy terms
         has one step for all of them.
@@ -45,24 +45,24 @@ def make_steps(
 
 
 def scheduled(step: Step, factor: Schedule) -> Step:
-    """A step with all learning rates of both players times a factor of the number of steps done.
+    """Multiply all learning rates of both players in a step by a function of the steps done.
 
         step = fgan.scheduled(fgan.make_step(game), schedules.cosine(1.0, 0.05, num_steps=20_000))
 
-    The state keeps the rates themselves, so that nothing but its count says where a run is.
-    Where an optimizer has several learning rates, each is scaled where it lies.
+    The state keeps the rates without the factor, so that nothing but its count says where a run
+    is. Where an optimizer has several learning rates, each is multiplied.
     A population's step may be given as well, before ``vmap`` or after.
 
     Args:
-        factor: from `fgan.schedules`, of ``state.step`` (int64 [], or [M] of a population),
-            with a value of that shape.
+        factor: a function from `fgan.schedules`. It is given ``state.step`` (int64 [], or [M] for
+            a population) and returns a value of that shape.
     Returns:
         A step of the same form.
     Raises:
         TypeError: for a factor that is no function; ``schedules.constant`` makes one of a number.
-        ValueError: for a scan of steps, each of which has rates of its own: scan scheduled steps.
-            On a call, where it is hidden in another function; and for a player without a
-            learning rate.
+        ValueError: for a scan of steps, each of which has rates of its own: scan scheduled steps
+            instead; on a call, for a scan that is hidden in another function, and for a player
+            without a learning rate.
     """
     if not callable(factor):
         raise TypeError(f"a factor is a schedule, like schedules.constant({factor!r})")
@@ -88,7 +88,7 @@ _SCHEDULED_SCAN = "step is a scan, which has several rates: schedule its steps, 
 
 
 def _num_steps(step: Callable[..., Any]) -> int:
-    """How many steps a function takes, as a scan says of itself, also through its wrappers."""
+    """How many steps a function takes: ``num_steps`` of a scan, wrapped or not, else 1."""
     while not hasattr(step, "num_steps"):
         inner = getattr(step, "__wrapped__", None) or getattr(step, "func", None)
         if not callable(inner):
@@ -98,7 +98,7 @@ def _num_steps(step: Callable[..., Any]) -> int:
 
 
 def _map_rates(fn: Callable[..., Tensor], state: TrainState, *rest: TrainState) -> TrainState:
-    """A state with ``fn`` of each learning rate (and of those of ``rest`` beside it)."""
+    """Apply ``fn`` to each learning rate of a state, and to those of ``rest`` at its place."""
     name = "learning_rate"
 
     def in_part(own: Hyper, *others: Hyper) -> Hyper:
@@ -120,7 +120,7 @@ def _map_rates(fn: Callable[..., Tensor], state: TrainState, *rest: TrainState) 
 
 
 def scan(steps: Sequence[Step]) -> Step:
-    """Steps one after the other.
+    """Join steps into a function that takes them one after the other.
 
         ten = fgan.scan([step] * 10)
         draws = fgan.make_draws(game, key, torch.arange(10), batch_size)
@@ -128,12 +128,12 @@ def scan(steps: Sequence[Step]) -> Step:
 
     Args:
         steps: at least one; for lazy terms ``[steps(t) for t in range(...)]`` of
-            `fgan.make_steps`. Compiled steps stay as many calls; what is compiled around a
-            scan has their operations as often as there are steps.
+            `fgan.make_steps`. Compiled steps remain as many calls; a graph compiled around a
+            scan has the operations of every step.
     Returns:
         ``(state, reals, draws) -> (state, metrics)``: reals and all leaves of draws and
-        metrics have a first dimension, of steps; the state is that after the last. Steps of
-        one's own may have any number of inputs beside the state, each a tree. The function
+        metrics have a first dimension over steps; the state is that after the last step. Your
+        own steps may have any number of inputs beside the state, each a tree. The function
         has an attribute ``num_steps``.
     Raises:
         ValueError: for no step; on a call, for inputs of another number of steps.
@@ -155,7 +155,7 @@ def scan(steps: Sequence[Step]) -> Step:
 
 
 def _unstacked(tree: Tree, num_steps: int, name: str) -> list[Tree]:
-    """What each step gets of an input."""
+    """The part of an input that each step gets."""
     pytree.check_tensors(tree, name)
     for leaf in pytree.leaves(tree):
         if not leaf.ndim or len(leaf) != num_steps:

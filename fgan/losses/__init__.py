@@ -1,40 +1,39 @@
-r"""Adversarial losses, from logits, one number per example.
+r"""Adversarial losses: functions of logits that return one number per example.
 
 A `GanLoss` is a pair of functions, one for each player, of the critic's logits c(x) on
 real and c(G(z)) on fake examples. The caller takes means. A loss is named after the
-generator's form: `minimax` is the saturating one of the game itself, `non_saturating` the
-other.
+generator's form: in `minimax` the generator descends the value function itself, and
+saturates; `non_saturating` is the other form.
 
 **The f in fgan** stands for functions, and for f-GAN (Nowozin, Cseke and Tomioka 2016),
-which says what a GAN's loss is. For a convex f with f(1) = 0, how far the generator's
-distribution Q is from the data's P is the f-divergence
+which explains what a GAN's loss measures. For a convex f with f(1) = 0, the f-divergence
+measures how far the generator's distribution Q is from the data's distribution P,
 
     D_f(P || Q) = E_{x~Q}[f(p(x) / q(x))].
 
 Nobody knows p or q, but f, being convex, is the upper envelope of its tangents,
-f(u) = sup_t (u t - f*(t)), with f* its conjugate; put under the expectation, this gives
+f(u) = sup_t (u t - f*(t)), with f* its conjugate; under the expectation this gives
 a bound that needs nothing but samples,
 
     D_f(P || Q) >= E_{x~P}[T(x)] - E_{x~Q}[f*(T(x))],
 
 an equality at T = f'(p/q). A discriminator that ascends the right side measures the
 divergence; a generator that descends it makes the divergence smaller. The minimax game of
-Goodfellow et al. 2014 is one row of the table `F_DIVERGENCES`. (Losses which are not of
-this family measure other things, the Wasserstein distance for one, or nothing that has a
-name.)
+Goodfellow et al. 2014 is one row of the table `F_DIVERGENCES`. (Losses outside this family
+measure other things, such as the Wasserstein distance, or nothing that has a name.)
 
 | files | losses |
 |---|---|
-| ``base`` | `GanLoss`, the value function of the first game, `scaled` |
+| ``base`` | `GanLoss`, the value function of the original game, `scaled` |
 | ``logistic`` | `minimax`, `non_saturating`, `make_label_smoothed` |
 | ``margin`` | `hinge`, `wasserstein`, `least_squares`, `make_least_squares` |
 | ``relativistic`` | `relativistic` and the relativistic averages |
 | ``divergences`` | `F_DIVERGENCES`, `make_f_gan` |
 
 A loss that contains an exponential of a logit overflows at logits beyond the logarithm of
-the largest number (88 in float32): those of the Kullback-Leibler divergences and the
-Hellinger distance, as their docstring says. No other does in float32, at logits up to 1e4
-and beyond.
+the largest number (88 in float32). The losses of the Kullback-Leibler divergences and of
+the Hellinger distance do so, as `make_f_gan` says. No other loss overflows in float32 at
+logits up to 1e4 and beyond.
 
 Losses never see a model.
 

@@ -1,4 +1,4 @@
-"""What a loss is, the value function of the first game, and weights for the players."""
+"""The type of a loss, the value function of the original game, and factors for both players."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class GanLoss(NamedTuple):
     Attributes:
         disc: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the discriminator.
         gen: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the generator.
-        (The step takes the means, and refuses any other shape.)
         gen_uses_real: whether ``gen`` looks at ``real_logits``; where it does not, the
             step passes `UNSEEN` and saves the discriminator's pass over the reals.
+
+    The step takes the means, and refuses any other shape.
     """
 
     disc: Callable[..., Tensor]
@@ -29,10 +30,10 @@ class GanLoss(NamedTuple):
 
 
 class _Unseen:
-    """What refuses, in a sentence, to be computed with."""
+    """A placeholder for logits that were not computed; computing with it raises a TypeError."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by those who copy or look, and not by losses
+        if name.startswith("__"):  # copying and printing ask for these, losses do not
             raise AttributeError(name)
         return self._refuse()
 
@@ -51,14 +52,14 @@ class _Unseen:
 
 
 UNSEEN: Any = _Unseen()
-"""In the place of the reals' logits, for a generator's loss that does not look at them."""
+"""The placeholder for the reals' logits, for a generator's loss that does not look at them."""
 
 
 def value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """The value function, per pair: log D(x) + log(1 - D(G(z))), in nats.
 
     Args:
-        real_logits, fake_logits: of one shape.
+        real_logits, fake_logits: tensors of one shape.
     Returns:
         The same shape; values at most 0; the mean estimates V(D, G).
 

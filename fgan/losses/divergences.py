@@ -4,9 +4,9 @@ With P the data's distribution and Q the generator's, the players play
 
     F(G, c) = E_{x~P}[g_f(c(x))] - E_{x~Q}[f*(g_f(c(x)))],
 
-D to its maximum over the critic, which is the divergence, G to its minimum. The output
-activation g_f takes any logit to where the conjugate f* is finite, and is increasing:
-a larger logit says "more real", whatever the divergence.
+D ascends F to its maximum over the critic, which is the divergence; G descends F. The
+output activation g_f maps any logit to where the conjugate f* is finite, and is increasing:
+a larger logit means "more real" for every divergence.
 
 References:
     Nowozin, Cseke and Tomioka 2016, arXiv:1606.00709: equations 4 and 5 (the bound and
@@ -38,9 +38,9 @@ class FDivergence(NamedTuple):
         f: convex on u > 0; D_f(P || Q) = E_Q[f(p/q)].
         conjugate: f*(t) = sup_u (u t - f(u)), for t below `limit`.
         activation: g_f, from any logit to the values t below `limit`, increasing.
-        conjugate_of_activation: f*(g_f(v)), the composition simplified by hand: what the
-            losses compute, because g_f alone rounds to the limit, where f* is infinite.
-        limit: the supremum of where f* is finite and of what g_f returns.
+        conjugate_of_activation: f*(g_f(v)), the composition simplified by hand. The losses
+            compute this, because g_f alone rounds to the limit, where f* is infinite.
+        limit: the supremum of the values that g_f returns, below which f* is finite.
     """
 
     f: Function
@@ -66,9 +66,9 @@ F_DIVERGENCES: dict[str, FDivergence] = {
         conjugate_of_activation=lambda v: v - 1,
         limit=0.0,
     ),
-    # The paper's f* is that of the whole parabola, u < 0 included: the bound holds, and is
-    # tight at t = 2 (u - 1) >= -2, but for t < -2 f* falls, and the saturating generator is
-    # pushed to lower logits there.
+    # The paper's f* is the conjugate of the whole parabola, u < 0 included. The bound holds, and
+    # is tight at t = 2 (u - 1) >= -2; but f* decreases where t < -2, and there the saturating
+    # generator is pushed to lower logits.
     "pearson": FDivergence(
         f=lambda u: (u - 1).square(),
         conjugate=lambda t: t.square() / 4 + t,
@@ -89,7 +89,7 @@ F_DIVERGENCES: dict[str, FDivergence] = {
         conjugate_of_activation=lambda v: softplus(v) - _LOG2,
         limit=_LOG2,
     ),
-    # As in the paper without the + log 4 that would make f(1) = 0, so that the game is
+    # As in the paper, f lacks the + log 4 that would make f(1) = 0, so that the game is
     # the value function to the last digit.
     "gan": FDivergence(
         f=lambda u: u * torch.log(u) - (u + 1) * torch.log(u + 1),
@@ -101,9 +101,9 @@ F_DIVERGENCES: dict[str, FDivergence] = {
 }
 """The f-divergences by name; u = p/q, natural logarithms.
 
-"kl" is KL(P || Q), "reverse_kl" KL(Q || P), "pearson" the chi^2 of P from Q, "hellinger"
-the squared distance, without a factor 1/2, "jensen_shannon" twice the usual average of
-two KL divergences, "gan" that minus log 4.
+"kl" is KL(P || Q), "reverse_kl" is KL(Q || P), "pearson" is chi^2(P || Q), "hellinger" is
+the squared distance without a factor 1/2, "jensen_shannon" is twice the usual average of
+two KL divergences, and "gan" is "jensen_shannon" minus log 4.
 
 References:
     Nowozin et al. 2016, tables 1, 2 and 6.
@@ -111,12 +111,12 @@ References:
 
 
 def make_f_gan(divergence: str | FDivergence, *, saturating: bool = True) -> GanLoss:
-    """The game of an f-divergence.
+    """Make the losses of an f-divergence.
 
     D minimises f*(g_f(c(G(z)))) - g_f(c(x)). G minimises -f*(g_f(c(G(z)))), its part of
-    the game, or, not saturating, -g_f(c(G(z))).
+    the game; when it is not ``saturating``, G minimises -g_f(c(G(z))).
 
-    Some contain exponentials, and overflow where they do (at 88 in float32):
+    Some of these losses contain exponentials, and overflow beyond logits of 88 in float32:
 
     | divergence | exponential in the loss of |
     |---|---|
@@ -126,8 +126,8 @@ def make_f_gan(divergence: str | FDivergence, *, saturating: bool = True) -> Gan
     | pearson, jensen_shannon, gan | none |
 
     Args:
-        divergence: a name in `F_DIVERGENCES`, or a row of one's own.
-        saturating: the generator descends the divergence itself.
+        divergence: a name in `F_DIVERGENCES`, or a row of your own.
+        saturating: whether the generator descends the divergence itself.
     Raises:
         ValueError: for a name that is not in the table.
 

@@ -1,4 +1,4 @@
-r"""The losses of the first game, with D(x) = sigmoid(c(x)) a probability:
+r"""The losses of the original game, in which D(x) = sigmoid(c(x)) is a probability:
 
     min_G max_D V(D, G) = E_x[log D(x)] + E_z[log(1 - D(G(z)))].
 
@@ -30,7 +30,7 @@ def _gen_minimax(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def _gen_non_saturating(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log D(G(z)): the same fixed point, a stronger gradient early in learning."""
+    """-log D(G(z)), with the same fixed point and a stronger gradient early in learning."""
     return softplus(-fake_logits)
 
 
@@ -44,16 +44,17 @@ non_saturating = GanLoss(disc=_disc_value, gen=_gen_non_saturating)
 def make_label_smoothed(
     *, real: Scalar = 0.9, fake: Scalar = 0.0, saturating: bool = False
 ) -> GanLoss:
-    """The first game with soft labels for the discriminator.
+    """Make the losses of the original game with soft labels for the discriminator.
 
     The discriminator's cross entropy has the target ``real`` on reals and ``fake`` on
-    fakes; the best D is (real p + fake q) / (p + q). One-sided, with ``fake`` zero, is
-    what the paper advises: a positive ``fake`` lets the best D follow q where p is small.
+    fakes; the best D is (real p + fake q) / (p + q). The paper advises one-sided smoothing,
+    with ``fake`` zero: a positive ``fake`` lets the best D follow q where p is small.
     The generator's loss has hard labels.
 
     Args:
         real, fake: probabilities, fake < real; the values of 0-d tensors are not compared.
-        saturating: give the generator its form in `minimax`, rather than `non_saturating`.
+        saturating: whether the generator has its loss of `minimax`, rather than that of
+            `non_saturating`.
     Raises:
         ValueError: for targets that are no probabilities or not in that order.
 

@@ -1,6 +1,6 @@
 """Losses whose critic is a score, not a probability: hinge, Wasserstein, least squares.
 
-(The step's metrics d_real and d_fake, means of sigmoid(c), mean little under these.)
+(The step's metrics d_real and d_fake, means of sigmoid(c), mean little under these losses.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def _disc_wasserstein(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 hinge = GanLoss(disc=_disc_hinge, gen=_gen_score)
 """D minimises max(0, 1 - c(x)) + max(0, 1 + c(G(z))), G minimises -c(G(z)).
 
-At the best D this is the total variation between the distributions, but for constants.
+At the best D, its loss is the total variation distance between the distributions, up to
+a constant factor and offset.
 
 References:
     Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957,
@@ -39,10 +40,9 @@ References:
 wasserstein = GanLoss(disc=_disc_wasserstein, gen=_gen_score)
 """D minimises c(G(z)) - c(x), G minimises -c(G(z)).
 
-Minus the mean of D's loss estimates the Wasserstein distance, times K, only where the
-critic is K-Lipschitz, which this loss does not see to: clip its weights, penalise its
-gradient (`fgan.terms`), or normalise it (`fgan.model.spectral`). Otherwise it has no
-minimum.
+Minus the mean of D's loss estimates K times the Wasserstein distance where the critic is
+K-Lipschitz. The loss does not enforce this, and without it has no minimum: clip the critic's
+weights, penalise its gradient (`fgan.terms`), or normalise it (`fgan.model.spectral`).
 
 References:
     Arjovsky, Chintala and Bottou 2017, arXiv:1701.07875, equations 2 and 3, Algorithm 1.
@@ -57,8 +57,8 @@ def make_least_squares(*, a: Scalar = 0.0, b: Scalar = 1.0, c: Scalar = 1.0) -> 
     Pearson chi^2 divergence between p + q and 2 q.
 
     Args:
-        a, b: D's targets on fake and on real; c: what G wants D to say of fakes. The values
-            of 0-d tensors are not compared.
+        a, b: D's targets on fake and on real; c: G's target on fake. The values of 0-d
+            tensors are not compared.
     Raises:
         ValueError: when a = b, or when c is at a or on its far side from b.
 

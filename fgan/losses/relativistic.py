@@ -1,6 +1,6 @@
-r"""Relativistic losses: how much more real than fakes a real example looks.
+r"""Relativistic losses: they measure how much more real than fakes a real example looks.
 
-A common shift of all logits changes nothing, so the critic has no need to hold one.
+Adding one number to all logits changes no loss, so the critic's last bias is arbitrary.
 
 References:
     Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4 (RSGAN and RaSGAN), and the
@@ -28,7 +28,7 @@ def _gen_paired(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 relativistic = GanLoss(disc=_disc_paired, gen=_gen_paired, gen_uses_real=True)
 """The paired form: D minimises -log sigmoid(c(x) - c(G(z))), G -log sigmoid(c(G(z)) - c(x)).
 
-Example i of the reals is paired with fake i. R3GAN is this with R1 and R2 penalties.
+Example i of the reals is paired with fake i. R3GAN is this loss with R1 and R2 penalties.
 
 References:
     Jolicoeur-Martineau 2018, section 4 (RSGAN, later named RpGAN); Huang et al. 2024,
@@ -41,8 +41,8 @@ def _make_average(
 ) -> GanLoss:
     """D minimises r(c(x) - mean c(G(z))) + f(c(G(z)) - mean c(x)); G, with r and f exchanged.
 
-    Per example, with the other side's mean over the batch that is present: no example's
-    number is its own alone, and a batch split over devices has other means in each part.
+    Each example is compared with the mean over the other side of the batch. So its loss depends
+    on the whole batch, and a batch that is split over devices has other means in each part.
     """
 
     def disc(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -65,9 +65,15 @@ References:
 """
 
 relativistic_average_hinge = _make_average(lambda d: relu(1 - d), lambda d: relu(1 + d))
-"""RaHingeGAN: max(0, 1 - (c(x) - mean c(G(z)))) + max(0, 1 + (c(G(z)) - mean c(x)))."""
+"""RaHingeGAN: D minimises max(0, 1 - (c(x) - mean c(G(z)))) + max(0, 1 + (c(G(z)) - mean c(x))).
+
+G minimises the same with real and fake exchanged.
+"""
 
 relativistic_average_least_squares = _make_average(
     lambda d: (d - 1).square(), lambda d: (d + 1).square()
 )
-"""RaLSGAN: (c(x) - mean c(G(z)) - 1)^2 + (c(G(z)) - mean c(x) + 1)^2."""
+"""RaLSGAN: D minimises (c(x) - mean c(G(z)) - 1)^2 + (c(G(z)) - mean c(x) + 1)^2.
+
+G minimises the same with real and fake exchanged.
+"""

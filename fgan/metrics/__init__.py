@@ -1,6 +1,6 @@
-"""What a set of samples is worth, as numbers the literature reports.
+"""Metrics of a set of samples, as the literature reports them.
 
-Functions of tensors that are already there: nothing here draws samples, reads a file or
+They are functions of tensors that are given: nothing here draws samples, reads a file or
 knows a configuration. Distances are computed in float64 and in blocks, so that memory
 stays bounded however many samples there are.
 """

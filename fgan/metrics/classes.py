@@ -1,4 +1,4 @@
-"""Are all classes there, and in equal shares? Asked of the nearest labelled example."""
+"""The shares of the classes among samples, judged by the nearest labelled example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_dist
 
 
 class ClassShares(NamedTuple):
-    """How samples spread over the classes.
+    """The spread of samples over the classes.
 
     Attributes:
         shares: float64 [K], the share of each class; they sum to 1.
@@ -24,12 +24,12 @@ class ClassShares(NamedTuple):
 
 
 def nearest_class_shares(samples: Tensor, examples: Tensor, labels: Tensor) -> ClassShares:
-    """Each sample counts for the class of the example nearest to it, number by number.
+    """Count each sample for the class of the example nearest to it in Euclidean distance.
 
-    A rough classifier (on MNIST with 10 000 examples it is right for 95 of 100 test
-    images) that must place every sample, what looks like nothing too: good for seeing
-    that a class is missing or doubled, not for judging what the samples look like. Nor are
-    these the modes of the literature on stacked MNIST, which has a trained classifier.
+    This is a rough classifier (on MNIST with 10 000 examples it is right for 95 of 100 test
+    images), and it must place every sample, even one that looks like nothing. It shows that a
+    class is missing or doubled, and not how good the samples look. The shares are not the modes
+    of the literature on stacked MNIST either, which uses a trained classifier.
 
     Args:
         samples: [N, ...]; examples: [M, ...], uint8 images (as numbers in [0, 1]) or floats.

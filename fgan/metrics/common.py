@@ -1,9 +1,9 @@
-"""What the metrics share: rows of float64, squared distances in blocks, a divergence.
+"""Parts that the metrics share: rows of float64, squared distances in blocks, a divergence.
 
-float64 because squared distances are taken from ||x||^2 + ||s||^2 - 2 x.s, where all but a
-few of the leading digits may cancel: that is one matrix product instead of a cube of
-differences, and in float32 it would leave errors of about 1e-4 in distances that the
-Parzen window divides by 2 sigma^2, 0.02.
+Squared distances are computed as ||x||^2 + ||s||^2 - 2 x.s, which is one matrix product instead
+of a cube of differences, but in which most of the leading digits may cancel. So the rows are
+float64: float32 would leave errors of about 1e-4 in distances that the Parzen window divides by
+2 sigma^2, 0.02.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 2**23  # distances held at once: 64 MB
+BLOCK = 2**23  # distances held at once, 64 MB
 
 
 def as_rows(examples: Tensor, name: str) -> Tensor:
@@ -34,19 +34,19 @@ def as_rows(examples: Tensor, name: str) -> Tensor:
 
 
 def check_dims(x: Tensor, y: Tensor, names: str) -> None:
-    """Raises a ValueError where rows [N, D] and [M, E] do not have one length."""
+    """Refuse rows [N, D] and [M, E] of different lengths with a ValueError."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{names} have {x.shape[1]} and {y.shape[1]} numbers each")
 
 
 def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tensor]:
-    """||x_i - y_j||^2, a block of whole rows at a time.
+    """Yield ||x_i - y_j||^2, a block of whole rows at a time.
 
     Args:
         x: float64 [N, D]; y: float64 [M, D].
-        block: numbers in a block, at most, but for a single row.
+        block: the most numbers in a block, which only a single row may exceed.
     Returns:
-        float64 [n, M] for the next n rows of x, never negative.
+        float64 [n, M] for each next n rows of x, never negative.
     """
     lengths = y.square().sum(1)  # [M]
     for rows in torch.split(x, max(1, block // len(y))):
@@ -62,4 +62,4 @@ def kl_to_uniform(counts: Tensor) -> float:
     """
     shares = counts.to(torch.float64) / counts.sum()
     divergence = math.log(len(counts)) + torch.xlogy(shares, shares).sum()
-    return float(divergence.clamp(min=0))  # rounding can leave a little less
+    return float(divergence.clamp(min=0))  # rounding can leave a little less than 0

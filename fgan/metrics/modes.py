@@ -1,4 +1,4 @@
-"""Which modes of a mixture of Gaussians a set of samples has found.
+"""The modes of a mixture of Gaussians that a set of samples covers.
 
 References:
     Srivastava et al. 2017 (VEEGAN), arXiv:1705.07761, section 5.1; Lin et al. 2018
@@ -16,14 +16,14 @@ from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_dist
 
 
 class ModeCoverage(NamedTuple):
-    """How samples lie about the modes of a mixture.
+    """The coverage of the modes of a mixture by samples.
 
     Attributes:
-        num_modes: K, of the mixture.
+        num_modes: K, the number of modes of the mixture.
         captured: modes with at least one high-quality sample nearest to them.
         high_quality: the share of the samples that lie within ``num_stds`` standard
             deviations of their nearest mode, in [0, 1].
-        reverse_kl: KL(p || uniform) in nats, p the shares of the modes among the
+        reverse_kl: KL(p || uniform) in nats, where p are the shares of the modes among the
             high-quality samples: 0 when all modes get as many, log K when one gets all,
             NaN when no sample is of high quality.
     """
@@ -37,13 +37,13 @@ class ModeCoverage(NamedTuple):
 def mode_coverage(
     samples: Tensor, modes: Tensor, std: float, *, num_stds: float = 3.0
 ) -> ModeCoverage:
-    """Modes captured, high-quality samples and reverse KL.
+    """Compute the captured modes, the share of high-quality samples and the reverse KL.
 
     Args:
         samples: float [N, D], 2 500 of them in the papers.
         modes: float [K, D], the centres.
         std: standard deviation of every component in each direction, in the samples' units.
-        num_stds: how many of them a sample may be away and count as of high quality.
+        num_stds: the number of standard deviations within which a sample is of high quality.
     Raises:
         ValueError: for nothing to compare, different D, numbers that are not finite, or a
             distance that is not above 0.

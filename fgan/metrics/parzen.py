@@ -5,9 +5,9 @@ Samples s_1..s_M of a model stand for a density, a Gaussian of width sigma on ea
     log p(x) = log 1/M sum_j exp(-||x - s_j||^2 / (2 sigma^2)) - D log(sigma sqrt(2 pi)).
 
 In 784 dimensions the exponents are in the hundreds: exp underflows even in float64, so the
-sum is a logsumexp. It says how near the samples come to unseen images and how much of them
-they cover; it favours smooth samples, and can rank models otherwise than any eye (Theis et
-al.). It is here because the numbers of a decade are quoted in it.
+sum is a logsumexp. The log-likelihood says how near the samples come to unseen images and how
+much of them they cover; it favours smooth samples, and can rank models differently from human
+judgement (Theis et al.). It is here because the papers of a decade report it.
 
 References:
     Breuleux, Bengio and Vincent 2011, Neural Computation 23(8); Goodfellow et al. 2014,
@@ -31,16 +31,16 @@ from fgan.metrics.common import BLOCK, as_rows, check_dims, squared_distances
 SIGMAS: tuple[float, ...] = tuple(10 ** (i / 9 - 1) for i in range(10))
 """The ten widths among which the authors' code chooses: logspace(-1, 0, 10)."""
 
-NUM_VALIDATION = 1000  # of the validation images, those the width is chosen on
+NUM_VALIDATION = 1000  # the validation images on which the width is chosen
 
 
 class ParzenScore(NamedTuple):
-    """Mean log-likelihood.
+    """A mean log-likelihood, with its error and the width of the windows.
 
     Attributes:
         log_likelihood: mean over the test examples, in nats.
-        standard_error: of that mean, over test examples alone: s / sqrt(N) with the
-            deviation s of N, as the authors' code has it.
+        standard_error: standard error of that mean, over test examples alone: s / sqrt(N)
+            with the deviation s divided by N rather than N - 1, as the authors' code has it.
         sigma: the width, in the units of the data.
     """
 
@@ -69,7 +69,7 @@ def parzen_log_density(
     >>> parzen_log_density(zero, zero, [1.0])  # -log sqrt(2 pi)
     tensor([[-0.9189]], dtype=torch.float64)
     """
-    if not sigmas or not all(1e-100 < sigma < 1e100 for sigma in sigmas):  # have squares
+    if not sigmas or not all(1e-100 < sigma < 1e100 for sigma in sigmas):  # squares stay in range
         raise ValueError(f"widths are above 0, and no extremes, not {list(sigmas)}")
     rows, centres = as_rows(x, "the examples"), as_rows(samples, "the samples")
     check_dims(rows, centres, "examples and samples")
@@ -95,12 +95,12 @@ def parzen_score(
     sigmas: Sequence[float] = SIGMAS,
     num_validation: int = NUM_VALIDATION,
 ) -> ParzenScore:
-    """The protocol of Goodfellow et al. 2014.
+    """Score samples by the protocol of Goodfellow et al. 2014.
 
     The width is that of highest mean log-likelihood on the first ``num_validation``
-    validation examples; the score is the mean on all test examples. To stand beside
-    published numbers of MNIST: 10 000 samples of a model trained on the first 50 000
-    training images, the last 10 000 as validation, the 10 000 test images, all in [0, 1].
+    validation examples; the score is the mean on all test examples. To compare with
+    published numbers of MNIST, take 10 000 samples of a model trained on the first 50 000
+    training images, the last 10 000 for validation and the 10 000 test images, all in [0, 1].
 
     Args:
         samples: [M, ...]; validation: [V, ...]; test: [N, ...], uint8 images or floats, as

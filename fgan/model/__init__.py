@@ -1,10 +1,10 @@
 """A player's network as a pair of pure functions.
 
 ``init`` makes parameters and buffers from a key; ``apply`` computes the output from
-them. Any pair of functions of that shape is a `Model`; `from_module` makes one of any
+them. Any such pair of functions makes a `Model`; `from_module` makes one of any
 ``torch.nn.Module``.
 
-What a module does by side effect becomes a value here: running statistics are returned
+The side effects of a module become values here: running statistics are returned
 as new buffers, and dropout takes its uniform noise as an argument.
 """
 

@@ -1,4 +1,4 @@
-"""What a module keeps besides parameters, buffers and submodules."""
+"""The attributes that a module has besides parameters, buffers and submodules."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Attributes:
     def _state(self, value: Any) -> Any:
         """A value that is equal to the next snapshot's for as long as ``value`` stays the same."""
         if isinstance(value, _PLAIN):
-            return type(value), repr(value)  # so NaN is equal to itself
+            return type(value), repr(value)  # as text, NaN is equal to itself
         if id(value) in self._held or isinstance(value, _CODE):
             return id(value)
         self._held[id(value)] = value
@@ -48,17 +48,17 @@ class Attributes:
             return id(value), value._version, _contents(value)
         if (state := generators.state_of(value)) is not None:
             return id(value), self._state(state)
-        if hasattr(value, "tobytes"):  # an array of NumPy
+        if hasattr(value, "tobytes"):  # a NumPy array
             return id(value), hash(value.tobytes())
         parts = [self._state(part) for part in _parts(value)]
-        if isinstance(value, _CONTAINERS):  # another one that holds the same will do
+        if isinstance(value, _CONTAINERS):  # an equal container counts as unchanged
             return type(value), parts
-        # Without fields, an object may show its state as text, as itertools.count does.
+        # An object without fields may show its state as text, as itertools.count does.
         return id(value), parts or repr(value)
 
 
 def each_attribute(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
-    """The layer's name, the attribute's name and its value, for all that is not registered."""
+    """Yield (layer's name, attribute's name, value) for every attribute that is not registered."""
     for layer_name, layer in module.named_modules():
         left_out = _REGISTERS | recomputed(layer)
         left_out |= _GATHERED if isinstance(layer, nn.RNNBase) else set()
@@ -68,13 +68,13 @@ def each_attribute(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
 
 
 def recomputed(layer: nn.Module) -> set[str]:
-    """What hooks set before each pass: weight of weight_orig (spectral_norm, prune)."""
+    """The attributes that hooks recompute before each pass, such as weight from weight_orig."""
     names = [name for name, _ in layer.named_parameters(recurse=False)]
     return {name.removesuffix("_orig") for name in names if name.endswith("_orig")}
 
 
 def tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    """The tensors in an attribute, those in lists, dictionaries and fields of objects as well."""
+    """The tensors in an attribute, including those in lists, dictionaries and fields of objects."""
     if isinstance(value, (*_PLAIN, *_CODE)) or id(value) in seen:
         return
     seen.add(id(value))
@@ -90,7 +90,7 @@ def _parts(value: Any) -> list[Any]:
         return [*value.keys(), *value.values()]
     if isinstance(value, _CONTAINERS):
         return list(value)
-    # A logger caches its levels as it writes.
+    # A logger's fields do not count: it caches its levels as it writes.
     fields = hasattr(value, "__dict__") and type(value).__module__ != "logging"
     return list(vars(value).items()) if fields else []
 

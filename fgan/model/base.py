@@ -1,4 +1,4 @@
-"""The pair of functions, and what may be wrapped around any such pair."""
+"""A network as a pair of functions, and wrappers for any such pair."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Apply(Protocol):
 
 
 class Shape(NamedTuple):
-    """What a model maps to what, without the batch dimension."""
+    """The shapes of a model's input and output, without the batch dimension."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -45,14 +45,15 @@ class Model:
         apply: (params, buffers, x [B, *shape.input], *, noise, train) ->
             (out [B, *shape.output], new buffers). In training every layer behaves as in
             ``nn.Module.train()``; otherwise as in ``eval()``, buffers returned unchanged.
-        shape: of one input and one output.
+        shape: the shapes of one input and of one output.
         noise_shapes: for each stochastic layer, by name, the shape of its noise for one
             example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
         batch_stats: whether the output for one example depends on the others of its
             batch in training (batch normalisation). A discriminator with batch
             statistics sees real and fake batches apart.
-        unaveraged: of a moving average of the weights: (averaged params, its last buffers, the
-            present buffers) -> those buffers that are no averages, as running statistics are.
+        unaveraged: (averaged params, the average's last buffers, the network's present buffers)
+            -> the new values of those buffers that a moving average of the weights must not
+            average, such as singular vectors.
     """
 
     init: Callable[[Key], tuple[Params, Buffers]]
@@ -64,10 +65,10 @@ class Model:
 
 
 def autocast(model: Model, dtype: torch.dtype) -> Model:
-    """The same model computing its matrix products in ``dtype``; everything kept stays as it is.
+    """The same model with its matrix products computed in ``dtype``.
 
-    Parameters, buffers, inputs and outputs keep their types; the output is cast back to
-    the type of the input, so that losses are computed in it.
+    Parameters, buffers, inputs and outputs keep their dtypes; the output is cast back to
+    the dtype of the input, so that losses are computed in it.
     """
 
     def apply(
@@ -88,8 +89,8 @@ def autocast(model: Model, dtype: torch.dtype) -> Model:
 def channels_last(model: Model) -> Model:
     """The same model of images with channels as the fastest dimension in memory.
 
-    The mathematics is unchanged; convolutions on CPUs and on tensor cores are quicker. Four
-    dimensional parameters and buffers are laid out so by ``init`` and keep it.
+    The mathematics is unchanged; convolutions on CPUs and on tensor cores are faster. ``init``
+    gives this layout to four-dimensional parameters and buffers, which keep it.
     """
 
     def lay_out(x: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ def channels_last(model: Model) -> Model:
         params, buffers = model.init(key)
         return (
             {name: lay_out(p) for name, p in params.items()},
-            {name: lay_out(b) for name, b in buffers.items()},  # frozen parameters are here
+            {name: lay_out(b) for name, b in buffers.items()},  # frozen parameters are buffers
         )
 
     def apply(

@@ -1,4 +1,4 @@
-"""The one stochastic layer of modules, with its noise as an input."""
+"""Dropout, the only stochastic layer of modules, with its noise as an input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Dropout(nn.Module):
     """Dropout whose noise is an input: ``x * [noise >= p] / (1 - p)`` in training.
 
     Args:
-        p: probability of zero, in [0, 1).
+        p: probability that a number is set to zero, in [0, 1).
         noise_dims: how many dimensions of an example have noise of their own; the rest
             share it (1 for channel-wise dropout). ``None`` means all.
 

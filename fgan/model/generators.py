@@ -1,4 +1,4 @@
-"""The generators of random numbers that a module can draw from without being given one."""
+"""The random number generators that a module can draw from without being given one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TORCH, PYTHON, NUMPY = "torch's generator", "Python's random", "numpy.random"
 
 
 def states() -> dict[str, Any]:
-    """The states of the process's generators, by name; NumPy's only where it is loaded."""
+    """The states of the process's generators, by name; that of NumPy only where it is loaded."""
     found = {TORCH: torch.random.get_rng_state(), PYTHON: random.getstate()}
     if numpy := sys.modules.get("numpy.random"):
         found[NUMPY] = numpy.get_state(legacy=False)
@@ -23,14 +23,14 @@ def states() -> dict[str, Any]:
 
 
 def moved(before: dict[str, Any]) -> list[str]:
-    """The names of the generators that were drawn from since ``before``."""
+    """The names of the generators that were drawn from since the states ``before``."""
     now = states()
     return [name for name, state in before.items() if not _same(state, now[name])]
 
 
 @contextlib.contextmanager
 def aside(seed: int | None = None) -> Iterator[None]:
-    """Put the states of all generators back afterwards; inside they have ``seed``, if given.
+    """Restore the states of all generators afterwards; inside they have ``seed``, if it is given.
 
     Args:
         seed: in [0, 2^63).
@@ -67,9 +67,9 @@ def state_of(value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):  # NumPy's, which has an array inside
+    if isinstance(one, dict):  # NumPy's state, which has an array inside
         return all(_same(value, other[name]) for name, value in one.items())
     if isinstance(one, Tensor):
         return torch.equal(one, other)
     equal = one == other
-    return bool(equal.all() if hasattr(equal, "all") else equal)  # of an array's elements
+    return bool(equal.all() if hasattr(equal, "all") else equal)  # arrays compare by element

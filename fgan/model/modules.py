@@ -1,4 +1,4 @@
-"""Models of modules of ``torch.nn``.
+"""Models made of ``torch.nn`` modules.
 
 The module's structure is kept on the meta device, and the values are handed in through
 ``torch.func.functional_call``.
@@ -30,37 +30,38 @@ def from_module(
     *,
     batch_size: int = 2,
 ) -> Model:
-    """A model of a ``torch.nn.Module``.
+    """Make a model of a ``torch.nn.Module``.
 
-    The module makes a few passes on a small batch here, on the CPU, so that whatever is no
+    The module first makes a few passes on a small batch, on the CPU, so that a module that is no
     function of its values and its input is refused before anything is trained.
 
     Args:
-        build: makes the module; called under a seed taken from the key, it initialises
-            the parameters as PyTorch or its own code does. A module itself stands for
-            its present values, whatever the key. Parameters with ``requires_grad=False``
-            stay as they are: they are among the buffers.
-        input_shape: of one example, without the batch dimension. The module must map
+        build: a function that makes the module; called under a seed taken from the key, it
+            initialises the parameters as PyTorch or its own code does. A module in place of the
+            function keeps its present values as initial ones, whatever the key. Parameters with
+            ``requires_grad=False`` are never trained; they are among the buffers.
+        input_shape: shape of one example, without the batch dimension. The module must map
             [B, *input_shape] to one tensor [B, ...].
-        batch_size: how many examples the passes here have, for modules that need
-            several, as groups of four.
+        batch_size: number of examples in the first passes, for modules that need several,
+            such as those that compare groups of four.
     Returns:
         A model. ``batch_stats`` is set for batch normalisation alone: for other layers that
         compare the examples of a batch, as minibatch standard deviation does, take
         ``dataclasses.replace(model, batch_stats=True)``. Threads need models of their own:
-        all calls of one share the module that the values are put in. Some of PyTorch's layers
-        have no rule for ``vmap`` or for graphs, and so play alone and eagerly: recurrent
-        layers, batch normalisation with ``momentum=None``, PyTorch's own spectral
-        normalisations (`fgan.model.spectral` has one that does). Of examples of any number of
-        dimensions, ``nn.Dropout1d`` to ``3d`` drop entries of the first.
+        all calls of one model share the module that the values are put in. Some of PyTorch's
+        layers have no rule for ``vmap`` or for graphs, and so work only eagerly and outside of a
+        population: recurrent layers, batch normalisation with ``momentum=None``, PyTorch's own
+        spectral normalisations (that of `fgan.model.spectral` works everywhere). ``nn.Dropout1d``
+        to ``nn.Dropout3d`` drop entries of an example's first dimension, whatever the number of
+        its dimensions.
     Raises:
         TypeError: for anything but a module or a function that makes one.
-        ValueError: by the name of the layer, for a module that draws random numbers other
-            than the noise of ``nn.Dropout*``, uses a dropout layer not once in a pass, changes
-            an attribute in a pass, holds trainable tensors that are not registered, complex
-            or without a shape, writes into its input or its parameters, cannot run on this
-            input or be differentiated by ``torch.func``, or gives anything but one tensor; for a
-            function whose module needs values of tensors before it has any.
+        ValueError: for a module that draws random numbers other than the noise of
+            ``nn.Dropout*``, uses a dropout layer twice in a pass or never, changes an attribute in
+            a pass, holds trainable tensors that are not registered, complex or without a shape,
+            writes into its input or its parameters, cannot run on this input or be differentiated
+            by ``torch.func``, or returns anything but one tensor; for a function whose module
+            needs values of tensors before it has any. The message names the layer.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))
@@ -84,7 +85,7 @@ def from_module(
         build = functools.partial(copied, copied(build))
     skeleton = make_skeleton(build)
     names = [name for name, m in skeleton.named_modules() if isinstance(m, Dropout)]
-    inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # as functional_call wants it
+    inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # as functional_call names it
     frozen = {name for name, p in skeleton.named_parameters() if not p.requires_grad}
     every = list(skeleton.named_parameters(remove_duplicate=False))
     tied = len(every) != len(list(skeleton.parameters()))
@@ -101,8 +102,8 @@ def from_module(
         fixed = {name: p for name, p in params.items() if name in frozen}
         return {name: p for name, p in params.items() if name not in frozen}, buffers | fixed
 
-    # In a thread of its own no torch.func transform is under way, as where a game is made inside
-    # of one.
+    # The trial runs in a thread of its own, where no torch.func transform is active, even if the
+    # game is made inside of one.
     with ThreadPoolExecutor(1) as outside:
         trial = outside.submit(try_out, skeleton, *init(rng.key(0)), tuple(input_shape), batch_size)
     noise_shapes, output_shape = trial.result()
@@ -123,16 +124,16 @@ def from_module(
         values = {**params, **buffers}
         if train:
             values |= {inputs[name]: noise[name] for name in inputs}
-        # Looking for tied weights costs a tenth of the time to trace a step.
+        # The search for tied weights, a tenth of the time to trace a step, is made only if needed.
         out = functional_call(modes[train], values, (x,), tie_weights=tied)
-        # A layer may also put another tensor in a buffer's place: that is in the values then.
+        # A layer may also put another tensor in a buffer's place, which is then in ``values``.
         return out, {name: values[name] for name in buffers} if train else buffers
 
     held = {n for n, _ in [*skeleton.named_parameters(), *skeleton.named_buffers()]}
     held -= set(inputs.values())
 
     def _refuse_absent(params: Params, buffers: Buffers, noise: Noise | None) -> None:
-        """Name what functional_call would miss in words of its own."""
+        """Refuse values or noise that lack an entry, in clearer words than functional_call does."""
         if absent := sorted(name for name in held if name not in params and name not in buffers):
             raise ValueError(f"params and buffers have no {absent[0]!r}: take those of init")
         if noise is not None and (absent := sorted(name for name in inputs if name not in noise)):
@@ -152,6 +153,6 @@ def from_module(
 
 
 def _singular_vectors(params: Params, last: Buffers, present: Buffers) -> Buffers:
-    """Those of torch's spectral normalisations, whose average would be no unit vector."""
-    names = "_u", "_v", "weight_u", "weight_v"  # of the parametrization, of the older hook
+    """The vectors of torch's spectral normalisations, whose average would be no unit vector."""
+    names = "_u", "_v", "weight_u", "weight_v"  # the parametrization's, the older hook's
     return {name: b.clone() for name, b in present.items() if name.split(".")[-1] in names}

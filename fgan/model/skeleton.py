@@ -1,4 +1,4 @@
-"""A module without its values, and whether its parts can be those of a pure function."""
+"""A module without its values, and checks that its parts suit a pure function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ON_META = (
 
 
 def make_skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    """The module without values, its dropout layers taking their noise as input."""
+    """Make the module without values; its dropout layers take their noise as input."""
     if not callable(build):
         raise _no_module(build)
     try:
@@ -40,7 +40,7 @@ def make_skeleton(build: Callable[[], nn.Module]) -> nn.Module:
     replaced: dict[int, nn.Module] = {}
     for parent in list(root.modules()):
         for name, child in parent._modules.items():
-            # A subclass may do something else.
+            # A subclass with a forward of its own may do something else.
             if isinstance(child, _DROPOUTS) and _is_plain(child):
                 noise_dims = None if isinstance(child, nn.Dropout) else 1
                 layer = replaced.setdefault(id(child), Dropout(child.p, noise_dims))
@@ -49,9 +49,9 @@ def make_skeleton(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def copied(module: nn.Module, make: Callable[[Tensor], Tensor] = torch.clone) -> nn.Module:
-    """A deep copy of a module, its parameters and buffers replaced by ``make`` of them.
+    """Copy a module deeply, with ``make`` applied to its parameters and buffers.
 
-    Parameters under two names stay one, which ``module.to("meta")`` would not keep.
+    A parameter under two names stays one, which ``module.to("meta")`` would not preserve.
     """
     memo: dict[int, Any] = {}
     for p in module.parameters():
@@ -66,7 +66,7 @@ def copied(module: nn.Module, make: Callable[[Tensor], Tensor] = torch.clone) ->
 
 
 def refuse_by_structure(module: Any) -> None:
-    """Raise for what no pass is needed to see.
+    """Refuse a module for faults that show without a pass.
 
     Raises:
         TypeError: for anything but a module.
@@ -131,7 +131,7 @@ def _refuse_parameter(where: str, p: Tensor) -> None:
 
 
 def called(name: str, layer: nn.Module) -> str:
-    """How messages name a layer."""
+    """The name of a layer in messages."""
     kind = type(layer).__name__
     return f"the layer {name!r} ({kind})" if name else f"the module ({kind})"
 

@@ -1,14 +1,14 @@
 r"""Spectral normalisation, as a function from models to models.
 
 Each weight W with two or more dimensions is divided by an estimate of its largest singular
-value, sigma = u^T W v, with u and v from a step or so of the power method in every training
-pass,
+value, sigma = u^T W v. The vectors u and v come from one or a few steps of the power method
+in every training pass,
 
     u <- W v / |W v|,    v <- W^T u / |W^T u|.
 
-u and v are buffers of the new model, "<name>.u" and "<name>.v" for the weight <name>, and
-travel with the running statistics: returned, saved, stacked. Gradients flow through W in
-sigma, u and v being constants.
+u and v are buffers of the new model, "<name>.u" and "<name>.v" for the weight <name>. They are
+returned, saved and stacked with the running statistics. Gradients flow through W in sigma; u and
+v are constants.
 
 References:
     Miyato et al. 2018, arXiv:1802.05957, Algorithm 1 and equation 8. Like
@@ -30,8 +30,8 @@ from fgan.model.base import NO_NOISE, Model
 from fgan.types import Buffers, Key, Noise, Params
 
 _FIRST_ITERATIONS = 15
-_EPS = 1e-12  # the least norm that is divided by
-_STREAM = 0x5EC7  # of the key for v, apart from the network's own values
+_EPS = 1e-12  # the smallest norm that is divided by
+_STREAM = 0x5EC7  # the stream for v, apart from those for the network's own values
 
 
 def spectral_norm(
@@ -39,14 +39,14 @@ def spectral_norm(
 ) -> Model:
     """The same network with the spectral norm of its weights at about 1.
 
-    Every parameter that is trained and has two dimensions or more is normalised, as a matrix
-    of [outputs, all the rest]. The norm of a convolution's kernel is not that of the
-    convolution, but bounds it up to a constant that its size and stride set.
+    Every parameter that is trained and has two dimensions or more is normalised as a matrix
+    [outputs, all the rest]. The norm of a convolution's kernel is not that of the convolution,
+    but bounds it up to a constant that depends on the kernel's size and the stride.
 
     Args:
-        num_iterations: of the power method in each training pass.
-        output_dims: by the name of the weight, which of its dimensions counts outputs,
-            where that is not the first: ``{"3.weight": 1}`` for a transposed convolution.
+        num_iterations: iterations of the power method in each training pass.
+        output_dims: the dimension of a weight that counts outputs, by the weight's name, where
+            it is not the first: ``{"3.weight": 1}`` for a transposed convolution.
     Returns:
         A model with the parameters of the given one, and two more buffers per weight.
         In evaluation it uses u and v as the last training pass left them. A moving average
@@ -86,8 +86,8 @@ def spectral_norm(
     ) -> tuple[Tensor, Buffers]:
         vectors: Buffers = {}
         values = dict(params)
-        # In the weights' own type, under autocast too: sigma costs little next to the
-        # network, and u and v must keep their type.
+        # sigma is computed in the weights' own dtype even under autocast: it costs little next
+        # to the network, and u and v must keep their dtype.
         with torch.autocast(x.device.type, enabled=False):
             for name, weight in params.items():
                 if weight.ndim < 2:
@@ -104,7 +104,7 @@ def spectral_norm(
         return out, {name: new[name] for name in buffers}  # in the order they came in
 
     def unaveraged(params: Params, last: Buffers, present: Buffers) -> Buffers:
-        """Averaged weights have singular vectors of their own, which follow them."""
+        """Give averaged weights singular vectors of their own, which follow them."""
         vectors = model.unaveraged(params, last, present)
         for name, weight in params.items():
             if weight.ndim >= 2:

@@ -1,4 +1,4 @@
-"""Passes of a module on one small batch that show whether it is a function of its values."""
+"""Trial passes on one small batch, which show whether a module is a function of its values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgan.model.watch import ImpureError, Watch, draws
 from fgan.types import Buffers, Params
 
 _TOLERANCE = 1e-4  # relative: some layers take another kernel where a gradient is wanted
-_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less their integers, spread over [0, 1)
+_GOLDEN = (math.sqrt(5) - 1) / 2  # the fractional parts of its multiples spread over [0, 1)
 _SAVED = (
     "hooks on saved tensors, as activation checkpointing has them, do not work under torch.func: "
     "call the layers themselves"
@@ -36,19 +36,19 @@ def try_out(
 ) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
     """Run a module in training, once more with gradients, and in evaluation.
 
-    Neither under ``torch.func.grad`` nor on the meta device: both import all of Dynamo, two
-    seconds that sampling does not need.
+    The passes are neither under ``torch.func.grad`` nor on the meta device: both would import all
+    of Dynamo, which takes two seconds that sampling does not need.
 
     Returns:
-        The shape of the noise of each dropout layer, by name, and that of the output; both
-        for one example.
+        The shape of the noise of each dropout layer, by name, and the shape of the output, for
+        one example.
     Raises:
         ValueError: for a module that fails, or is no function of its values and its input.
     """
     trained, evaluated = copy.deepcopy(skeleton).train(), copy.deepcopy(skeleton).eval()
     moving = {name for name, _ in skeleton.named_buffers()}  # other buffers are frozen parameters
     size = batch_size * math.prod(input_shape)
-    # Of both signs, and 0 as integers, which every table has.
+    # Inputs have both signs, and are 0 as integers, an index that every embedding has.
     spread = torch.arange(1, size + 1, dtype=torch.float64, device="cpu") * _GOLDEN % 1
     x = (2 * spread - 1).float().reshape(batch_size, *input_shape)
 
@@ -63,7 +63,7 @@ def try_out(
         raise ValueError(f"the dropout layer {unused[0]!r} is not used: remove it")
     _check_output(out, batch_size)
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-    # The discriminator is differentiated by its input as well.
+    # The discriminator is differentiated with respect to its input as well.
     example = x.clone().requires_grad_()
     with disable_saved_tensors_hooks(_SAVED):
         # The first pass has shown that none of the values is written.
@@ -86,7 +86,7 @@ def try_out(
 
 
 def _give_noise(module: nn.Module, batch_size: int) -> tuple[dict[str, Any], list[Any]]:
-    """Give each dropout layer, when it is used, noise that keeps all of its input.
+    """Give each dropout layer that is used noise that keeps all of its input.
 
     Returns:
         The shapes of the noise, None for a layer that is not used; the hooks that set them.
@@ -108,14 +108,14 @@ def _give_noise(module: nn.Module, batch_size: int) -> tuple[dict[str, Any], lis
 
 
 def _run(module: nn.Module, values: dict[str, Tensor], x: Tensor, moving: set[str]) -> Any:
-    """One pass, in which the values that are not ``moving`` and the input must stay."""
+    """Run one pass; refuse a change of the input or of values that are not ``moving``."""
     states = generators.states()
 
     def refuse_draws(*_: Any) -> None:
         for name in generators.moved(states):
             raise draws(name)
 
-    # The hook of a layer runs as a part of it, so that the layer is named.
+    # The hook of a layer runs inside of its call, so that an error is traced to the layer.
     hooks = [layer.register_forward_hook(refuse_draws) for layer in module.modules()]
     attributes = Attributes(module)
     buffers = dict(module.named_buffers())
@@ -210,7 +210,7 @@ def _check_output(out: Any, batch_size: int) -> None:
 
 
 def _refuse_functions(out: Tensor) -> None:
-    """Raise for a function of Python in the graph of ``out`` that ``torch.func`` does not take."""
+    """Refuse an autograd.Function in the graph of ``out`` that ``torch.func`` does not support."""
     nodes, seen = [out.grad_fn], set()
     while nodes:
         node = nodes.pop()
@@ -218,7 +218,7 @@ def _refuse_functions(out: Tensor) -> None:
             continue
         seen.add(node)
         nodes += [parent for parent, _ in node.next_functions]
-        function = getattr(node, "_forward_cls", None)  # of a node that is written in Python
+        function = getattr(node, "_forward_cls", None)  # only nodes written in Python have it
         if function is not None and function.setup_context is torch.autograd.Function.setup_context:
             raise ValueError(
                 f"the module uses the torch.autograd.Function {function.__name__}, which "
@@ -228,7 +228,7 @@ def _refuse_functions(out: Tensor) -> None:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether all values are the same; NaN is equal to itself."""
+    """Whether all values are the same; NaN counts as equal to itself."""
     return one.shape == other.shape and bool(((one == other) | (one != one)).all())
 
 

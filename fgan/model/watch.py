@@ -1,4 +1,4 @@
-"""The calls of PyTorch that a pure function cannot make, refused as they are made."""
+"""Calls of PyTorch that a pure function cannot make are refused as they are made."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ImpureError(Exception):
 class Watch(TorchFunctionMode):
     """Raises `ImpureError` inside a layer that makes a call which its values do not determine.
 
-    By calls, not by operations (``TorchDispatchMode``): their names are those the module's
-    author wrote, and watching operations imports all of Dynamo.
+    It watches calls rather than operations (``TorchDispatchMode``), because calls have the names
+    that the module's author wrote, and watching operations imports all of Dynamo.
     """
 
     def __torch_function__(
@@ -38,7 +38,7 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        # Some calls, as x.add_(t), pass over a tensor without values in silence.
+        # Some calls, such as x.add_(t), ignore a tensor without values silently.
         if len({value.is_meta for value in given}) == 2:
             raise RuntimeError(f"{func.__name__} was given a tensor on the meta device")
         if func in _DIFFERENTIATES:
@@ -49,7 +49,7 @@ class Watch(TorchFunctionMode):
             )
         before = torch.random.get_rng_state()
         out = func(*args, **kwargs)
-        # A generator of the module's own is no part of the state either.
+        # A random number generator of the module's own is no part of the state either.
         drawn = not torch.equal(before, torch.random.get_rng_state())
         if drawn or kwargs.get("generator") is not None:
             raise draws(func.__name__)

@@ -1,4 +1,4 @@
-"""Convolutional networks of DCGAN, for images of 16 to 256 pixels a side.
+"""The convolutional networks of DCGAN, for images of 16 to 256 pixels a side.
 
 References:
     Radford, Metz and Chintala 2016, arXiv:1511.06434, figure 1 and section 3.
@@ -22,9 +22,9 @@ def dcgan_generator(
 ) -> Model:
     """A generator z [B, z_dim] -> images [B, C, S, S] in [-1, 1].
 
-    Transposed convolutions (kernel 4) without biases: the first makes 4x4 maps, each
-    later one doubles the side and, up to the last, halves the channels; batch norm and
-    ReLU after all but the last, tanh after that.
+    It consists of transposed convolutions (kernel 4) without biases: the first makes 4x4 maps,
+    each later one doubles the side and, up to the last, halves the channels. Batch norm and
+    ReLU follow all but the last, tanh follows the last.
 
     Args:
         image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
@@ -56,14 +56,14 @@ def dcgan_discriminator(
 ) -> Model:
     """A discriminator images [B, C, S, S] -> logits [B], the generator's mirror image.
 
-    Convolutions (kernel 4) without biases: each halves the side down to 4x4 and doubles
-    the channels, the last makes one number; leaky ReLU between, batch norm before it but
-    after the first.
+    It consists of convolutions (kernel 4) without biases: each halves the side, down to 4x4, and
+    doubles the channels; the last makes one number. Leaky ReLU follows all but the last, after
+    batch norm except in the first.
 
     Args:
         image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
         features: channels of the first hidden layer.
-        slope: of the leaky ReLU below zero.
+        slope: slope of the leaky ReLU below zero.
     Raises:
         ValueError: for another image shape.
     """
@@ -84,7 +84,7 @@ def dcgan_discriminator(
 
 
 def _stages(image_shape: Sequence[int]) -> tuple[int, int]:
-    """Channels, and how many times the side halves down to 4."""
+    """The number of channels, and how many times the side halves down to 4."""
     if len(image_shape) != 3 or image_shape[1] != image_shape[2] or image_shape[1] not in SIZES:
         raise ValueError(
             f"dcgan makes square images of {', '.join(map(str, SIZES))} pixels, "
@@ -94,7 +94,7 @@ def _stages(image_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _init(module: nn.Module) -> None:
-    """Weights of convolutions N(0, 0.02), of batch norm N(1, 0.02) with zero biases."""
+    """Draw weights of convolutions from N(0, 0.02^2), of batch norm from N(1, 0.02^2), biases 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

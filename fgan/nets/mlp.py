@@ -28,13 +28,13 @@ def mlp_generator(
 ) -> Model:
     """A generator z [B, z_dim] -> images [B, *image_shape].
 
-    Linear, batch norm where asked, activation for each hidden layer; then linear and
-    the output activation.
+    Each hidden layer has a linear map, batch norm where it is asked for, and the activation. A
+    linear map and the output activation follow.
 
     Args:
         hidden: widths of the hidden layers.
-        slope: of the leaky ReLU below zero.
-        batch_norm: for all hidden layers, or for each one.
+        slope: slope of the leaky ReLU below zero.
+        batch_norm: whether hidden layers have batch norm: one answer for all, or one for each.
         output: "tanh" for images in [-1, 1], "sigmoid" for [0, 1], "linear" for points.
     Raises:
         ValueError: for a width below 1, ``batch_norm`` of another length than ``hidden``, or
@@ -75,12 +75,13 @@ def mlp_discriminator(
 ) -> Model:
     """A discriminator images [B, *image_shape] -> logits [B].
 
-    Linear, activation, dropout where asked for each hidden layer; then one linear unit.
+    Each hidden layer has a linear map, the activation, and dropout where it is asked for. One
+    linear unit follows.
 
     Args:
         hidden: widths of the hidden layers.
-        slope: of the leaky ReLU below zero.
-        dropout: probability of zero after each hidden layer, in [0, 1).
+        slope: slope of the leaky ReLU below zero.
+        dropout: probability that a number is set to zero after each hidden layer, in [0, 1).
     Raises:
         ValueError: for a width below 1 or a probability out of range.
 

@@ -4,7 +4,7 @@
 optimizer is another chain. Hyperparameters are 0-d tensors in the optimizer's state:
 changing them recompiles nothing, and ``vmap`` gives each member of a population its own. An
 optimizer takes them as numbers or as 0-d tensors, over which ``torch.func.grad`` differentiates;
-the range of a tensor's value is the caller's business.
+the value of a tensor is not checked.
 """
 
 from fgan.optim.base import (

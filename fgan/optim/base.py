@@ -1,4 +1,4 @@
-"""What an optimizer is, how to chain several, how to read and set hyperparameters.
+"""The type of an optimizer, chains of optimizers, and access to their hyperparameters.
 
 References:
     The (init, update) pair and ``chain`` are those of optax (DeepMind 2020).
@@ -27,8 +27,8 @@ class Optimizer(NamedTuple):
             descent rule returns negative multiples of the gradient.
 
     The state of a part is a named tuple with a field ``hyper``, a dictionary of 0-d
-    tensors; the state of a chain is a tuple of those. A rule of your own may put such parts
-    into dictionaries, tuples, lists and named tuples as it likes, or have none.
+    tensors; the state of a chain is a tuple of those. A rule of your own may keep such parts in
+    dictionaries, tuples, lists and named tuples as it likes, or have no such part.
     """
 
     init: Callable[[Params], OptState]
@@ -72,12 +72,12 @@ Hyper: TypeAlias = dict[str, Tensor]
 
 
 def hyper(params: Params, **values: Scalar) -> Hyper:
-    """0-d leaves for hyperparameters, to be the field ``hyper`` of a part's state.
+    """Make 0-d leaves of hyperparameters, for the field ``hyper`` of a part's state.
 
     A tensor is copied, since a donated step writes into its state; derivatives flow through.
 
-    float64 beside float64 parameters, else float32. (float64 throughout would keep
-    1 - b2**t exact to more than five digits at the first steps, but Dynamo takes 0-d
+    The leaves are float64 beside float64 parameters, else float32. (float64 throughout would
+    keep 1 - b2**t exact to more than five digits at the first steps, but Dynamo takes 0-d
     float64 inputs on the CPU for Python floats and traces the whole step twice.)
     """
     leaves = pytree.leaves(params)
@@ -106,16 +106,17 @@ def hypers(opt_state: OptState) -> list[Hyper]:
 
 
 def map_hypers(fn: Callable[..., Hyper], opt_state: OptState, *rest: OptState) -> OptState:
-    """A new state with ``fn`` of every field ``hyper`` (and of those of ``rest`` beside it).
+    """Make a new state by applying ``fn`` to every field ``hyper``; everything else is kept.
 
-    Everything else is kept. So two parts with one name each have their own value.
+    ``fn`` is also given the fields at the same place in each of ``rest``. As it sees one part at a
+    time, two parts with a hyperparameter of one name keep a value each.
     """
     if isinstance(opt_state, dict):
         parts = {
             name: map_hypers(fn, part, *(other[name] for other in rest))
             for name, part in opt_state.items()
         }
-        return opt_state | parts  # of its own type
+        return opt_state | parts  # keeps the dictionary's own type
     if not isinstance(opt_state, tuple | list):
         return opt_state  # a tensor
     fields = getattr(opt_state, "_fields", ())
@@ -123,16 +124,16 @@ def map_hypers(fn: Callable[..., Hyper], opt_state: OptState, *rest: OptState) -
         fn(*parts) if i < len(fields) and fields[i] == "hyper" else map_hypers(fn, *parts)
         for i, parts in enumerate(zip(opt_state, *rest, strict=True))
     ]
-    # Not by ``_replace``: see `fgan.optim.parts`.
+    # The tuple is made anew and not by ``_replace``: see `fgan.optim.parts`.
     return type(opt_state)(*new) if fields else type(opt_state)(new)
 
 
 def hyperparameters(opt_state: OptState) -> Hyper:
-    """The hyperparameters in an optimizer's state, by name; none where it has none.
+    """The hyperparameters in an optimizer's state, by name; empty where it has none.
 
     Raises:
-        ValueError: for a name that several parts of the state have, each with its own value:
-            there read the parts, one at a time.
+        ValueError: for a name that several parts of the state have, each with its own value;
+            read such parts one at a time.
 
     >>> from fgan import optim
     >>> state = optim.adam(1e-3).init({"w": torch.zeros(2)})
@@ -151,11 +152,11 @@ def hyperparameters(opt_state: OptState) -> Hyper:
 
 
 def with_hyperparameters(opt_state: OptState, **values: Scalar) -> OptState:
-    """A new optimizer state with other hyperparameters; everything else is kept.
+    """Make a new optimizer state with other hyperparameters; everything else is kept.
 
     Args:
-        values: by name, for every part of the state that has this name; numbers, or tensors
-            of the leaf's shape (one per member in a stacked population).
+        values: new values by name, for every part of the state that has this name; numbers, or
+            tensors of the leaf's shape (one per member in a stacked population).
     Raises:
         TypeError: for anything else, such as a schedule.
         ValueError: for a name that the state does not have, or a tensor of another shape.

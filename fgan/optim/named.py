@@ -1,4 +1,4 @@
-"""Optimizers by their common names, each one chain of parts."""
+"""Optimizers under their common names; each is a chain of parts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def sgd(learning_rate: Scalar, momentum: Scalar = 0.0, nesterov: bool = False) -
 
     Args:
         learning_rate: at least 0; momentum: in (-1, 1).
+        nesterov: whether the momentum has Nesterov's form.
     Raises:
         ValueError: for a number out of range, or Nesterov's form without momentum.
 
@@ -80,10 +81,11 @@ def rmsprop(
     momentum: Scalar = 0.0,
     centered: bool = False,
 ) -> Optimizer:
-    """RMSprop (Tieleman and Hinton 2012), as in ``torch.optim`` (there ``alpha`` is our decay).
+    """RMSprop (Tieleman and Hinton 2012) as in ``torch.optim``, which calls ``decay`` ``alpha``.
 
     Args:
         learning_rate, eps: at least 0; decay: in [0, 1); momentum: in (-1, 1).
+        centered: whether gradients are divided by their standard deviation.
     Raises:
         ValueError: for a number out of range.
     """
@@ -110,7 +112,7 @@ def optimistic_sgd(learning_rate: Scalar) -> Optimizer:
 def optimistic_adam(
     learning_rate: Scalar, betas: tuple[Scalar, Scalar] = (0.9, 0.999), eps: Scalar = 1e-8
 ) -> Optimizer:
-    """Twice Adam's step less the step before, for games.
+    """Optimistic Adam for games: twice Adam's step minus the step before.
 
     Args:
         learning_rate: at least 0; betas: each in [0, 1); eps: at least 0.

@@ -1,6 +1,7 @@
-"""The parts optimizers are made of: each scales or corrects the updates it is given.
+"""The parts that optimizers are made of: each scales or corrects the updates it is given.
 
-States are made anew, never by ``_replace``: Dynamo of torch 2.11 returns an empty tuple.
+States are made anew, never by ``_replace``, which returns an empty tuple under Dynamo of torch
+2.11.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from fgan.optim.base import Hyper, Optimizer, hyper
 from fgan.scalars import Scalar
 from fgan.types import OptState, Params
 
-# A hyperparameter is checked as rounded to float32, in which states hold it.
+# A hyperparameter is checked after rounding to float32, the dtype in which states hold it.
 _check = functools.partial(scalars.check, as_float32=True)
 
 
 def _quotient(eps: Scalar) -> Callable[[Tensor, Tensor], Tensor]:
-    """``a / b`` for a b that ``eps`` was added to; without one, zero where b is zero."""
+    """The division ``a / b`` by a b that includes ``eps``.
+
+    A number ``eps`` above zero keeps b from zero. Otherwise the quotient is zero where b is.
+    """
     if not isinstance(eps, Tensor) and ctypes.c_float(eps).value:
         return torch.div
 
@@ -39,9 +43,9 @@ def _zeros(params: Params) -> Params:
 
 
 def _leafwise(rule: Callable[..., Tensor], first: Params, *rest: Params) -> Params:
-    """``rule`` for every leaf, in the type of the first tree's leaf.
+    """Apply ``rule`` to every leaf; each result gets the dtype of the first tree's leaf.
 
-    Beside a 0-d parameter, a 0-d hyperparameter of another type would widen the result.
+    A 0-d hyperparameter of a wider dtype would otherwise widen a 0-d parameter.
     """
     return pytree.map(lambda leaf, *others: rule(leaf, *others).to(leaf.dtype), first, *rest)
 
@@ -56,7 +60,8 @@ def scale_by_learning_rate(learning_rate: Scalar) -> Optimizer:
     """``u <- -learning_rate * u``: the step downhill.
 
     Raises:
-        TypeError: for a function, among others: `fgan.scheduled` applies schedules to the step.
+        TypeError: for anything but a number or a tensor, such as a schedule: `fgan.scheduled`
+            applies schedules to the step.
     """
     _check("learning_rate", learning_rate, 0)
 
@@ -87,8 +92,8 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
 
     Args:
         b1, b2: decay of the first and second moment, in [0, 1).
-        eps: at least 0, added outside the square root. With 0, what has never had a gradient
-            stays where it is.
+        eps: at least 0, added outside the square root. With 0, a parameter that has never had
+            a gradient stays where it is.
     References:
         Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1.
     """
@@ -113,7 +118,7 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
         mu = _leafwise(lambda m, g: b1 * m + rest1 * g, state.mu, grads)
         nu = _leafwise(lambda v, g: b2 * v + rest2 * (g * g), state.nu, grads)
         b1_power, b2_power = _power(state.b1_power, b1), _power(state.b2_power, b2)
-        # Two scalars, computed once: dividing every element by them would cost two
+        # These two scalars are computed once: dividing every element by them would cost two
         # divisions more per parameter.
         scale1, scale2 = 1 / (1 - b1_power), (1 - b2_power).rsqrt()
         updates = _leafwise(lambda m, v: divide(m * scale1, v.sqrt() * scale2 + eps), mu, nu)
@@ -123,10 +128,11 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
 
 
 def _power(power: Tensor, base: Tensor) -> Tensor:
-    """The next power of a number below 1, and zero where that would be denormal.
+    """The next power of a number below 1, or zero where that would be denormal.
 
-    In float32, 0.9**t would stay at 6e-45 for ever, and a compiled step multiplies it anew for
-    every few parameters, which costs a processor a hundred cycles each. To 1 it adds nothing.
+    In float32, 0.9**t would stay at 6e-45 for ever. A compiled step repeats this product for every
+    few parameters, and each product with a denormal number costs a processor a hundred cycles.
+    Zero changes no result, since the power is subtracted from 1.
     """
     following = power * base
     return torch.where(following < torch.finfo(following.dtype).tiny, 0.0, following)
@@ -141,11 +147,12 @@ class RmsState(NamedTuple):
 
 
 def scale_by_rms(decay: Scalar = 0.99, eps: Scalar = 1e-8, centered: bool = False) -> Optimizer:
-    """RMSprop's direction: g / (sqrt(E[g^2]) + eps), or with the variance when ``centered``.
+    """RMSprop's direction: g / (sqrt(E[g^2]) + eps).
 
     Args:
-        decay: of the moving averages, in [0, 1).
-        eps: at least 0, added outside the square root; 0 as in `scale_by_adam`.
+        decay: decay of the moving averages, in [0, 1).
+        eps: at least 0, added outside the square root; 0 acts as in `scale_by_adam`.
+        centered: whether the variance of g takes the place of E[g^2].
     References:
         Tieleman and Hinton 2012, Coursera lecture 6.5; centred: Graves 2013,
         arXiv:1308.0850, equations 38-45 (there with eps inside the root).
@@ -187,7 +194,7 @@ def scale_by_momentum(momentum: Scalar = 0.9, nesterov: bool = False) -> Optimiz
     """``v <- momentum * v + u``; the update is v, or u + momentum * v for Nesterov's.
 
     Args:
-        momentum: in (-1, 1); negative momentum steadies some games.
+        momentum: in (-1, 1); negative momentum stabilises some games.
     References:
         Sutskever et al. 2013, ICML, equations 1-4 (in PyTorch's form, where the learning
         rate multiplies the velocity); Gidel et al. 2019, arXiv:1807.04740 for momentum
@@ -216,7 +223,7 @@ class DecayedWeightsState(NamedTuple):
 
 
 def add_decayed_weights(weight_decay: Scalar) -> Optimizer:
-    """``u <- u + weight_decay * p``: decay apart from the gradient's scaling.
+    """``u <- u + weight_decay * p``: decoupled weight decay, when it follows the scaling.
 
     References:
         Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2.
@@ -243,7 +250,7 @@ class ExtrapolateState(NamedTuple):
 
 
 def extrapolate() -> Optimizer:
-    """``u_t <- 2 u_t - u_(t-1)``, with u_0 = 0: the last step of a chain, for games.
+    """``u_t <- 2 u_t - u_(t-1)``, with u_0 = 0: the last part of a chain, for games.
 
     References:
         Daskalakis et al. 2018, arXiv:1711.00141, equation 2 and Algorithm 1.

@@ -1,4 +1,4 @@
-"""What is added to a player's loss: terms, of which gradient penalties are the known ones."""
+"""Terms, which are added to a player's loss. Gradient penalties are ready-made terms."""
 
 from fgan.terms.base import (
     Critic,

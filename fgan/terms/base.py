@@ -1,9 +1,9 @@
-"""A term: what is added to one player's mean loss, and what it may look at.
+"""Terms, which are added to one player's mean loss, and the view that they are functions of.
 
-A term is a pure function of a `View`; it returns one number per example, whose mean is weighed and
-added to the loss of its player. All randomness is an input. A weight is a number, a constant of
-the compiled graph, or a 0-d tensor; a step that is to take another weight without compiling again
-must get it among its inputs and make its terms anew:
+A term is a pure function of a `View`. It returns one number per example; their mean times the
+term's weight is added to the loss of its player. All randomness is an input. A weight is a number,
+which is a constant of the compiled graph, or a 0-d tensor. To change a weight without compiling
+again, a step gets it among its inputs and makes its terms anew:
 ``dataclasses.replace(term, weight=state_leaf)``.
 """
 
@@ -31,24 +31,25 @@ Player: TypeAlias = Literal["gen", "disc"]
 
 
 class View(NamedTuple):
-    """What a term may look at. Nothing is computed but what is asked for.
+    """The values that a term may look at. The slopes are computed only if a term asks for them.
 
     Attributes:
-        real: [B, *data] as the discriminator saw them, with instance noise. A term of the
-            generator sees them without.
-        fake: [B, *data] likewise.
-        z: [B, *latent], from which the fakes of a term of the generator were made; ``()`` for a
-            term of the discriminator.
-        condition: of the reals; ``()`` where there is none.
-        real_out, fake_out: what the discriminator said of both, in its player's pass: logits [B],
-            or its own named tuple whose first field is ``logits``. ``real_out`` is ``()`` for a
-            term of the generator whose loss does not look at reals.
-        critic: from examples [B, *data] to logits [B]: the discriminator before the step, its
-            stochastic layers having the noise of the reals. Its passes move no statistics.
+        real: [B, *data], the reals. A term of the discriminator sees them with instance noise, as
+            the discriminator did; a term of the generator sees them without.
+        fake: [B, *data], the fakes in the same way.
+        z: [B, *latent], the latents of the fakes, for a term of the generator; ``()`` for a term
+            of the discriminator.
+        condition: the condition of the reals; ``()`` where there is none.
+        real_out, fake_out: the discriminator's outputs for both in the pass of the term's player:
+            logits [B], or its own named tuple whose first field is ``logits``. ``real_out`` is
+            ``()`` for a term of the generator where the loss does not look at reals.
+        critic: from examples [B, *data] to logits [B]: the discriminator with the parameters and
+            buffers of that pass, its stochastic layers having the noise of the first B examples.
+            Its calls leave running statistics as they are.
         generate: from latents [B, *latent] to fakes, for a term of the generator.
-        noise: uniform in [0, 1), [B, *noise_shape(data)], of this term alone.
-        slopes: () -> the gradients of the logits over real and fake, both from the pass that
-            judged them.
+        noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
+        slopes: () -> the gradients of the logits over the reals and over the fakes, from the pass
+            that computed the logits; for a term of the discriminator.
     """
 
     real: Tensor
@@ -85,12 +86,12 @@ class Term:
     Attributes:
         name: its key in the noise and in ``Metrics.terms``.
         apply: (view) -> [B].
-        weight: of the mean; a number or a 0-d tensor, taken in the type of the mean.
-        player: whose loss it is added to.
+        weight: factor of the mean: a number, or a 0-d tensor, which is cast to the mean's dtype.
+        player: the player to whose loss the term is added.
         noise_shape: from the shape of one example to that of its uniform noise, which is
-            then [B, *noise_shape(data)] in [0, 1); None where it needs none.
-        every: the term is taken in one step of its player of so many, ``every`` times as
-            heavy (Karras et al. 2020, section 3.1, "lazy regularization").
+            then [B, *noise_shape(data)] in [0, 1); None for a term without noise.
+        every: the term counts in one of every ``every`` steps of its player, with ``every``
+            times its weight (Karras et al. 2020, section 3.1, "lazy regularization").
 
     Raises:
         ValueError: when ``every`` is less than 1, a number ``weight`` negative, or the player
@@ -122,12 +123,12 @@ def noise_shapes(terms: Sequence[Term], data: Shape) -> dict[str, Shape]:
 
 
 def due(terms: Sequence[Term], step: int) -> tuple[Term, ...]:
-    """The terms of step ``step`` of their player, counted from 0.
+    """The terms that are due in step ``step`` of their player, counted from 0.
 
-    The last of every ``every`` steps has the term, so that a run begins with the step that
-    is compiled sooner (Karras et al. take the first).
+    A term is due in the last of every ``every`` steps, so that a run begins with the step that
+    compiles in less time (Karras et al. take the first).
 
-    Decided outside of the compiled step, which is compiled once for each distinct answer:
+    This is decided outside of the compiled step, which is compiled once for each distinct answer:
     a term that is merely multiplied by zero would cost as much as one that counts.
     """
     return tuple(t for t in terms if (step + 1) % t.every == 0)
@@ -138,7 +139,7 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
 
     Args:
         terms: those that are `due`.
-        noise: uniform in [0, 1), by name, [B, *noise_shapes]; may hold others' too.
+        noise: uniform in [0, 1), by name, [B, *noise_shapes]; may hold that of other terms too.
     Raises:
         ValueError: for a term that does not return one number per example, or calls
             ``torch.autograd.grad``.
@@ -158,7 +159,7 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
                 "take fgan.terms.input_gradient(critic, x), or torch.func.grad"
             ) from error
         mean = scalars.per_example(f"the term {term.name!r}", each, len(view.fake)).mean()
-        # 0-d tensors both: a weight of another type would widen the loss.
+        # Both are 0-d tensors, so that a weight of a wider dtype would widen the loss.
         weight = term.weight.to(mean.dtype) if isinstance(term.weight, Tensor) else term.weight
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
@@ -178,7 +179,7 @@ def _once(make: Callable[[], T]) -> Callable[[], T]:
 
 
 def logits_of(out: Any) -> Tensor:
-    """The logits of what a discriminator returned: itself, or its first field.
+    """The logits in a discriminator's output: the output itself, or its first field.
 
     Raises:
         TypeError: for anything but a tensor or a named tuple whose first field is ``logits``.
@@ -195,5 +196,5 @@ def logits_of(out: Any) -> Tensor:
 
 
 def not_due(terms: Sequence[Term], like: Tensor) -> dict[str, Tensor]:
-    """NaN for each term: what ``Metrics.terms`` holds of one that is not due."""
+    """NaN for each term, which ``Metrics.terms`` holds for a term that is not due."""
     return {term.name: torch.full_like(like, torch.nan) for term in terms}

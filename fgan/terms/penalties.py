@@ -1,7 +1,7 @@
-r"""Gradient penalties, and clipped weights.
+r"""Gradient penalties, and weight clipping.
 
 A penalty is a pure function of a ``critic``, a callable from examples [B, *data] to
-logits [B], and returns one number per example; the caller takes the mean and weighs it.
+logits [B], and returns one number per example; the caller takes the mean and weights it.
 All randomness is an input.
 
 The gradient of logit i over example i is taken as the gradient of the *sum* of logits over
@@ -9,8 +9,8 @@ the batch: one backward pass serves all. The two agree exactly as long as no log
 on another example; with batch statistics (``Model.batch_stats``) the penalty is on the
 gradient of the sum, which is what the usual code computes and not what the papers define.
 
-``make_*`` makes a `Term` of each. R1 and R2 take the slope of the logits that the loss is of, from
-the same pass; a penalty at other points calls the critic there.
+``make_*`` makes a `Term` of each. The terms of R1 and R2 take the slope of the loss's own logits,
+from the same pass; the other penalties call the critic at points of their own.
 
 Penalties never see a model.
 
@@ -35,7 +35,7 @@ from fgan.types import Params
 
 
 def input_gradient(critic: Critic, x: Tensor) -> Tensor:
-    """The gradient of each logit over its own example, [B, *data]; see the module."""
+    """The gradient of each logit over its own example, [B, *data], as the gradient of the sum."""
     gradient: Tensor = grad(lambda x: critic(x).sum())(x)
     return gradient
 
@@ -45,16 +45,16 @@ def _squared_norm(gradient: Tensor) -> Tensor:
 
 
 def _norm(gradient: Tensor) -> Tensor:
-    """Norms [B] whose own gradient at zero is zero, where that of a square root is infinite."""
+    """Norms [B] whose gradient at zero is zero; that of the square root would be infinite."""
     squared = _squared_norm(gradient)
-    nonzero = squared != 0  # as NaN is, which must show
+    nonzero = squared != 0  # true for NaN, which must stay visible
     return torch.where(nonzero, torch.where(nonzero, squared, 1.0).sqrt(), 0.0)
 
 
 def r1(critic: Critic, real: Tensor) -> Tensor:
     """``|grad c(x)|^2`` on reals, [B].
 
-    The penalty of the paper is ``gamma / 2`` times its mean: the caller's factor.
+    The paper's penalty is ``gamma / 2`` times the mean; the caller applies that factor.
 
     References:
         Mescheder et al. 2018, equation 9.
@@ -63,7 +63,7 @@ def r1(critic: Critic, real: Tensor) -> Tensor:
 
 
 def r2(critic: Critic, fake: Tensor) -> Tensor:
-    """``|grad c(x)|^2`` on fakes, [B]; ``gamma / 2`` is the caller's factor.
+    """``|grad c(x)|^2`` on fakes, [B]; the caller applies the factor ``gamma / 2``.
 
     References:
         Mescheder et al. 2018, equation 10.
@@ -72,8 +72,9 @@ def r2(critic: Critic, fake: Tensor) -> Tensor:
 
 
 def _between(real: Tensor, fake: Tensor, uniform: Tensor) -> Tensor:
-    """``u x + (1 - u) G(z)`` with one u for each pair, in the type of the reals."""
-    # A wider u would widen the points, and the critic would not take them.
+    """``u x + (1 - u) G(z)`` with one u for each pair, in the dtype of the reals."""
+    # Cast u to the reals' dtype; otherwise the interpolates are promoted and the critic rejects
+    # them.
     weight = uniform.to(real.dtype).reshape(-1, *[1] * (real.ndim - 1))  # [B, 1, ...]
     return weight * real + (1 - weight) * fake
 
@@ -91,11 +92,12 @@ def wgan_gp(
 
     Args:
         uniform: [B] in [0, 1); y = u x + (1 - u) G(z).
-        one_sided: only norms above the target cost: ``max(0, |grad c(y)| - target)^2``.
+        one_sided: whether only norms above the target are penalised:
+            ``max(0, |grad c(y)| - target)^2``.
 
     References:
         Gulrajani et al. 2017, equation 3 and Algorithm 1; Petzka et al. 2018
-        (one-sided, there WGAN-LP).
+        (the one-sided penalty, which they call WGAN-LP).
     """
     excess = _norm(input_gradient(critic, _between(real, fake, uniform))) - target
     return (excess.relu() if one_sided else excess).square()
@@ -118,22 +120,22 @@ def zero_centred_interpolates(
 def dragan(
     critic: Critic, real: Tensor, uniform: Tensor, *, target: Scalar = 1.0, scale: Scalar = 0.5
 ) -> Tensor:
-    """``(|grad c(y)| - target)^2`` around the reals, y = x + scale std(x) u, [B].
+    """``(|grad c(y)| - target)^2`` at points y = x + scale std(x) u around the reals, [B].
 
     Args:
-        uniform: [B, *data] in [0, 1). std is that of all numbers of the batch together,
-            taken as a constant.
+        uniform: u, [B, *data] in [0, 1).
+        scale: factor of std(x), the standard deviation of all numbers of the batch together.
 
     References:
         Kodali et al. 2017; the noise is that of the authors' code, where
-        the paper has a Gaussian; their later code's point on the way to y is not taken.
+        the paper has a Gaussian. (Their later code takes a random point between x and y.)
     """
     noise = scale * real.std(correction=0) * uniform.to(real.dtype)
     return (_norm(input_gradient(critic, real + noise)) - target).square()
 
 
 def clip_weights(params: Params, c: Scalar) -> Params:
-    """Every parameter clamped to [-c, c], after an update of the critic.
+    """Clamp every parameter to [-c, c], after an update of the critic.
 
     Raises:
         ValueError: when c is not above 0.
@@ -154,7 +156,7 @@ def _for_each_number(data: Shape) -> Shape:
 
 
 def make_r1(gamma: Scalar = 10.0, *, every: int = 1) -> Term:
-    """``gamma / 2 * mean(r1)``."""
+    """Make the term ``gamma / 2 * mean(r1)``."""
     scalars.check("gamma", gamma, 0)
     return Term(
         name="r1",
@@ -165,7 +167,7 @@ def make_r1(gamma: Scalar = 10.0, *, every: int = 1) -> Term:
 
 
 def make_r2(gamma: Scalar = 10.0, *, every: int = 1) -> Term:
-    """``gamma / 2 * mean(r2)``."""
+    """Make the term ``gamma / 2 * mean(r2)``."""
     scalars.check("gamma", gamma, 0)
     return Term(
         name="r2",
@@ -182,7 +184,7 @@ def make_wgan_gp(
     one_sided: bool = False,
     every: int = 1,
 ) -> Term:
-    """``weight * mean(wgan_gp)``; lambda in the paper."""
+    """Make the term ``weight * mean(wgan_gp)``; the paper's lambda is ``weight``."""
     scalars.check("target", target)
     return Term(
         name="wgan_gp",
@@ -196,7 +198,7 @@ def make_wgan_gp(
 
 
 def make_zero_centred_interpolates(weight: Scalar = 10.0, *, every: int = 1) -> Term:
-    """``weight * mean(zero_centred_interpolates)``."""
+    """Make the term ``weight * mean(zero_centred_interpolates)``."""
     return Term(
         name="zero_centred_interpolates",
         apply=lambda view: zero_centred_interpolates(view.critic, view.real, view.fake, view.noise),
@@ -209,7 +211,7 @@ def make_zero_centred_interpolates(weight: Scalar = 10.0, *, every: int = 1) -> 
 def make_dragan(
     weight: Scalar = 10.0, *, target: Scalar = 1.0, scale: Scalar = 0.5, every: int = 1
 ) -> Term:
-    """``weight * mean(dragan)``."""
+    """Make the term ``weight * mean(dragan)``."""
     scalars.check("target", target)
     scalars.check("scale", scale)
     return Term(
@@ -228,4 +230,4 @@ ALL: dict[str, Callable[..., Term]] = {
     "zero_centred_interpolates": make_zero_centred_interpolates,
     "dragan": make_dragan,
 }
-"""Every penalty's builder by its name; the first argument of each is its weight."""
+"""Every penalty's builder by its name; the first argument of each is its weight or gamma."""
