@@ -271,6 +271,8 @@ def test_gradients_averaged_over_two_halves_are_those_of_the_whole(order):
     game, state, real, draws = prepared(**options)
     whole = fgan.make_step(game)(state, real, draws)
     barrier, given, found = threading.Barrier(2), [None, None], [None, None]
+    # Networks of their own, since the calls of one share the module its values are put in.
+    games = [small_game(gen_opt=game.gen_opt, disc_opt=game.disc_opt, **options) for _ in range(2)]
 
     def half(rank):
         def mean(tree):
@@ -282,8 +284,7 @@ def test_gradients_averaged_over_two_halves_are_those_of_the_whole(order):
 
         rows = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
         own = fgan.pytree.map(lambda x: x[rows] if x.ndim else x, draws)
-        alone = small_game(gen_opt=game.gen_opt, disc_opt=game.disc_opt, **options)
-        found[rank] = fgan.make_step(alone, reduce=mean)(state, real[rows], own)
+        found[rank] = fgan.make_step(games[rank], reduce=mean)(state, real[rows], own)
 
     threads = [threading.Thread(target=half, args=(rank,)) for rank in (0, 1)]
     for thread in threads:

@@ -8,7 +8,6 @@ from fgan.terms.base import (
     due,
     logits_of,
     noise_shapes,
-    not_due,
     of_player,
     total,
 )
@@ -45,7 +44,6 @@ __all__ = [
     "make_wgan_gp",
     "make_zero_centred_interpolates",
     "noise_shapes",
-    "not_due",
     "of_player",
     "r1",
     "r2",

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from fgan import scalars
@@ -193,8 +192,3 @@ def logits_of(out: Any) -> Tensor:
         "the discriminator returns logits, or a named tuple whose first field is logits, not a "
         f"{type(out).__name__}"
     )
-
-
-def not_due(terms: Sequence[Term], like: Tensor) -> dict[str, Tensor]:
-    """NaN for each term, which ``Metrics.terms`` holds for a term that is not due."""
-    return {term.name: torch.full_like(like, torch.nan) for term in terms}
