@@ -62,7 +62,7 @@ def test_every_reference_in_a_docstring_leads_somewhere():
         ("pytree.map", Place("fgan.ema"), Place("fgan.pytree", "map")),
         ("minimax", Place("fgan.losses.base"), Place("fgan.losses.logistic", "minimax")),
         ("relativistic", Place("fgan.losses"), Place("fgan.losses.relativistic", "relativistic")),
-        ("fgan.data.load.load", Place("fgan.rng"), Place("fgan.data.load", "load")),
+        ("fgan.data.loading.load", Place("fgan.rng"), Place("fgan.data.loading", "load")),
         ("order", Place("fgan.game.game", "Game"), Place("fgan.game.game", "Game", "order")),
         ("fgan.Game.order", Place("fgan.rng"), Place("fgan.game.game", "Game", "order")),
         ("fgan.game", Place("fgan.rng"), Place("fgan.game")),

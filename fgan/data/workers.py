@@ -3,8 +3,8 @@
 A worker is a fresh interpreter. Lines of JSON ask it for batches and say that they are there; the
 pixels lie in memory that it shares with this process, two batches of them. It takes no lock that
 would be lost with it, and either side sees the end of the other as the end of a pipe.
-`multiprocessing` would import the user's script, and torch, once more in each worker, and
-`concurrent.futures` waits for ever for the rest of an answer whose worker was killed.
+``multiprocessing`` would import the user's script, and torch, once more in each worker, and
+``concurrent.futures`` waits for ever for the rest of an answer whose worker was killed.
 """
 
 from __future__ import annotations

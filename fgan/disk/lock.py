@@ -1,8 +1,9 @@
 """One writer at a time: a lock that ends with its process, and says who holds it.
 
-`filelock` takes the lock, which the kernel holds on an open file until the process ends in
-whatever way. What is added here: the file's text names the holder, for the message of another
-process and for whoever only looks; the file goes when the lock does; errors say what to do.
+The package filelock takes the lock, which the kernel holds on an open file until the process
+ends in whatever way. This module adds three things: the file's text names the holder, for the
+message of another process and for whoever only looks; the file goes when the lock does; and
+errors say what to do.
 
 It never imports torch.
 """
