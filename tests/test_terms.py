@@ -240,8 +240,9 @@ class Heads(NamedTuple):
     sizes: torch.Tensor
 
 
+@pytest.mark.parametrize("wrap", [lambda model: model, fgan.model.channels_last])
 @pytest.mark.parametrize("together", [True, False])
-def test_a_discriminator_with_a_head_of_its_own(together):
+def test_a_discriminator_with_a_head_of_its_own(together, wrap):
     plain = small_disc()
 
     def apply(params, buffers, x, *, noise=fgan.model.NO_NOISE, train=True):
@@ -256,12 +257,28 @@ def test_a_discriminator_with_a_head_of_its_own(together):
     disc = replace(plain, init=init, apply=apply, shape=shape)
     guess = terms.Term(name="sizes", apply=lambda view: (view.real_out.sizes - 1).square())
     rules = {"disc_batches": "together" if together else "apart"}
-    game, state, real, draws = prepared(disc=disc, terms=(guess, terms.make_r1(1.0)), **rules)
+    game, state, real, draws = prepared(disc=wrap(disc), terms=(guess, terms.make_r1(1.0)), **rules)
     new, metrics = fgan.make_step(game)(state, real, draws)
     sizes = real.flatten(1).square().sum(1)
     assert_near(metrics.terms["sizes"], (0.5 * sizes - 1).square().mean(), atol=1e-13)
     slope = (2 * (0.5 * sizes - 1) * sizes).mean()
     assert_near(new.disc.params["scale"], 0.5 - 0.1 * slope, atol=1e-13)
+
+
+def test_inputs_and_outputs_in_a_narrow_dtype_may_be_trees():
+    model = fgan.model.Model(
+        init=lambda key: ({"w": torch.ones(3, 2)}, {}),
+        apply=lambda params, buffers, x, *, noise=None, train=True: (
+            Heads(x[0] @ params["w"], x[0].sum(1) + x[1]), buffers
+        ),
+        shape=fgan.model.Shape(((3,), ()), Heads((2,), ())),
+    )  # fmt: skip
+    narrow = fgan.model.autocast(model, torch.bfloat16)
+    z, label = torch.full((4, 3), 1.001), torch.arange(4)
+    out, _ = narrow.apply(*model.init(None), (z, label))
+    assert out.logits.dtype == out.sizes.dtype == torch.float32
+    assert torch.equal(out.logits, torch.full((4, 2), 3.0))  # 1.001 is 1 in bfloat16
+    assert torch.equal(out.sizes, z.sum(1) + label)
 
 
 @pytest.mark.parametrize("order", ["alternating", "simultaneous"])

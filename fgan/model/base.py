@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fgan.types import Buffers, Key, Noise, Params
+from fgan import pytree
+from fgan.types import Buffers, Key, Noise, Params, Tree
 
 NO_NOISE: Noise = {}
 """The noise of a network without stochastic layers."""
@@ -22,18 +23,21 @@ class Apply(Protocol):
         self,
         params: Params,
         buffers: Buffers,
-        x: Tensor,
+        x: Tree,
         *,
         noise: Noise = NO_NOISE,
         train: bool = True,
-    ) -> tuple[Tensor, Buffers]: ...
+    ) -> tuple[Tree, Buffers]: ...
 
 
 class Shape(NamedTuple):
-    """The shapes of a model's input and output, without the batch dimension."""
+    """The shapes of a model's input and output, without the batch dimension.
 
-    input: tuple[int, ...]
-    output: tuple[int, ...]
+    Each is a tuple of sizes or, where a model takes or returns several tensors, a tree of such.
+    """
+
+    input: Any
+    output: Any
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class Model:
         apply: (params, buffers, x [B, *shape.input], *, noise, train) ->
             (out [B, *shape.output], new buffers). In training every layer behaves as in
             ``nn.Module.train()``; otherwise as in ``eval()``, buffers returned unchanged.
-        shape: the shapes of one input and of one output.
+        shape: the shapes of one input and of one output. Both may be trees of tensors: a
+            discriminator with heads of its own returns a named tuple whose first field is
+            ``logits``.
         noise_shapes: for each stochastic layer, by name, the shape of its noise for one
             example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
         batch_stats: whether the output for one example depends on the others of its
@@ -67,21 +73,22 @@ class Model:
 def autocast(model: Model, dtype: torch.dtype) -> Model:
     """The same model with its matrix products computed in ``dtype``.
 
-    Parameters, buffers, inputs and outputs keep their dtypes; the output is cast back to
-    the dtype of the input, so that losses are computed in it.
+    Parameters, buffers, inputs and outputs keep their dtypes; the outputs are cast back to
+    the dtype of the first input of floats, so that losses are computed in it.
     """
 
     def apply(
         params: Params,
         buffers: Buffers,
-        x: Tensor,
+        x: Tree,
         *,
         noise: Noise = NO_NOISE,
         train: bool = True,
-    ) -> tuple[Tensor, Buffers]:
-        with torch.autocast(x.device.type, dtype=dtype):
+    ) -> tuple[Tree, Buffers]:
+        first = next(leaf for leaf in pytree.leaves(x) if leaf.is_floating_point())
+        with torch.autocast(first.device.type, dtype=dtype):
             out, buffers = model.apply(params, buffers, x, noise=noise, train=train)
-        return out.to(x.dtype), buffers
+        return pytree.map(lambda y: y.to(first.dtype), out), buffers
 
     return replace(model, apply=apply)
 
@@ -106,11 +113,11 @@ def channels_last(model: Model) -> Model:
     def apply(
         params: Params,
         buffers: Buffers,
-        x: Tensor,
+        x: Tree,
         *,
         noise: Noise = NO_NOISE,
         train: bool = True,
-    ) -> tuple[Tensor, Buffers]:
-        return model.apply(params, buffers, lay_out(x), noise=noise, train=train)
+    ) -> tuple[Tree, Buffers]:
+        return model.apply(params, buffers, pytree.map(lay_out, x), noise=noise, train=train)
 
     return replace(model, init=init, apply=apply)

@@ -321,9 +321,11 @@ def sample(gen: Model, weights: Weights, z: Tensor, key: Key, stats: str) -> Ten
             their noise from it.
     """
     if stats == "running":
-        return gen.apply(weights.params, weights.buffers, z, train=False)[0]
+        fake: Tensor = gen.apply(weights.params, weights.buffers, z, train=False)[0]
+        return fake
     noise = {
         name: rng.uniform(rng.fold_in(key, i, rng.SampleStream.NOISE), (len(z), *shape))
         for i, (name, shape) in enumerate(gen.noise_shapes.items())
     }
-    return gen.apply(weights.params, weights.buffers, z, noise=noise)[0]
+    fake = gen.apply(weights.params, weights.buffers, z, noise=noise)[0]
+    return fake
