@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fgan import data, losses, nets, optim, orders, schedules
 from fgan.errors import ConfigError, DiskError
 from fgan.game import game
-from fgan.run import config, names
+from fgan.run import assemble, config, names
 from fgan.run.options import flag
 
 CONFIGS = st.fixed_dictionaries(
@@ -80,6 +80,22 @@ def test_what_torch_cannot_do_in_bfloat16_is_refused(options, way_out):
         config.resolve(options, dtype="bfloat16")
     assert config.resolve(options).dtype == "float32"
     assert config.resolve(options | way_out, dtype="bfloat16").dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("arch", names.ARCHS)
+def test_every_architecture_that_is_offered_is_made(arch):
+    resolved = config.resolve(arch=arch)
+    assert assemble.make_game(resolved, (1, 32, 32)).gen.shape.output == (1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "options", [{"gen_hidden": ()}, {"gen_hidden": (8,), "batch_norm": "after_first"}]
+)
+def test_a_generator_without_batch_norm_is_held_to_none_of_its_rules(options):
+    assert config.resolve(batch_size=1, **options).batch_size == 1
+    config.resolve(dtype="bfloat16", seeds=(0, 1), **options)
+    with pytest.raises(ConfigError, match="no spread"):
+        config.resolve(batch_size=1, gen_hidden=(8,))
 
 
 def test_names_agree_with_the_library():

@@ -22,7 +22,7 @@ from fgan.game import Game, Step, init_state, make_draws
 from fgan.game.game import terms_due
 from fgan.run import assemble, names
 from fgan.run.config import TrainConfig
-from fgan.run.options import flag
+from fgan.run.options import GAME, OPTIONS, flag
 from fgan.types import Draws, TrainState
 
 Losses: TypeAlias = tuple[float, float]  # of the generator, of the discriminator
@@ -156,24 +156,27 @@ def data_shape(config: TrainConfig) -> tuple[int, ...]:
     return (channels, side, side)
 
 
+# Options of the game that the imperative loop and the JAX program compute, or that do nothing
+# beside the values they know of the others.
+_COMPUTED_APART = {
+    "disc_loss_scale", "lr", "disc_lr", "betas", "batch_size", "disc_steps", "share_fakes",
+    "same_z", "ema", "lr_length", "lr_end", "penalty_every", "sample_stats",
+}  # fmt: skip
+
+
 def check_tutorial(config: TrainConfig, program: str) -> None:
     """Refuse what a program written apart from the library does not compute.
 
     Raises:
         ConfigError: naming the options at fault.
     """
+    # A new option of the game is one that they do not know.
     known: dict[str, object] = {
-        "loss": "non_saturating",
-        "optimizer": "adam",
-        "order": "alternating",
-        "lr_schedule": "constant",
-        "lr_warmup": 0,
-        "stat_passes": "every",
-        "spectral_norm": False,
-        "instance_noise": 0.0,
-        "clip_disc": 0.0,
-        **dict.fromkeys(names.PENALTIES, 0.0),
+        name: option.default
+        for name, option in OPTIONS.items()
+        if option.panel == GAME and name not in _COMPUTED_APART
     }
+    known |= {"arch": ("mlp", "dcgan"), "disc_batches": ("auto", "apart", "together")}
     if config.arch != "mlp":
         known["disc_batches"] = ("auto", "apart")
     if program == "jax":

@@ -99,4 +99,4 @@ ALL: dict[str, GanLoss] = {
     "f_gan": make_f_gan("gan"),
     "f_gan_non_saturating": make_f_gan("gan", saturating=False),
 }
-"""Every loss by its name; tests and the command line read this table."""
+"""Every loss by its name. The command line has the names from `fgan.run.names`."""

@@ -74,6 +74,7 @@ SETS = Effect(
     lambda o: o["data"] in names.DATA_SETS and _images(o), "named sets of images", unless_off=True
 )
 IMAGES = Effect(_images, "images", unless_off=True)
+PICTURES = Effect(_images, "grids of images")
 OBLONG = Effect(
     lambda o: _may_be_oblong(o) and bool(o["image_size"]),
     "images that may not be square, with --image-size",

@@ -1,7 +1,8 @@
 """One row for each option of a run: all that is said of it, but for what it does.
 
 The command line, the checks, a run's file of options, the rules of resuming and the documented
-table are read from here. A new option is one row, and one use where it acts. Never imports torch.
+table are read from here. A new option is one row, and one use where it acts; one that acts
+after a plan is made has a field of `fgan.run.plan.Plan` as well. Never imports torch.
 """
 
 # ruff: noqa: RUF009  (a call in each row is what makes it a row)
@@ -251,7 +252,8 @@ class Options:
         OUT, FREE, 5000, checks.interval,
         "Between checkpoints: steps, or 30s, 5m, 1h; 0: at the end.")
     keep: int = row(OUT, FREE, 2, integer(2), "How many checkpoints stay.")
-    grid: int = row(OUT, FREE, 64, integer(1, 4097), "Images in a grid.")
+    grid: int = row(
+        OUT, FREE, 64, integer(1, 4097), "Images in a grid.", acts=effects.PICTURES)
     # fmt: on
 
 

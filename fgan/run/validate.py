@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fgan.errors import ConfigError
-from fgan.run import members, names
+from fgan.run import effects, members, names
 from fgan.run.options import ALTERNATIVES, OPTIONS, flag
 
 
@@ -82,7 +82,7 @@ def _conflicts(checked: dict[str, Any]) -> list[str]:
         problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
     if checked["share_fakes"] and checked["same_z"]:
         problems.append("--share-fakes already means the same latents: leave out --same-z")
-    if checked["arch"] == "mlp" and checked["batch_norm"] != "none" and checked["batch_size"] == 1:
+    if checked["arch"] == "mlp" and effects.normalises(checked) and checked["batch_size"] == 1:
         problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
     if checked["arch"] == "dcgan" and checked["data"] in names.POINT_SETS:
         problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
@@ -95,8 +95,8 @@ def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
     if not seeds and not sweep:
         return []
     problems = members.conflicts(seeds, sweep, checked["optimizer"], checked["order"])
-    normalised = checked["arch"] == "dcgan" or checked["batch_norm"] != "none"
-    if checked["dtype"] == "bfloat16" and normalised and not checked["compile"]:
+    eager = not checked["compile"]
+    if checked["dtype"] == "bfloat16" and eager and effects.normalises(checked):
         # torch's rule for batch normalisation under vmap wants one type.
         problems.append("--dtype bfloat16 of a population with batch norm needs --compile")
     if checked["on_nonfinite"] == "rollback":
