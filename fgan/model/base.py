@@ -44,7 +44,7 @@ class Model:
         init: key -> (params, buffers), float32 on the CPU.
         apply: (params, buffers, x [B, *shape.input], *, noise, train) ->
             (out [B, *shape.output], new buffers). In training every layer behaves as in
-            ``nn.Module.train()``; otherwise as in ``eval()``, buffers returned unchanged.
+            ``nn.Module.train()``, otherwise as in ``eval()``, which returns buffers unchanged.
         shape: the shapes of one input and of one output.
         noise_shapes: for each stochastic layer, by name, the shape of its noise for one
             example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
