@@ -1,4 +1,4 @@
-"""``fgan bench``: the step against the loop a tutorial reader writes, measured here."""
+"""``fgan bench`` measures the step against the loop that a reader of a tutorial writes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from .options import config_option, recipe_option, with_options
 
 try:
     from fgan_benchmarks.harness import DEFAULT, PROGRAMS, TRAINED_STEPS, TUTORIAL, parse_names
-except ModuleNotFoundError:  # a copy of the library alone; the other commands need no more
+except ModuleNotFoundError:  # this is a copy of the library alone; the other commands work
     DEFAULT, PROGRAMS, TRAINED_STEPS = (), {}, 0
 
-SHAPES_HELP = f"Data set whose shape examples have: {', '.join(names.DATA_SETS)}. No data are read."
+SHAPES_HELP = (
+    f"Data set whose image shape is used ({', '.join(names.DATA_SETS)}). No data are read."
+)
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
-# A step is measured by itself: no rate changes, nothing is sampled.
+# These options change nothing in a single step.
 _NOT_MEASURED = ("lr_schedule", "lr_length", "lr_end", "lr_warmup", "sample_stats")
 _FIELDS = [
     name
@@ -47,20 +49,24 @@ def bench(
     compare: Annotated[
         str,
         typer.Option(
-            help=f"Some of {', '.join(PROGRAMS)}; first the baseline.",
+            help=f"Measure some of {', '.join(PROGRAMS)}; the first one is the baseline.",
             rich_help_panel=_MEASURE,
         ),
     ] = ",".join(DEFAULT),
     repeats: Annotated[
-        int, typer.Option(help="Rounds; each times every program.", rich_help_panel=_MEASURE)
+        int,
+        typer.Option(
+            help="Measure this many rounds; each times every program.", rich_help_panel=_MEASURE
+        ),
     ] = 15,
     seconds: Annotated[
-        float, typer.Option(help="Of each program in a round.", rich_help_panel=_MEASURE)
+        float,
+        typer.Option(help="Time each program this long in a round.", rich_help_panel=_MEASURE),
     ] = 0.3,
     trained_steps: Annotated[
         int,
         typer.Option(
-            help="Steps before a trained state is timed; fewer where they take longer than 5 s.",
+            help="Train for this many steps before a trained state is timed, but for 5 s at most.",
             rich_help_panel=_MEASURE,
         ),
     ] = TRAINED_STEPS,
@@ -68,7 +74,7 @@ def bench(
         bool,
         typer.Option(
             "--quick",
-            help="Leave out starting, compiling, memory and counts.",
+            help="Do not measure starting, compiling, memory and counts.",
             rich_help_panel=_MEASURE,
         ),
     ] = False,
@@ -86,11 +92,11 @@ def bench(
 ) -> None:
     """Measure one step of the same GAN in several programs, interleaved.
 
-    On random images of the right shape, so nothing is read or downloaded. Each program is timed
-    on fresh and on trained states, with denormal numbers flushed and kept. Prints medians,
-    quartiles, ratios with 95 % confidence, and what explains them; leave the machine alone
-    while it runs. Without --loss, --recipe or --config the game is the tutorials':
-    non-saturating, without penalties.
+    The images are random and have the right shape, so nothing is read or downloaded. Each program
+    is timed on fresh and on trained states, with denormal numbers flushed and kept. The command
+    prints medians, quartiles, ratios with 95 % confidence, and the counts that explain them; leave
+    the machine alone while it runs. Without --loss, --recipe or --config the game is the
+    tutorials': non-saturating, without penalties.
     """
     if not PROGRAMS:
         raise DeviceError(
@@ -128,7 +134,7 @@ def bench(
 
 
 def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> TrainConfig:
-    """The configuration, for which a recipe needs no data."""
+    """The configuration; a recipe that needs DATA gets a default here, as no data are read."""
     compiled = given | {"compile": True}
     if recipe is None:
         if config is None and given["loss"] is None:

@@ -1,4 +1,4 @@
-"""``fgan doctor``: what this machine has, to be pasted into a bug report."""
+"""``fgan doctor`` shows facts about this machine, to be pasted into a bug report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show versions, devices, compiler, threads, caches, and whether compiling works here.
 
-    Ends with 5 when a small compiled function does not work.
+    The command exits with 5 when a small compiled function does not work.
     """
     from fgan.run import doctor as examining
 

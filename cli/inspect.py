@@ -1,4 +1,4 @@
-"""``fgan inspect``: what a run or a checkpoint holds, and whether it is intact."""
+"""``fgan inspect`` shows the contents of a run or a checkpoint, and whether it is intact."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fgan.errors import RunError
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A run directory, or a checkpoint file.")],
+    path: Annotated[Path, typer.Argument(help="Show this run directory or checkpoint file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the configuration, step, shapes and versions of a checkpoint, and its verdict.
 
-    Ends with 4 when the checkpoint is damaged.
+    The command exits with 4 when the checkpoint is damaged.
     """
     from fgan.run import inspect as inspecting
 
@@ -32,7 +32,7 @@ def inspect(
 
 
 def show(facts: Any, indent: str = "") -> None:
-    """Nested facts as indented lines; a list of facts alike is a table."""
+    """Print nested facts as indented lines, and a list of similar facts as a table."""
     from .tables import lines
 
     for name, value in facts.items():

@@ -1,6 +1,6 @@
-"""The ``fgan`` command: its subcommands, and how every failure ends.
+"""The ``fgan`` command: its subcommands, and the exit code and message of every failure.
 
-Exit codes: 0 done; 2 usage or configuration; 3 data; 4 checkpoint or run; 5 device,
+Exit codes: 0 success; 2 usage or configuration; 3 data; 4 checkpoint or run; 5 device,
 memory, missing compiler or extra; 6 diverged; 7 files and disk; 129, 130 and 143 after
 SIGHUP, SIGINT and SIGTERM; 1 only for a bug in fgan. Results go to stdout, everything else
 to stderr.
@@ -74,7 +74,7 @@ def main() -> None:
     if os.environ.get("FGAN_DEBUG") == "1":
         logging.basicConfig()
         logging.getLogger("fgan").setLevel(logging.INFO)
-    # What PyTorch means to change in its own code is nothing to who uses the command.
+    # These warnings announce changes inside PyTorch; a user of the command cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     try:
         code = app(prog_name="fgan", standalone_mode=False)
@@ -84,23 +84,23 @@ def main() -> None:
         code = 130
     except Interrupted as stop:
         code = stop.exit_code
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output has gone
         code = 0
-    except SystemExit as end:  # which typer makes of that
+    except SystemExit as end:  # typer turns a broken pipe into this
         code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code
     except (Exception, typer.Abort) as error:
         code = _report(error)
-    gc.enable()  # which `fgan train` turns off until its first step
+    gc.enable()  # `fgan train` turns it off until its first step
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # nobody reads it; tried again at exit, it would end with 120
+        except OSError:  # nobody reads it; flushing again at exit would end with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _open_what_is_closed() -> None:
-    """Standard streams that were closed lead nowhere; else the next file would take their place."""
+    """Open closed standard streams on the null device; else the next file takes their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
@@ -111,21 +111,21 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    # By name and text, because importing torch to ask for its classes takes a second.
+    # Name and text decide, because importing torch for its classes takes a second.
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or "can't allocate memory" in str(error)
 
 
 def _report(error: BaseException) -> int:
-    """Print what is wrong and how to mend it; the exit code."""
+    """Print the problem and its fix, and return the exit code."""
     if os.environ.get("FGAN_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error, FganError):
         problem, fix, code = error.problem, error.fix, error.exit_code
-    elif hasattr(error, "format_message"):  # typer's own: an unknown or malformed option
+    elif hasattr(error, "format_message"):  # typer raised it: an option is unknown or malformed
         command = getattr(getattr(error, "ctx", None), "command_path", "fgan")
         problem, fix, code = error.format_message(), f"See `{command} --help`.", 2
-        if not problem:  # no arguments at all: the help was shown
+        if not problem:  # there were no arguments, and the help was shown
             return 2
     elif _out_of_memory(error):
         problem, code = f"There is not enough memory: {str(error).splitlines()[0]}", 5
@@ -138,6 +138,6 @@ def _report(error: BaseException) -> int:
         problem = f"fgan failed unexpectedly: {type(error).__name__}: {error}"
         fix = "Run again with FGAN_DEBUG=1 and report what it prints."
         code = 1
-    with contextlib.suppress(OSError):  # nobody there to read it
+    with contextlib.suppress(OSError):  # nobody reads it
         print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
     return code

@@ -1,6 +1,6 @@
-"""The options of a run as a command line shows them, and as docs/options.md does.
+"""The options of a run, as the command line and docs/options.md show them.
 
-Never imports torch.
+This module never imports torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ _DEFAULTS = configs.resolve()
 
 
 def recipe_option(panel: str) -> Any:
-    """What declares ``--recipe``."""
-    text = "Settings of a known run, which other options override: see `fgan recipes`."
+    """The declaration of ``--recipe``."""
+    text = "Use the settings of a run that `fgan recipes` lists; other options override them."
     return typer.Option(help=text, rich_help_panel=panel, show_default=False)
 
 
 def config_option(panel: str) -> Any:
-    """What declares ``--config``."""
-    text = "TOML file of options, which the command line overrides; paths start from its folder."
+    """The declaration of ``--config``."""
+    text = (
+        "Read options from this TOML file; the command line overrides them. Its paths start from "
+        "its folder."
+    )
     return typer.Option(help=text, rich_help_panel=panel, show_default=False)
 
 
@@ -63,7 +66,7 @@ def with_options(*fields: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def default(row: Option) -> str:
-    """What an option is where nothing is said of it."""
+    """The value of an option that nobody sets, in words."""
     return row.said or shown(getattr(_DEFAULTS, row.name))
 
 

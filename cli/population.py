@@ -1,4 +1,4 @@
-"""What a person sees of a population at its end: a table over its members."""
+"""The report of a population at its end: a table over its members."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fgan.run.summary import Setting, Spread
 
 from .tables import lines
 
-_FAILURES = 20  # that are named
+_FAILURES = 20  # more failed members are not named
 
 
 def about(plan: Plan) -> str:
-    """Who is in it, in a line."""
+    """A line about the members of a population."""
     said, members = plan.settings, plan.members
     seeds = f"seeds {said['seeds']}" if "seeds" in said else f"seed {said['seed']}"
     swept = {name: dict.fromkeys(m.values[name] for m in members) for name in members[0].values}
@@ -25,7 +25,7 @@ def about(plan: Plan) -> str:
 
 
 def report(plan: Plan, result: Result) -> list[str]:
-    """Lines on what the members came to: by metric, or by setting of a sweep."""
+    """Lines about the members' results, by metric, or by setting of a sweep."""
     members = plan.members
     assert result.state is not None
     found = summary.settings(members, result.last)
@@ -44,7 +44,7 @@ def _by_metric(setting: Setting) -> list[str]:
 
 
 def _by_setting(settings: Sequence[Setting]) -> list[str]:
-    """A row for each setting; with several seeds, a second one with the extremes."""
+    """A row for each setting, and with several seeds a second row with the extremes."""
     metrics = [m for m in summary.METRICS if not m.endswith("norm")]
     rows = [[*settings[0].values, "members", *metrics]]
     for setting in settings:

@@ -1,4 +1,4 @@
-"""``fgan recipes``: the known runs, a line each."""
+"""``fgan recipes`` lists the known runs, a line each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fgan.run.config import TrainConfig
 def recipes() -> None:
     """List the known runs: data and networks, optimizer, batch, epochs, seconds per epoch.
 
-    The seconds were measured with --compile on two CPU cores. Run one with
-    `fgan train --recipe NAME`; any other option changes it.
+    The seconds were measured with --compile on two CPU cores. `fgan train --recipe NAME` starts
+    a known run; any other option changes it.
     """
     from .tables import lines
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a header, a live bar, and the next command to type.
+"""The report of a run to a person: a header, a live bar, and the next command to type.
 
 Everything goes to stderr. Without a terminal, plain lines take the place of the bar.
 """
@@ -33,7 +33,7 @@ from . import population, tables
 
 
 class _Stderr:
-    """Standard error, or nothing where nobody reads it any more: a run outlives its terminal."""
+    """Standard error, whose failures are ignored, because a run outlives its terminal."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisec
 
 
 def header(plan: Plan, run: RunDir | None) -> None:
-    """Say what will run."""
+    """Print the settings of a run before it starts."""
     said, source = plan.settings, plan.source
     kind = "images" if source.is_images else "points"
     size = "×".join(str(n) for n in source.shape)
@@ -65,7 +65,7 @@ def header(plan: Plan, run: RunDir | None) -> None:
     epochs = plan.batches().epoch(plan.steps)
     mode = "compiled" if said["compile"] else "eager"
     play = f"{said['loss']}, {said['optimizer']}"
-    # What members do not share is said with them.
+    # A swept rate differs between members, and the line about the members shows it.
     swept = plan.members[0].values if plan.members else {}
     if "lr" not in swept:
         play += f" lr {said['lr']:g}"
@@ -91,7 +91,7 @@ def header(plan: Plan, run: RunDir | None) -> None:
 
 
 class Report(Observer):
-    """Shows a run as it goes; a context manager."""
+    """Shows a run as it goes; it is a context manager."""
 
     def __init__(self, quiet: bool) -> None:
         self.signal = 0  # set by the signal handler
@@ -99,7 +99,7 @@ class Report(Observer):
         self._total = 0
         self._begun = time.perf_counter()
         self._shown = 0.0  # when the bar last moved
-        self.under_way = False  # a step has been made
+        self.under_way = False  # the first step was made
         self._decoded: TaskID | None = None
         self._bar = Progress(
             MofNCompleteColumn(),
@@ -173,7 +173,7 @@ class Report(Observer):
             self._say(f"{where} {numbers} {self._remaining(row)}")
 
     def _remaining(self, row: dict[str, Any]) -> str:
-        if not row["images_per_second"]:  # rounded: the process was stopped meanwhile
+        if not row["images_per_second"]:  # it rounds to 0 if the process was paused meanwhile
             return "ETA -"
         per_step = row["images_seen"] / row["step"]
         seconds = int((self._total - row["step"]) * per_step / row["images_per_second"])
@@ -183,7 +183,7 @@ class Report(Observer):
         return self.signal != 0
 
     def ended(self, plan: Plan, result: Result) -> None:
-        """The last word: what there is, and what to type next."""
+        """Print the results, and the command to type next."""
         verb = "Stopped" if result.stopped else "Finished"
         took = time.perf_counter() - self._begun
         if result.state is None:

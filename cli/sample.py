@@ -1,4 +1,4 @@
-"""``fgan sample``: pictures from a run."""
+"""``fgan sample`` draws samples from a run."""
 
 from __future__ import annotations
 
@@ -11,27 +11,40 @@ import typer
 
 def sample(
     run: Annotated[
-        Path, typer.Argument(help="A run directory, or a checkpoint file.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Sample from this run directory or checkpoint file.", show_default=False
+        ),
     ],
-    num: Annotated[int, typer.Option("-n", "--num", help="How many samples.")] = 64,
-    seed: Annotated[int, typer.Option("--seed", help="Of the latents.")] = 0,
+    num: Annotated[int, typer.Option("-n", "--num", help="Draw this many samples.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")] = 0,
     member: Annotated[
         int | None,
-        typer.Option("--member", help="Which GAN of a population, from 0.", show_default=False),
+        typer.Option(
+            "--member",
+            help="Sample from this member of a population, counted from 0.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
-            help="X.png: a grid. X.npz: arr_0, uint8 [N, H, W, C], or points. Else: PNGs.",
+            help="Write a grid (X.png), arr_0 as uint8 [N, H, W, C] or points (X.npz), or else a "
+            "folder of PNGs.",
         ),
     ] = Path("samples.png"),
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", help="Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one."
+        ),
+    ] = "auto",
 ) -> None:
     """Sample from a trained generator; needs no data set.
 
-    Prints the path of what was written.
+    The command prints the path of the file or folder that it wrote.
     """
     from .train import prepare_torch
 

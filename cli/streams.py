@@ -1,4 +1,4 @@
-"""Standard output escapes a character that its encoding does not have."""
+"""Standard output escapes characters that its encoding lacks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 
 
 def print_every_name() -> None:
-    """Let no name of a file end the command when it is printed.
+    """Make the name of any file printable, so that none ends the command.
 
-    In UTF-8 a name that is no text is printed in its own bytes; in other encodings the
-    characters they lack are escaped. Standard error escapes them by itself.
+    In UTF-8 a name that is not text is printed in its own bytes; other encodings escape the
+    characters that they lack. Standard error escapes them by itself.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        with contextlib.suppress(OSError):  # the stream is not what it was when Python opened it
+        with contextlib.suppress(
+            OSError
+        ):  # the stream was closed or replaced since Python opened it
             sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")

@@ -1,4 +1,4 @@
-"""Tables on a terminal, and in what a pipe or a file takes of one."""
+"""Tables on a terminal, and in a pipe or a file in its place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def lines(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
-    """Rows of texts as lines with aligned columns, as wide as they need, without colours."""
+    """Rows of texts as lines with aligned columns, as wide as needed, without colours."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
@@ -25,9 +25,9 @@ def lines(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what `fgan_benchmarks.harness.compare.compare` found, for a reader."""
+    """Print the results of `fgan_benchmarks.harness.compare.compare` as tables."""
     console = Console(highlight=False)
-    if console.width < _WIDTH:  # a line that wraps loses nothing, a column cut short does
+    if console.width < _WIDTH:  # a wrapped line loses nothing, a column cut short does
         console = Console(highlight=False, width=_WIDTH)
     config, machine = found["config"], found["machine"]
     gen, disc = found["parameters"]
@@ -102,7 +102,7 @@ def _work(found: dict[str, Any]) -> Table:
     )  # fmt: skip
     for name, about in found["programs"].items():
         facts = next(iter(about["alone"].values()))
-        steady = list(about["alone"].values())[-1]  # with everything compiled before
+        steady = list(about["alone"].values())[-1]  # in this process everything was compiled before
         table.add_row(
             name,
             _unit(about["flops"]),

@@ -1,4 +1,4 @@
-"""``fgan train``: options to configuration, and the run itself."""
+"""``fgan train`` makes a configuration of its options and runs it."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ def train(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Run directory to go on with; auto: the newest run of these options, if any.",
+            help="Resume the run in this directory; auto takes the newest run of these options, "
+            "or begins one.",
             rich_help_panel=RUN,
             show_default=False,
         ),
     ] = None,
     override: Annotated[
         bool,
-        typer.Option("--override", help="Resume with other options.", rich_help_panel=RUN),
+        typer.Option("--override", help="Resume although options differ.", rich_help_panel=RUN),
     ] = False,
     config: Annotated[Path | None, config_option(RUN)] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write. \\[default: runs/NNNN-DATA-ARCH]",
+            help="Write the run into this directory. \\[default: runs/NNNN-DATA-ARCH]",
             rich_help_panel=OUT,
             show_default=False,
         ),
@@ -55,7 +56,8 @@ def train(
         bool,
         typer.Option(
             "--lock/--no-lock",
-            help="Lock the run directory; without, see to it that one process writes it.",
+            help="Lock the run directory; without the lock, make sure yourself that only one "
+            "process writes it.",
             rich_help_panel=OUT,
         ),
     ] = True,
@@ -63,7 +65,7 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything, print the configuration, stop.",
+            help="Check everything, print the configuration and stop.",
             rich_help_panel=OUT,
         ),
     ] = False,
@@ -76,8 +78,8 @@ def train(
 ) -> None:
     """Train a GAN.
 
-    Writes a run directory with the configuration, metrics.jsonl, grids of samples and
-    checkpoints, and prints its path.
+    The command writes a run directory with the configuration, metrics.jsonl, grids of samples
+    and checkpoints, and prints its path.
     """
     given["data"] = data or None
     _check_sources(data, config, recipe, resume, run_dir)
@@ -87,7 +89,7 @@ def train(
     resolved = _resolve(given, config, recipe) if anew else None
 
     prepare_torch()
-    # Importing and tracing make millions of objects that live for good: looking for garbage
+    # Importing and tracing make millions of objects that live to the end: collecting garbage
     # among them takes a tenth of the time to the first step.
     gc.disable()
     from fgan.run import loop
@@ -103,7 +105,7 @@ def train(
         if path:
             asked = resuming.with_file(given, config)
             point = resuming.find(Path(path))
-            if resolved and run_dir:  # which nobody has compared with it yet
+            if resolved and run_dir:  # `latest_like` does not compare the run in it
                 said = resuming.differing(point, resolved) if config or recipe else {}
                 asked = said | asked
             point = resuming.extend(point, asked, override=override)
@@ -119,7 +121,7 @@ def train(
         again = fresh is not None and resuming.never_saved(resolved, fresh)
         result = loop.train(plan, report, run_dir, point, again=again, locked=locked)
     report.ended(plan, result)
-    # A stop may come of the terminal going away, and is reported by the exit code.
+    # The terminal may have closed and so stopped the run; the exit code reports the stop.
     with contextlib.suppress(*([OSError] if result.stopped else [])):
         print(result.run.path, flush=True)
     if result.stopped:
@@ -151,33 +153,33 @@ def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> 
 
 
 def prepare_torch() -> None:
-    """Settings of the process for commands that compute; call it before torch makes threads."""
+    """Set up the process of a command that computes; call it before torch makes threads."""
     import logging
 
     environment.before_threads()
-    # A note about CUDA toolkits without a GPU is kept out of the report.
+    # Without a GPU this logger notes that CUDA's toolkit is missing, which nobody needs to know.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def ending() -> list[signal.Signals]:
-    """The signals that ask a process to end, but for Ctrl-C; not one that ``nohup`` ignores."""
+    """The signals, except Ctrl-C's, that ask a process to end, and that it does not ignore."""
     known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _on_signals(report: Any) -> None:
-    """A signal ends the run after the present step, or at once where there is none.
+    """Let a signal end the run after the present step, or at once where no step is under way.
 
-    A second one ends the process whatever it does.
+    A second signal ends the process at once.
     """
 
     def stop(number: int, frame: object) -> None:
         if report.signal:
             os._exit(128 + number)
         report.signal = number
-        if not report.under_way:  # decoding, compiling: nothing to finish, nothing to lose
+        if not report.under_way:  # it decodes or compiles, and nothing would be lost
             raise Interrupted(number)
-        with contextlib.suppress(OSError):  # not `print`: it may be what was interrupted
+        with contextlib.suppress(OSError):  # not `print`, which the signal may have interrupted
             os.write(2, b"\nStopping after this step; once more to stop at once.\n")
 
     for number in (signal.SIGINT, *ending()):

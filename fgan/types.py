@@ -7,24 +7,24 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]
-"""What is trained, keyed as in ``nn.Module.state_dict``."""
+"""The tensors that an optimizer updates, keyed as in ``nn.Module.state_dict``."""
 Buffers: TypeAlias = dict[str, Tensor]
-"""What is carried and not trained, such as running statistics; keyed likewise."""
+"""The tensors that passes update, such as running statistics, and constants; keyed likewise."""
 Noise: TypeAlias = dict[str, Tensor]
-"""Uniform numbers [B, ...] in [0, 1) for each stochastic layer, by name."""
+"""The noise of stochastic layers, by name: uniform numbers [B, ...] in [0, 1)."""
 Key: TypeAlias = Tensor
-"""int64 [2], or [..., 2] for several: where random numbers come from, see `fgan.rng`."""
+"""int64 [2], or [..., 2] for several keys; all random numbers follow from keys, see `fgan.rng`."""
 Tree: TypeAlias = Any
 """Dictionaries, tuples and named tuples with tensors as leaves, see `fgan.pytree`."""
 OptState: TypeAlias = Any
-"""A tree of tensors: whatever an optimizer remembers."""
+"""A tree of tensors: the values that an optimizer keeps from step to step."""
 
 
 class Batch(NamedTuple):
-    """The real examples of one step, and what they are conditioned on.
+    """The real examples of one step, and their condition.
 
     real: [B, *data], or [k, B, *data] for k discriminator steps.
-    condition: a tree of tensors with the same first dimensions; ``()`` where there is none.
+    condition: a tree of tensors with the same first dimensions; ``()`` if there is none.
     """
 
     real: Tensor
@@ -50,11 +50,11 @@ class TrainState(NamedTuple):
     """The state of a game.
 
     Attributes:
-        gen, disc: the players.
-        ema: moving average of the generator's weights; ``()`` when it is off.
-        key: int64 [2], constant for a whole run; the randomness of a step is made of the
-            key and the number of the step.
-        step: int64 [], generator updates done.
+        gen, disc: the players' states.
+        ema: the moving average of the generator's weights; ``()`` when it is off.
+        key: int64 [2], constant for a whole run; the randomness of a step is made from the
+            key and the step's number.
+        step: int64 [], the number of generator updates done.
     """
 
     gen: PlayerState
@@ -65,7 +65,7 @@ class TrainState(NamedTuple):
 
     @property
     def sampler(self) -> Weights:
-        """The generator's weights to sample with: the average where there is one."""
+        """The generator's weights to sample with: the average if there is one."""
         if isinstance(self.ema, Weights):
             return self.ema
         return Weights(self.gen.params, self.gen.buffers)
@@ -74,12 +74,12 @@ class TrainState(NamedTuple):
 class DiscDraws(NamedTuple):
     """The randomness of one discriminator step of batch size B.
 
-    z: [B, *latent] latents; ``()`` when those of the generator step are used here too.
+    z: latents [B, *latent]; ``()`` when the latents of the generator step are used here too.
     gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` in the same case.
     disc_noise: noise of the discriminator's stochastic layers, [2B, ...]: reals first, then fakes.
-    term_noise: uniform [B, ...] in [0, 1) for each of the discriminator's terms that needs some,
-        by name.
-    instance_noise: [2B, *data] to be added to reals and fakes; ``()`` when there is none.
+    term_noise: uniform [B, ...] in [0, 1), by name, for each of the discriminator's terms that
+        needs noise.
+    instance_noise: [2B, *data], which is added to reals and fakes; ``()`` when there is none.
     """
 
     z: Tensor | tuple[()]
@@ -92,14 +92,14 @@ class DiscDraws(NamedTuple):
 class GenDraws(NamedTuple):
     """The randomness of the generator step of batch size B.
 
-    z: [B, *latent] latents.
+    z: latents [B, *latent].
     gen_noise: noise of the generator's stochastic layers, [B, ...].
     disc_noise: noise of the discriminator's stochastic layers, [B, ...]; [2B, ...], reals first,
         for a loss whose generator form looks at real logits.
-    term_noise: uniform [B, ...] in [0, 1) for each of the generator's terms that needs some, by
-        name.
-    instance_noise: [B, *data] to be added to fakes, or [2B, *data] to reals and fakes for such a
-        loss; ``()`` when there is none.
+    term_noise: uniform [B, ...] in [0, 1), by name, for each of the generator's terms that needs
+        noise.
+    instance_noise: [B, *data], which is added to fakes, or for such a loss [2B, *data], which is
+        added to reals and fakes; ``()`` when there is none.
     """
 
     z: Tensor
@@ -137,4 +137,4 @@ class Metrics(NamedTuple):
     gen_grad_norm: Tensor
     disc_grad_norm: Tensor
     finite: Tensor  # bool
-    terms: dict[str, Tensor] = {}  # noqa: RUF012  (never written into)
+    terms: dict[str, Tensor] = {}  # noqa: RUF012  (nobody writes into it)

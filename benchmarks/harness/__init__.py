@@ -1,17 +1,17 @@
-"""Comparing programs that train the same GAN: their times, and what explains them.
+"""Comparing programs that train the same GAN: their times, and the counts that explain them.
 
-`fgan bench` and the studies in ``benchmarks/`` are made of this:
+`fgan bench` and the studies in ``benchmarks/`` use these modules:
 
-- `harness.problem`: what every program computes, and the form of a program;
+- `harness.problem`: the computation of every program, and the form of a program;
 - `harness.imperative`, `harness.functional`, `harness.jaxed`: the programs;
 - `harness.programs`: a program by its name, and whether all do the same work;
 - `harness.timing`: interleaved repeats, medians, ratios with their confidence;
 - `harness.counts`: operations, kernels, FLOPs, bytes, and the machine's ceilings;
 - `harness.processes`: a program in a process of its own, to take turns with others;
 - `harness.states`: fresh and trained values, denormals flushed and kept;
-- `harness.alone`: what needs a process of its own: starting, compiling, memory;
-- `harness.compare`: all of it, as one JSON-serialisable answer;
-- `harness.machine`: what that was measured on; `harness.plot`: a picture of it.
+- `harness.alone`: measurements of starting, compiling and memory, in a new process each;
+- `harness.compare`: a whole comparison, with a JSON-serialisable result;
+- `harness.machine`: facts about the machine; `harness.plot`: a picture of a comparison.
 
 This file never imports torch.
 """
@@ -23,10 +23,10 @@ import difflib
 from fgan.errors import ConfigError
 
 TRAINED_STEPS = 1000
-"""Before a state counts as trained, see `harness.states`."""
+"""The number of steps before a state counts as trained, see `harness.states`."""
 
 REPLAYED_STEPS = 32
-"""In one CUDA graph of the program of that name."""
+"""The number of steps in one CUDA graph of the program "replayed"."""
 
 PROGRAMS: dict[str, str] = {
     "imperative": "nn.Module, backward() and torch.optim, as tutorials write it",
@@ -37,10 +37,10 @@ PROGRAMS: dict[str, str] = {
     "bfloat16": "compiled-donated with its matrix products in bfloat16",
     "jax": "the same step in JAX and Optax, jitted, its state donated",
 }
-"""Every program by its name, with what it is."""
+"""Every program by its name, with a description."""
 
 TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
-"""What differs from the defaults of a run: the game that every program knows."""
+"""Options that differ from a run's defaults: the game that every program implements."""
 
 DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
 COMPILED = ("compiled", "compiled-donated", "replayed", "bfloat16", "jax")
@@ -50,7 +50,7 @@ def parse_names(text: str) -> list[str]:
     """The programs named in a list with commas, in its order; the first is the baseline.
 
     Raises:
-        ConfigError: for an unknown name, a name given twice, or none at all.
+        ConfigError: for an unknown name, a name given twice, or an empty list.
 
     >>> parse_names("compiled, jax")
     ['compiled', 'jax']

@@ -1,11 +1,11 @@
-"""What can only be measured in a process of its own: starting, compiling, memory.
+"""Measurements that need a new process each: starting, compiling, memory.
 
-`measure` starts one for a program: a new interpreter that imports torch, builds the program
-and takes its first step. It does so twice where something is compiled: with an empty cache,
-and again with the cache that the first left behind.
+`measure` starts a process for a program: a new interpreter that imports torch, builds the program
+and takes its first step. For a program that compiles it starts two: one with an empty cache, and
+one with the cache that the first left behind.
 
-``python -m fgan_benchmarks.harness.alone`` reads a program's name, its configuration and when it
-was begun: ``{"program": ..., "config": {...}, "begun": seconds}``.
+``python -m fgan_benchmarks.harness.alone`` reads a program's name, its configuration and the time
+of its start: ``{"program": ..., "config": {...}, "begun": seconds}``.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ if TYPE_CHECKING:
     from fgan.types import Draws
 
 _MARK = "fgan_benchmarks.harness.held"
-STEPS = 10  # during which memory is watched, and recompilations are counted
+STEPS = 10  # steps in which memory is watched and recompilations are counted
 
 
 def measure(program: str, config: TrainConfig) -> dict[str, dict[str, Any]]:
     """Facts about a program from processes of its own.
 
     Returns:
-        ``{"first": facts}``, and where the program compiles ``{"cold": ..., "cached": ...}``:
-        with an empty cache, and with what that left. The facts are those of `facts`, and
-        ``process_seconds``, from starting the process to the end of its first step.
+        ``{"first": facts}``, or for a program that compiles ``{"cold": ..., "cached": ...}``:
+        with an empty cache, and with the cache that the first process left. The facts are those
+        of `facts`, and ``process_seconds``, from starting the process to the end of its first
+        step.
     Raises:
         FganError: when the process fails.
     """
@@ -82,7 +83,7 @@ def _in_a_process(
 
 
 def failed(program: str, code: int, said: str) -> FganError:
-    """What to say of a process that was to measure a program."""
+    """The error for a failed process that was to measure a program."""
     last = (said.strip().splitlines() or ["nothing"])[-1]
     return FganError(
         f"A process to measure {program} ended with {code}; it said: {last}",
@@ -91,25 +92,25 @@ def failed(program: str, code: int, said: str) -> FganError:
 
 
 def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict[str, Any]:
-    """Of this process, which must have done nothing but import torch.
+    """Facts about a program, measured in this process, which must only have imported torch.
 
     Args:
-        begun: when the process was started, by ``time.time()``.
+        begun: the time at which the process was started, by ``time.time()``.
     Returns:
-        - ``first_step_seconds``: from the program's making to the end of its first step, the
-          import of a compiler included, and with lazy penalties of the first of each kind;
-          ``process_seconds``: from ``begun``, or None;
-        - ``peak_bytes``: the most memory that was occupied during ten later steps, libraries
-          included: resident (Linux, else of the whole process), or allocated on CUDA;
-        - ``step_bytes``: of tensors, the most that one step held above what there was before
-          it; None where that cannot be seen;
-        - ``graphs``, ``breaks``, ``recompiled``: of the step (one, or with lazy penalties one
-          of each kind), breaks in them, compiled by later steps; None where nothing of
-          PyTorch's is compiled;
-        - ``kernels``, ``operations``, ``bytes``, ``flops`` of one step apart from its draws
-          (the mean, where penalties are lazy), or None where they cannot be counted (see
-          `harness.counts`): kernels and bytes of compiled code are counted where it is made,
-          and Inductor keeps them with it.
+        - ``first_step_seconds``: the time from building the program to the end of its first
+          step, or of the first step of each kind with lazy penalties, including the import of a
+          compiler; ``process_seconds``: the time from ``begun``, or None;
+        - ``peak_bytes``: the most memory in use during ten later steps, libraries included:
+          resident (on Linux; elsewhere the whole process's), or allocated on CUDA;
+        - ``step_bytes``: the most bytes of tensors that one step held above those before it;
+          None if that cannot be seen;
+        - ``graphs``, ``breaks``, ``recompiled``: the number of graphs of the step (one, or with
+          lazy penalties one of each kind), of breaks in them, and of graphs compiled by later
+          steps; None if PyTorch compiles nothing;
+        - ``kernels``, ``operations``, ``bytes``, ``flops`` of one step without its draws (their
+          means with lazy penalties), or None if they cannot be counted (see `harness.counts`):
+          kernels and bytes of compiled code are counted when it is generated, and Inductor
+          caches them with it.
     """
     import torch
     from fgan_benchmarks.harness import counts, programs
@@ -122,7 +123,7 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     problem = make_problem(config)
     if inductor:
         counts.count_inductor_bytes()
-        prepare()  # as `fgan train --compile` begins
+        prepare()  # `fgan train --compile` does the same
     made = programs.make_program(program, problem)
     if made.pieces:
         generated = _first_steps(made.pieces, problem)
@@ -151,10 +152,10 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
         outside = [counts.launches(run, problem.device) for run in _kinds_of_step(made, problem)]
         if cuda:
             found["kernels"] = _mean(problem, outside)
-        elif all(each["kernels"] for each in generated):  # else a cache without counts
+        elif all(each["kernels"] for each in generated):  # otherwise the cache has no counts
             both = zip(generated, outside, strict=True)
             found["kernels"] = _mean(problem, [each["kernels"] + more for each, more in both])
-        # Of the step that was compiled; it is not run twice where it is eager anyway.
+        # Operations are counted in the eager step that was compiled.
         made = programs.make_program("eager", problem)
     counted = [counts.count(run) for run in _kinds_of_step(made, problem)]
     found["flops"] = _mean(problem, [each.flops for each in counted])
@@ -168,7 +169,7 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
 
 
 def _first_steps(pieces: Pieces, problem: Problem) -> list[dict[str, Any]]:
-    """Take the first step of each kind; the graphs, kernels and bytes that it compiled."""
+    """Take the first step of each kind, and return the graphs, kernels and bytes it compiled."""
     from fgan_benchmarks.harness import counts
 
     from fgan.compile.graph import count_graphs
@@ -185,7 +186,7 @@ def _first_steps(pieces: Pieces, problem: Problem) -> list[dict[str, Any]]:
 
 
 def _kinds_of_step(made: Program, problem: Problem) -> Iterator[Callable[[], object]]:
-    """For each kind of step what takes one, with its draws made before where they are apart."""
+    """For each kind of step, a function that takes one; separate draws are made before."""
     if made.pieces is None:
         yield lambda: made.run(1)
         return
@@ -201,7 +202,7 @@ def _kinds_of_step(made: Program, problem: Problem) -> Iterator[Callable[[], obj
 
 
 def _mean(problem: Problem, values: Sequence[int | None]) -> int | None:
-    """Of a step, from the values of each kind; None where one is not known."""
+    """The mean over steps, from the value of each kind; None if one is unknown."""
     shares, total = problem.kinds().values(), 0.0
     for share, value in zip(shares, values, strict=True):
         if value is None:
@@ -211,19 +212,19 @@ def _mean(problem: Problem, values: Sequence[int | None]) -> int | None:
 
 
 def reset_peak(cuda: bool) -> None:
-    """Forget the most memory that was occupied so far, where the system lets us."""
+    """Reset the peak of memory in use, if the system allows it."""
     import torch
 
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     elif sys.platform == "linux":
-        # Where it is not permitted, the high-water mark is that of the whole process.
+        # If that is not permitted, the peak remains that of the whole process.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak(cuda: bool) -> int:
-    """The most bytes that were occupied since `reset_peak`."""
+    """The most bytes in use since `reset_peak`."""
     import torch
 
     if cuda:
@@ -245,9 +246,9 @@ def _jax_peak() -> int | None:
 
 
 def held(run: Callable[[], object], device: Any) -> int | None:
-    """Bytes of tensors that a call of ``run`` held at its worst moment, above those before it.
+    """The most bytes of tensors that a call of ``run`` held, above those before it.
 
-    Calls it twice on a CPU; both calls must do the same.
+    On a CPU ``run`` is called twice; both calls must do the same.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
@@ -259,7 +260,7 @@ def held(run: Callable[[], object], device: Any) -> int | None:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
-        run()  # so that what the next call frees was seen being made
+        run()  # the profiler must see the tensors made that the next call frees
         with record_function(_MARK):
             run()
     results = seen.profiler.kineto_results if seen.profiler else None
@@ -276,7 +277,7 @@ def held(run: Callable[[], object], device: Any) -> int | None:
 
 
 def main() -> None:
-    """Answer one question from stdin with a line of JSON."""
+    """Read one question from stdin, and answer it with a line of JSON."""
     environment.before_torch()
     environment.before_threads()
     question = json.load(sys.stdin)

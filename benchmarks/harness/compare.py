@@ -1,7 +1,7 @@
-"""A whole comparison, from a configuration to one JSON-serialisable answer.
+"""A whole comparison, from a configuration to a JSON-serialisable result.
 
-First how each program starts, then whether all do the same work, then their times, each in a
-process of its own, interleaved with the machine's ceilings.
+It measures how each program starts, then checks whether all do the same work, and then takes
+their times, each in a process of its own, interleaved with the machine's ceilings.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from fgan.errors import ConfigError, DeviceError
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 
-SCHEMA = 2  # 1 knew nothing of trained states and denormals
+SCHEMA = 2  # 1 had neither trained states nor denormals
 AGREEMENT_STEPS = 10
-_RESTLESS = 0.2  # of the median: quartiles farther apart say that something else was running
+_RESTLESS = 0.2  # quartiles farther apart than this share of the median show other load
 
 _T = TypeVar("_T")
 Notify = Callable[[str], None]
@@ -45,33 +45,33 @@ def compare(
     """Compare programs on one problem.
 
     Args:
-        config: of the networks, the batch, the device, the type of the matrix products.
-        names: of programs; the first that can be had is what the others are compared with.
-        repeats: rounds, at least 3.
-        seconds: of each program's block in a round.
-        trained_steps: before a state counts as trained (`harness.states`), at least 1.
-        quick: leave out what needs processes of their own: starting, compiling, memory,
-            counts.
-        notify: is told what is going on.
+        config: the networks, the batch, the device, and the dtype of the matrix products.
+        names: the programs; the first that runs here is the baseline of the others.
+        repeats: the number of rounds, at least 3.
+        seconds: the length of each program's block in a round.
+        trained_steps: steps before a state counts as trained (`harness.states`), at least 1.
+        quick: whether to leave out starting, compiling, memory and counts, which need new
+            processes.
+        notify: called with a sentence about each stage.
     Returns:
         - ``schema``, ``machine`` (`harness.machine.facts`), ``config``, ``shape`` of an
           example, ``parameters`` of both networks, ``repeats``, ``baseline`` (a name),
           ``trained_steps`` (before a state counts as trained), ``environment`` of the processes
           in which denormals are "flushed" and "kept" (`fgan.compile.environment.facts`);
-        - ``notes``: sentences about what was left out or should be doubted;
+        - ``notes``: sentences about programs left out and results to doubt;
         - ``programs``: by name, ``milliseconds`` of a step on a trained state, with denormals
           flushed (`harness.timing.Spread`, and ``each`` round), ``states`` (the same and
           "fresh, flushed", "fresh, kept" and "trained, kept": `harness.states`),
           ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
-          ``cpus`` (CPU seconds per second), ``difference`` (largest relative one of a loss
-          from the baseline's, over ten steps on the same draws) and ``same_work``
+          ``cpus`` (CPU seconds per second), ``difference`` (the largest relative difference of
+          a loss from the baseline's, over ten steps on the same draws) and ``same_work``
           (`programs.agreement`);
-          unless quick also ``alone`` (`harness.alone.measure`), ``flops`` of a step,
+          unless ``quick`` is set, also ``alone`` (`harness.alone.measure`), ``flops`` of a step,
           ``flops_of_ceiling``, ``bytes_of_ceiling``, ``payback_steps`` (by "cold" and
           "cached": the step from which the time for compiling is regained, None for never);
         - ``ceilings``: ``flops_per_second`` and ``bytes_per_second`` (medians).
     Raises:
-        ConfigError: for options a program does not know, or too few repeats or steps.
+        ConfigError: for options that a program does not support, or too few repeats or steps.
         DeviceError: for a device, a compiler or a package that this machine does not have.
     """
     if repeats < 3:
@@ -87,7 +87,7 @@ def compare(
         if programs.missing(name, problem) is None:
             try:
                 made[name] = programs.make_program(name, problem)
-            except DeviceError as error:  # JAX without this device
+            except DeviceError as error:  # JAX does not have this device
                 if name != "jax":
                     raise
                 notes.append(f"jax is left out: {error.problem}")
@@ -100,7 +100,7 @@ def compare(
             apart[name] = alone.measure(name, config)
     able, state = list(made), problem.init()
     notify(f"Starting {len(able)} programs, each in a process of its own ...")
-    warm = config.penalty_every + 2  # compiles every kind of step
+    warm = config.penalty_every + 2  # so many steps compile every kind of step
     if "replayed" in able:  # the second execution records
         warm += 2 * harness.REPLAYED_STEPS
     with started(able, config, warm) as flushed:
@@ -112,7 +112,7 @@ def compare(
         how: dict[str, Any] = {"repeats": repeats, "seconds": seconds}
         timed = states.measure("flushed", flushed, ceilings, trained_steps=trained_steps, **how)
         settings = {"flushed": next(iter(flushed.values())).environment()}
-    # Not at the same time: ten programs of millions of parameters do not fit into memory.
+    # The two sets run one after the other, because ten programs may not fit into memory.
     notify("The same with denormal numbers kept ...")
     with started(able, config, warm, {environment.FLUSH: "0"}) as kept:
         settings["kept"] = next(iter(kept.values())).environment()
@@ -146,7 +146,7 @@ def compare(
 
 
 def _headline(timed: states.States) -> Rounds:
-    """Trained values with denormals flushed: what a run of the command spends its time on."""
+    """The rounds on trained values with denormals flushed, the usual state of a run."""
 
     def mine(of: dict[str, _T]) -> dict[str, _T]:
         wanted = {name: value for name, value in of.items() if not name.endswith(", kept")}
@@ -169,7 +169,7 @@ def _about(
     agreed: Agreement,
     apart: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """What is known of one program."""
+    """All results of one program."""
     times, config = rounds.seconds[name], problem.config
     milliseconds = [1e3 * t for t in times]
     images = config.batch_size * config.disc_steps
@@ -192,7 +192,7 @@ def _explained(
     rounds: Rounds,
     ceilings: Ceilings,
 ) -> dict[str, Any]:
-    """What the measurements in processes of their own add to the times."""
+    """The results from the measurements in new processes."""
     first = _first(apart[name])
     flops = first["flops"] or _flops_of_the_step(apart)
 
@@ -203,11 +203,11 @@ def _explained(
         return float(speed * work / most)
 
     def begun(kind: str) -> dict[str, Any]:
-        """The baseline's start of the same kind, where it compiles as well."""
+        """The baseline's start of the same kind, or its only start if it does not compile."""
         found: dict[str, Any] = apart[baseline].get(kind, _first(apart[baseline]))
         return found
 
-    # The ceiling is that of the type of the run's products.
+    # The ceiling was measured in the dtype of the run's products.
     alike = name != "bfloat16"
     gain = _median(rounds, baseline) - _median(rounds, name)
     return {
@@ -231,7 +231,7 @@ def _first(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flops_of_the_step(apart: dict[str, dict[str, Any]]) -> int | None:
-    """For what cannot be counted itself but computes what the pure step does."""
+    """The FLOPs of the pure step, for programs that do the same work but cannot be counted."""
     pure = [_first(facts)["flops"] for name, facts in apart.items() if name != "imperative"]
     return next((flops for flops in pure if flops), None)
 
@@ -240,9 +240,10 @@ def payback(cost: float, gain: float) -> int | None:
     """The step from which a cost at the start is regained by a gain at every step.
 
     Args:
-        cost: in seconds, more than the other program's; gain: of each step, in seconds.
+        cost: the extra cost of the start over the other program's, in seconds.
+        gain: the gain of each step, in seconds.
     Returns:
-        The number of the step, 0 when there is nothing to regain, None for never.
+        The number of the step; 0 if there is nothing to regain, None for never.
 
     >>> payback(10.0, 0.003)
     3334
@@ -253,7 +254,7 @@ def payback(cost: float, gain: float) -> int | None:
 
 
 def _doubts(found: dict[str, dict[str, Any]], rounds: Rounds) -> list[str]:
-    """Sentences about what should be doubted."""
+    """Sentences about results that should be doubted."""
     notes = [
         f"{name} does not compute the same: its losses differ by {about['difference']:.1e}."
         for name, about in found.items()

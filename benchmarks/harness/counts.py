@@ -1,11 +1,11 @@
-"""What a step does, counted rather than timed, and what the machine could do at best.
+"""The work of a step, counted rather than timed, and the machine's ceilings.
 
-Operations, the bytes they read and write, and floating-point operations of matrix products
-and convolutions (by the formulas of ``torch.utils.flop_counter``) are counted by watching
-every operation of one step. A compiled step cannot be watched: Inductor says how many
-kernels it generated and how many bytes they touch, the profiler which library routines run
-beside them, and the floating-point operations are those of the pure step it was compiled
-from, or fewer where the compiler removed a repetition.
+Watching every operation of one step gives the operations, the bytes they read and write, and the
+floating-point operations of matrix products and convolutions (by the formulas of
+``torch.utils.flop_counter``). A compiled step cannot be watched: Inductor tells how many kernels
+it generated and how many bytes they touch, and the profiler shows the library routines beside
+them. The floating-point operations are those of the pure step that was compiled, or fewer if the
+compiler removed a repetition.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fgan.compile import compile_function
 from fgan.errors import DeviceError
 
 _OPERATIONS = "aten::", "fgan::"
-# They make a tensor, or another name for one, and compute nothing.
+# These operations make a tensor, or an alias of one, and compute nothing.
 _IDLE = {
     "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty",
     "aten::new_empty_strided", "aten::detach", "aten::alias", "aten::lift_fresh",
@@ -34,13 +34,13 @@ _IDLE = {
 
 
 class Counts(NamedTuple):
-    """Of one step.
+    """The counts of one step.
 
     Attributes:
-        operations: that compute or move numbers; views and allocations do not count.
-        bytes: read and written by them, as if nothing stayed in a cache.
-        flops: floating-point operations of matrix products and convolutions, a
-            multiplication and an addition counting two.
+        operations: operations that compute or move numbers, without views and allocations.
+        bytes: bytes that they read and write, as if nothing stayed in a cache.
+        flops: floating-point operations of matrix products and convolutions; a multiplication
+            and an addition count as two.
     """
 
     operations: int
@@ -71,19 +71,19 @@ def _size(leaf: Any) -> int:
 
 
 def count(run: Callable[[], object]) -> Counts:
-    """Of whatever a call of ``run`` computes operation by operation."""
+    """The counts of a call of ``run``, as far as it runs operation by operation."""
     with _Watch() as watch:
         run()
     return Counts(watch.operations, watch.bytes, watch.flops)
 
 
 def inductor_counts() -> dict[str, int]:
-    """Kernels and bytes of all that Inductor has compiled in this process.
+    """The kernels and bytes of all code that Inductor has compiled in this process.
 
-    The bytes are counted only when `count_inductor_bytes` was called before; 0 else.
+    Bytes are 0 unless `count_inductor_bytes` was called before.
     """
-    # Imported by what compiles. To import it here would be time and memory of the first step,
-    # where that was compiled before.
+    # Compiling imports this module. Importing it here would add to the time and memory of a first
+    # step that is loaded from the cache.
     metrics = sys.modules.get("torch._inductor.metrics")
     return {
         "kernels": metrics.generated_kernel_count if metrics else 0,
@@ -92,15 +92,15 @@ def inductor_counts() -> dict[str, int]:
 
 
 def count_inductor_bytes() -> None:
-    """Have Inductor count the bytes its kernels touch; it tells stderr too."""
+    """Make Inductor count the bytes that its kernels touch; it also logs them to stderr."""
     torch._logging.set_logs(inductor_metrics=True)  # type: ignore[attr-defined]
 
 
 def launches(run: Callable[[], object], device: torch.device) -> int:
-    """On CUDA, kernels launched by one call; on the CPU, operations called from outside others.
+    """The kernels that one call launches on CUDA, or the outermost operations it calls on a CPU.
 
-    What Inductor compiled for a CPU is invisible to the profiler: its kernels are
-    `inductor_counts`, and come on top.
+    The profiler does not see code that Inductor compiled for a CPU: add its kernels from
+    `inductor_counts`.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -123,18 +123,18 @@ def _outermost(event: Any) -> bool:
 
 
 class Ceilings(NamedTuple):
-    """Programs that do one thing as fast as the machine can, to be timed among the others."""
+    """Programs that do one thing as fast as the machine can; they are timed among the others."""
 
     product: Callable[[int], None]
-    product_flops: int  # of one call
+    product_flops: int  # FLOPs of one call
     copy: Callable[[int], None]
-    copy_bytes: int  # read and written by one call
+    copy_bytes: int  # bytes read and written by one call
 
 
 def make_ceilings(device: torch.device, dtype: str) -> Ceilings:
-    """A large square matrix product in the type of the run's products, and a large copy.
+    """A large square matrix product in the dtype of the run's products, and a large copy.
 
-    On the CPU the product is the faster of ATen's and a compiled one.
+    On the CPU the product is ATen's or a compiled one, whichever is faster.
     """
     large = device.type != "cpu"
     side, words = (8192, 2**28) if large else (1024, 2**24)
@@ -161,7 +161,7 @@ def make_ceilings(device: torch.device, dtype: str) -> Ceilings:
     ways: dict[str, Callable[[int], None]] = {"aten": multiply}
     if not large:
         compiled = compile_function(torch.mm)
-        with contextlib.suppress(DeviceError):  # no compiler
+        with contextlib.suppress(DeviceError):  # there is no compiler
             compiled(a, a)
             ways["compiled"] = multiply_compiled
     seconds = timing.interleave(ways, repeats=5, seconds=0.02).seconds

@@ -33,10 +33,10 @@ def make_functional(
     """The pure step of a problem.
 
     Args:
-        compiled: into one graph.
-        donate: write the new state into the old one's memory.
-        at_once: steps in one execution, recorded and replayed where they are more than one.
-        dtype: of the matrix products, in place of the problem's own.
+        compiled: whether the step is compiled into one graph.
+        donate: whether the new state is written into the old one's memory.
+        at_once: steps in one execution, which is recorded and replayed if there are several.
+        dtype: the dtype of the matrix products, in place of the problem's own.
     """
     config = replace(
         problem.config,
@@ -75,15 +75,17 @@ def make_functional(
 
 
 class Taker:
-    """Takes steps as a run does, always on the same reals.
+    """Takes steps as a run does, but always on the same reals.
 
     Args:
-        steps: by their numbers; draw: their draws; state: before the first.
-        real: [B, *data], or with what leads it in the steps.
-        replay: as of `fgan.run.advance.make_advance`.
+        steps: returns the step of a number.
+        draw: returns the draws of a step.
+        state: the state before the first step.
+        real: [B, *data], or with the leading dimensions of the steps.
+        replay: whether executions are replayed, see `fgan.run.advance.make_advance`.
 
     Attributes:
-        state: the present one. Another may be put in its place; the numbers of the steps go on.
+        state: the present state. Another may take its place; the steps' numbers go on.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Taker:
         self._steps, self._advance = steps, make_advance(steps, replay=replay)
 
     def __call__(self, count: int) -> Sequence[Metrics]:
-        """Take that many steps; the metrics of the last execution."""
+        """Take ``count`` steps, and return the metrics of the last execution."""
         history: Sequence[Metrics] = ()
         end, most = self._done + count, self._draw.most_steps
         while self._done < end:
@@ -111,7 +113,7 @@ class Taker:
 
 
 class _Same(NamedTuple):
-    """The same reals for every step, in the place of a `fgan.data.Feed`."""
+    """A substitute for `fgan.data.Feed` that gives every step the same reals."""
 
     real: Tensor
 
@@ -126,9 +128,9 @@ def exact_losses(problem: Problem, draws: Sequence[Draws]) -> list[Losses]:
     """The losses of a float32 problem from the same values and draws, computed in float64.
 
     Args:
-        draws: of the first steps, as `Problem.draws` gives them.
+        draws: the draws of the first steps, from `Problem.draws`.
     Returns:
-        Of each step, the generator's and the discriminator's.
+        The generator's and the discriminator's loss of each step.
     """
 
     def wide(value: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""The loop a tutorial reader writes: ``nn.Module``, ``backward()``, ``torch.optim``.
+"""The loop that a reader of a tutorial writes: ``nn.Module``, ``backward()``, ``torch.optim``.
 
-Written from the usual tutorials, without the library's networks, losses, optimizers or step,
-so that a comparison with them says something: reals and fakes in a pass each, fakes detached
-for the discriminator, losses from logits by `nn.BCEWithLogitsLoss`, Adam. Only the first
-values, and where asked the random numbers, are handed over.
+It follows the usual tutorials and uses none of the library's networks, losses, optimizers or
+steps, so that comparing the two is meaningful. Reals and fakes have a pass each, fakes are
+detached for the discriminator, losses come from logits by `nn.BCEWithLogitsLoss`, and the
+optimizer is Adam. Only the first values, and on request the random numbers, are the library's.
 
 References:
     Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1, with the generator's loss of
@@ -26,7 +26,7 @@ from fgan.types import Draws, Noise
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; where uniform numbers are given, those below p become zero."""
+    """`nn.Dropout`, or with given uniform numbers a dropout that zeroes where they are below p."""
 
     uniform: Tensor | None = None
 
@@ -87,10 +87,10 @@ class Loop:
         self.ones, self.zeros = problem.real.new_ones(size), problem.real.new_zeros(size)
 
     def step(self, draws: Draws | None = None, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step; the losses of the generator and of the last discriminator step.
+        """Take one step, and return the losses of the generator and the last discriminator step.
 
         Args:
-            draws: random numbers in place of its own.
+            draws: random numbers in place of the loop's own.
             real: a batch in place of the problem's.
         """
         config = self.config
@@ -140,7 +140,7 @@ class Loop:
         return fake.to(z.dtype).view(-1, *self.problem.shape)
 
     def judge(self, x: Tensor, uniform: list[Tensor]) -> Tensor:
-        """Logits; with the noise of the dropout layers, in order, where there is some."""
+        """The logits; ``uniform`` is the noise of the dropout layers in order, if it is given."""
         layers = [layer for layer in self.disc.modules() if isinstance(layer, Dropout)]
         for layer, numbers in itertools.zip_longest(layers, uniform):
             layer.uniform = numbers
@@ -180,7 +180,7 @@ def _activation(name: str, slope: float) -> nn.Module:
 
 
 def mlp_gen(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
-    """Linear, batch norm where the configuration has it, activation; at the end linear."""
+    """Layers of linear map, batch norm if configured, and activation; then a linear map."""
     widths = [config.z_dim, *config.gen_hidden]
     layers: list[nn.Module] = []
     for i, (wide, next_wide) in enumerate(itertools.pairwise(widths)):
@@ -195,7 +195,7 @@ def mlp_gen(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
 
 
 def mlp_disc(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
-    """Linear, activation, dropout where the configuration has it; at the end one logit."""
+    """Layers of linear map, activation, and dropout if configured; then one logit."""
     widths = [math.prod(shape), *config.disc_hidden]
     layers: list[nn.Module] = [nn.Flatten(1)]
     for wide, next_wide in itertools.pairwise(widths):
@@ -206,7 +206,7 @@ def mlp_disc(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
 
 
 def conv_gen(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
-    """DCGAN's generator: from 1x1 to 4x4, then doubled up to the image."""
+    """DCGAN's generator, which goes from 1x1 to 4x4 and doubles up to the image."""
     channels, side = shape[0], shape[-1]
     doublings = int(math.log2(side // 4))
     widths = [config.features << i for i in reversed(range(doublings))]
@@ -219,7 +219,7 @@ def conv_gen(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
 
 
 def conv_disc(config: TrainConfig, shape: tuple[int, ...]) -> nn.Sequential:
-    """DCGAN's discriminator: halved down to 4x4, then one logit."""
+    """DCGAN's discriminator, which halves down to 4x4 and ends with one logit."""
     halvings = int(math.log2(shape[-1] // 4))
     widths = [shape[0], *(config.features << i for i in range(halvings))]
     layers: list[nn.Module] = []

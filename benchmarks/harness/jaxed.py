@@ -1,8 +1,8 @@
 """The same step in JAX and Optax, as a user of those would write it.
 
-One jitted function from a state to the next, the state donated, its noise drawn inside;
-gradients by ``jax.value_and_grad``, Adam from Optax, batch normalisation by hand with the
-running statistics carried along. Knows MLPs. Nothing of JAX is imported before it is needed.
+One jitted function makes the next state from a donated one and draws its noise inside; it uses
+``jax.value_and_grad``, Optax's Adam, and batch normalisation written by hand, with running
+statistics in the state. Only MLPs are supported. JAX is not imported before it is needed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from fgan.errors import DeviceError
 from fgan.run.config import TrainConfig
 from fgan.types import Draws, PlayerState
 
-_MOMENTUM, _EPS = 0.1, 1e-5  # of batch normalisation in PyTorch
+_MOMENTUM, _EPS = 0.1, 1e-5  # PyTorch's defaults for batch normalisation
 
 
 def import_jax(device: torch.device) -> Any:
     """JAX on a device of PyTorch's kind, with as many threads.
 
     Raises:
-        DeviceError: when it is not installed, or has no such device.
+        DeviceError: when JAX is not installed, or has no such device.
     """
-    # Read when JAX first looks for devices, in this process or a child.
+    # JAX reads these when it first looks for devices, in this process or a child.
     os.environ.setdefault("PJRT_NPROC", str(torch.get_num_threads()))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
@@ -51,12 +51,15 @@ def make_jax(problem: Problem) -> Program:
     """The JAX program of a problem.
 
     Raises:
-        ConfigError: for options it does not know; DeviceError: where JAX cannot be had.
+        ConfigError: for options that the program does not support.
+        DeviceError: when JAX cannot be used.
     """
     check_tutorial(problem.config, "jax")
     jax = import_jax(problem.device)
     config = problem.config
-    precise = jax.enable_x64(config.dtype == "float64")  # a decorator; without it all is float32
+    precise = jax.enable_x64(
+        config.dtype == "float64"
+    )  # a decorator, without which all numbers are float32
     step = make_step(config, problem.shape)
     with precise:
         real = _array(problem.real)
@@ -100,7 +103,7 @@ def _array(tensor: torch.Tensor) -> Any:
 
 
 def _draw(config: TrainConfig, key: Any) -> dict[str, Any]:
-    """The randomness of one step, as `_given` makes it of a problem's draws."""
+    """The randomness of one step, in the form of `_given`."""
     import jax
 
     size, shared = config.batch_size, config.share_fakes or config.same_z
@@ -142,7 +145,7 @@ def _given(draws: Draws, config: TrainConfig) -> dict[str, Any]:
 
 
 def _layers(player: PlayerState) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Parameters layer by layer (weights [in, out]), and running statistics."""
+    """The parameters layer by layer (weights [in, out]), and the running statistics."""
     params: list[dict[str, Any]] = []
     for name, value in player.params.items():
         kind = name.rsplit(".", 1)[1]
@@ -169,7 +172,7 @@ def _rules(config: TrainConfig) -> tuple[Any, Any]:
 
 
 def _first(problem: Problem) -> dict[str, Any]:
-    """The state before the first step, in arrays of its own."""
+    """The state before the first step, in new arrays."""
     import jax
 
     state = problem.init()
@@ -187,7 +190,7 @@ def _first(problem: Problem) -> dict[str, Any]:
 
 
 def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]:
-    """``step(state, real, draws) -> (state, (gen_loss, disc_loss))``, pure."""
+    """The pure function ``step(state, real, draws) -> (state, (gen_loss, disc_loss))``."""
     import jax
     import jax.numpy as jnp
     import optax

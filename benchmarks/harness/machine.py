@@ -1,4 +1,4 @@
-"""What numbers belong to: hardware, versions, threads, and what else was running."""
+"""The machine that results belong to: hardware, versions, threads, and its other load."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ _OTHERS = ("jax", "optax", "numpy")
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """JSON-serialisable.
+    """Facts about the machine, JSON-serialisable.
 
     Returns:
-        - ``fgan``, ``torch``, ``python`` and, where installed, ``jax``, ``optax``, ``numpy``:
+        - ``fgan``, ``torch``, ``python`` and, if installed, ``jax``, ``optax``, ``numpy``:
           versions;
-        - ``os``, ``device`` (its name), ``cores`` this process may use, ``threads`` of torch;
-        - ``spin_count``: of libgomp's threads (``GOMP_SPINCOUNT``), None where it is not set;
+        - ``os``, ``device`` (its name), ``cores`` that this process may use, ``threads`` of
+          torch;
+        - ``spin_count``: the spin count of libgomp's threads (``GOMP_SPINCOUNT``), None if it is
+          not set;
         - ``load``: processes that wanted to run in the last minute, ours included; None
-          where the system does not say.
+          if the system does not tell.
     """
     others = {name: version for name in _OTHERS if (version := machine.version(name))}
     return {
@@ -43,14 +45,14 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """Of the model: "AMD EPYC", "NVIDIA H200"."""
+    """The name of a device's model, such as "AMD EPYC" or "NVIDIA H200"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu_model()
 
 
 def slug(device: torch.device) -> str:
-    """A name for files of results: the device's, with the number of cores where that counts.
+    """A device's name for files of results, on a CPU with the number of cores.
 
-    Of letters, digits and single hyphens, such as "amd-epyc-2-cores".
+    It consists of letters, digits and single hyphens, such as "amd-epyc-2-cores".
     """
     name = device_name(device)
     if device.type == "cpu":

@@ -1,6 +1,6 @@
 """A comparison as a picture: every round of every program as a dot, the median as a line.
 
-Matplotlib, which the extra "plot" brings, is imported when it is needed.
+Matplotlib, which the extra "plot" installs, is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ _KINDS = (".png", ".svg", ".pdf")
 
 
 def check(file: Path) -> None:
-    """Fail before measuring where drawing would fail after it.
+    """Raise errors of drawing before anything is measured.
 
     Raises:
-        ConfigError: for a name that does not end as a picture's; DiskError: when the file
-            exists or its folder does not; DeviceError: without matplotlib.
+        ConfigError: for a name without the suffix of a picture.
+        DiskError: when the file exists or its folder does not.
+        DeviceError: when matplotlib is not installed.
     """
     if file.suffix not in _KINDS:
         raise ConfigError(
@@ -32,10 +33,10 @@ def check(file: Path) -> None:
 
 
 def draw(found: dict[str, Any], file: Path) -> None:
-    """Draw what `harness.compare.compare` found.
+    """Draw the result of `harness.compare.compare`.
 
     Raises:
-        DiskError: when the file cannot be written; else as `check`.
+        DiskError: when the file cannot be written; other errors are `check`'s.
     """
     check(file)
     from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
-"""What every program of a comparison computes, and what a program is.
+"""The computation that all programs of a comparison share, and the form of a program.
 
-A problem is a configuration with everything random settled: the first values of both
-networks, the batch of reals, and the draws of any step. Each program starts from those same
-values, so that on the same draws all must report the same losses.
+A problem is a configuration with all random numbers fixed: the first values of both networks, the
+batch of reals, and the draws of every step. All programs start from these values, so that on the
+same draws they must report the same losses.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from fgan.run.config import TrainConfig
 from fgan.run.options import GAME, OPTIONS, flag
 from fgan.types import Draws, TrainState
 
-Losses: TypeAlias = tuple[float, float]  # of the generator, of the discriminator
+Losses: TypeAlias = tuple[float, float]  # the generator's, the discriminator's
 
-# The shape of one example of the sets of one size; nothing is read to measure a step.
+# The shape of one example, for data sets of one size; measuring a step reads no data.
 _SHAPES: dict[str, tuple[int, int]] = {  # channels, side
     "mnist": (1, 28), "fashion-mnist": (1, 28), "kmnist": (1, 28), "emnist": (1, 28),
     "cifar10": (3, 32), "svhn": (3, 32),
@@ -41,12 +41,12 @@ class Program(NamedTuple):
     """One way of training the GAN of a problem.
 
     Attributes:
-        run: takes that many steps (at least 1), with noise of its own drawing, and returns
-            when the device has done them. Goes on from the last call.
-        losses: the losses of steps on given draws, from the first state; touches nothing
-            that ``run`` goes on from.
-        reset: has ``run`` go on from the first state.
-        pieces: what its steps are made of, of the library's own.
+        run: takes a number of steps (at least 1) with its own noise, and returns when the
+            device has finished. It continues from the last call.
+        losses: the losses of steps on given draws, from the first state; ``run`` continues as
+            if it had not been called.
+        reset: makes ``run`` continue from the first state.
+        pieces: the functions of its steps, for a program of the library.
     """
 
     run: Callable[[int], None]
@@ -56,7 +56,7 @@ class Program(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """Of a program's steps: the same functions that it runs.
+    """The functions that a program's steps consist of.
 
     Attributes:
         draw: the randomness of a step, by its number, as a run draws it.
@@ -69,11 +69,11 @@ class Pieces(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is computed.
+    """The computation that programs share.
 
     Attributes:
-        config: with its device resolved.
-        shape: of one example.
+        config: the configuration, with its device resolved.
+        shape: the shape of one example.
         real: [B, *shape], or [k, B, *shape] for k > 1 discriminator steps; uniform in the
             range of the generator's output.
     """
@@ -85,7 +85,7 @@ class Problem:
     real: Tensor
 
     def init(self) -> TrainState:
-        """The state before the first step; tensors of its own each time."""
+        """The state before the first step, in new tensors at each call."""
         key = rng.key(self.config.seed, self.device)
         return init_state(self.game, key, dtype=assemble.state_dtype(self.config))
 
@@ -96,24 +96,24 @@ class Problem:
         return [make_draws(self.game, key, t, size, dtype=dtype) for t in range(num_steps)]
 
     def kinds(self) -> dict[int, float]:
-        """The number of the first step of each kind, and the share of all steps that are so.
+        """The number of the first step of each kind, and the share of that kind in all steps.
 
-        Steps differ where penalties are lazy.
+        Steps are of several kinds if penalties are lazy.
         """
         due = [terms_due(self.game, t) for t in range(self.config.penalty_every)]
         return {due.index(kind): due.count(kind) / len(due) for kind in dict.fromkeys(due)}
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def make_problem(config: TrainConfig) -> Problem:
-    """The problem of a configuration; sets the number of threads it asks for.
+    """The problem of a configuration, whose number of threads is set.
 
     Raises:
-        ConfigError: when the size of the images is not known, or for a population.
+        ConfigError: when the size of the images is unknown, or for a population.
         DeviceError: for a device or compiler that this machine does not have.
     """
     if config.members:
@@ -126,7 +126,7 @@ def make_problem(config: TrainConfig) -> Problem:
         check_compiler(device.type)
         environment.before_compiling()
     if config.lr_schedule != "constant" and not config.lr_length:
-        # It ends with the run, and nothing a step costs depends on when that is.
+        # The schedule ends with the run, and the cost of a step does not depend on its length.
         config = replace(config, lr_length=config.steps or _SCHEDULE_STEPS)
     shape = data_shape(config)
     k = config.disc_steps
@@ -138,10 +138,10 @@ def make_problem(config: TrainConfig) -> Problem:
 
 
 def data_shape(config: TrainConfig) -> tuple[int, ...]:
-    """Of one example of a configuration's data, which are not read.
+    """The shape of one example of a configuration's data, which are not read.
 
     Raises:
-        ConfigError: where only the data could tell.
+        ConfigError: when only the data could tell.
     """
     if config.data in names.POINT_SETS:
         return (2,)
@@ -165,10 +165,10 @@ _COMPUTED_APART = {
 
 
 def check_tutorial(config: TrainConfig, program: str) -> None:
-    """Refuse what a program written apart from the library does not compute.
+    """Refuse options that a program outside of the library does not implement.
 
     Raises:
-        ConfigError: naming the options at fault.
+        ConfigError: naming these options.
     """
     # A new option of the game is one that they do not know.
     known: dict[str, object] = {

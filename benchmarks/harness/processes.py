@@ -1,12 +1,11 @@
 """A program in a process of its own, as its user would run it.
 
-Programs that take turns in one process share its memory, its settings and the processors'
-attention: the allocator's settings of one help the others, and the threads of one library spin
-while another's want to work. In processes of their own they still take turns, and the others
-sleep.
+Programs that take turns in one process share its memory, its settings and the processors: one
+program's allocator settings help the others, and one library's threads spin while another's want
+to work. In processes of their own they still take turns, but the others sleep.
 
 ``python -m fgan_benchmarks.harness.processes`` reads ``{"program": ..., "config": {...}}``, then a
-line for each block, and answers each.
+line for each block, and answers each line.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from fgan_benchmarks.harness.problem import Program
 
 
-FRESH_STEPS = 50  # after some hundred, gradients and their averages may be denormal
+FRESH_STEPS = 50  # after some hundred steps, gradients and their averages may be denormal
 
 
 @contextlib.contextmanager
@@ -41,12 +40,12 @@ def started(
     warm: int = 3,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, ProgramProcess]]:
-    """The processes of programs, which start and compile beside each other.
+    """The processes of several programs, which start and compile at the same time.
 
     Args:
-        warm, variables: as of `ProgramProcess`.
+        warm, variables: arguments of `ProgramProcess`.
     Raises:
-        FganError: when one fails.
+        FganError: when a process fails.
     """
     with contextlib.ExitStack() as stack:
         processes = {}
@@ -62,9 +61,9 @@ class ProgramProcess:
     """The process of one program.
 
     Args:
-        warm: steps that it takes first, which compile; the maker does not wait for them.
-        variables: of its environment, beside those of this process; what they leave open is
-            set as the command does (`fgan.compile.environment`).
+        warm: the number of first steps, which compile; the constructor does not wait for them.
+        variables: environment variables beside those of this process; the others are set as the
+            command sets them (`fgan.compile.environment`).
     Raises:
         FganError: from every method, when the process fails.
     """
@@ -91,29 +90,29 @@ class ProgramProcess:
         self._tell(warm)
 
     def ready(self) -> None:
-        """Wait until it has done what it was told."""
+        """Wait until the process has finished its work."""
         while self._unread:
             self._answer()
 
     def run(self, count: int) -> Took:
-        """Take that many steps."""
+        """Take ``count`` steps."""
         return Took(*self._ask(count))
 
     def run_fresh(self, count: int) -> Took:
-        """Take that many steps, none of them far from the first state (`FRESH_STEPS`)."""
+        """Take ``count`` steps, all of them near the first state (`FRESH_STEPS`)."""
         return Took(*self._ask({"fresh": count}))
 
     def train(self, count: int) -> None:
-        """Go back to the first state and take that many steps."""
+        """Go back to the first state and take ``count`` steps."""
         self._ask({"train": count})
 
     def held(self) -> int | None:
-        """Bytes of tensors that a step holds at its worst moment (`harness.alone.held`)."""
+        """The most bytes of tensors that a step holds (`harness.alone.held`)."""
         held: int | None = self._ask("held")
         return held
 
     def environment(self) -> list[dict[str, Any]]:
-        """Its settings (`fgan.compile.environment.facts`)."""
+        """The settings of the process (`fgan.compile.environment.facts`)."""
         found: list[dict[str, Any]] = self._ask("environment")
         return found
 
@@ -125,7 +124,7 @@ class ProgramProcess:
     def _tell(self, question: Any) -> None:
         assert self._process.stdin is not None
         self._unread += 1
-        with contextlib.suppress(OSError):  # it has ended; the answer says how
+        with contextlib.suppress(OSError):  # it has ended, and reading its answer will raise
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
 
@@ -148,7 +147,7 @@ class ProgramProcess:
 
 
 def main() -> None:
-    """Answer each line of stdin with one."""
+    """Answer each line of stdin with a line."""
     environment.before_torch()
     environment.before_threads()
     from fgan_benchmarks.harness import programs
@@ -159,7 +158,7 @@ def main() -> None:
     program = programs.make_program(asked["program"], problem)
     answer: Any = True
     answers = sys.stdout
-    sys.stdout = sys.stderr  # whatever a library prints is no answer
+    sys.stdout = sys.stderr  # so that nothing a library prints is taken for an answer
     while True:
         print(json.dumps(answer), file=answers, flush=True)
         line = sys.stdin.readline()
@@ -181,7 +180,7 @@ def main() -> None:
 
 
 def fresh(program: Program, count: int) -> Took:
-    """Take that many steps, going back to the first state now and then, which is not timed."""
+    """Take ``count`` steps with untimed returns to the first state in between."""
     seconds = cpu_seconds = 0.0
     while count > 0:
         program.reset()

@@ -30,23 +30,23 @@ MAKERS: dict[str, Callable[[Problem], Program]] = {
 }
 assert MAKERS.keys() == harness.PROGRAMS.keys()
 
-# How far losses may lie apart after some steps, and be called the same without a question.
+# Losses that differ by no more than this after some steps count as the same.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "tf32": 0.1, "bfloat16": 0.1}
-_AT_MOST = 0.01  # in float32, of programs that agree in float64
+_AT_MOST = 0.01  # the largest float32 difference of programs that agree in float64
 
 
 def make_program(name: str, problem: Problem) -> Program:
     """The program of a name in `harness.PROGRAMS`.
 
     Raises:
-        ConfigError: for options that the program does not know; DeviceError: when something
-            it needs is not installed.
+        ConfigError: for options that the program does not support.
+        DeviceError: when a package or compiler that it needs is not installed.
     """
     return MAKERS[name](problem)
 
 
 def missing(name: str, problem: Problem) -> str | None:
-    """Why a program cannot be had here, in a sentence; None where it can."""
+    """The reason why a program cannot run here, in a sentence; None if it can."""
     if name == "replayed" and problem.device.type != "cuda":
         return "replayed is left out: it is for CUDA devices."
     if name == "bfloat16" and problem.config.dtype == "float64":
@@ -59,12 +59,12 @@ def missing(name: str, problem: Problem) -> str | None:
 
 
 class Agreement(NamedTuple):
-    """How a program's losses compare with the first program's.
+    """The agreement of a program's losses with the first program's.
 
     Attributes:
-        difference: the largest of a loss over the steps, relative to the larger of 1 and the
-            first program's loss; 0 for the first itself.
-        same_work: whether rounding explains it.
+        difference: the largest difference of a loss over the steps, relative to the larger of 1
+            and the first program's loss; 0 for the first program itself.
+        same_work: whether rounding explains the difference.
     """
 
     difference: float
@@ -74,17 +74,17 @@ class Agreement(NamedTuple):
 def agreement(
     programs: Mapping[str, Program], problem: Problem, num_steps: int = 10
 ) -> dict[str, Agreement]:
-    """Whether programs compute the same: their losses in the first steps, on the same draws.
+    """Whether programs compute the same, judged by their losses in the first steps.
 
-    Adam's first steps are the signs of the gradients, and those of a gradient near zero are
-    rounding, from which float32 losses of the very same step move apart. How far is seen on
-    the first program, against the step in float64: at no step may another program be farther
-    from the first than ten times that, or `TOLERANCE` where that is more. A program that is,
-    for its library rounds otherwise, but by less than a hundredth, must agree with the step
-    where there is next to no rounding: with everything in float64.
+    All programs have the same draws. Adam's first steps are the signs of the gradients, and
+    rounding decides the sign of a gradient near zero, so that even float32 losses of the same
+    step move apart. The distance of the first program from the step in float64 shows how far: at
+    no step may another program be farther from the first than ten times that distance, or
+    `TOLERANCE` if that is more. A program that is farther, but by less than a hundredth, may only
+    have a library that rounds differently: it must agree with the step in float64.
 
     Returns:
-        By name.
+        The agreement of each program, by name.
     """
     draws = problem.draws(num_steps)
     losses = {name: program.losses(draws) for name, program in programs.items()}
@@ -105,7 +105,7 @@ def agreement(
 
 
 def _agrees_in_float64(name: str, problem: Problem, num_steps: int) -> bool:
-    """Whether a program of the same problem in float64 computes what the step does."""
+    """Whether a program's losses agree with the step's when both compute in float64."""
     wide = make_problem(replace(problem.config, dtype="float64"))
     draws = wide.draws(num_steps)
     mine = make_program(name, wide).losses(draws)
@@ -113,7 +113,7 @@ def _agrees_in_float64(name: str, problem: Problem, num_steps: int) -> bool:
 
 
 def _distances(found: list[Losses], expected: list[Losses]) -> list[float]:
-    """At each step, of the loss that is farther apart; NaN for what is no number."""
+    """The distance of the losses at each step, the larger of both players'; NaN for NaN."""
     mine, other = np.array(found), np.array(expected)
     distances: list[float] = (np.abs(mine - other) / np.fmax(1, np.abs(other))).max(1).tolist()
     return distances

@@ -2,9 +2,9 @@
 
 After some hundred steps the gradients of saturated logits, and Adam's averages of them, may be
 too small for a normal float32, and a processor takes a hundred cycles for each such number. A step
-timed on its first values does not show it. So each program is timed near its first state and after
-training, in a process in which denormals are flushed to zero (`fgan.compile.environment`), and
-then in another in which they are kept. (XLA flushes them itself, whatever the process does.)
+timed on its first values does not show this cost. So each program is timed near its first state
+and after training, in a process that flushes denormals to zero (`fgan.compile.environment`), and
+then in another that keeps them. (XLA always flushes them.)
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from fgan_benchmarks.harness.processes import ProgramProcess
 from fgan_benchmarks.harness.timing import Rounds, Run
 
 TRAINING_SECONDS = 5.0
-"""That no program trains longer than before its trained state is timed."""
+"""The longest time for which a program trains before its trained state is timed."""
 
-_FEWEST_ROUNDS = 3  # of fresh values, which are a third of all
+_FEWEST_ROUNDS = 3  # on fresh values, which otherwise have a third as many rounds
 
 
 class States(NamedTuple):
     """The times of all programs; the keys of rounds are a name and "flushed" or "kept".
 
     Attributes:
-        trained_steps: before the first trained step that was timed.
-        fresh, trained: with ``ceilings`` "product" and "copy" in the latter.
+        trained_steps: the number of steps before the first trained step that was timed.
+        fresh, trained: the rounds; those on trained values include the ceilings "product" and
+            "copy".
     """
 
     trained_steps: int
@@ -37,7 +38,7 @@ class States(NamedTuple):
     trained: Rounds
 
     def joined(self, other: States) -> States:
-        """Both, each of a kind of its own; the ceilings are those timed first."""
+        """Join the times of two kinds; the ceilings are those timed first."""
 
         def both(mine: Rounds, later: Rounds) -> Rounds:
             return Rounds(
@@ -69,14 +70,15 @@ def measure(
     seconds: float,
     trained_steps: int,
 ) -> States:
-    """Time all programs, each warm in its processes, in rounds, and both ceilings.
+    """Time all programs, which are warm in their processes, and both ceilings, in rounds.
 
     Args:
-        kind: what becomes of denormals in these processes, "flushed" or "kept".
-        processes: by name.
-        repeats: rounds of trained values; of fresh ones there are a third as many.
-        seconds: of each block.
-        trained_steps: before a state counts as trained; of slow programs all take fewer.
+        kind: the fate of denormals in these processes, "flushed" or "kept".
+        processes: the programs' processes, by name.
+        repeats: the number of rounds on trained values; fresh values have a third as many.
+        seconds: the length of each block.
+        trained_steps: steps before a state counts as trained; if one program is slow, all take
+            fewer.
     """
     flat = {f"{name}, {kind}": process for name, process in processes.items()}
     ours: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}

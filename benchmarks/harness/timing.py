@@ -1,10 +1,8 @@
 """Times that can be compared: interleaved in rounds, with medians, quartiles and confidence.
 
-One round times a block of steps of every program in turn, A B C A B C ..., so that whatever
-else the machine does falls on all of them; ratios are taken within a round and only then
-summed up. The number of steps of a block is fixed beforehand from the program's own pace.
-
-Reads the clock.
+One round times a block of steps of every program in turn, A B C A B C ..., so that other load on
+the machine affects all of them; ratios are taken within a round before they are summarised. The
+number of steps of a block is fixed beforehand from the program's own pace.
 """
 
 from __future__ import annotations
@@ -17,25 +15,26 @@ import numpy as np
 
 
 class Took(NamedTuple):
-    """The times of steps, said by the process that took them."""
+    """The times of steps, measured by the process that took them."""
 
     seconds: float
     cpu_seconds: float
 
 
-# That many steps; returns when they are done. Says what they took where the caller cannot know.
+# Takes a number of steps and returns when they are done. The result is their time if the caller
+# cannot measure it.
 Run = Callable[[int], Took | None]
 
 _RESAMPLES = 4000
 
 
 class Rounds(NamedTuple):
-    """What was timed.
+    """The times of programs.
 
     Attributes:
-        seconds: of one step, by program and then round.
+        seconds: the time of one step, by program and then round.
         cpus: CPU seconds per second, the median over rounds, by program.
-        steps: of a block, by program.
+        steps: the number of steps of a block, by program.
     """
 
     seconds: dict[str, list[float]]
@@ -65,10 +64,10 @@ def interleave(programs: Mapping[str, Run], *, repeats: int, seconds: float) -> 
     """Time programs in rounds.
 
     Args:
-        programs: compiled and warm; each is run for about ``seconds`` first to learn its
-            pace.
-        repeats: number of rounds.
-        seconds: of a block, at least one step.
+        programs: the programs, compiled and warm; each first runs for about ``seconds``, which
+            shows its pace.
+        repeats: the number of rounds.
+        seconds: the length of a block, which has at least one step.
     """
     steps = {name: _pace(run, seconds) for name, run in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
@@ -83,7 +82,7 @@ def interleave(programs: Mapping[str, Run], *, repeats: int, seconds: float) -> 
 
 
 def timed(run: Run, count: int) -> Took:
-    """What that many steps take."""
+    """The time of ``count`` steps."""
     cpu, begun = time.process_time(), time.perf_counter()
     elsewhere = run(count)
     seconds = time.perf_counter() - begun
@@ -91,7 +90,7 @@ def timed(run: Run, count: int) -> Took:
 
 
 def _pace(run: Run, seconds: float) -> int:
-    """How many steps make a block."""
+    """The number of steps of a block."""
     begun, done, count = time.perf_counter(), 0, 1
     while True:
         run(count)
@@ -103,7 +102,7 @@ def _pace(run: Run, seconds: float) -> int:
 
 
 def spread(sample: Sequence[float]) -> Spread:
-    """Median, quartiles and extremes.
+    """The median, quartiles and extremes of a sample.
 
     >>> spread([1.0, 2.0, 3.0, 4.0, 9.0])
     Spread(median=3.0, q1=2.0, q3=4.0, least=1.0, most=9.0)
@@ -115,10 +114,10 @@ def spread(sample: Sequence[float]) -> Spread:
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     """The median of paired ratios, with a 95 % interval by the percentile bootstrap.
 
-    Rounds are drawn with replacement, as many as there are, from a generator of fixed seed.
+    Each resample draws as many rounds as there are, with replacement, from a fixed seed.
 
     Raises:
-        ValueError: when there are not equally many of both.
+        ValueError: when the two samples differ in length.
 
     References:
         Efron 1979, "Bootstrap methods: another look at the jackknife".

@@ -1,9 +1,9 @@
-"""Training data: where they come from, how they are checked, and the order they are seen in.
+"""Training data: their sources, their checks, and the order in which steps see them.
 
-`load` gives a source for a name, a folder or a file; `Batches` says which of its examples
-a step sees; `make_feed` brings them to the device, from memory or from the disk.
+`load` returns a source for a name, a folder or a file; `Batches` chooses the examples of each
+step; `make_feed` brings them to the device, from memory or from the disk.
 
-Names are loaded when first used: the processes that decode images need no torch.
+Names are imported when first used, so that the processes that decode images need no torch.
 """
 
 import importlib

@@ -24,14 +24,14 @@ from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError
 
-_CHUNK = 2**22  # numbers that are converted at a time
-_SLACK = 1e-3  # floats may pass the ends of their range by so much of it: rounding
+_CHUNK = 2**22  # numbers converted at a time
+_SLACK = 1e-3  # rounding may take floats beyond their range by this share of it
 _IDX = re.compile(r"(idx\d-ubyte|\.idx)(\.gz)?$", re.IGNORECASE)
 _KINDS = "uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3, or floats"
 
 
 def is_array(path: Path) -> bool:
-    """Whether the name of a file says that `load_array` reads it."""
+    """Whether `load_array` reads files of this name."""
     return path.suffix.lower() in (".npy", ".npz") or _IDX.search(path.name) is not None
 
 
@@ -44,14 +44,15 @@ def load_array(
 ) -> Source:
     """The images of a file.
 
-    NumPy: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3 (where both
-    fit, the second is the channels); of an .npz the array ``images``, ``arr_0`` or the only
-    one. Floats are told apart by their range: with negative numbers they lie in [-1, 1],
-    else up to 1 in [0, 1], else in [0, 255]; 0.1% beyond an end is taken for the end.
-    IDX, packed by gzip or not: uint8 [N, H, W].
+    A NumPy file holds uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3 (if both
+    fit, the second dimension is the channels); an .npz file holds it as ``images``, ``arr_0`` or
+    its only array. The values of floats decide their range: with negative numbers it is [-1, 1],
+    with numbers up to 1 [0, 1], else [0, 255]; values 0.1% beyond an end are clipped to it.
+    An IDX file, packed by gzip or not, holds uint8 [N, H, W].
 
     Args:
-        notify: is told of images that use less than a tenth of the range from black to white.
+        notify: called with a sentence about images that use less than a tenth of the range from
+            black to white.
     Raises:
         DataError: for a file that is damaged or holds anything else.
     """
@@ -65,9 +66,9 @@ def read_idx(path: Path, num_images: int | None = None) -> Tensor:
     """The images of an IDX file: uint8 [N, 1, H, W].
 
     Args:
-        num_images: that the file must hold.
+        num_images: the number of images that the file must hold; None for any number.
     Raises:
-        DataError: unless it is an IDX file of images and exactly as long as it says.
+        DataError: unless it is an IDX file of images, with exactly the length in its header.
     """
     try:
         with _opened(path) as stream:
@@ -80,7 +81,7 @@ def read_idx(path: Path, num_images: int | None = None) -> Tensor:
             if num_images is not None and n != num_images:
                 raise _bad(path, f"holds {n} images, not {num_images}", "Download it again.")
             size = n * height * width
-            # The header is not trusted with memory: what is read grows with what is there.
+            # A damaged header must not reserve memory, so the buffer grows with the bytes read.
             content = bytearray()
             while len(content) <= size and (part := stream.read(min(2**24, size + 1))):
                 content += part
@@ -117,12 +118,12 @@ def _read_numpy(path: Path) -> NDArray[Any]:
         raise
     except MemoryError as error:
         raise _bad(path, "does not fit in memory", "Make it smaller.") from error
-    except Exception as error:  # readers of damaged archives raise many kinds
+    except Exception as error:  # damaged archives make readers raise many types
         raise _unreadable(path, error) from error
 
 
 def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
-    """uint8 [N, C, H, W] of what an array file may hold."""
+    """The array of a file as uint8 [N, C, H, W]."""
     shape = tuple(int(n) for n in array.shape)
     if len(shape) == 3:
         array = array[:, None]

@@ -1,9 +1,8 @@
-"""An image file without its metadata, for when these keep Pillow from reading good pixels.
+"""An image file without its metadata, for files whose metadata keep Pillow from good pixels.
 
-A comment with a wrong checksum, a profile that unpacks to more than Pillow allows, EXIF that was
-cut off: none of these says anything about the pixels, which stay as they are here, damage
-included. What says how the image is turned stays too where it is whole. The metadata of the other
-formats stop nobody.
+A comment with a wrong checksum, a profile that unpacks to more than Pillow allows, or EXIF that
+was cut off says nothing about the pixels. The pixels are kept as they are, damage included, and so
+is the entry for the orientation if it is whole. In other formats metadata do not prevent reading.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Literal
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
-# In a PNG the names of chunks that make the pixels begin with a capital, save one.
+# In a PNG the names of chunks that make the pixels begin with a capital, except this one.
 _TRANSPARENCY = b"tRNS"
-_TURNS = (b"eXIf", b"iTXtXML:com.adobe.xmp\0\0")  # the first of XMP that is not packed
+_TURNS = (b"eXIf", b"iTXtXML:com.adobe.xmp\0\0")  # the start of XMP that is not packed
 _IN_WEBP = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF")
 _TURNS_WEBP = (b"EXIF", b"XMP ")
-# Tags of TIFF 6.0 that say where the pixels are and what their numbers mean.
+# Tags of TIFF 6.0 for the place of the pixels and the meaning of their numbers.
 _IN_TIFF = {
     *range(254, 260), 262, 263, 266, 273, 274, *range(277, 280), 284, 292, 293, *range(317, 326),
     332, 338, 339, 347, *range(512, 522), *range(529, 533),
@@ -26,9 +25,9 @@ _IN_TIFF = {
 
 
 def without_metadata(path: str) -> bytes | None:
-    """The content of a PNG, WebP or TIFF file without what does not make its pixels.
+    """The content of a PNG, WebP or TIFF file with only the parts that make its pixels.
 
-    Returns None for other files, and where there is nothing to leave out.
+    The result is None for other files, and if there is nothing to leave out.
 
     Raises:
         OSError: when the file cannot be read.
@@ -78,7 +77,7 @@ def _webp(content: bytes) -> bytes:
 
 
 def _tiff(content: bytes) -> bytes:
-    """The first directory with fewer entries, so that all else stays in its place."""
+    """Drop entries of the first directory in place, so that all offsets remain right."""
     order = _TIFF[content[:4]]
     at = int.from_bytes(content[4:8], order)
     count = int.from_bytes(content[at : at + 2], order)

@@ -1,4 +1,4 @@
-"""What each step needs, made for several steps at once, for a call has a cost of its own."""
+"""Inputs of steps, made for several steps at once, because each call has a cost of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST_STEPS = 64
 class Blocks(Generic[T]):
     """A function of a step's number that keeps the last block of steps it was asked for.
 
-    Blocks are aligned to multiples of their length, so that what a step gets does not depend
+    Blocks are aligned to multiples of their length, so that the input of a step does not depend
     on where a run began.
 
     Args:
-        make: from the numbers of a block's steps to what each of them gets.
-        step_size: what one step takes, in any unit, at least 1.
-        most: what a block may take, in the same unit; it has at least one step, at most 64.
+        make: returns the input of each step of a block.
+        step_size: the size of one step's input, in any unit, at least 1.
+        most: the largest size of a block, in the same unit; it has at least one step, at most 64.
     """
 
     def __init__(self, make: Callable[[range], Sequence[T]], step_size: int, most: int) -> None:

@@ -1,11 +1,11 @@
-"""What was learnt about a folder of images, kept so that the next start is quick.
+"""The checked files and decoded images of a folder, cached so that the next start is quick.
 
-One sealed safetensors file (`fgan.disk.sealed`) for each folder and way of reading it. Its facts
-hold a digest of the folder's files and of the versions that read them; its tensor ``verdict`` is
-JSON on the files, and ``images`` their pixels, which a streamed folder lacks. A file that is
-damaged or out of date counts as absent. Files that were refused are not taken to be bad for ever:
-their names say which rows are missing, and whoever reads the cache tries them again. Losing the
-folder costs time, nothing else.
+There is one sealed safetensors file (`fgan.disk.sealed`) for each folder and way of reading it.
+Its facts hold a digest of the folder's files and of the versions that read them; its tensor
+``verdict`` is JSON about the files, and ``images`` holds their pixels, which a streamed folder
+lacks. A cache file that is damaged or out of date counts as absent. Image files that were refused
+are tried again at the next start: their names tell which rows are missing. Losing the cache costs
+time, nothing else.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from torch import Tensor
 from fgan.disk import files, sealed
 from fgan.errors import RunError
 
-VERSION = 3  # of what is kept; another one is not read
+VERSION = 3  # the version of the cache's contents; others are not read
 
 
 class Verdict(NamedTuple):
-    """What decoding all files has shown.
+    """The result of decoding all files.
 
     Attributes:
-        shape: (C, H, W) of the good ones.
-        bad: (path below the folder, reason) of the others.
-        num_narrow: of the good ones, how many use little of the range from black to white.
-        narrow: the paths of the first few of them.
+        shape: (C, H, W) of the good images.
+        bad: (path below the folder, reason) of each other file.
+        num_narrow: the number of good images that use little of the range from black to white.
+        narrow: the paths of the first few of those.
     """
 
     shape: tuple[int, int, int]
@@ -45,14 +45,14 @@ class Verdict(NamedTuple):
 
 
 def cache_file(folder: Path, *options: object) -> Path:
-    """Where a folder, read with these options, is kept."""
+    """The cache file of a folder that is read with these options."""
     text = repr((VERSION, sys.byteorder, *options)).encode()
     digest = hashlib.sha256(os.fsencode(folder.resolve()) + b"\0" + text).hexdigest()
     return files.cache_folder() / "folders" / f"{digest[:32]}.safetensors"
 
 
 def read_verdict(path: Path, manifest: str) -> Verdict | None:
-    """The verdict on the files of this manifest, if the file has one and is whole."""
+    """The verdict on the files of this manifest, if the cache file has one and is intact."""
     try:
         if sealed.read_header(path).about.get("manifest") != manifest:
             return None
@@ -66,7 +66,7 @@ def read_verdict(path: Path, manifest: str) -> Verdict | None:
 
 
 def read_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The good images, uint8 [N, C, H, W] of this shape, of a file that `read_verdict` found."""
+    """The good images, uint8 [N, C, H, W] of this shape, in a file that `read_verdict` has read."""
     try:
         images = _tensor(path, "images")
     except (OSError, SafetensorError):
@@ -76,18 +76,18 @@ def read_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def _tensor(path: Path, name: str) -> Tensor:
     with safe_open(path, "pt") as file:
-        # Out of the file, which is mapped: cut short later it would end the process.
+        # The file is memory-mapped, and cutting it short later would end the process: copy.
         tensor: Tensor = file.get_tensor(name).clone()
         return tensor
 
 
 def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) -> None:
-    """Keep a verdict, and the images where they fit in memory; the file is whole or absent.
+    """Write a verdict, and the images if they are in memory; the file is whole or absent.
 
     Args:
         images: uint8 [N, C, H, W], contiguous; no second copy of them is made.
     Raises:
-        DiskError: when it cannot be written.
+        DiskError: when the file cannot be written.
     """
     tensors = {
         "verdict": torch.frombuffer(bytearray(json.dumps(verdict).encode()), dtype=torch.uint8)
@@ -105,6 +105,6 @@ def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) ->
     start += b" " * (-len(start) % 8)
     pieces = [tensor.numpy().reshape(-1).data for tensor in tensors.values()]
     _, parts = sealed.seal(len(start).to_bytes(8, "little") + start, *pieces)
-    with contextlib.suppress(OSError):  # writing the file says why
+    with contextlib.suppress(OSError):  # writing the file will raise
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.write_bytes(path, *parts, durable=False)

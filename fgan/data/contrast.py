@@ -1,7 +1,7 @@
-"""Images that use little of the range from black to white: most often a mistake of scale.
+"""Images that use little of the range from black to white, most often by a mistake of scale.
 
 Nobody can tell a dark photograph from one whose writer put 12 bits into the low end of 16, so
-such images are trained on, and a line says which they are.
+such images are used, and a warning names them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _LEAST = 25.5  # a tenth of 255
 
 
 def is_narrow(image: NDArray[np.uint8]) -> bool:
-    """Whether the brightest and the darkest number are less than a tenth of the range apart."""
+    """Whether the brightest and the darkest value are less than a tenth of the range apart."""
     return int(image.max()) - int(image.min()) < _LEAST
 
 
 def narrow_rows(images: Tensor) -> list[int]:
-    """The numbers of the narrow ones among uint8 [N, C, H, W]."""
+    """The indices of the narrow images among uint8 [N, C, H, W]."""
     flat = images.flatten(1)
     spread = flat.amax(1).int() - flat.amin(1).int()
     return [int(row) for row in (spread < _LEAST).nonzero()]

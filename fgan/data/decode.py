@@ -1,10 +1,10 @@
-"""One image file as numbers: the same function for memory, for streaming and for checks.
+"""Decoding one image file: the same function serves memory, streaming and checks.
 
-Colours: alpha is laid over white; palettes, even grey ones, CMYK and the like count as RGB;
-grey of 12 or 16 bits becomes 8 bits; of an animation the first frame counts. The orientation of
-EXIF is applied, a profile of colours is not.
+Transparent images are laid over white; palettes, even grey ones, CMYK and the like become RGB;
+grey of 12 or 16 bits becomes 8 bits; an animation contributes its first frame. The orientation in
+EXIF is applied, a colour profile is not.
 
-Imports Pillow, so it is itself imported late.
+This module imports Pillow, so that others import it late.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from fgan.data.bare import without_metadata
 
 T = TypeVar("T")
 
-MAX_PIXELS = 2**27  # of one image; what claims more is refused by its header
-_ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # what may say how an image is turned
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+MAX_PIXELS = 2**27  # a larger image is refused by its header
+_ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp"}  # entries that may hold the orientation
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
-Image.init()  # here, because the threads that decode must not do it at the same time
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without it PIL's log goes to stderr
+Image.init()  # called here, because threads must not call it at the same time
 FORMATS = tuple(
     str(name) for name in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM") if name in Image.OPEN
 )
@@ -44,7 +44,7 @@ _FIRST_BYTES = {
     b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WEBP",
 }  # fmt: skip
-# What makes pixels of a file: where one of these differs, so may the pixels.
+# The versions of everything that decodes; with other versions, pixels may differ.
 MADE_BY = f"fgan {importlib.metadata.version('fgan')} " + " ".join(
     f"{name} {features.version(name)}"
     for name in ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "littlecms2")
@@ -52,15 +52,15 @@ MADE_BY = f"fgan {importlib.metadata.version('fgan')} " + " ".join(
 
 
 class BadImage(Exception):  # noqa: N818
-    """A file that is no usable image; the text says why."""
+    """A file that is not a usable image; the text says why."""
 
 
 class Spec(NamedTuple):
-    """What an image is made into.
+    """The form that decoded images get.
 
     Attributes:
         channels: 1 or 3.
-        size: of both sides; 0 leaves them as they are.
+        size: the length of both sides; 0 leaves the sides as they are.
         resize: "crop" scales the centre square, "stretch" the whole image.
     """
 
@@ -70,18 +70,18 @@ class Spec(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file claims to be, before anything is decoded."""
+    """The size of an image according to its header, before anything is decoded."""
 
-    height: int  # upright
+    height: int  # after the orientation is applied
     width: int
     channels: int  # 1 or 3
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings of Pillow about damaged or large files: errors say it all.
+    """Silence Pillow's warnings about damaged or large files; errors report them.
 
-    The list of filters is the process's, so that it holds in threads started inside.
+    The filters are the process's, so that they also hold in threads started inside.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -92,7 +92,7 @@ def inspect(path: str) -> Header:
     """The header of a file.
 
     Raises:
-        BadImage: when there is none that can be read, or it claims too much.
+        BadImage: when it cannot be read, or the image is too large.
     """
     return _read(path, _header)
 
@@ -101,7 +101,7 @@ def decode(path: str, spec: Spec) -> NDArray[np.uint8]:
     """The pixels of a file, uint8 [C, H, W].
 
     Raises:
-        BadImage: for a file whose pixels are damaged, or are of a kind that is not read.
+        BadImage: for a file whose pixels are damaged or of an unsupported kind.
     """
     return _read(path, functools.partial(_pixels, spec=spec))
 
@@ -116,30 +116,30 @@ def _header(image: Image.Image) -> Header:
 
 def _pixels(image: Image.Image, spec: Spec) -> NDArray[np.uint8]:
     if image.format == "JPEG" and spec.size:
-        # Decoding at half, a quarter or an eighth, never below twice what is wanted.
+        # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; stay above twice the wanted size.
         scale = 2 * spec.size / min(image.size)
         image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
     turned = _orientation(image) > 1
     image.load()
     if turned:
-        # Pillow has read the orientation; it would write all EXIF anew, which fails where one
-        # other entry is damaged.
+        # Pillow has read the orientation by now. EXIF is dropped, because `exif_transpose` would
+        # write it anew, which fails if another entry is damaged.
         image.info = {k: v for k, v in image.info.items() if k == "transparency"}
         image = ImageOps.exif_transpose(image)
     return _planes(_resized(_flat(image, spec.channels), spec))
 
 
 def _read(path: str, take: Callable[[Image.Image], T]) -> T:
-    """``take`` of the opened image; of the file without its metadata where these are in the way.
+    """Apply ``take`` to the opened image; if metadata prevent that, to the file without them.
 
     Raises:
-        BadImage: for whatever goes wrong, save a want of memory.
+        BadImage: for every failure except a lack of memory.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
             raise BadImage("is not a file")
         try:
-            # Given a name, Pillow would map an uncompressed TIFF as if it were upright already.
+            # Given a name, Pillow would map an uncompressed TIFF and ignore its orientation.
             with open(path, "rb") as file:
                 return _take(file, take)
         except MemoryError:
@@ -155,7 +155,7 @@ def _read(path: str, take: Callable[[Image.Image], T]) -> T:
         raise BadImage(f"claims more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
         raise BadImage(_unidentified(path)) from error
-    except Exception as error:  # Pillow's readers raise many kinds
+    except Exception as error:  # Pillow's readers raise many types
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ELOOP):
             raise BadImage("is not a file, but a link to nowhere, or gone") from error
         if isinstance(error, OSError) and error.errno is not None:
@@ -172,7 +172,7 @@ def _take(file: IO[bytes], take: Callable[[Image.Image], T]) -> T:
 
 
 def _unidentified(path: str) -> str:
-    """Why Pillow knows no reader for a file, as far as its first bytes tell."""
+    """The reason why Pillow has no reader for a file, as far as its first bytes tell."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         start = file.read(12)
         if not start:
@@ -186,10 +186,10 @@ def _unidentified(path: str) -> str:
 
 
 def _check_numbers(image: Image.Image) -> None:
-    """Refuse what Pillow opens without telling which number is white, and which is black.
+    """Refuse images for which Pillow does not tell the values of black and white.
 
     Raises:
-        BadImage: naming it.
+        BadImage: naming the kind of the image.
     """
     if image.mode == "F":
         raise BadImage("holds floating-point numbers; 8, 12 and 16 bits are read")
@@ -204,16 +204,16 @@ def _check_numbers(image: Image.Image) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As the header has it; TIFF has turned its size by then, and turns its pixels itself.
+    """The orientation in the header; 1 for a TIFF, which Pillow turns itself.
 
-    Where neither EXIF nor XMP is in the header, asking would decode the whole file. What a PNG
-    says after its pixels is not heard.
+    If the header has neither EXIF nor XMP, asking Pillow would decode the whole file. An
+    orientation after the pixels of a PNG is ignored.
     """
     if image.format == "TIFF" or not _ORIENTED & image.info.keys():
         return 1
     try:
         value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF of the wrong form says nothing about the pixels
+    except Exception:  # malformed EXIF says nothing about the pixels
         return 1
     return value if value <= 8 else 1
 
@@ -225,10 +225,10 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
         white, clear = 65535, image.info.get("transparency")
         if isinstance(image, TiffImageFile):
             white = 2 ** image.tag_v2[_BITS][0] - 1
-            if image.tag_v2[_PHOTOMETRIC] == 0:  # Pillow turns the numbers of 8 bits alone
+            if image.tag_v2[_PHOTOMETRIC] == 0:  # Pillow inverts only 8-bit values
                 values = white - values
         if isinstance(clear, int):
-            values[values == clear] = white  # what is laid under it
+            values[values == clear] = white  # transparent pixels show the white background
         image = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))  # rounded
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         over = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
@@ -236,7 +236,7 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode:
         return image
-    # From CMYK, LAB and others there is no straight way to grey.
+    # Pillow converts CMYK, LAB and others to grey only by way of RGB.
     straight = mode == "RGB" or image.mode in ("1", "L", "P", "RGB")
     return image.convert(mode) if straight else image.convert("RGB").convert(mode)
 
@@ -246,7 +246,7 @@ def _resized(image: Image.Image, spec: Spec) -> Image.Image:
         return image
     width, height = image.size
     left, top = 0.0, 0.0
-    if spec.resize == "crop":  # only the square is read: a long strip costs no more
+    if spec.resize == "crop":  # only the square is scaled, so that a long strip costs no more
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, width - left, height - top)

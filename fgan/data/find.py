@@ -1,4 +1,4 @@
-"""Which files of a folder are its images, in an order that depends on their names alone."""
+"""Finding the images of a folder, in an order that depends only on their names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = (
 )  # fmt: skip
 _LISTED = " ".join(SUFFIXES)
 NAMED = 5  # files that a message names
-# What systems and network disks keep for themselves beside a user's files, in lower case.
+# Files and folders that systems and network disks put beside a user's files, in lower case.
 _BOOKKEEPING = {
     "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle",
     "@tmp", "__macosx", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "icon\r",
@@ -29,7 +29,7 @@ _BOOKKEEPING = {
 
 
 class Found(NamedTuple):
-    """A file that may be an image; size and time are -1 for what is no file."""
+    """A file that may be an image; size and time are -1 if it is a broken link."""
 
     path: str  # below the folder, parts joined by "/"
     size: int  # in bytes
@@ -37,10 +37,10 @@ class Found(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is in a folder and below it."""
+    """The contents of a folder and its subfolders."""
 
     images: list[Found]
-    others: list[str]  # paths of files that are no images by their names
+    others: list[str]  # paths of files without the suffix of an image
     closed: list[tuple[str, str]]  # (path, reason) of folders that cannot be listed
 
 
@@ -48,14 +48,14 @@ def find_images(folder: Path, pattern: str = "*", skip_closed: bool = False) -> 
     """The image files below a folder, by suffix, sorted by path.
 
     Links are followed; each real file counts once, under the first of its paths, and folders
-    before links to them. Names that begin with a dot, and those of a few others, do not count at
-    all: they are the bookkeeping of systems and editors, thumbnails among them.
+    come before links to them. Names that begin with a dot, and a few other names, are ignored:
+    they belong to systems and editors, thumbnails among them.
 
     Args:
-        pattern: as of a shell, for the names of files; one with a "/" for their paths.
-        skip_closed: go on without folders below this one that cannot be listed.
+        pattern: a shell pattern for the names of files, or with a "/" for their paths.
+        skip_closed: whether to skip folders below this one that cannot be listed.
     Raises:
-        DataError: when there is none, or a folder cannot be listed.
+        DataError: when no image is found, or a folder cannot be listed.
     """
     files, others = [], []
     closed: list[tuple[str, str]] = []
@@ -84,7 +84,7 @@ def find_images(folder: Path, pattern: str = "*", skip_closed: bool = False) -> 
             continue
         if info is None or not stat.S_ISREG(info.st_mode):
             found.append(Found(path, -1, -1))
-        elif info.st_ino == 0 or (info.st_dev, info.st_ino) not in seen:  # 0: not known
+        elif info.st_ino == 0 or (info.st_dev, info.st_ino) not in seen:  # 0 means unknown
             seen.add((info.st_dev, info.st_ino))
             found.append(Found(path, info.st_size, info.st_mtime_ns))
     if not found:
@@ -96,13 +96,13 @@ def find_images(folder: Path, pattern: str = "*", skip_closed: bool = False) -> 
 
 
 def passed_over(folder: Path, others: Sequence[str]) -> str:
-    """One line about the files that are not read."""
+    """One line that names files that are not read."""
     files = f"{len(others)} files in {folder} are" if others[1:] else f"1 file in {folder} is"
     return f"{files} passed over: {some(others)}. Images have names that end in {_LISTED}."
 
 
 def some(names: Sequence[str], count: int = 0, between: str = ", ") -> str:
-    """The first five of ``count`` names, and how many there are besides."""
+    """The first five of ``count`` names, and the number of the others."""
     more = (count or len(names)) - NAMED
     shown = between.join(on_one_line(name) for name in names[:NAMED])
     return shown + (f"{between}and {more} more" if more > 0 else "")
@@ -120,7 +120,7 @@ def manifest(files: Sequence[Found], read_by: str = "") -> str:
     """A digest that changes when a file is added, removed, renamed or written.
 
     Args:
-        read_by: the versions of what reads the files.
+        read_by: the versions of the libraries that read the files.
     """
     digest = hashlib.sha256(read_by.encode() + b"\0")
     for path, size, mtime_ns in files:
@@ -135,10 +135,10 @@ def _is_bookkeeping(name: str) -> bool:
 def _walk(
     folder: Path, closed: list[tuple[str, str]]
 ) -> Iterator[tuple[str, os.stat_result | None]]:
-    """(path, status) of all that is not a folder; None for the status of a broken link.
+    """(path, status) of everything but folders; the status of a broken link is None.
 
     Args:
-        closed: takes (path, reason) of what is below ``folder`` and cannot be looked into.
+        closed: receives (path, reason) of folders below ``folder`` that cannot be listed.
     """
     entered: set[tuple[int, int]] = set()
     waiting = [""]
@@ -167,7 +167,7 @@ def _walk(
                 info = os.stat(os.path.join(folder, path))
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ELOOP) or _is_image(path):
-                    yield path, None  # a link to nowhere, or a file that reading will name
+                    yield path, None  # a broken link, or a file that reading will report
                 else:  # it may be a folder
                     closed.append((path, f"cannot be looked at: {error.strerror or error}"))
                 continue
@@ -175,5 +175,5 @@ def _walk(
                 (linked if os.path.islink(os.path.join(folder, path)) else folders).append(path)
             else:
                 yield path, info
-        # Under its own name first: by another, a --pattern may not know it.
+        # Folders come before links to them, because --pattern may not match the link's path.
         waiting = [*reversed(linked), *waiting, *reversed(folders)]

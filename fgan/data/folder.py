@@ -1,8 +1,8 @@
-"""A folder of images as training data: everything is checked before anything is trained.
+"""A folder of images as training data; all files are checked before training begins.
 
-The headers come first, because they are quick and show most mistakes; then every file is
-decoded once, into memory where the images fit, else to see that it can be. What that
-showed is kept (see `fgan.data.cache`), so that the next start only looks at names and times.
+Headers are read first, because that is quick and shows most mistakes. Then every file is decoded
+once, into memory if the images fit, else only as a check. The result is cached
+(`fgan.data.cache`), so that the next start only looks at names and times.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TOGETHER = 32  # files that a thread takes at a time
 
 
 class Asked(NamedTuple):
-    """How a folder is to be read; the arguments of `fgan.data.load`."""
+    """The arguments of `fgan.data.load` for reading a folder."""
 
     pattern: str = "*"
     image_size: int = 0
@@ -55,7 +55,7 @@ def load_folder(
     notify: Notify | None = None,
     progress: Progress | None = None,
 ) -> Source | StreamedSource:
-    """The images of a folder, in memory or to be streamed; see `fgan.data.load`."""
+    """The images of a folder, in memory or streamed; see `fgan.data.load`."""
     tell = notify or (lambda text: None)
     files, others, closed = find_images(folder, asked.pattern, skip_closed=asked.skip_bad)
     if others:
@@ -100,7 +100,7 @@ class _Reader:
         self._paths = [os.path.join(folder, file.path) for file in files]
 
     def stands(self, verdict: Verdict, asked: Asked) -> bool:
-        """Whether the files that were bad are bad still, each for the same reason."""
+        """Whether all files that were bad are still bad, each for the same reason."""
         spec = _spec(verdict, asked)
 
         def one(path: str) -> str:
@@ -114,7 +114,7 @@ class _Reader:
         ]
 
     def headers(self, asked: Asked) -> Verdict:
-        """What the headers say: the shape of the images, and which files have none."""
+        """The verdict after reading all headers: the images' shape, and the files without one."""
         seen = _in_threads(_header, self._paths)
         paths = [file.path for file in self._files]
         good = [(p, h) for p, h in zip(paths, seen, strict=True) if isinstance(h, Header)]
@@ -129,7 +129,7 @@ class _Reader:
     def pixels(
         self, verdict: Verdict, asked: Asked, keep: bool = True
     ) -> tuple[Verdict, torch.Tensor | None]:
-        """The verdict after decoding every file; uint8 [N, C, H, W] of the good ones, if kept."""
+        """The verdict after decoding all files, and the good images [N, C, H, W] if kept."""
         spec, known = _spec(verdict, asked), dict(verdict.bad)
         good = [i for i, file in enumerate(self._files) if file.path not in known]
         try:
@@ -180,10 +180,10 @@ def _header(path: str) -> Header | str:
 def _in_threads(
     function: Callable[[S], T], items: Sequence[S], progress: Progress | None = None
 ) -> list[T]:
-    """``function`` of each item, in order; Pillow's decoders run beside each other."""
+    """Apply ``function`` to each item, in order; Pillow's decoders run in parallel."""
     results: list[T] = []
     threads = num_cpus()
-    # Some at a time: the bookkeeping of a million tasks would weigh more than the images.
+    # Tasks are of several items: a million tasks would take more memory than the images.
     size = max(1, min(_TOGETHER, len(items) // (8 * threads)))
     parts = [items[i : i + size] for i in range(0, len(items), size)]
     with quiet(), ThreadPoolExecutor(threads) as pool:
@@ -193,7 +193,7 @@ def _in_threads(
                 if progress is not None:
                     progress(len(results), len(items))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+            pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest
             raise
     return results
 
@@ -213,7 +213,7 @@ def _streams(verdict: Verdict, num_files: int, asked: Asked) -> bool:
 def _keep(
     path: Path, version: str, verdict: Verdict, images: torch.Tensor | None, tell: Notify
 ) -> None:
-    """Write the cache, and say where the decoded images are."""
+    """Write the cache, and tell the user where the decoded images are."""
     try:
         cache.write(path, version, verdict, images)
         if images is not None:

@@ -1,4 +1,4 @@
-"""The one door to training data: a name, a folder of images or a file."""
+"""Loading training data from a name, a folder of images or a file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NAMES = (
 )  # fmt: skip
 """The data sets that `load` knows by name."""
 RESIZES = ("crop", "stretch")
-"""How images of another size are fitted."""
+"""The ways in which images of another size are made square."""
 STREAMS = ("auto", "always", "never")
-"""When images are decoded while training."""
+"""The values of ``stream``, which decides whether images are decoded during training."""
 
 
 def load(
@@ -38,32 +38,33 @@ def load(
     notify: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source | StreamedSource:
-    """Training data by name or by path; a name wins, ``./cifar10`` is a path.
+    """Training data by name or by path; ``cifar10`` is a name, ``./cifar10`` a path.
 
-    A folder is searched for images, with what is below it. Its files are all decoded once
-    before this returns, and what that gave is kept in the cache folder (``$FGAN_CACHE``,
-    else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``) for the next time.
+    Images are found in a folder and its subfolders. All of its files are decoded once before
+    this returns, and the result is cached for the next start (in ``$FGAN_CACHE``, else
+    ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``).
 
     Args:
         what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX.
         root: the folder of downloaded data sets, by default ``$FGAN_DATA``, else ``data`` in
-            the cache folder. mnist, which is in the package, is looked for there only when
-            it is given.
-        pattern: of the names of a folder's files, as of a shell: "*seed*"; with a "/", of
-            their paths below the folder.
-        image_size: of both sides in pixels; 0 leaves images as they are.
-        channels: 1 (grey) or 3 (colour); 0 as they are.
-        resize: "crop" scales the centre square, "stretch" the whole image. Bilinear, with
-            antialias.
-        skip_bad: go on without the files that cannot be used and the folders that cannot be
-            listed; they are ``skipped`` in the result.
+            the cache folder. mnist is in the package, and is only read from ``root`` if that
+            is given.
+        pattern: a shell pattern for the names of a folder's files, such as "*seed*"; with a
+            "/" it matches their paths below the folder.
+        image_size: the length of both sides in pixels; 0 leaves images as they are.
+        channels: 1 (grey) or 3 (colour); 0 leaves images as they are.
+        resize: "crop" scales the centre square, "stretch" the whole image; both are bilinear
+            with antialiasing.
+        skip_bad: whether to skip files that cannot be used and folders that cannot be listed;
+            they are ``skipped`` in the result.
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
             when they would take more than ``memory_bytes``.
-        memory_bytes: by default half of the memory that is available.
-        notify: is told, in a sentence each, what takes time or disk space and what looks wrong.
-        progress: is told (done, total) while files are decoded.
+        memory_bytes: by default half of the available memory.
+        notify: called with a sentence about each thing that takes time or disk space, or looks
+            wrong.
+        progress: called with (done, total) while files are decoded.
     Raises:
-        DataError: for anything that is missing, damaged or of the wrong form.
+        DataError: for data that are missing, damaged or of the wrong form.
         ValueError: for arguments out of range.
     """
     if resize not in RESIZES or stream not in STREAMS:

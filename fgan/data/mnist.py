@@ -1,6 +1,6 @@
 """MNIST, from the copy inside the package or from a folder in torchvision's layout.
 
-The four files are LeCun, Cortes and Burges's, compressed with xz, distributed under
+The four files are by LeCun, Cortes and Burges, compressed with xz, distributed under
 CC BY-SA 3.0 (see NOTICE in the data folder). Their published checksums are verified at
 every reading.
 """
@@ -24,7 +24,7 @@ from fgan.errors import DataError
 
 Split = Literal["train", "test"]
 
-# file name, MD5 of the uncompressed content (the published one)
+# The file's name, and the published MD5 of its uncompressed content.
 _FILES = {
     ("train", "images"): ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
     ("train", "labels"): ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
@@ -37,8 +37,8 @@ def load_mnist(split: Split = "train", root: str | Path | None = None) -> Source
     """The images of MNIST: uint8 [60000, 1, 28, 28], or [10000, 1, 28, 28] for "test".
 
     Args:
-        root: a folder that holds ``MNIST/raw/``, as torchvision leaves it; by default
-            the copy inside the package.
+        root: a folder that holds torchvision's ``MNIST/raw/``; by default the copy inside the
+            package is read.
     Raises:
         DataError: for a missing or damaged file.
     """
@@ -46,7 +46,7 @@ def load_mnist(split: Split = "train", root: str | Path | None = None) -> Source
 
 
 def load_mnist_labels(split: Split = "train", root: str | Path | None = None) -> Tensor:
-    """The digits of MNIST, uint8 [60000] or [10000]; arguments and errors as `load_mnist`."""
+    """The labels of MNIST, uint8 [60000] or [10000]; arguments and errors are `load_mnist`'s."""
     return _read((split, "labels"), root)
 
 

@@ -1,6 +1,6 @@
-"""Data sets by name, from files in torchvision's layout; downloaded where there are none.
+"""Data sets by name, from files in torchvision's layout, which are downloaded if missing.
 
-torchvision knows the addresses and the checksums; it is imported late, because that takes a
+torchvision has the addresses and the checksums; it is imported late, because that takes a
 second.
 """
 
@@ -28,19 +28,19 @@ from fgan.errors import DataError, DeviceError
 
 Notify = Callable[[str], None]
 
-_TIMEOUT = 30.0  # seconds without a byte, after which a download has failed
+_TIMEOUT = 30.0  # a download fails after so many seconds without a byte
 
 
 class _Set(NamedTuple):
     title: str
     download_mb: int
-    files: str  # which must exist, below the root
-    read: Callable[[Path], Tensor] | None  # from the root; None: a folder of images
-    download: Callable[[Path], object]  # into a root
+    files: str  # the path below the root that must exist
+    read: Callable[[Path], Tensor] | None  # reads from the root; None: a folder of images
+    download: Callable[[Path], object]  # downloads into a root
 
 
 def data_folder(root: str | Path | None = None) -> Path:
-    """Where data sets are: ``root``, else ``$FGAN_DATA``, else ``data`` in the cache folder."""
+    """The folder of data sets: ``root``, else ``$FGAN_DATA``, else ``data`` in the cache folder."""
     own = root or os.environ.get("FGAN_DATA")
     return Path(own).expanduser() if own else cache_folder() / "data"
 
@@ -48,15 +48,15 @@ def data_folder(root: str | Path | None = None) -> Path:
 def load_named(
     name: str, root: str | Path | None = None, notify: Notify | None = None
 ) -> Source | Path:
-    """The training images of a data set as they are; the folder they are in for celeba.
+    """The training images of a data set, unchanged; for celeba, the folder of its images.
 
-    fashion-mnist and kmnist: 60000 of 1 x 28 x 28; emnist: the split "balanced", 112800
-    characters of 47 classes, turned upright; cifar10: 50000 of 3 x 32 x 32; svhn: 73257
-    of 3 x 32 x 32; celeba: 202599 aligned photographs of 3 x 218 x 178.
+    fashion-mnist and kmnist have 60000 images of 1 x 28 x 28; emnist (the split "balanced") has
+    112800 characters of 47 classes, turned upright; cifar10 has 50000 images of 3 x 32 x 32, svhn
+    73257 of 3 x 32 x 32, celeba 202599 aligned photographs of 3 x 218 x 178.
 
     Args:
         root: the folder of data sets; see `data_folder`.
-        notify: is told of a download before it begins.
+        notify: called with a sentence about a download before it begins.
     Raises:
         DataError: when files are damaged, or missing and cannot be downloaded.
         DeviceError: for svhn without SciPy.
@@ -79,7 +79,7 @@ def load_named(
 
 
 def _download(what: _Set, folder: Path, notify: Notify | None) -> None:
-    """Into a folder beside, then renamed: whole or not at all."""
+    """Download into a folder beside and rename it, so that the data are whole or absent."""
     if notify is not None:
         notify(f"Downloading {what.title}, {what.download_mb:,} MB, to {folder}.")
     try:
@@ -98,7 +98,7 @@ def _download(what: _Set, folder: Path, notify: Notify | None) -> None:
 
 
 def _move(part: Path, folder: Path) -> None:
-    """What was downloaded takes its place by renaming; what is there already stays."""
+    """Move downloaded files into their folder by renaming; files already there stay."""
     for path in sorted(part.iterdir()):
         if path.is_dir() and (folder / path.name).is_dir():
             _move(path, folder / path.name)
@@ -108,7 +108,7 @@ def _move(part: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
-    """A silent server ends a download; without a limit, it would wait for ever."""
+    """Limit the wait for a silent server, because torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:
@@ -129,7 +129,7 @@ def _verify(content: bytes, path: Path, md5: str) -> None:
 
 
 def _idx(kind: str, file: str, num_images: int) -> Callable[[Path], Tensor]:
-    """A reader that prefers the packed file, whose checksum is published."""
+    """A reader that prefers the packed file, because its checksum is published."""
 
     def read(root: Path) -> Tensor:
         plain = root / kind / "raw" / file
@@ -148,7 +148,7 @@ def _emnist(root: Path) -> Tensor:
 
 
 def _download_emnist(root: Path) -> None:
-    """Of the archive of all splits, only the balanced one is unpacked and kept."""
+    """Download the archive of all splits, and unpack and keep only the balanced one."""
     vision = _vision()
     raw = root / "EMNIST" / "raw"
     archive = raw / "gzip.zip"

@@ -1,4 +1,4 @@
-"""Images of another size or number of channels, for examples that are already in memory."""
+"""Changing the size or the channels of images that are already in memory."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _CHUNK = 2**22  # pixels at a time, so that a big set needs little extra memory
 
 
 def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Bilinear resizing with antialias, as Pillow's within one level.
+    """Resize images bilinearly with antialiasing; the result is within one level of Pillow's.
 
     Args:
         examples: uint8 [N, C, H, W].
-        size: of the sides, or (height, width); both sides are stretched to it.
+        size: the length of both sides, or (height, width); the image is stretched to it.
     Returns:
-        uint8 [N, C, *size]; the argument itself when it has that size.
+        uint8 [N, C, *size]; the argument itself if it has that size.
     """
     height, width = (size, size) if isinstance(size, int) else size
     n, channels, *old = examples.shape
     if old == [height, width]:
         return examples
-    # Each channel by itself: of three, torch's kernel for bytes refuses images of one pixel,
-    # and its kernel for floats is wrong where the new width is one.
+    # Channels are resized one by one: with three, torch's kernel for bytes refuses images of one
+    # pixel, and its kernel for floats is wrong if the new width is one.
     planes = examples.reshape(n * channels, 1, *old)
     out = torch.empty((n * channels, 1, height, width), dtype=torch.uint8)
     step = max(1, _CHUNK // max(old[0] * old[1], height * width))
@@ -35,7 +35,7 @@ def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def centre_square(examples: Tensor) -> Tensor:
-    """The middle of the longer side: [..., H, W] to [..., S, S] with S the shorter side."""
+    """The centre square of images: [..., H, W] to [..., S, S] with S the shorter side."""
     height, width = examples.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -43,13 +43,13 @@ def centre_square(examples: Tensor) -> Tensor:
 
 
 def to_channels(examples: Tensor, channels: int) -> Tensor:
-    """Grey as three equal channels, or colour as the luma of ITU-R 601, as Pillow's exactly.
+    """Grey as three equal channels, or colour as the luma of ITU-R 601, exactly as Pillow's.
 
     Args:
         examples: uint8 [N, 1 or 3, H, W].
         channels: 1 or 3.
     Returns:
-        uint8 [N, channels, H, W]; the argument itself when it has as many.
+        uint8 [N, channels, H, W]; the argument itself if it has as many.
     Raises:
         ValueError: for other numbers of channels.
     """
@@ -71,13 +71,13 @@ def to_channels(examples: Tensor, channels: int) -> Tensor:
 
 
 def fit(examples: Tensor, image_size: int, channels: int, resize: str) -> Tensor:
-    """Examples as asked for: ``image_size`` and ``channels`` of 0 leave them as they are.
+    """Examples of this size and these channels; 0 for either leaves it as it is.
 
     Args:
         examples: uint8 [N, 1 or 3, H, W].
-        resize: "crop" takes the centre square first, "stretch" both whole sides.
+        resize: "crop" scales the centre square, "stretch" the whole image.
     """
-    if channels == 1:  # fewer numbers to resize
+    if channels == 1:  # done first, so that fewer numbers are resized
         examples = to_channels(examples, 1)
     if image_size:
         square = centre_square(examples) if resize == "crop" else examples

@@ -1,9 +1,9 @@
-"""A data set in memory, and which examples a step sees as a function of the step.
+"""A data set in memory, and the examples of each step as a function of its number.
 
-Which examples step t sees depends on the key and on t alone: an epoch is a permutation
-keyed by its number, cut into whole batches. What is left over at the end of an epoch
-(fewer than ``batch_size`` examples, others each time) is dropped, so that every batch has
-one shape and a compiled step never meets another.
+The examples of step t depend only on the key and t: an epoch is a permutation keyed by its
+number, cut into whole batches. The rest at the end of an epoch (fewer than ``batch_size``
+examples, others each time) is dropped, so that every batch has one shape and a compiled step
+never meets another.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Source:
     """Examples in memory.
 
     Attributes:
-        name: of the data set.
+        name: the name of the data set.
         examples: uint8 [N, C, H, W] for images, float32 [N, D] for points.
-        skipped: (path, reason) of each file or folder that was left out, as it cannot be used.
+        skipped: (path, reason) of each file or folder that was left out as unusable.
     """
 
     name: str
@@ -36,23 +36,23 @@ class Source:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example."""
+        """The shape of one example."""
         return tuple(self.examples.shape[1:])
 
     @property
     def is_images(self) -> bool:
-        """Whether the examples are images, and not points."""
+        """Whether the examples are images rather than points."""
         return self.examples.dtype == torch.uint8
 
     def __len__(self) -> int:
         return self.examples.shape[0]
 
     def first(self, n: int) -> Tensor:
-        """The first n examples, or all when there are fewer."""
+        """The first n examples, or all if there are fewer."""
         return self.examples[:n]
 
     def take(self, indices: Iterable[int]) -> Tensor:
-        """Examples by number."""
+        """The examples with these numbers."""
         return self.examples[list(indices)]
 
     def to(self, device: torch.device | str) -> Source:
@@ -61,7 +61,7 @@ class Source:
 
 
 def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 images as floats in [low, 1], for low -1 or 0; points as they are.
+    """uint8 images as floats in [low, 1], with low -1 or 0; points only get the dtype.
 
     Args:
         examples: uint8 [..., C, H, W], or float [..., D].
@@ -72,21 +72,22 @@ def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.fl
 
 
 class Examples(Protocol):
-    """What in-memory and streamed sources have in common here."""
+    """The common interface of sources in memory and streamed ones."""
 
     def __len__(self) -> int: ...
 
     def take(self, indices: Iterable[int]) -> Tensor:
-        """Examples by number: [len(indices), ...]."""
+        """The examples with these numbers: [len(indices), ...]."""
 
 
-_FINGERPRINT = 256  # examples that are looked at
+_FINGERPRINT = 256  # examples that are hashed
 
 
 def fingerprint(source: Examples) -> dict[str, int | str]:
-    """What tells one set of examples from another: how many, and a hash of some of them.
+    """The number of examples and a hash of some, which tell one data set from another.
 
-    Looks at 256 of them, evenly spread, so that a large set costs no more than a small one.
+    The hash covers 256 examples, evenly spread, so that a large set costs no more than a small
+    one.
     """
     n = len(source)
     some = source.take(range(0, n, -(-n // _FINGERPRINT)))
@@ -95,12 +96,12 @@ def fingerprint(source: Examples) -> dict[str, int | str]:
 
 
 class Batches:
-    """Minibatches by number of the step.
+    """The minibatches of each step.
 
     Args:
-        source: whose length counts; in memory or streamed.
-        key: of the run, int64 [2], on the device where the indices are wanted; keys [M, 2]
-            for members of a population, who each have an order of their own.
+        source: a source in memory or a streamed one; only its length matters.
+        key: the key of the run, int64 [2], on the device of the indices; keys [M, 2] give each
+            member of a population an order of its own.
         batch_size: B, at most ``len(source)``.
         num_disc_steps: k; a step takes k batches.
     Raises:
@@ -115,27 +116,27 @@ class Batches:
         self.batch_size = batch_size
         self.num_disc_steps = num_disc_steps
         self.per_epoch = len(source) // batch_size  # whole batches
-        # Members of one seed share an order, which is made once.
+        # Members with the same seed share an order, which is made once.
         self._keys, self._whose = torch.unique(key.view(-1, 2), dim=0, return_inverse=True)
         self._epoch = -1
-        self._order: Sequence[Tensor] = ()  # of the epoch, batch by batch
+        self._order: Sequence[Tensor] = ()  # batches of the present epoch
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the indices of a step: [B], [k, B], [M, B] or [M, k, B]."""
+        """The shape of a step's indices: [B], [k, B], [M, B] or [M, k, B]."""
         k = (self.num_disc_steps,) if self.num_disc_steps > 1 else ()
         return (*self.key.shape[:-1], *k, self.batch_size)
 
     def epoch(self, step: int) -> float:
-        """How many times the data have been seen before step ``step``."""
+        """The number of passes over the data before step ``step``."""
         return step * self.num_disc_steps / self.per_epoch
 
     def num_steps(self, epochs: float) -> int:
-        """Steps that make up ``epochs``, at least one."""
+        """The number of steps in ``epochs``, at least one."""
         return max(1, round(epochs * self.per_epoch / self.num_disc_steps))
 
     def indices(self, step: int) -> Tensor:
-        """Which examples step ``step`` sees: int64 [B], or [k, B] for k > 1; after M members."""
+        """The examples of step ``step``: int64 [B], [k, B] for k > 1, [M, ...] with M members."""
         first = step * self.num_disc_steps
         rows = [self._batch(n) for n in range(first, first + self.num_disc_steps)]
         return rows[0] if len(rows) == 1 else torch.stack(rows, -2)
@@ -144,7 +145,7 @@ class Batches:
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             keys = rng.fold_in(self._keys, epoch, rng.Stream.EPOCH)
-            # One by one: making a permutation takes ten times the memory it fills.
+            # Orders are made one by one: a permutation needs ten times its memory while made.
             orders = torch.stack([rng.permutation(key, len(self.source)) for key in keys])
             self._order = torch.split(orders, self.batch_size, -1)
             self._epoch = epoch

@@ -1,6 +1,6 @@
-"""Images that stay on the disk, and the feed: the batch of a step, from memory or from there.
+"""Images that stay on the disk, and the feed, which brings the batches of steps to the device.
 
-Both ways give the same batches for the same key: `Batches.indices` orders them all.
+A feed gives the same batches from memory and from the disk: `Batches.indices` orders both.
 Streamed images are decoded ahead in worker processes (`fgan.data.workers`).
 """
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from fgan.data.workers import Fault, Files, Worker
 
 _MAX_WORKERS = 8
-_BLOCK_BYTES = 2**20  # that a feed from memory collects at once
+_BLOCK_BYTES = 2**20  # collected at once by a feed from memory
 
 
 @dataclass(frozen=True)
 class StreamedSource:
-    """Images of a folder, decoded whenever they are needed.
+    """Images of a folder that are decoded when they are needed.
 
     Attributes:
-        name: of the data set.
-        folder: that the paths are below.
-        paths: of the images, in the order of their numbers.
-        spec: how they are decoded.
-        shape: (C, H, W) of one.
-        skipped: (path, reason) of each file or folder that was left out, as it cannot be used.
+        name: the name of the data set.
+        folder: the folder of the paths.
+        paths: the paths of the images below it, in the order of their numbers.
+        spec: the form that decoded images get.
+        shape: (C, H, W) of one image.
+        skipped: (path, reason) of each file or folder that was left out as unusable.
     """
 
     name: str
@@ -52,21 +52,21 @@ class StreamedSource:
 
     @property
     def is_images(self) -> bool:
-        """True: only images are streamed."""
+        """True, because only images are streamed."""
         return True
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def first(self, n: int) -> Tensor:
-        """The first n images, or all when there are fewer: uint8 [n, C, H, W]."""
+        """The first n images, or all if there are fewer: uint8 [n, C, H, W]."""
         return self.take(range(min(n, len(self))))
 
     def take(self, indices: Iterable[int]) -> Tensor:
-        """Images by number: uint8 [len(indices), C, H, W].
+        """The images with these numbers: uint8 [len(indices), C, H, W].
 
         Raises:
-            DataError: naming the file that cannot be decoded any more.
+            DataError: naming a file that can no longer be decoded.
         """
         numbers = list(indices)
         images = torch.empty((len(numbers), *self.shape), dtype=torch.uint8)
@@ -76,16 +76,16 @@ class StreamedSource:
 
     @property
     def files(self) -> Files:
-        """What a worker needs to know of it."""
+        """The part of this source that a worker needs."""
         from fgan.data.workers import Files
 
         return Files(str(self.folder), self.paths, self.spec, self.shape)
 
 
 class Feed:
-    """The raw batch of a step on the device, from a source in memory.
+    """The raw batches of steps on the device, from a source in memory.
 
-    Made by `make_feed`; closed by `close` or at the end of a ``with`` block.
+    `make_feed` makes a feed; `close` or the end of a ``with`` block closes it.
     """
 
     def __init__(self, examples: Tensor, batches: Batches, device: torch.device) -> None:
@@ -94,7 +94,9 @@ class Feed:
         self._blocks = Blocks(self._collect, size, _BLOCK_BYTES)
 
     def __call__(self, step: int) -> Tensor:
-        """uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1; after M members.
+        """The batch of a step: uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1.
+
+        With M members, [M, ...] of these.
 
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.
@@ -105,7 +107,7 @@ class Feed:
         return self.block(steps).unbind(0)
 
     def block(self, steps: range) -> Tensor:
-        """The batches of several steps, with a first dimension of these; errors as for one."""
+        """The batches of several steps, which are the first dimension; it raises as for one."""
         indices = torch.stack([self._batches.indices(t) for t in steps])
         found = self._examples.index_select(0, indices.flatten())
         found = found.view(*indices.shape, *self._examples.shape[1:])
@@ -114,7 +116,7 @@ class Feed:
         return found
 
     def close(self) -> None:
-        """End what the feed has started; it gives no more batches."""
+        """End the processes of the feed, which then gives no more batches."""
 
     def __enter__(self) -> Feed:
         return self
@@ -132,15 +134,15 @@ def make_feed(
 ) -> Feed:
     """The feed of a run.
 
-    Examples in memory are copied to the device, or stay where they are when they would
-    fill more than half of what a GPU has free. Steps may be asked for in any order;
-    of a streamed source they come quickly when each follows the last.
+    Examples in memory are copied to the device, unless they would fill more than half of a
+    GPU's free memory. Steps may be asked for in any order; a streamed source is quick if each
+    step follows the last.
 
     Args:
-        batches: over ``source``; its key may be on any device.
+        batches: the batches of ``source``; their key may be on any device.
         start: the step that will be asked for first.
-        num_workers: processes that decode a streamed source; by default one for each
-            processor but one, at most 8. With 0, as on Windows, this process decodes.
+        num_workers: the number of processes that decode a streamed source; by default one less
+            than there are processors, at most 8. With 0, as on Windows, this process decodes.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -171,7 +173,7 @@ class _StreamedFeed(Feed):
         self._workers: list[Worker] = []
         self._next, self._closed = start, False
         with self._failing():
-            self._start()  # before the caller's first step, which may take a while to compile
+            self._start()  # now, because the caller's first step may take a while to compile
 
     def __call__(self, step: int) -> Tensor:
         if self._closed:
@@ -227,7 +229,7 @@ class _StreamedFeed(Feed):
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """An error closes the feed; an interrupt, amid an answer, ends the workers alone."""
+        """Close the feed at an error; an interrupt during an answer only ends the workers."""
         try:
             yield
         except DataError:
@@ -258,6 +260,6 @@ def _no_longer_good(fault: Fault) -> DataError:
 
 
 def _with_key_on(device: torch.device | str, batches: Batches) -> Batches:
-    """The same order, computed on another device."""
+    """The same batches, with indices computed on another device."""
     key = batches.key.to(device)
     return Batches(batches.source, key, batches.batch_size, batches.num_disc_steps)

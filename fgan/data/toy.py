@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane, for studying which modes a game finds.
+"""Mixtures of Gaussians in the plane, for studying how many modes a game finds.
 
 References:
     Ring: PacGAN (Lin et al. 2018, arXiv:1712.04086): eight Gaussians on the unit circle,
@@ -17,7 +17,7 @@ from fgan import rng
 from fgan.data.source import Source
 
 NUM_POINTS = 100_000
-RING_STD, GRID_STD = 0.01, 0.05  # of every component in both directions
+RING_STD, GRID_STD = 0.01, 0.05  # standard deviation of every component in both directions
 
 
 def ring_modes() -> Tensor:
@@ -33,12 +33,12 @@ def grid_modes() -> Tensor:
 
 
 def ring_points(num_points: int = NUM_POINTS, seed: int = 0) -> Source:
-    """Points of the ring, float32 [N, 2]: as many of each mode, up to one."""
+    """Points of the ring, float32 [N, 2]; the modes have equal numbers of points, up to one."""
     return Source("ring", _mixture(ring_modes(), RING_STD, num_points, seed))
 
 
 def grid_points(num_points: int = NUM_POINTS, seed: int = 0) -> Source:
-    """Points of the grid, float32 [N, 2]: as many of each mode, up to one."""
+    """Points of the grid, float32 [N, 2]; the modes have equal numbers of points, up to one."""
     return Source("grid", _mixture(grid_modes(), GRID_STD, num_points, seed))
 
 

@@ -1,7 +1,7 @@
 """Processes that decode images ahead of the step that needs them.
 
-A worker is a fresh interpreter. Lines of JSON ask it for batches and say that they are there; the
-pixels lie in memory that it shares with this process, two batches of them. It takes no lock that
+A worker is a fresh interpreter. Lines of JSON ask it for batches and report them as ready; the
+pixels of two batches lie in memory that it shares with this process. A worker takes no lock that
 would be lost with it, and either side sees the end of the other as the end of a pipe.
 ``multiprocessing`` would import the user's script, and torch, once more in each worker, and
 ``concurrent.futures`` waits for ever for the rest of an answer whose worker was killed.
@@ -28,20 +28,21 @@ from fgan.data.decode import BadImage, Spec, decode, quiet
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from fgan.data import workers; workers.serve()"
 AHEAD = 2  # batches that a worker holds
-# They come to every process of a terminal, a job or a service; the run ends in its own way.
+# These signals reach every process of a terminal, a job or a service. Workers ignore them, so that
+# the run can finish its step and end them.
 _LEFT_TO_THE_RUN = ("SIGINT", "SIGTERM", "SIGHUP")
 
 Fault = tuple[str, str]  # path of the file, and what is wrong
 
 
 class Files(NamedTuple):
-    """Images of a folder by their number.
+    """Images of a folder by their numbers.
 
     Attributes:
-        folder: that the paths are below.
-        paths: in the order of the numbers.
-        spec: how they are decoded.
-        shape: (C, H, W) of one.
+        folder: the folder of the paths.
+        paths: the paths of the images below it, in the order of their numbers.
+        spec: the form that decoded images get.
+        shape: (C, H, W) of one image.
     """
 
     folder: str
@@ -50,7 +51,7 @@ class Files(NamedTuple):
     shape: tuple[int, ...]
 
     def decode(self, numbers: Sequence[int], out: NDArray[np.uint8]) -> Fault | None:
-        """Fill uint8 [len(numbers), C, H, W]; or name the first file that is not as it was."""
+        """Fill uint8 [len(numbers), C, H, W], or return the first file that has changed."""
         with quiet():
             for row, number in enumerate(numbers):
                 path = os.path.join(self.folder, self.paths[number])
@@ -65,20 +66,20 @@ class Files(NamedTuple):
 
 
 class Worker:
-    """A process that decodes; `close` ends it, and so does the end of this process.
+    """A process that decodes images; `close`, or the end of this process, ends it.
 
     Args:
-        shape: of a batch, [B, C, H, W].
+        shape: the shape of a batch, [B, C, H, W].
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._asked = self._answered = 0
-        # A file without a name; on Linux in memory, and not in /dev/shm, which may be small.
+        # The file has no name. On Linux it is in memory, but not in /dev/shm, which may be small.
         linux = hasattr(os, "memfd_create")
         with open(os.memfd_create("fgan"), "rb+") if linux else tempfile.TemporaryFile() as memory:
             memory.truncate(AHEAD * math.prod(shape))
             self._batches = _batches(memory.fileno(), shape)
-            # In a session of its own no signal of the terminal comes before it can ignore them.
+            # In its own session, the terminal's signals cannot reach it before it ignores them.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(memory.fileno()), *sys.path],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -87,11 +88,11 @@ class Worker:
         self.pid = self._process.pid
 
     def begin(self, files: Files) -> None:
-        """Tell it what it decodes; errors as `ask`."""
+        """Tell the worker which files it decodes; it raises as `ask` does."""
         self._tell([self._batches.shape[1:], files])
 
     def ask(self, numbers: Sequence[int]) -> None:
-        """Have it decode a batch; at most `AHEAD` may be without their answer.
+        """Ask the worker to decode a batch; at most `AHEAD` batches may be unanswered.
 
         Raises:
             EOFError: when the worker has ended.
@@ -100,7 +101,7 @@ class Worker:
         self._asked += 1
 
     def answer(self) -> NDArray[np.uint8] | Fault:
-        """Wait for the batch asked for first, which stays as it is until the next question.
+        """Wait for the oldest batch asked for, which remains valid until the next question.
 
         Raises:
             EOFError: when the worker has ended.
@@ -124,22 +125,22 @@ class Worker:
             raise EOFError("a worker ended") from error
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, even in the middle of a batch."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            with contextlib.suppress(OSError):  # half a line may be left that nobody reads
+            with contextlib.suppress(OSError):  # half a line may be left in the pipe
                 pipe.close()
 
 
 def _batches(handle: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """uint8 [AHEAD, B, C, H, W] in the memory behind a handle."""
+    """The memory behind a handle as uint8 [AHEAD, B, C, H, W]."""
     return np.frombuffer(mmap.mmap(handle, 0), dtype=np.uint8).reshape(AHEAD, *shape)
 
 
 def serve() -> None:
-    """The life of a worker: from what it is told first to the end of its standard input."""
+    """Run a worker: read its files, then answer questions until its standard input ends."""
     for name in _LEFT_TO_THE_RUN:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

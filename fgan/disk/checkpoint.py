@@ -1,7 +1,7 @@
 """A training state as one ``.safetensors`` file: tensors by path, and JSON about them.
 
-The state is flattened to names like ``gen/params/0.weight``; the metadata say what it is
-a state of. Loading never runs code from the file: it checks the checksum (`fgan.disk.sealed`)
+The state is flattened to names like ``gen/params/0.weight``; the metadata describe the run that
+it belongs to. Loading never runs code from the file: it checks the checksum (`fgan.disk.sealed`)
 and fills a state of known structure. The same state makes the same file, bit for bit.
 """
 
@@ -23,7 +23,7 @@ from fgan.types import TrainState
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds."""
+    """The contents of a checkpoint file."""
 
     tensors: dict[str, Tensor]  # by path, on the CPU
     about: dict[str, Any]  # schema, checksum, versions, configuration, shape of the data
@@ -38,13 +38,13 @@ def save(
     """Write a state, whole or not at all.
 
     Args:
-        about: JSON-serialisable facts to keep beside it. No times and no names of
-            machines, so that equal states make equal files.
+        about: JSON-serialisable facts to keep beside it; without times and names of machines,
+            so that equal states make equal files.
         pending: sums of the metrics that the next line of the log will average.
     Returns:
         The SHA-256 of the content, 64 digits: equal for equal states and facts.
     Raises:
-        TypeError: for a leaf of the state that is no tensor.
+        TypeError: for a leaf of the state that is not a tensor.
         RunError: when a number is not finite; nothing is written.
         DiskError: when the file cannot be written.
     """
@@ -52,7 +52,7 @@ def save(
     pytree.check_tensors(state, "state")
     tensors = {}
     for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
-        # Leaves may share storage or be channels_last; a file holds each by itself.
+        # Leaves may share storage or be channels_last, but a file holds each one contiguously.
         tensors[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
         if not bool(tensors[name].isfinite().all()):
             raise RunError(
@@ -73,10 +73,10 @@ def save(
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Read a file written by `save`; takes about twice its size in memory.
+    """Read a file written by `save`, with about twice its size in memory.
 
     Raises:
-        RunError: when it is missing, damaged, or not ours.
+        RunError: when the file is missing, damaged, or not one of fgan's.
     """
     path = Path(path)
     header, content = sealed.read(path)
@@ -90,13 +90,13 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def _summed(rows: Tensor) -> Tensor:
-    """The rows of schema 2, one for each step [n, fields, ...], as sums, and then n."""
+    """The sums of schema 2's rows, one for each step [n, fields, ...], followed by n."""
     sums = rows.double().sum(0)
     return torch.cat([sums, torch.full_like(sums[:1], len(rows))])
 
 
 def member(checkpoint: Checkpoint, i: int) -> Checkpoint:
-    """What a population's file would hold of member ``i``, were it alone."""
+    """The checkpoint of member ``i`` of a population, as if it had trained alone."""
     tensors = {name: t[i] for name, t in checkpoint.tensors.items() if name != PENDING}
     return Checkpoint(tensors, checkpoint.about)
 
@@ -105,7 +105,7 @@ def restore(checkpoint: Checkpoint, like: TrainState, path: Path | str) -> Train
     """The state in a checkpoint, with the structure, types and device of ``like``.
 
     Raises:
-        RunError: naming the first leaf that is missing, left over, or of another shape.
+        RunError: naming the first leaf that is missing, superfluous, or of another shape.
     """
     names = pytree.paths(like)
     if unmatched := sorted(set(names) ^ (checkpoint.tensors.keys() - {PENDING})):
@@ -122,6 +122,6 @@ def restore(checkpoint: Checkpoint, like: TrainState, path: Path | str) -> Train
                 f"not {leaf.dtype} {tuple(leaf.shape)}.",
                 "Use the configuration it was saved with.",
             )
-        leaves.append(torch.empty_like(leaf).copy_(saved))  # strides as in ``like``
+        leaves.append(torch.empty_like(leaf).copy_(saved))  # this takes the strides of ``like``
     restored: TrainState = pytree.unflatten(pytree.structure(like), leaves)
     return restored

@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent; and the folder for what can be made again."""
+"""Writing files so that they are whole or absent, and finding folders for caches."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from fgan.errors import DiskError
 
 Notify = Callable[[str], None]
 
-_WRITE_BYTES = 2**20  # at once: a full disk or a kill comes between two writes
+_WRITE_BYTES = 2**20  # in one write, so that an interrupt need not wait for the whole file
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # the names that `beside` gives
-# How network and shared file systems say that they cannot synchronise a folder, or anything.
+# The errors of network and shared file systems that cannot synchronise folders, or anything.
 _LACKING = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 
 
 def cache_folder(notify: Notify | None = None) -> Path:
     """``$FGAN_CACHE``, else ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``.
 
-    Where that neither exists nor can be made (no account, no home), a private temporary folder
-    takes its place. A cache that may only be read stays: what it holds is of use.
+    If that neither exists nor can be made (no account, no home), a private temporary folder
+    takes its place. A read-only cache is used, because its files are still of use.
 
     Args:
-        notify: is told, in a sentence, of a temporary folder.
+        notify: called with a sentence if the folder is a temporary one.
     """
     own, base = os.environ.get("FGAN_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
@@ -52,15 +52,15 @@ def cache_folder(notify: Notify | None = None) -> Path:
 
 
 def compile_folder(notify: Notify | None = None) -> Path:
-    """Where compiled programs are kept: ``inductor`` in `cache_folder`, or a temporary folder.
+    """The folder of compiled programs: ``inductor`` in `cache_folder`, or a temporary folder.
 
-    It can be written, programs can be loaded from it, and its name needs no quotes, which
-    Inductor would not put.
+    The folder can be written, programs can be loaded from it, and its name needs no quotes,
+    because Inductor puts none into its commands.
 
     Args:
-        notify: is told, in a sentence, why a temporary folder is used where there is a cache.
+        notify: called with a sentence if a temporary folder is used instead of the cache.
     Raises:
-        DiskError: when there is no such folder.
+        DiskError: when no folder is fit for it.
     """
     cache, temporary = cache_folder(), _temporary_folder()
     if not (why := _no_place_to_compile(cache / "inductor")):
@@ -77,11 +77,11 @@ def compile_folder(notify: Notify | None = None) -> Path:
 
 
 def needs_quotes(path: str | Path) -> bool:
-    """Whether this path is not one word of a command; Inductor puts no quotes into its own."""
+    """Whether a path needs quotes in a command; Inductor puts none into its own."""
     text = Path(path).as_posix()
     try:
         return shlex.split(text) != [text]
-    except ValueError:  # one quote of two
+    except ValueError:  # a quote in it is not closed
         return True
 
 
@@ -91,18 +91,18 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def _temporary_folder() -> Path:
-    """One for all processes of this user, which nobody else can write to."""
+    """A temporary folder for all processes of this user, to which nobody else can write."""
     try:
         parent = Path(tempfile.gettempdir())
-    except FileNotFoundError:  # none can be written: whoever writes a cache goes without
+    except FileNotFoundError:  # no folder can be written, so there will be no cache
         parent = Path(os.sep, "tmp")
-    if not hasattr(os, "getuid"):  # each user of Windows has a temporary folder
+    if not hasattr(os, "getuid"):  # on Windows each user has a temporary folder
         return parent / "fgan"
     folder = parent / f"fgan-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
-    except OSError:  # likewise
+    except OSError:  # it cannot be written either
         return folder
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
     if not ours or found.st_mode & 0o022:  # somebody else could put programs there
@@ -112,23 +112,23 @@ def _temporary_folder() -> Path:
 
 @functools.cache
 def _own_folder(parent: Path) -> Path:
-    """A folder of this process, removed at its end."""
+    """A folder of this process, which is removed at its end."""
     made = tempfile.mkdtemp(prefix="fgan-", dir=parent)
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return Path(made)
 
 
 def _no_place_to_compile(folder: Path) -> str:
-    """Why programs cannot be compiled into a folder, which is made; nothing where they can."""
+    """The reason why programs cannot be compiled into a folder, or ""; the folder is made."""
     if needs_quotes(folder):
         return "its name has a space or a quote, which compilers are not told"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # what permissions say is not always so
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not decide it
             pass
     except OSError as error:
         return f"it cannot be written ({error.strerror or error})"
-    with contextlib.suppress(OSError, AttributeError):  # not every system can say so
+    with contextlib.suppress(OSError, AttributeError):  # not every system has statvfs
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             return "no program can be run from its disk (noexec)"
     return ""
@@ -138,16 +138,17 @@ def write_bytes(path: Path, *parts: bytes | memoryview, durable: bool = True) ->
     """Write a file through a temporary one beside it, synchronised to disk, then renamed.
 
     Args:
-        parts: the content, in pieces so that nobody has to join large ones.
-        durable: wait until it would survive a loss of power; a cache can be made again.
+        parts: the content in pieces, so that large ones need not be joined.
+        durable: whether to wait until the file would survive a loss of power, which a cache
+            need not.
     Raises:
-        DiskError: naming the file, when anything fails. What is at ``path`` is then the
-            earlier file or the new one, whole.
+        DiskError: naming the file, when anything fails. The earlier or the new file is then at
+            ``path``, whole.
     """
     temporary = beside(path)
     try:
-        # The kernel takes the umask from these permissions. `mkstemp` and `chmod` would need to
-        # know it, and some file systems have no `chmod`.
+        # The kernel applies the umask to these permissions. With `mkstemp` and `chmod`, this code
+        # would need to know the umask, and some file systems have no `chmod`.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         handle = os.open(temporary, flags, 0o666)
         try:
@@ -160,7 +161,7 @@ def write_bytes(path: Path, *parts: bytes | memoryview, durable: bool = True) ->
         os.replace(temporary, path)
         if durable:
             _sync_folder(path.parent)
-    except BaseException as error:  # signals, too
+    except BaseException as error:  # signals included
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if not isinstance(error, OSError):
@@ -172,20 +173,20 @@ def write_bytes(path: Path, *parts: bytes | memoryview, durable: bool = True) ->
 
 
 def beside(path: Path) -> Path:
-    """A new name for a file or folder that is renamed to ``path`` once it is whole.
+    """A new name beside ``path``, for a file or folder that is renamed to it once whole.
 
-    What a killed process leaves under such a name, `sweep` removes.
+    `sweep` removes files with such names that a killed process has left.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def write_text(path: Path, content: str) -> None:
-    """`write_bytes` of UTF-8 text."""
+    """Write text in UTF-8 by `write_bytes`."""
     write_bytes(path, content.encode())
 
 
 def on_one_line(name: str) -> str:
-    """A file's name as it can be written into a line of UTF-8: what cannot, escaped.
+    """A file's name in one line of UTF-8; characters that do not fit are escaped.
 
     >>> on_one_line("new\\nline \\udce9.png")
     'new\\\\nline \\\\udce9.png'
@@ -194,7 +195,7 @@ def on_one_line(name: str) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder; only for its one writer."""
+    """Remove the temporary files that killed writers left; only the folder's one writer may."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if _TEMPORARY.fullmatch(name):
@@ -209,7 +210,7 @@ def _write_all(handle: int, content: bytes | memoryview) -> None:
 
 
 def _synchronise(handle: int) -> None:
-    """Have a file or folder survive a loss of power, where its file system can promise that."""
+    """Make a file or folder survive a loss of power, if its file system can promise that."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -218,11 +219,11 @@ def _synchronise(handle: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
+    if os.name == "nt":  # Windows cannot open a folder
         return
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # it may be written, but not read
+    except PermissionError:  # the folder may be writable but not readable
         return
     try:
         _synchronise(handle)

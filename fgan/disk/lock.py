@@ -1,11 +1,10 @@
-"""One writer at a time: a lock that ends with its process, and says who holds it.
+"""A lock for one writer at a time, which ends with its process and names its holder.
 
-The package filelock takes the lock, which the kernel holds on an open file until the process
-ends in whatever way. This module adds three things: the file's text names the holder, for the
-message of another process and for whoever only looks; the file goes when the lock does; and
-errors say what to do.
+The package filelock takes the lock, which the kernel keeps on an open file until the process ends, in
+whatever way. This module adds three things: the file's text names the holder, for messages and
+for ``fgan inspect``; releasing the lock removes the file; errors say what to do.
 
-It never imports torch.
+This module never imports torch.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ class Holder(NamedTuple):
     since: str  # UTC, ISO 8601
 
     def __str__(self) -> str:
-        if not self.pid:  # it has taken the lock and not yet said who it is
+        if not self.pid:  # the holder has not yet signed the file
             return "another process"
         return f"process {self.pid} on {self.host} (since {self.since})"
 
 
 class Lock:
-    """A lock that is held; made by `acquire`, and a context manager that releases it."""
+    """A lock that is held, made by `acquire`; it is a context manager that releases the lock."""
 
     def __init__(self, path: Path, held: FileLock) -> None:
         self._path, self._held = path, held
 
     def release(self) -> None:
-        """Let go; does nothing the second time, or in a forked child."""
+        """Release the lock; a second call, or one in a forked child, does nothing."""
         if self._held.is_locked:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -61,14 +60,14 @@ class Lock:
 
 
 def acquire(path: Path, what: str) -> Lock:
-    """Take a lock, or say who has it.
+    """Take a lock, or raise an error that names its holder.
 
     Args:
-        path: of the file to lock, which appears and, on release, disappears.
-        what: is written, for the message.
+        path: the file to lock, which is made and, on release, removed.
+        what: the thing that is written, for the message.
     Raises:
         RunError: naming the process that holds it.
-        DiskError: when the file cannot be made, or its file system knows no locks.
+        DiskError: when the file cannot be made, or its file system has no locks.
     """
     held = FileLock(
         path, _PATIENCE_SECONDS, poll_interval=_PAUSE_SECONDS, thread_local=False,
@@ -82,7 +81,7 @@ def acquire(path: Path, what: str) -> Lock:
         ) from error
     except OSError as error:
         with contextlib.suppress(OSError):
-            if not path.stat().st_size:  # it was made now, and nobody has signed it
+            if not path.stat().st_size:  # this attempt made it, and nobody has signed it
                 path.unlink()
         if error.errno in _LACKING:
             raise DiskError(
@@ -97,9 +96,9 @@ def acquire(path: Path, what: str) -> Lock:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds a lock, if anybody does; looks at files that can only be read, too."""
+    """The holder of a lock, or None; the file need only be readable."""
     with contextlib.suppress(OSError):
-        # Network file systems lock for one writer only what is open for writing.
+        # Network file systems give an exclusive lock only on a file that is open for writing.
         handle = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
         try:
             return None if lock_descriptor(handle, blocking=False) else _read(path)

@@ -1,6 +1,6 @@
-"""What this machine is and what this process may use of it, as far as the system tells.
+"""Facts about this machine, and the processors and memory that this process may use.
 
-It never imports torch.
+This module never imports torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-_UNKNOWN = 4 * 2**30  # bytes; where the system does not tell
+_UNKNOWN = 4 * 2**30  # bytes, if the system does not tell
 
 
 def num_cpus() -> int:
-    """Processors that this process may run on."""
+    """The number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -37,14 +37,14 @@ def cpu_model() -> str:
 
 @functools.cache
 def instructions() -> str:
-    """Vendor and instructions of the processor."""
+    """The vendor and the instruction sets of the processor."""
     if found := _cpuinfo("vendor_id|flags"):
         return " ".join(found[:2])
     return f"{platform.system()} {platform.machine()} {platform.processor()}"
 
 
 def _cpuinfo(names: str) -> list[str]:
-    """The values of these fields, processor by processor; none where there is no Linux."""
+    """The values of these fields, processor by processor; empty outside Linux."""
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
         return re.findall(rf"^(?:{names})\s*:\s*(.+)$", text, re.MULTILINE)
@@ -52,7 +52,7 @@ def _cpuinfo(names: str) -> list[str]:
 
 
 def total_bytes() -> int | None:
-    """Memory of the machine."""
+    """The memory of the machine; None if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows
@@ -60,7 +60,7 @@ def total_bytes() -> int | None:
 
 
 def available_bytes() -> int:
-    """Memory that can be had without swapping, within the limit of a container."""
+    """The memory available without swapping, within the limit of a container."""
     free = [n for n in (_of_system(), _of_container()) if n is not None]
     return min(free, default=_UNKNOWN)
 
@@ -70,20 +70,20 @@ def _of_system() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
-        total = total_bytes()  # macOS tells all there is, not what is free
+        total = total_bytes()  # macOS tells the total, not the free memory
         return None if total is None else total // 2
 
 
 def _of_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
     try:
-        limit = int((group / "memory.max").read_text())  # "max" where there is none
+        limit = int((group / "memory.max").read_text())  # "max" if there is no limit
         return max(0, limit - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         return None
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None where there is none."""
+    """The version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -91,7 +91,7 @@ def version(package: str) -> str | None:
 
 
 def output(command: list[str]) -> str:
-    """What a program prints.
+    """The output of a program.
 
     Raises:
         OSError or subprocess.SubprocessError: when it cannot be run, fails or takes 20 seconds.

@@ -1,4 +1,4 @@
-"""The directory a run leaves behind.
+"""The directory that a run writes.
 
     runs/0001-mnist-mlp/
         config.toml      every option, resolved
@@ -6,9 +6,9 @@
         skipped.txt      files of the data that were left out, if any
         samples/         real.png, step-0001000.png ... of the same latents
         checkpoints/     step-0001000.safetensors ...
-        .lock            while somebody writes: who
+        .lock            the writing process, while there is one
 
-It never imports torch.
+This module never imports torch.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from fgan.disk import files, lock, sealed
 from fgan.errors import DiskError, RunError
 
 SKIPPED = "skipped.txt"
-KEEP = 2  # checkpoints at least: the newest, and one more should that be damaged
+KEEP = 2  # checkpoints at least: the newest, and another in case that is damaged
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 _NUMBER = re.compile(r"([0-9]+)-")
 _PICTURE = re.compile(r"(real|step-\d+)\.png")
 
 
 class Newest(NamedTuple):
-    """The newest checkpoint that is intact, and what was passed over to find it."""
+    """The newest intact checkpoint, and the errors of damaged ones that are newer."""
 
     path: Path
-    damaged: list[RunError]  # of newer ones, the newest first
+    damaged: list[RunError]  # the newest checkpoint's first
 
 
 class RunDir:
-    """Paths and files of one run; made by `create`."""
+    """The paths and files of one run; `create` makes a new one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class RunDir:
     def acquire(self) -> lock.Lock:
         """Become the one writer, until the lock is released or the process ends.
 
-        What an earlier writer left half written is removed. Reading needs no lock.
+        Files that an earlier writer left half written are removed. Reading needs no lock.
 
         Raises:
             RunError: naming the process that writes.
@@ -63,7 +63,7 @@ class RunDir:
         return held
 
     def sweep(self) -> None:
-        """Remove what an earlier writer left half written; only for the one writer."""
+        """Remove files that an earlier writer left half written; only the one writer may."""
         for folder in (self.path, self.samples, self.checkpoints):
             files.sweep(folder)
 
@@ -76,7 +76,7 @@ class RunDir:
         return self.checkpoints / f"step-{step:07d}.safetensors"
 
     def saved(self) -> list[Path]:
-        """Checkpoints, the newest last."""
+        """The checkpoints, the newest last."""
         return sorted(
             (p for p in self.checkpoints.glob("step-*.safetensors") if _NAME.fullmatch(p.name)),
             key=step_of,
@@ -118,8 +118,8 @@ class RunDir:
     def forget_old(self, keep: int = KEEP) -> None:
         """Remove all checkpoints but the newest ``keep``, and at least two.
 
-        Where none of those is intact, the newest that is stays too. Which are removed is
-        decided before the first one is.
+        If none of those is intact, the newest intact one is kept too. The choice is complete
+        before the first checkpoint is removed.
         """
         saved = self.saved()
         old = saved[: -max(keep, KEEP)]
@@ -133,7 +133,7 @@ class RunDir:
                 path.unlink()
 
     def make(self) -> None:
-        """Make its folders, and remember which were not there.
+        """Make the folders of the run, and remember the new ones.
 
         Raises:
             OSError: when one cannot be made.
@@ -144,7 +144,7 @@ class RunDir:
                 folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, path: Path, text: str) -> None:
-        """Write a file of this run, and remember it where there was none.
+        """Write a file of this run, and remember it if it is new.
 
         Raises:
             DiskError: when it cannot be written.
@@ -154,10 +154,10 @@ class RunDir:
         files.write_text(path, text)
 
     def remove_made(self, held: lock.Lock | None = None) -> None:
-        """Remove what was made here, but for folders that hold anything else by now.
+        """Remove the files and folders made here, except folders that hold other files by now.
 
         Args:
-            held: the lock of this run; it is released once the files are gone.
+            held: the lock of this run, which is released once the files are gone.
         """
         for path in self.made:
             if not path.is_dir():
@@ -166,19 +166,19 @@ class RunDir:
         if held is not None:
             held.release()
         for path in reversed(self.made):
-            with contextlib.suppress(OSError):  # it is no folder, or not empty
+            with contextlib.suppress(OSError):  # it is not a folder, or not empty
                 path.rmdir()
         self.made.clear()
 
     def is_blank(self) -> bool:
-        """Whether it is a run directory that nothing was written to yet."""
+        """Whether this is a run directory into which nothing was written yet."""
         folders = self.samples, self.checkpoints
         if not all(path.is_dir() for path in folders):
             return False
         return all(path in (self.lock, *folders) for path in self.path.rglob("*"))
 
     def begin_again(self) -> None:
-        """Remove what a run leaves behind before its first checkpoint; only for its one writer."""
+        """Remove the files of a run that never saved; only its one writer may."""
         pictures = (p for p in self.samples.glob("*.png") if _PICTURE.fullmatch(p.name))
         for path in (self.metrics, self.path / SKIPPED, *pictures):
             with contextlib.suppress(FileNotFoundError):
@@ -197,7 +197,7 @@ class RunDir:
             raise _disk(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``; a last line torn by a kill is not one.
+        """The rows of ``metrics.jsonl``; a last line that a kill cut short is left out.
 
         Raises:
             RunError: naming a line that is not a row.
@@ -205,7 +205,7 @@ class RunDir:
         return [row for row, _ in self._metrics()]
 
     def cut_metrics(self, step: int) -> None:
-        """Keep the rows up to ``step``, byte for byte: the file as it was then.
+        """Cut the file back to its rows up to ``step``, byte for byte.
 
         Raises:
             RunError: naming a line that is not a row; the file is then untouched.
@@ -217,7 +217,7 @@ class RunDir:
 
     def _metrics(self) -> list[tuple[dict[str, Any], bytes]]:
         try:
-            # What comes after the last line break was not written to its end.
+            # The text after the last line break is a line that a kill cut short.
             *lines, _ = self.metrics.read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
@@ -232,13 +232,13 @@ class RunDir:
 def create(
     path: Path | None, name: str, parent: Path = Path("runs"), *, again: bool = False
 ) -> RunDir:
-    """A new run directory.
+    """Make a new run directory.
 
     Args:
-        path: where; by default the next ``NNNN-name`` under ``parent``.
-        again: whether a run that never saved may be there, to be begun again.
+        path: its path; by default the next ``NNNN-name`` under ``parent``.
+        again: whether the path may hold a run that never saved; that run begins again.
     Raises:
-        DiskError: when it exists and is not empty, or cannot be made.
+        DiskError: when the directory exists and is not empty, or cannot be made.
     """
     run = None
     try:
@@ -261,7 +261,7 @@ def create(
 
 
 def numbered(parent: Path) -> list[Path]:
-    """What has the name of a numbered run directory, the lowest number first."""
+    """The paths with the name of a numbered run directory, the lowest number first."""
     named = (path for path in parent.glob("*-*") if _NUMBER.match(path.name))
     return sorted(named, key=lambda path: (number_of(path), path.name))
 
@@ -281,10 +281,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def find_checkpoint(path: Path) -> Newest:
-    """The newest intact checkpoint of a run directory; a file is one itself, intact or not.
+    """The newest intact checkpoint of a run directory, or the given file, intact or not.
 
     Raises:
-        RunError: when ``path`` is neither, or holds none that is intact.
+        RunError: when there is nothing at ``path``, or no intact checkpoint in it.
     """
     if path.is_dir():
         return RunDir(path).newest()
@@ -306,7 +306,7 @@ def _row(line: bytes, number: int, path: Path) -> dict[str, Any]:
 
 
 def _next(parent: Path, name: str) -> Path:
-    """Make the first free numbered directory; two processes never get the same."""
+    """Make the next numbered directory; two processes never get the same one."""
     parent.mkdir(parents=True, exist_ok=True)
     number = max((number_of(path) for path in numbered(parent)), default=0) + 1
     while True:
@@ -338,5 +338,5 @@ def write_skipped(run: RunDir, skipped: Sequence[tuple[str, str]]) -> None:
 
 
 def plain(name: str) -> str:
-    """A name without what a folder's name should not hold."""
+    """A name without the characters that a folder's name should not hold."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"

@@ -1,16 +1,16 @@
-"""A ``.safetensors`` file with a checksum inside it, over all of it.
+"""A ``.safetensors`` file that holds a checksum over all of itself.
 
-The format has no checksum: a flipped bit loads as another number. Ours has one entry of
-metadata, ``fgan``, a JSON object, and in that ``sha256``: the SHA-256 of the whole file
-with 64 zeros in the place of these digits. It covers the header, names, shapes, types,
-facts and numbers alike, so that no single bit can change unnoticed. It guards against
-accidents, not against somebody who computes it anew; what such a file can do is bounded by
-reading it: no code is run, and a header larger than `MAX_HEADER_BYTES` is not parsed.
+The format has no checksum, so a flipped bit loads as another number. Our files have one entry of
+metadata, ``fgan``, a JSON object with ``sha256``: the SHA-256 of the whole file with 64 zeros in
+place of these digits. It covers header, names, shapes, types, facts and numbers alike, so that no
+single bit can change unnoticed. It guards against accidents, not against somebody who computes it
+anew. Even such a file does no harm: reading runs no code, and a header larger than
+`MAX_HEADER_BYTES` is not parsed.
 
-The files hold no clock and no name of a machine: the same content makes the same bytes,
-and the digits alone tell whether two files are equal.
+The files hold no time and no name of a machine: the same content makes the same bytes, and the
+digits alone tell whether two files are equal.
 
-Disk: imports only `fgan.errors`, and never torch.
+This module never imports torch.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fgan.errors import RunError
 
-SCHEMA = 3  # 1 had no checksum, 2 the metrics of each step since the last line
+SCHEMA = 3  # 1 had no checksum; 2 held the metrics of each step since the last line
 _KNOWN = (2, 3)
 KEY = "fgan"
-BLANK = "0" * 64  # what the digits are while they are computed
-# Some sixteen thousand tensors. Parsing JSON can take twenty times its size in memory.
+BLANK = "0" * 64  # the digits while the checksum is computed
+# A header of some sixteen thousand tensors. Parsing JSON can take twenty times its size in memory.
 MAX_HEADER_BYTES = 2**21
 _CHUNK_BYTES = 2**20
-# JSON inside a JSON text has its quotes escaped once; quotes within a string in there are
-# escaped three times, so that no value of the facts can look like this.
+# JSON inside a JSON text has its quotes escaped once. Quotes within a string of the inner JSON
+# are escaped three times, so no value of the facts can look like this.
 _DIGITS = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
 
 
 class Header(NamedTuple):
-    """The beginning of a file."""
+    """The header of a file."""
 
     raw: bytes  # eight bytes of length, then JSON
     tensors: dict[str, dict[str, Any]]  # by name: "dtype", "shape", "data_offsets"
@@ -47,7 +47,7 @@ class Header(NamedTuple):
 
     @property
     def data_bytes(self) -> int:
-        """What the numbers take, by what the header says."""
+        """The size of all tensors, according to the header."""
         return max((entry["data_offsets"][1] for entry in self.tensors.values()), default=0)
 
 
@@ -65,8 +65,8 @@ def seal(content: bytes, *more: memoryview) -> tuple[str, list[bytes | memoryvie
     """Put the digits into a file made with `facts_text`.
 
     Args:
-        content: of the file from its beginning, at least the whole header.
-        more: the rest, in pieces so that nobody has to join large ones.
+        content: the file from its beginning, at least the whole header.
+        more: the rest in pieces, so that large ones need not be joined.
     Returns:
         The digits, and the sealed file in pieces.
     Raises:
@@ -84,20 +84,20 @@ def seal(content: bytes, *more: memoryview) -> tuple[str, list[bytes | memoryvie
 
 
 def read_header(path: Path) -> Header:
-    """What a file says of itself; whether that is true, `verify` tells.
+    """The header of a file, unverified; `verify` checks it.
 
     Raises:
-        RunError: when it is missing, not ours, or damaged beyond that.
+        RunError: when the file is missing, not one of fgan's, or its header is damaged.
     """
     with _open(path) as stream:
         return _header(stream, path)
 
 
 def verify(path: Path) -> Header:
-    """Check a file against its checksum, in little memory.
+    """Check a file against its checksum, with little memory.
 
     Raises:
-        RunError: when it is missing, not ours, or damaged.
+        RunError: when the file is missing, not one of fgan's, or damaged.
     """
     with _open(path) as stream:
         header = _header(stream, path)
@@ -110,7 +110,7 @@ def read(path: Path) -> tuple[Header, bytes]:
     """A whole file, verified.
 
     Raises:
-        RunError: as `verify`.
+        RunError: as `verify` does.
     """
     with _open(path) as stream:
         header = _header(stream, path)
@@ -122,7 +122,7 @@ def read(path: Path) -> tuple[Header, bytes]:
 
 
 def damaged(path: Path, how: str) -> RunError:
-    """The error for a file whose content is not what was written, ``how`` it shows."""
+    """The error for a file whose content has changed; ``how`` describes the evidence."""
     return RunError(f"{path} is damaged: {how}.", "Use an earlier checkpoint of the run.")
 
 
@@ -171,7 +171,7 @@ def _header(stream: BinaryIO, path: Path) -> Header:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this describes a tensor: a type, a shape, and where its numbers are."""
+    """Whether this describes a tensor: a dtype, a shape, and the offsets of its numbers."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")

@@ -24,9 +24,9 @@ from fgan.types import Key, PlayerState, TrainState
 Order = Literal["alternating", "simultaneous"]
 """The plain orders of play, see `Game`."""
 DiscBatches = Literal["auto", "apart", "together"]
-"""In how many passes the discriminator sees reals and fakes, see `Game`."""
+"""Whether the discriminator sees reals and fakes in one pass or in two, see `Game`."""
 StatPasses = Literal["every", "own"]
-"""Which passes move running statistics, see `Game`."""
+"""The passes that update running statistics, see `Game`."""
 ORDERS: tuple[str, ...] = get_args(Order)
 DISC_BATCHES: tuple[str, ...] = get_args(DiscBatches)
 STAT_PASSES: tuple[str, ...] = get_args(StatPasses)

@@ -1,9 +1,9 @@
 r"""The minimax step: (state, batch, draws) -> (state, metrics).
 
-A pure function, made once for a game by `make_step`; ``torch.compile`` turns it into one
-graph, ``torch.func.vmap`` into a population. Gradients are taken inside with
-``torch.func``, each player's over its own parameters, so that a term may
-differentiate again and the whole still is one graph.
+`make_step` makes this pure function once for a game; ``torch.compile`` turns it into one
+graph, ``torch.func.vmap`` into a population. ``torch.func`` takes gradients inside, each
+player's over its own parameters, so that a term may differentiate again and the whole
+still is one graph.
 
 One step is Algorithm 1 of Goodfellow et al. 2014: k times
 
@@ -11,11 +11,11 @@ One step is Algorithm 1 of Goodfellow et al. 2014: k times
 
 then
 
-    theta_G <- theta_G - update(grad mean loss_G(c(G(z)))),
+    theta_G <- theta_G - update(grad mean loss_G(c(G(z)))).
 
-with the discriminator that the order of play names; a method of `fgan.orders` takes the
-place of the last two updates. Both losses may have terms, the discriminator's inputs may have
-instance noise, and its weights a bound (`Game`).
+The order of play decides whether the generator meets the updated discriminator; a method of
+`fgan.orders` takes the place of the last two updates. Both losses may have terms, the
+discriminator's inputs may have instance noise, and its weights may be clipped (`Game`).
 
 Batch normalisation follows the imperative PyTorch loop unless the game says otherwise:
 every pass in training uses the statistics of its own batch and updates the running ones,
@@ -71,7 +71,7 @@ from fgan.types import (
 Step: TypeAlias = Callable[[TrainState, Batch | Tensor, Draws], tuple[TrainState, Metrics]]
 """(state, batch, draws) -> (state, metrics), see `make_step`."""
 Reduce: TypeAlias = Callable[[Tree], Tree]
-"""From a tree of tensors to one of the same form, such as its mean over processes."""
+"""A function from a tree of tensors to one of the same form, such as a mean over processes."""
 
 
 def _as_it_is(tree: Tree) -> Tree:
@@ -79,7 +79,7 @@ def _as_it_is(tree: Tree) -> Tree:
 
 
 class Report(NamedTuple):
-    """The numbers for the metrics that are found with the generator's gradient."""
+    """The numbers for the metrics that are computed with the generator's gradient."""
 
     loss: Tensor  # []
     grad_norm: Tensor  # []
@@ -87,7 +87,7 @@ class Report(NamedTuple):
 
 
 class DiscReport(NamedTuple):
-    """The numbers for the metrics that are found with the discriminator's gradient."""
+    """The numbers for the metrics that are computed with the discriminator's gradient."""
 
     loss: Tensor  # [], as all tensors here
     grad_norm: Tensor
@@ -105,19 +105,20 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
             `make_steps`). Without it, all terms count at every step with their plain weight.
         reduce: a function from a tree of tensors to one of the same form, applied to each
             player's gradients and reported numbers before they are used. With an average over
-            processes, the step is that of all their batches together.
+            processes, the step acts as on all their batches together.
     Returns:
         ``step(state, batch, draws) -> (state, metrics)``:
-        state: from `fgan.init_state`, or the last step's.
+        state: the state from `fgan.init_state` or from the last step.
         batch: a `fgan.types.Batch`, or its reals alone: float [B, *data], or [k, B, *data] for
             k > 1 discriminator steps.
-        draws: from `fgan.make_draws` for the same B.
+        draws: the draws of `fgan.make_draws` for the same B.
         A step whose losses and gradient norms are not all finite returns the state it
         was given, and ``metrics.finite`` False.
     Raises:
-        ValueError: for a name that no term has, another number of tuples of names than
-            discriminator steps, or ``reduce`` with a method in place of an order, which takes
-            gradients of its own; the step raises it for inputs that are not of this game.
+        ValueError: for a name that no term has, a number of tuples of names that is not the
+            number of discriminator steps, or ``reduce`` with a method in place of an order,
+            because a method takes gradients of its own; from the step, for inputs that do not
+            fit the game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
@@ -261,7 +262,7 @@ def gen_gradient(
         again = generator(game, gen._replace(params=params), draws)
         return gen_loss(game, disc.params, disc.buffers, real, again(draws.z), draws, again)
 
-    if of_player(game.terms, "gen"):  # terms may make other fakes than those judged
+    if of_player(game.terms, "gen"):  # terms may generate other fakes
         grads, (loss, (buffers, means)) = grad_and_value(of_params, has_aux=True)(gen.params)
     else:
         fake_grad, (loss, (buffers, means)) = grad_and_value(of_fake, has_aux=True)(made.fake)
@@ -277,7 +278,7 @@ def update_gen(game: Game, gen: PlayerState, grads: Params, buffers: Buffers) ->
 
 
 def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
-    """The discriminator after one step of its optimizer, its weights clipped as the game says."""
+    """The discriminator after one step of its optimizer, and after clipping if the game clips."""
     updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
     params = apply_updates(disc.params, updates)
     if not scalars.is_zero(game.clip_disc):
@@ -298,7 +299,7 @@ def updater(game: Game) -> Callable[[Players, Grads], Players]:
 
 
 def _all_finite(values: list[Tensor]) -> Tensor:
-    """Whether every 0-d tensor is finite (or true), as a 0-d bool."""
+    """Whether every 0-d tensor is finite, or true if it is a bool; the result is a 0-d bool."""
     result = torch.isfinite(values[0]) if values[0].dtype != torch.bool else values[0]
     for v in values[1:]:
         result = result & (torch.isfinite(v) if v.dtype != torch.bool else v)

@@ -18,10 +18,10 @@ class GanLoss(NamedTuple):
     Attributes:
         disc: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the discriminator.
         gen: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the generator.
-        gen_uses_real: whether ``gen`` looks at ``real_logits``; where it does not, the
-            step passes `UNSEEN` and saves the discriminator's pass over the reals.
+        gen_uses_real: whether ``gen`` looks at ``real_logits``; if it does not, the step
+            passes `UNSEEN` and saves the discriminator's pass over the reals.
 
-    The step takes the means, and refuses any other shape.
+    The step takes the means, and refuses losses of any other shape.
     """
 
     disc: Callable[..., Tensor]
@@ -33,7 +33,7 @@ class _Unseen:
     """A placeholder for logits that were not computed; computing with it raises a TypeError."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and printing ask for these, losses do not
+        if name.startswith("__"):  # copying and printing look these up, losses do not
             raise AttributeError(name)
         return self._refuse()
 
@@ -61,7 +61,7 @@ def value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     Args:
         real_logits, fake_logits: tensors of one shape.
     Returns:
-        The same shape; values at most 0; the mean estimates V(D, G).
+        A tensor of the same shape with values of at most 0; its mean estimates V(D, G).
 
     References:
         Goodfellow et al. 2014, equation 1.
@@ -74,10 +74,10 @@ def value(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def scaled(loss: GanLoss, *, disc: Scalar = 1.0, gen: Scalar = 1.0) -> GanLoss:
-    """The loss with each player's form multiplied by a number, or a 0-d tensor.
+    """The loss with each player's form multiplied by a number or a 0-d tensor.
 
-    ``scaled(non_saturating, disc=0.5)`` is the mean, rather than the sum, of the
-    discriminator's losses on real and on fake.
+    With ``scaled(non_saturating, disc=0.5)`` the discriminator minimises the mean, rather than
+    the sum, of its losses on reals and on fakes.
     """
     scalars.check("disc", disc)
     scalars.check("gen", gen)

@@ -38,7 +38,7 @@ class Attributes:
         return [key for key in keys if before._states.get(key) != self._states.get(key)]
 
     def _state(self, value: Any) -> Any:
-        """A value that is equal to the next snapshot's for as long as ``value`` stays the same."""
+        """A value that equals the next snapshot's if and only if ``value`` has not changed."""
         if isinstance(value, _PLAIN):
             return type(value), repr(value)  # as text, NaN is equal to itself
         if id(value) in self._held or isinstance(value, _CODE):
@@ -96,7 +96,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _contents(tensor: Tensor) -> int | None:
-    """A number that changes with the values, also where ``.data`` is written."""
+    """A number that changes with the values, even if they are written through ``.data``."""
     if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
         return None
     return hash(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -48,7 +48,7 @@ class Model:
         init: key -> (params, buffers), float32 on the CPU.
         apply: (params, buffers, x [B, *shape.input], *, noise, train) ->
             (out [B, *shape.output], new buffers). In training every layer behaves as in
-            ``nn.Module.train()``; otherwise as in ``eval()``, buffers returned unchanged.
+            ``nn.Module.train()``, otherwise as in ``eval()``, which returns buffers unchanged.
         shape: the shapes of one input and of one output. Both may be trees of tensors: a
             discriminator with heads of its own returns a named tuple whose first field is
             ``logits``.

@@ -11,8 +11,8 @@ class Dropout(nn.Module):
 
     Args:
         p: probability that a number is set to zero, in [0, 1).
-        noise_dims: how many dimensions of an example have noise of their own; the rest
-            share it (1 for channel-wise dropout). ``None`` means all.
+        noise_dims: the number of an example's first dimensions that have noise of their own; the
+            others share it (1 for channel-wise dropout). ``None`` means all.
 
     References:
         Srivastava et al. 2014, JMLR 15, section 4 (here scaled in training).
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
         return example_shape[: self.noise_dims] + (1,) * (len(example_shape) - self.noise_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input, where the noise is at least p, over 1 - p; in evaluation the input itself."""
+        """Zero where the noise is below p, elsewhere x / (1 - p); in evaluation x itself."""
         if not self.training:
             return x
         return x * (self.noise >= self.p).to(x.dtype) * (1 / (1 - self.p))

@@ -1,4 +1,4 @@
-"""The random number generators that a module can draw from without being given one."""
+"""The random number generators of the process, from which a module could draw in secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TORCH, PYTHON, NUMPY = "torch's generator", "Python's random", "numpy.random"
 
 
 def states() -> dict[str, Any]:
-    """The states of the process's generators, by name; that of NumPy only where it is loaded."""
+    """The states of the process's generators, by name; NumPy's only if NumPy is loaded."""
     found = {TORCH: torch.random.get_rng_state(), PYTHON: random.getstate()}
     if numpy := sys.modules.get("numpy.random"):
         found[NUMPY] = numpy.get_state(legacy=False)
@@ -30,16 +30,16 @@ def moved(before: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def aside(seed: int | None = None) -> Iterator[None]:
-    """Restore the states of all generators afterwards; inside they have ``seed``, if it is given.
+    """Restore the states of all generators afterwards; inside they are seeded if a seed is given.
 
     Args:
-        seed: in [0, 2^63).
+        seed: a number in [0, 2^63), or None.
     """
     before = states()
     numpy = sys.modules.get("numpy.random")
     try:
         if seed is not None:
-            # Not torch.manual_seed, which would seed the generators of every device for good.
+            # torch.manual_seed would also seed the other devices' generators, for good.
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
             if numpy:
@@ -67,7 +67,7 @@ def state_of(value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):  # NumPy's state, which has an array inside
+    if isinstance(one, dict):  # NumPy's state, which contains an array
         return all(_same(value, other[name]) for name, value in one.items())
     if isinstance(one, Tensor):
         return torch.equal(one, other)

@@ -32,26 +32,26 @@ def from_module(
 ) -> Model:
     """Make a model of a ``torch.nn.Module``.
 
-    The module first makes a few passes on a small batch, on the CPU, so that a module that is no
-    function of its values and its input is refused before anything is trained.
+    The module first makes a few passes on a small batch, on the CPU, so that a module that is not
+    a function of its values and its input is refused before training.
 
     Args:
         build: a function that makes the module; called under a seed taken from the key, it
             initialises the parameters as PyTorch or its own code does. A module in place of the
-            function keeps its present values as initial ones, whatever the key. Parameters with
+            function starts from its present values, whatever the key. Parameters with
             ``requires_grad=False`` are never trained; they are among the buffers.
         input_shape: shape of one example, without the batch dimension. The module must map
             [B, *input_shape] to one tensor [B, ...].
         batch_size: number of examples in the first passes, for modules that need several,
             such as those that compare groups of four.
     Returns:
-        A model. ``batch_stats`` is set for batch normalisation alone: for other layers that
-        compare the examples of a batch, as minibatch standard deviation does, take
-        ``dataclasses.replace(model, batch_stats=True)``. Threads need models of their own:
-        all calls of one model share the module that the values are put in. Some of PyTorch's
+        A model. ``batch_stats`` is set only for batch normalisation: for other layers that
+        compare the examples of a batch, such as minibatch standard deviation, take
+        ``dataclasses.replace(model, batch_stats=True)``. Each thread needs its own model,
+        because all calls of one model put their values into the same module. Some of PyTorch's
         layers have no rule for ``vmap`` or for graphs, and so work only eagerly and outside of a
-        population: recurrent layers, batch normalisation with ``momentum=None``, PyTorch's own
-        spectral normalisations (that of `fgan.model.spectral` works everywhere). ``nn.Dropout1d``
+        population: recurrent layers, batch normalisation with ``momentum=None``, and PyTorch's
+        own spectral normalisations (`fgan.model.spectral`'s works everywhere). ``nn.Dropout1d``
         to ``nn.Dropout3d`` drop entries of an example's first dimension, whatever the number of
         its dimensions.
     Raises:
@@ -60,8 +60,8 @@ def from_module(
             ``nn.Dropout*``, uses a dropout layer twice in a pass or never, changes an attribute in
             a pass, holds trainable tensors that are not registered, complex or without a shape,
             writes into its input or its parameters, cannot run on this input or be differentiated
-            by ``torch.func``, or returns anything but one tensor; for a function whose module
-            needs values of tensors before it has any. The message names the layer.
+            by ``torch.func``, or returns anything but one tensor; and for a function whose module
+            needs the values of tensors before it has any. The message names the layer.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))
@@ -85,7 +85,7 @@ def from_module(
         build = functools.partial(copied, copied(build))
     skeleton = make_skeleton(build)
     names = [name for name, m in skeleton.named_modules() if isinstance(m, Dropout)]
-    inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # as functional_call names it
+    inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # names for functional_call
     frozen = {name for name, p in skeleton.named_parameters() if not p.requires_grad}
     every = list(skeleton.named_parameters(remove_duplicate=False))
     tied = len(every) != len(list(skeleton.parameters()))
@@ -153,6 +153,6 @@ def from_module(
 
 
 def _singular_vectors(params: Params, last: Buffers, present: Buffers) -> Buffers:
-    """The vectors of torch's spectral normalisations, whose average would be no unit vector."""
-    names = "_u", "_v", "weight_u", "weight_v"  # the parametrization's, the older hook's
+    """The vectors of torch's spectral normalisations; their average would not be a unit vector."""
+    names = "_u", "_v", "weight_u", "weight_v"  # of the parametrization, and of the older hook
     return {name: b.clone() for name, b in present.items() if name.split(".")[-1] in names}

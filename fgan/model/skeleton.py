@@ -70,7 +70,7 @@ def refuse_by_structure(module: Any) -> None:
 
     Raises:
         TypeError: for anything but a module.
-        ValueError: for a layer that cannot be a function, by name.
+        ValueError: naming a layer that cannot be a function.
     """
     if not isinstance(module, nn.Module):
         raise _no_module(module)

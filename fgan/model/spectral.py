@@ -30,7 +30,7 @@ from fgan.model.base import NO_NOISE, Model
 from fgan.types import Buffers, Key, Noise, Params
 
 _FIRST_ITERATIONS = 15
-_EPS = 1e-12  # the smallest norm that is divided by
+_EPS = 1e-12  # the smallest divisor of a vector
 _STREAM = 0x5EC7  # the stream for v, apart from those for the network's own values
 
 
@@ -39,18 +39,18 @@ def spectral_norm(
 ) -> Model:
     """The same network with the spectral norm of its weights at about 1.
 
-    Every parameter that is trained and has two dimensions or more is normalised as a matrix
+    Every trained parameter with two or more dimensions is normalised as a matrix
     [outputs, all the rest]. The norm of a convolution's kernel is not that of the convolution,
     but bounds it up to a constant that depends on the kernel's size and the stride.
 
     Args:
         num_iterations: iterations of the power method in each training pass.
-        output_dims: the dimension of a weight that counts outputs, by the weight's name, where
-            it is not the first: ``{"3.weight": 1}`` for a transposed convolution.
+        output_dims: the dimension of a weight that counts outputs, by the weight's name, if it
+            is not the first: ``{"3.weight": 1}`` for a transposed convolution.
     Returns:
         A model with the parameters of the given one, and two more buffers per weight.
-        In evaluation it uses u and v as the last training pass left them. A moving average
-        of the weights (`fgan.ema`) has its own, one power step further at each update.
+        In evaluation it uses u and v of the last training pass. A moving average of the weights
+        (`fgan.ema`) has its own u and v, which each update improves by one power step.
     Raises:
         ValueError: for ``num_iterations`` less than 1; and from ``init``, for a name in
             ``output_dims`` that no weight has, or a model that is normalised already.
@@ -101,7 +101,7 @@ def spectral_norm(
         own = {name: b for name, b in buffers.items() if name not in vectors}
         out, own = model.apply(values, own, x, noise=noise, train=train)
         new = own | vectors
-        return out, {name: new[name] for name in buffers}  # in the order they came in
+        return out, {name: new[name] for name in buffers}  # in their old order
 
     def unaveraged(params: Params, last: Buffers, present: Buffers) -> Buffers:
         """Give averaged weights singular vectors of their own, which follow them."""

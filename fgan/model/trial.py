@@ -19,7 +19,7 @@ from fgan.model.skeleton import ON_META, called
 from fgan.model.watch import ImpureError, Watch, draws
 from fgan.types import Buffers, Params
 
-_TOLERANCE = 1e-4  # relative: some layers take another kernel where a gradient is wanted
+_TOLERANCE = 1e-4  # relative; some layers take another kernel if a gradient is needed
 _GOLDEN = (math.sqrt(5) - 1) / 2  # the fractional parts of its multiples spread over [0, 1)
 _SAVED = (
     "hooks on saved tensors, as activation checkpointing has them, do not work under torch.func: "
@@ -43,7 +43,7 @@ def try_out(
         The shape of the noise of each dropout layer, by name, and the shape of the output, for
         one example.
     Raises:
-        ValueError: for a module that fails, or is no function of its values and its input.
+        ValueError: for a module that fails, or is not a function of its values and its input.
     """
     trained, evaluated = copy.deepcopy(skeleton).train(), copy.deepcopy(skeleton).eval()
     moving = {name for name, _ in skeleton.named_buffers()}  # other buffers are frozen parameters
@@ -86,10 +86,11 @@ def try_out(
 
 
 def _give_noise(module: nn.Module, batch_size: int) -> tuple[dict[str, Any], list[Any]]:
-    """Give each dropout layer that is used noise that keeps all of its input.
+    """Give each dropout layer in use noise that keeps all of its input.
 
     Returns:
-        The shapes of the noise, None for a layer that is not used; the hooks that set them.
+        The shape of each layer's noise, None for a layer that is not used, and the hooks that
+        record them.
     """
     layers = {name: m for name, m in module.named_modules() if isinstance(m, Dropout)}
     shapes: dict[str, Any] = dict.fromkeys(layers)
@@ -108,14 +109,14 @@ def _give_noise(module: nn.Module, batch_size: int) -> tuple[dict[str, Any], lis
 
 
 def _run(module: nn.Module, values: dict[str, Tensor], x: Tensor, moving: set[str]) -> Any:
-    """Run one pass; refuse a change of the input or of values that are not ``moving``."""
+    """Run one pass; refuse a change of the input, or of values that are not in ``moving``."""
     states = generators.states()
 
     def refuse_draws(*_: Any) -> None:
         for name in generators.moved(states):
             raise draws(name)
 
-    # The hook of a layer runs inside of its call, so that an error is traced to the layer.
+    # The hook of a layer runs inside its call, so that an error can be traced to the layer.
     hooks = [layer.register_forward_hook(refuse_draws) for layer in module.modules()]
     attributes = Attributes(module)
     buffers = dict(module.named_buffers())

@@ -1,4 +1,4 @@
-"""Calls of PyTorch that a pure function cannot make are refused as they are made."""
+"""Refusing calls of PyTorch that a pure function cannot make, as a module makes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DIFFERENTIATES = (
 
 
 class ImpureError(Exception):
-    """A layer does what no function can; the text is the predicate of a sentence about it."""
+    """A layer does what no pure function can; the text is the predicate of a sentence about it."""
 
 
 class Watch(TorchFunctionMode):
@@ -49,7 +49,7 @@ class Watch(TorchFunctionMode):
             )
         before = torch.random.get_rng_state()
         out = func(*args, **kwargs)
-        # A random number generator of the module's own is no part of the state either.
+        # The state does not contain a random number generator of the module's own either.
         drawn = not torch.equal(before, torch.random.get_rng_state())
         if drawn or kwargs.get("generator") is not None:
             raise draws(func.__name__)

@@ -23,8 +23,8 @@ def dcgan_generator(
     """A generator z [B, z_dim] -> images [B, C, S, S] in [-1, 1].
 
     It consists of transposed convolutions (kernel 4) without biases: the first makes 4x4 maps,
-    each later one doubles the side and, up to the last, halves the channels. Batch norm and
-    ReLU follow all but the last, tanh follows the last.
+    each later one doubles the side, and each but the last halves the channels. Batch norm and
+    ReLU follow all but the last, and tanh follows the last.
 
     Args:
         image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
@@ -84,7 +84,7 @@ def dcgan_discriminator(
 
 
 def _stages(image_shape: Sequence[int]) -> tuple[int, int]:
-    """The number of channels, and how many times the side halves down to 4."""
+    """The number of channels, and the number of times that the side halves down to 4."""
     if len(image_shape) != 3 or image_shape[1] != image_shape[2] or image_shape[1] not in SIZES:
         raise ValueError(
             f"dcgan makes square images of {', '.join(map(str, SIZES))} pixels, "

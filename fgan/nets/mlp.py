@@ -11,9 +11,9 @@ from torch import nn
 from fgan.model import Model, from_module
 
 Activation = Literal["leaky_relu", "relu", "tanh"]
-"""Between the layers."""
+"""The names of activations between layers."""
 Output = Literal["tanh", "sigmoid", "linear"]
-"""After the last layer of a generator."""
+"""The names of activations after a generator's last layer."""
 
 
 def mlp_generator(
@@ -28,13 +28,13 @@ def mlp_generator(
 ) -> Model:
     """A generator z [B, z_dim] -> images [B, *image_shape].
 
-    Each hidden layer has a linear map, batch norm where it is asked for, and the activation. A
+    Each hidden layer has a linear map, batch norm if it is asked for, and the activation. A
     linear map and the output activation follow.
 
     Args:
         hidden: widths of the hidden layers.
         slope: slope of the leaky ReLU below zero.
-        batch_norm: whether hidden layers have batch norm: one answer for all, or one for each.
+        batch_norm: whether hidden layers have batch norm: one bool for all, or one for each.
         output: "tanh" for images in [-1, 1], "sigmoid" for [0, 1], "linear" for points.
     Raises:
         ValueError: for a width below 1, ``batch_norm`` of another length than ``hidden``, or
@@ -75,7 +75,7 @@ def mlp_discriminator(
 ) -> Model:
     """A discriminator images [B, *image_shape] -> logits [B].
 
-    Each hidden layer has a linear map, the activation, and dropout where it is asked for. One
+    Each hidden layer has a linear map, the activation, and dropout if it is asked for. One
     linear unit follows.
 
     Args:

@@ -1,7 +1,7 @@
 """Optimizers as pairs of pure functions, made of parts.
 
-``adam`` is ``chain(scale_by_adam(...), scale_by_learning_rate(...))`` and no more; a new
-optimizer is another chain. Hyperparameters are 0-d tensors in the optimizer's state:
+``adam`` is just ``chain(scale_by_adam(...), scale_by_learning_rate(...))``; a new optimizer is
+another chain. Hyperparameters are 0-d tensors in the optimizer's state:
 changing them recompiles nothing, and ``vmap`` gives each member of a population its own. An
 optimizer takes them as numbers or as 0-d tensors, over which ``torch.func.grad`` differentiates;
 the value of a tensor is not checked.

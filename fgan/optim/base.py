@@ -39,7 +39,7 @@ def chain(*parts: Optimizer) -> Optimizer:
     """Apply ``parts`` one after another; the state is the tuple of their states.
 
     Raises:
-        ValueError: for no part at all.
+        ValueError: when no part is given.
     """
     if not parts:
         raise ValueError("chain needs at least one part")
@@ -74,7 +74,7 @@ Hyper: TypeAlias = dict[str, Tensor]
 def hyper(params: Params, **values: Scalar) -> Hyper:
     """Make 0-d leaves of hyperparameters, for the field ``hyper`` of a part's state.
 
-    A tensor is copied, since a donated step writes into its state; derivatives flow through.
+    A tensor is copied, because a donated step writes into its state; derivatives flow through.
 
     The leaves are float64 beside float64 parameters, else float32. (float64 throughout would
     keep 1 - b2**t exact to more than five digits at the first steps, but Dynamo takes 0-d
@@ -129,7 +129,7 @@ def map_hypers(fn: Callable[..., Hyper], opt_state: OptState, *rest: OptState) -
 
 
 def hyperparameters(opt_state: OptState) -> Hyper:
-    """The hyperparameters in an optimizer's state, by name; empty where it has none.
+    """The hyperparameters in an optimizer's state, by name; empty if it has none.
 
     Raises:
         ValueError: for a name that several parts of the state have, each with its own value;
@@ -158,7 +158,7 @@ def with_hyperparameters(opt_state: OptState, **values: Scalar) -> OptState:
         values: new values by name, for every part of the state that has this name; numbers, or
             tensors of the leaf's shape (one per member in a stacked population).
     Raises:
-        TypeError: for anything else, such as a schedule.
+        TypeError: for any other value, such as a schedule.
         ValueError: for a name that the state does not have, or a tensor of another shape.
     """
     known = {name for own in hypers(opt_state) for name in own}

@@ -17,7 +17,7 @@ from fgan.scalars import Scalar, is_zero
 
 
 def sgd(learning_rate: Scalar, momentum: Scalar = 0.0, nesterov: bool = False) -> Optimizer:
-    """Gradient descent, with momentum when it is not zero.
+    """Gradient descent, with momentum if that is not zero.
 
     Args:
         learning_rate: at least 0; momentum: in (-1, 1).

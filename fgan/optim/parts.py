@@ -26,7 +26,8 @@ _check = functools.partial(scalars.check, as_float32=True)
 def _quotient(eps: Scalar) -> Callable[[Tensor, Tensor], Tensor]:
     """The division ``a / b`` by a b that includes ``eps``.
 
-    A number ``eps`` above zero keeps b from zero. Otherwise the quotient is zero where b is.
+    A number ``eps`` above zero keeps b from being zero. Otherwise the quotient is zero where b is
+    zero.
     """
     if not isinstance(eps, Tensor) and ctypes.c_float(eps).value:
         return torch.div
@@ -93,7 +94,7 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
     Args:
         b1, b2: decay of the first and second moment, in [0, 1).
         eps: at least 0, added outside the square root. With 0, a parameter that has never had
-            a gradient stays where it is.
+            a gradient keeps its value.
     References:
         Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1.
     """
@@ -141,8 +142,8 @@ def _power(power: Tensor, base: Tensor) -> Tensor:
 class RmsState(NamedTuple):
     """The state of `scale_by_rms`."""
 
-    mean: Params | tuple[()]  # of the gradient, like the parameters; () unless centred
-    mean_square: Params  # of the gradient, like the parameters
+    mean: Params | tuple[()]  # mean gradient, like the parameters; () unless centred
+    mean_square: Params  # mean squared gradient, like the parameters
     hyper: Hyper  # decay, eps
 
 
@@ -191,7 +192,7 @@ class MomentumState(NamedTuple):
 
 
 def scale_by_momentum(momentum: Scalar = 0.9, nesterov: bool = False) -> Optimizer:
-    """``v <- momentum * v + u``; the update is v, or u + momentum * v for Nesterov's.
+    """``v <- momentum * v + u``; the update is v, or u + momentum * v in Nesterov's form.
 
     Args:
         momentum: in (-1, 1); negative momentum stabilises some games.
@@ -223,7 +224,7 @@ class DecayedWeightsState(NamedTuple):
 
 
 def add_decayed_weights(weight_decay: Scalar) -> Optimizer:
-    """``u <- u + weight_decay * p``: decoupled weight decay, when it follows the scaling.
+    """``u <- u + weight_decay * p``, which is decoupled weight decay if it follows the scaling.
 
     References:
         Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2.
@@ -250,7 +251,7 @@ class ExtrapolateState(NamedTuple):
 
 
 def extrapolate() -> Optimizer:
-    """``u_t <- 2 u_t - u_(t-1)``, with u_0 = 0: the last part of a chain, for games.
+    """``u_t <- 2 u_t - u_(t-1)``, with u_0 = 0; use it as the last part of a chain, for games.
 
     References:
         Daskalakis et al. 2018, arXiv:1711.00141, equation 2 and Algorithm 1.

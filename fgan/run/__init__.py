@@ -1,1 +1,1 @@
-"""A run: from options to a run directory, and what is done with one afterwards."""
+"""Runs: from options to a run directory, and sampling, resuming and inspecting afterwards."""

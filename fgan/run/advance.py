@@ -1,7 +1,7 @@
-"""What a run is made of, as functions: the state it begins with, the step over stored
-examples, and the draws.
+"""The functions that a run is made of: the first state, the step over stored examples, and the
+draws.
 
-A run is of one GAN or of a population, and its key says which: int64 [2], or [M, 2] for M
+A run trains one GAN or a population, and its key says which: int64 [2], or [M, 2] for M
 members. Everything made from keys [M, 2] has a first dimension M.
 """
 
@@ -39,23 +39,24 @@ from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
 T_co = TypeVar("T_co", covariant=True)
 
 _BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
-_MOST_STEPS = 64  # in one execution, where nobody says how many
-_MOST_NUMBERS = 2**28  # random ones that they need, a gigabyte
+_MOST_STEPS = 64  # in one execution, if no option says how many
+_MOST_NUMBERS = 2**28  # random numbers for the steps of one execution, a gigabyte
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a run trains, whatever its game.
+    """The settings of training that do not belong to the game.
 
     Attributes:
         batch_size: examples in a batch.
-        dtype: of parameters, optimizer state, latents and losses.
-        low: the value of black; images are trained on in [low, 1].
+        dtype: dtype of parameters, optimizer state, latents and losses.
+        low: the value of black; images are scaled to [low, 1] for training.
         is_population: whether many GANs are trained in one step.
-        swept: (player, hyperparameter, a value for each member), in the order they are set in.
-        factor: of the learning rates, by the number of updates; None for 1 always.
+        swept: (player, hyperparameter, a value for each member), in the order of setting.
+        factor: the number that multiplies the learning rates, by the number of updates; None
+            means 1 always.
         compile: whether the step is compiled.
-        at_once: steps in one execution; 0: one, or on a GPU as many as fit.
+        at_once: steps in one execution; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
     """
 
@@ -80,15 +81,15 @@ class Training:
         return states
 
     def steps(self, game: Game) -> Callable[[int], Step]:
-        """The game's step of each number, over examples as they are stored.
+        """The game's step for each step number; it takes examples as they are stored.
 
-        Normalising is part of the graph. There is one step, unless terms are lazy.
+        Normalising is part of the graph. Step numbers differ in their step only if terms are lazy.
 
         Returns:
-            ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)``. Raw are
-            the reals, or a `fgan.types.Batch` of them: uint8 [B, C, H, W], or float [B, D] for
+            ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)``. ``raw``
+            are the reals, or a `fgan.types.Batch` of them: uint8 [B, C, H, W], or float [B, D] for
             points (after [k, ...] for k > 1 discriminator steps; with M members [M, ...]).
-            Compiled, a step writes the new state into the old one.
+            A compiled step writes the new state into the old one.
         """
         low, dtype = self.low, self.dtype
 
@@ -115,7 +116,7 @@ class Training:
 
 
 def with_options_of(state: TrainState, options: TrainState) -> TrainState:
-    """A state with the hyperparameters of another of the same game."""
+    """The first state with the hyperparameters of the second; both are of one game."""
 
     def player(old: PlayerState, new: PlayerState) -> PlayerState:
         hyper = hyperparameters(new.opt_state)
@@ -126,17 +127,17 @@ def with_options_of(state: TrainState, options: TrainState) -> TrainState:
 
 
 def _guarded(step: Step) -> Step:
-    """The step, refusing a state that is not finite where its losses and gradients were.
+    """A step that also refuses a new state that is not finite, although its gradients were.
 
-    One GAN is told so when it is saved, and halts. Of many, one must not keep the others from
-    being saved.
+    A run of one GAN finds such a state when it saves, and halts. In a population, one member
+    must not keep the others from being saved.
     """
 
     def guarded(
         state: TrainState, batch: Batch | Tensor, draws: Draws
     ) -> tuple[TrainState, Metrics]:
         new, metrics = step(state, batch, draws)
-        # What an optimizer and an average keep is finite when these are.
+        # The states of the optimizer and of the average are finite when the networks are.
         networks = [(player.params, player.buffers) for player in (new.gen, new.disc)]
         finite = metrics.finite & pytree.all_finite(networks)
         return pytree.where(finite, new, state), metrics._replace(finite=finite)
@@ -145,13 +146,13 @@ def _guarded(step: Step) -> Step:
 
 
 class Supply(Protocol[T_co]):
-    """What steps need, by their numbers: batches or draws."""
+    """Batches or draws, by the numbers of the steps that take them."""
 
     def __call__(self, step: int, /) -> T_co:
-        """Of one step."""
+        """The batch or the draws of one step."""
 
     def block(self, steps: range, /) -> T_co:
-        """Of several, which are the first dimension of every leaf."""
+        """Those of several steps, which are the first dimension of every leaf."""
 
 
 Advance = Callable[
@@ -160,14 +161,15 @@ Advance = Callable[
 
 
 def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
-    """What takes the steps of a run, one or several in one execution.
+    """The function that takes the steps of a run, one or several in one execution.
 
     Args:
-        steps: by their numbers.
-        replay: whether executions are recorded and replayed (`fgan.replayed`), of one step too.
+        steps: returns the step of a number.
+        replay: whether executions, also those of one step, are recorded and replayed
+            (`fgan.replayed`).
     Returns:
-        ``advance(state, numbers, feed, draw) -> (state, metrics)``: the steps of those
-        numbers, and the metrics of each.
+        ``advance(state, numbers, feed, draw) -> (state, metrics)``, which takes the steps of
+        these numbers and returns the metrics of each.
     """
 
     @functools.cache
@@ -198,15 +200,15 @@ def _uniform_of(shape: tuple[int, ...]) -> Callable[[Key], Tensor]:
 
 
 class DrawAhead:
-    """`make_draws`, several steps at a time: the same numbers at a fraction of the calls.
+    """`make_draws` for several steps at a time: the same numbers with a fraction of the calls.
 
-    On the CPU they are drawn eagerly, but for the noise of stochastic layers in a compiled
-    run: that is a hundred times as many numbers, and compiled they take a tenth of the time.
-    (Compiling the latents too costs more seconds than it saves in a run of minutes.) On a GPU
-    a compiled run has all of them compiled: Philox is hundreds of small kernels.
+    On the CPU draws are eager, except the noise of stochastic layers in a compiled run: that
+    noise is a hundred times as many numbers, and compiling takes a tenth of the time. (Compiling
+    the latents too costs more seconds than it saves in a run of minutes.) On a GPU a compiled
+    run compiles all draws, because Philox is hundreds of small kernels.
 
     Attributes:
-        most_steps: that a run takes in one execution.
+        most_steps: the most steps that a run takes in one execution.
         period: steps after which the same kinds of step come again
             (`fgan.compile.replay.next_steps`).
     """
@@ -225,15 +227,15 @@ class DrawAhead:
         size = pytree.size(make(key, 0))
         fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
         usual = 1
-        if training.replays(key.device):  # in equal parts from one line of metrics to the next
+        if training.replays(key.device):  # equal parts of the steps between lines of metrics
             usual = training.log_every // math.ceil(training.log_every / fitting)
         self.most_steps = training.at_once or usual
-        rounds = {"gen": 1, "disc": game.num_disc_steps}  # of each player, in a step
+        rounds = {"gen": 1, "disc": game.num_disc_steps}  # updates of each player in a step
         periods = [term.every // math.gcd(term.every, rounds[term.player]) for term in game.terms]
         self.period = math.lcm(*periods)
         self._make = compile_function(make) if self._compiled else make
         most = _BLOCK_NUMBERS
-        if self._compiled and self.most_steps > 1:  # for one number of steps, see `block`
+        if self._compiled and self.most_steps > 1:  # a block has `most_steps` then, see `block`
             most = min(most, size * self.most_steps)
         self._blocks = Blocks(self._several, size, most)
 
@@ -244,9 +246,9 @@ class DrawAhead:
         return pytree.unstack(self.block(steps))
 
     def block(self, steps: range) -> Draws:
-        """Of several steps, which are the first dimension of every leaf."""
+        """The draws of several steps, which are the first dimension of every leaf."""
         count = len(steps)
-        if self._compiled:  # for one number of steps, of which fewer are used
+        if self._compiled:  # another number of steps would compile again
             count = max(count, self.most_steps)
         numbers = torch.arange(steps.start, steps.start + count, device=self._key.device)
         draws = self._make(self._key, numbers)

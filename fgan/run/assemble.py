@@ -34,15 +34,15 @@ Progress = Callable[[int, int], None]
 
 
 def image_low(config: TrainConfig) -> float:
-    """What black is: images are trained on in [low, 1], as the generator's output makes them."""
+    """The value of black: reals are scaled to [low, 1], the range of the generator's output."""
     return 0.0 if config.output == "sigmoid" else -1.0
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one, else the CPU.
+    """The device of a name; "auto" is a CUDA device if there is one, else the CPU.
 
     Raises:
-        ConfigError: for what names no device.
+        ConfigError: for a text that names no device.
         DeviceError: for a device this machine does not have.
     """
     try:
@@ -66,7 +66,7 @@ def check_device(config: TrainConfig) -> torch.device:
     """The device of a run.
 
     Raises:
-        DeviceError: for what this machine does not have.
+        DeviceError: for a device or a dtype that this machine does not have.
     """
     device = find_device(config.device)
     if config.dtype == "tf32" and device.type != "cuda":
@@ -78,10 +78,10 @@ def check_device(config: TrainConfig) -> torch.device:
 
 
 def set_up(config: TrainConfig, device: torch.device) -> None:
-    """What a run asks of torch itself: how many threads, and what a float32 product is.
+    """Set torch's number of threads, and whether float32 products round to TF32.
 
-    PyTorch lets cuDNN round float32 convolutions to TF32 unless it is told not to; here
-    float32 is float32.
+    PyTorch lets cuDNN round float32 convolutions to TF32 by default; here only ``--dtype tf32``
+    does.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -90,9 +90,9 @@ def set_up(config: TrainConfig, device: torch.device) -> None:
 
 
 def set_tf32(allowed: bool) -> None:
-    """Whether products and convolutions of float32 numbers on CUDA devices round to TF32."""
-    # By the older of two interfaces, both of which Inductor reads: this sets them alike.
-    # After the newer one, reading the older raises.
+    """Set whether float32 products and convolutions on CUDA devices round to TF32."""
+    # Inductor reads both of PyTorch's interfaces. The older one, used here, sets both; setting
+    # the newer one makes reading the older one raise.
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
     # Torch 2.11 advises TF32 at every compilation without it.
@@ -102,12 +102,13 @@ def set_tf32(allowed: bool) -> None:
 def load_source(
     config: TrainConfig, notify: Notify | None = None, progress: Progress | None = None
 ) -> Source | StreamedSource:
-    """The data of a run, in memory or to be decoded as they are needed.
+    """The data of a run, in memory or decoded during training.
 
     Args:
-        notify: is told of downloads and the like; progress: (images done, of how many).
+        notify: called with a sentence about a download and the like.
+        progress: called with the number of images decoded so far, and of all.
     Raises:
-        DataError: for missing or damaged files, or images of no use together.
+        DataError: for missing or damaged files, or images that do not fit together.
         ConfigError: when a batch is larger than the data.
     """
     if config.data not in names.DATA_SETS and not os.path.exists(config.data):
@@ -144,7 +145,7 @@ def _nothing_at(path: str) -> DataError:
 
 
 def state_dtype(config: TrainConfig) -> torch.dtype:
-    """Of parameters, optimizer state, latents and losses."""
+    """The dtype of parameters, optimizer state, latents and losses."""
     return torch.float64 if config.dtype == "float64" else torch.float32
 
 
@@ -207,13 +208,13 @@ def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Mod
         raise ConfigError(
             f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, nets.SIZES))}."
         ) from error
-    if config.members:  # vmap knows one layout only
+    if config.members:  # vmap supports one memory layout only
         return gen, disc
     return channels_last(gen), channels_last(disc)
 
 
 def _make_order(config: TrainConfig) -> str | Method:
-    # Its strength is the step it corrects for.
+    # The strength of competitive play is the learning rate that it corrects for.
     return make_competitive(config.lr) if config.order == "competitive" else config.order
 
 
@@ -249,7 +250,7 @@ def _make_optimizer(config: TrainConfig, lr: float) -> Optimizer:
 
 
 def make_lr_factor(config: TrainConfig) -> Schedule | None:
-    """What the learning rates are multiplied with, of the number of updates; None for 1 always.
+    """The factor of the learning rates, by the number of updates; None means 1 always.
 
     Raises:
         ValueError: for a schedule without a length.
@@ -266,8 +267,8 @@ def make_lr_factor(config: TrainConfig) -> Schedule | None:
     return schedules.warmup(factor, warmup) if warmup else factor
 
 
-# Where a hyperparameter that can be swept is: the players it belongs to, and its name there. The
-# discriminator's own rate is set after that of both.
+# The players that a sweepable hyperparameter belongs to, and its name in their optimizers. The
+# discriminator's own rate follows the rate of both, so that it is set last.
 _HOME: dict[str, tuple[tuple[Literal["gen", "disc"], ...], str]] = {
     **{name: (("gen", "disc"), name) for name in ("b1", "b2", "eps", "decay", "weight_decay")},
     "lr": (("gen", "disc"), "learning_rate"),
@@ -276,13 +277,13 @@ _HOME: dict[str, tuple[tuple[Literal["gen", "disc"], ...], str]] = {
 
 
 def make_training(config: TrainConfig) -> Training:
-    """How a configuration trains its game; errors as `make_lr_factor`."""
+    """The training settings of a configuration; it raises as `make_lr_factor` does."""
     swept = [
         (player, there, tuple(member.values[name] for member in config.members))
         for name, (players, there) in _HOME.items()
         if name in dict(config.sweep)
         for player in players
-        if not (name == "lr" and player == "disc" and config.disc_lr)  # which has its own
+        if not (name == "lr" and player == "disc" and config.disc_lr)  # it has a rate of its own
     ]
     return Training(
         batch_size=config.batch_size,
@@ -298,7 +299,7 @@ def make_training(config: TrainConfig) -> Training:
 
 
 def make_key(config: TrainConfig, device: torch.device | str) -> Key:
-    """The key of a run: of its seed, or one for each member."""
+    """The key of a run, made from its seed, or a key for each member."""
     seeds = [member.seed for member in config.members]
     if not seeds:
         return rng.key(config.seed, device)
@@ -306,7 +307,7 @@ def make_key(config: TrainConfig, device: torch.device | str) -> Key:
 
 
 def points_extent(source: Source | StreamedSource) -> float:
-    """How far a picture of 2-D data must reach to show them all with a margin; 0 for images."""
+    """The extent of a picture that shows all 2-D points with a margin; 0 for images."""
     if isinstance(source, StreamedSource) or source.is_images:
         return 0.0
     return 1.25 * math.ceil(float(source.examples.abs().max()))
@@ -316,9 +317,9 @@ def sample(gen: Model, weights: Weights, z: Tensor, key: Key, stats: str) -> Ten
     """Samples [B, *data] for latents z [B, *latent].
 
     Args:
-        stats: "running" or "batch", the statistics that normalise.
-        key: of these samples; stochastic layers, which act when batch statistics do, have
-            their noise from it.
+        stats: the statistics that normalise, "running" or "batch".
+        key: the key of these samples. With "batch", stochastic layers act too, and draw their
+            noise from it.
     """
     if stats == "running":
         fake: Tensor = gen.apply(weights.params, weights.buffers, z, train=False)[0]

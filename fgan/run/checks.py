@@ -1,4 +1,4 @@
-"""Checks of single values: each returns the value in its proper type or says what it must be."""
+"""Checks of single values: each returns the value in its proper type or raises ValueError."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_LARGEST = 1.7976931348623157e308  # float; whole numbers may have any length
+_LARGEST = 1.7976931348623157e308  # the largest float; an int may be larger
 
 Check = Callable[[Any], Any]  # returns the value in its proper type, or raises ValueError
 
@@ -54,7 +54,7 @@ def one_of(*values: str | int) -> Check:
 
 
 def tuple_of(each: Check, length: int | None = None) -> Check:
-    """A list of values that pass a check each, ``length`` of them where that is given."""
+    """A list of values that each pass a check; ``length``, if given, is their number."""
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
@@ -108,7 +108,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def every(value: int | str) -> tuple[float, str]:
-    """How often: ``500`` is (500, "steps"); ``"30s"``, ``"5m"``, ``"1h"`` are in seconds.
+    """An interval: ``500`` is (500, "steps"); ``"30s"``, ``"5m"``, ``"1h"`` become seconds.
 
     Raises:
         ValueError: for anything else.
@@ -131,7 +131,7 @@ def length(value: Any) -> int | str:
 
 
 def in_steps(value: int | str, images_per_step: int) -> int:
-    """What `length` gave, as steps; at least one, unless it is 0.
+    """The result of `length` in steps: at least one, unless it is 0.
 
     >>> in_steps("640images", 64), in_steps(7, 64)
     (10, 7)

@@ -1,8 +1,8 @@
-"""What a run is made of: one flat, checked set of options, and its file form.
+"""The configuration of a run: one flat, checked set of options, and its file form.
 
-`resolve` merges the defaults of the architecture with what a file and a command line
-say, checks everything, reports all that is wrong at once, and returns a `TrainConfig`
-with nothing left open. This module never imports torch, so that usage errors are quick.
+`resolve` merges the defaults of the architecture with the options of a file and a command line,
+checks everything, reports all errors at once, and returns a `TrainConfig` with nothing left
+open. This module never imports torch, so that usage errors are quick.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from fgan.run.validate import check, idle, refuse_idle, sentence
 class TrainConfig(Options):
     """Every option of a training run, resolved; made by `resolve`.
 
-    ``steps`` are generator updates. ``threads`` 0 leaves the choice to PyTorch. ``dtype``
-    is that of the matrix products; "tf32" and "bfloat16" keep parameters, optimizer and
-    losses in float32. ``sample_every`` and ``save_every`` 0 mean at the end only. With ``seeds`` or
-    ``sweep`` a run trains a population, its ``members``. Of ``steps`` and ``epochs`` one is 0.
+    ``steps`` are generator updates. ``threads`` 0 leaves the choice to PyTorch. ``dtype`` is the
+    dtype of the matrix products; "tf32" and "bfloat16" keep parameters, optimizer and losses in
+    float32. ``sample_every`` and ``save_every`` 0 mean only at the end. With ``seeds`` or
+    ``sweep`` a run trains a population, its ``members``. One of ``steps`` and ``epochs`` is 0.
     """
 
     @property
     def rate_of_disc(self) -> float:
-        """The discriminator's learning rate; of a population, before the sweep."""
+        """The discriminator's learning rate, which a sweep may replace in each member."""
         return self.disc_lr or self.lr
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Of a population; none where the run is of one GAN."""
+        """The members of a population; empty for a run of one GAN."""
         if not self.seeds and not self.sweep:
             return ()
         return all_members(self.seeds or (self.seed,), self.sweep)
 
 
-# Defaults beside which each architecture has some of its own.
+# Defaults that all architectures share, unless an architecture replaces them below.
 _COMMON = {name: row.default for name, row in OPTIONS.items() if not row.optional}
 _ABSENT = {name: row.default for name, row in OPTIONS.items() if row.optional}
 
-# The defaults of each architecture on each kind of data. For images: what gave the best
-# digits in five minutes on two cores, compilation included; what was tried is in
-# benchmarks/results/mnist-mlp-defaults.md.
+# The defaults of each architecture on each kind of data. Those for images gave the best digits
+# in five minutes on two cores, compilation included; benchmarks/results/mnist-mlp-defaults.md
+# lists the settings that were tried.
 _MLP_IMAGES: dict[str, Any] = {
     "loss": "relativistic",
     "r1": 1.0,
@@ -73,7 +73,7 @@ _MLP_POINTS: dict[str, Any] = {
     "batch_size": 256,
     "epochs": 25.0,
 }
-# Of DCGAN, at half its width and a quarter of its pixels: minutes an epoch on two cores.
+# DCGAN at half its width and a quarter of its pixels, so that an epoch takes minutes on two cores.
 _DCGAN: dict[str, Any] = {
     "z_dim": 100,
     "image_size": 32,
@@ -81,12 +81,12 @@ _DCGAN: dict[str, Any] = {
     "batch_size": 64,
     "epochs": 5.0,
 }
-# A game is a loss and its penalties: whoever names another loss gets it without them.
+# The default penalties belong to the default loss, so another loss comes without them.
 _NO_PENALTIES: dict[str, Any] = {**dict.fromkeys(names.PENALTIES, 0.0), "penalty_every": 1}
 
 
 def defaults(data: str = "mnist", arch: str = "mlp", loss: str | None = None) -> dict[str, Any]:
-    """The options of a run of which nothing is said but data, architecture and perhaps loss."""
+    """The options of a run for which only data, architecture and perhaps the loss are given."""
     mlp = _MLP_POINTS if data in names.POINT_SETS else _MLP_IMAGES
     special = {"mlp": mlp, "dcgan": _DCGAN}.get(arch, {})
     found = _COMMON | special | {"data": data, "arch": arch}
@@ -104,13 +104,13 @@ def resolve(
     """A checked configuration.
 
     Args:
-        values, options: what to set, by field name of `TrainConfig`; None counts as not set.
+        values, options: values by field name of `TrainConfig`; None counts as not set.
             Paths start from the present folder.
-        file: a TOML file of such names; ``values`` and ``options`` go before it. Paths start
-            from the folder it is in.
-        base: a recipe's settings, which go before the defaults only.
+        file: a TOML file of such names; ``values`` and ``options`` override it. Paths start
+            from its folder.
+        base: a recipe's settings, which override only the defaults.
     Raises:
-        ConfigError: naming everything that is wrong with what was given.
+        ConfigError: naming every option that is wrong.
         DiskError: when the file cannot be read.
 
     >>> resolve(data="ring", steps=10).batch_size
@@ -129,28 +129,28 @@ def resolve(
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of several sources; later layers go before earlier ones."""
+    """Options of several sources; later layers override earlier ones."""
     known: dict[str, Any] = {}
     for layer in layers:
-        for pair in ALTERNATIVES:  # a length given anew replaces the old one
+        for pair in ALTERNATIVES:  # a new length in either unit replaces the old one
             if any(name in layer for name in pair):
                 known = {k: v for k, v in known.items() if k not in pair}
-        if "init_from" in layer:  # another run, whose members are others
+        if "init_from" in layer:  # the number was a member of another run
             known.pop("init_member", None)
         known |= layer
     return known
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, over the defaults that fit them."""
+    """`merge` of these layers over the defaults of their data, architecture and loss."""
     known = merge(*layers)
     of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
     merged = defaults(*of) | known
     if "seeds" in known or "sweep" in known:
-        # The others of a population go on.
+        # One member that is not finite must not halt the others.
         merged["on_nonfinite"] = known.get("on_nonfinite", "skip")
     for pair in ALTERNATIVES:
-        if any(name in known for name in pair):  # and not the default of the other
+        if any(name in known for name in pair):  # drop the default of the other
             merged = {k: v for k, v in merged.items() if k in known or k not in pair}
     return merged
 
@@ -161,25 +161,28 @@ def _idle_in_file(
     given: Mapping[str, Any],
     checked: Mapping[str, Any],
 ) -> list[str]:
-    """The options of a file that do nothing, with what is given beside it and without.
+    """The options of a file that have no effect, with the options given beside it or without.
 
-    A run writes all options into its file, and that file is good for another run.
+    A run writes all options into its file, and another run may begin from that file.
     """
-    if {"gen_hidden", "features"} <= from_file.keys():  # nobody uses both at once
+    if {
+        "gen_hidden",
+        "features",
+    } <= from_file.keys():  # a run wrote this file: no person gives both
         return []
     found = idle([name for name in from_file if name not in given], checked)
     if not (found and given):
         return found
     try:
         return idle(found, check(_merged(base, from_file), set(), None))
-    except ConfigError:  # mended by what is given
+    except ConfigError:  # the file is only right with the options given
         return []
 
 
 def _placed(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Options whose paths are whole, so that they mean the same from every folder.
+    """The options with absolute paths, which mean the same from every folder.
 
-    They are not shortened: where a link leads, ``link/..`` is another folder.
+    The paths are not normalised, because ``link/..`` behind a symbolic link is another folder.
     """
     placed = dict(values)
     for name in (name for name, row in OPTIONS.items() if row.path):
@@ -193,7 +196,8 @@ def read_toml(file: str | Path) -> dict[str, Any]:
     """The keys and values of a TOML file.
 
     Raises:
-        ConfigError: when it is not TOML; DiskError: when it cannot be read.
+        ConfigError: when the file is not TOML.
+        DiskError: when it cannot be read.
     """
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
@@ -204,12 +208,12 @@ def read_toml(file: str | Path) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration as TOML; ``resolve(file=...)`` on it gives the same one back."""
+    """The configuration as TOML, which ``resolve(file=...)`` reads as the same configuration."""
     return tomli_w.dumps(as_dict(config))
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """Names and values, tuples as lists; of alternatives such as steps and epochs the one used."""
+    """Values by name, tuples as lists; from alternatives such as steps and epochs the one used."""
     values = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in vars(config).items()
@@ -218,7 +222,7 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     if config.seeds:
         del values["seed"]
         values["seeds"] = seeds_text(config.seeds)
-    if config.sweep:  # a list, for its order numbers the members
+    if config.sweep:  # a list, because its order numbers the members
         values["sweep"] = [f"{name}={','.join(map(repr, own))}" for name, own in config.sweep]
     return values
 

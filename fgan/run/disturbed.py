@@ -1,8 +1,8 @@
-"""Whether other processes take the cores that the threads of a run need.
+"""A warning when other processes take the cores that the threads of a run need.
 
-At the end of every parallel region each thread waits for the others, so that one which has lost
-its core to another process holds up all. Nothing that changes rounding may follow from that, so
-the number of threads stays; but who runs it should know.
+At the end of every parallel region each thread waits for the others, so one thread that has lost
+its core to another process delays all. The number of threads stays, because it decides the
+rounding; but the user should know.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if sys.platform != "win32":
     import resource
 
 PERIOD_SECONDS = 1.0
-# Two compiled recipes with two threads on two cores of an AMD EPYC, Linux 6.18, alone: 70 to 130
-# interruptions a second, and 1.93 to 1.99 CPU seconds in each. Beside one busy process: 190 to
-# 690, and 0.6 to 1.35. A run that waits for a disk, or computes on one thread by itself, has as
-# few CPU seconds, but no more interruptions than before.
-INTERRUPTIONS = 80  # in a second, for each thread
-SHARE = 0.8  # of a core, for each thread
-_PERIODS = 5  # in a row, for what takes less is over before anybody reads of it
+# The limits come from two compiled recipes with two threads on two cores of an AMD EPYC, Linux
+# 6.18. Alone, they had 70 to 130 interruptions and 1.93 to 1.99 CPU seconds per second; beside
+# one busy process, 190 to 690 and 0.6 to 1.35. A run that waits for a disk, or that computes on
+# one thread for a while, also uses few CPU seconds, but has no more interruptions than before.
+INTERRUPTIONS = 80  # per second and thread
+SHARE = 0.8  # CPU seconds per second and thread
+_PERIODS = 5  # in a row; a shorter disturbance is over before anybody reads the warning
 
 
 class Usage(NamedTuple):
-    """Since the process began, of all its threads."""
+    """The sums over all threads since the process began."""
 
     interruptions: int  # involuntary context switches: another process was given the core
     cpu_seconds: float
 
 
 def usage() -> Usage:
-    """As the kernel counts it; nothing where it does not."""
+    """The usage that the kernel counts; zeros on a system that does not count it."""
     if sys.platform == "win32":
         return Usage(0, 0.0)
     found = resource.getrusage(resource.RUSAGE_SELF)
@@ -44,8 +44,9 @@ class Watch:
     """Looks at each period's interruptions and CPU seconds, and speaks once.
 
     Args:
-        threads: of the run. One alone waits for none.
-        clock: seconds; used: what was used until then.
+        threads: the run's number of threads; a single thread waits for no other.
+        clock: returns the time in seconds.
+        used: returns the usage until now.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Watch:
         self._disturbed = 0  # periods in a row
 
     def look(self) -> str | None:
-        """To be called after each step; a sentence for the user, once in a run."""
+        """Call this after each step; it returns a sentence for the user, once in a run."""
         if not self._speaks or (took := self._clock() - self._since) < PERIOD_SECONDS:
             return None
         now = self._used()

@@ -1,6 +1,6 @@
-"""Facts about this machine: what fgan would run on, and whether it can compile here.
+"""Facts about this machine: its devices and packages, and whether fgan can compile here.
 
-It writes only what compiling writes to its cache.
+The only files written are those that compiling writes to its cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONG = ("pip_packages", "conda_packages", "cpu_info")  # texts of many lines
 
 
 def facts() -> dict[str, Any]:
-    """What this machine has; JSON-serialisable. Never raises, whatever is missing.
+    """Facts about this machine, JSON-serialisable. The function never raises.
 
     Returns:
         - ``versions``: of fgan, Python and the packages it needs (None where missing);
@@ -32,8 +32,8 @@ def facts() -> dict[str, Any]:
           (of torch), ``memory_bytes``;
         - ``devices``: a list of ``name`` ("cpu", "cuda:0", "mps"), ``model``,
           ``memory_bytes``;
-        - ``torch``: what PyTorch's own ``collect_env`` says, without lists of packages: driver,
-          CUDA, cuDNN, C library and the like;
+        - ``torch``: the result of PyTorch's own ``collect_env``, without lists of packages:
+          driver, CUDA, cuDNN, C library and the like;
         - ``environment``: `fgan.compile.environment.facts`: ``name``, ``value`` and ``set_by``
           of each setting of this process;
         - ``compiler``: ``path`` and ``version`` of the C++ compiler, or None;
@@ -42,7 +42,7 @@ def facts() -> dict[str, Any]:
         - ``compile``: ``works``, ``seconds``, and ``error`` (a sentence or None) of one
           small function, compiled and called now.
 
-        A section that cannot be found out is ``{"error": sentence}``.
+        A section that fails is ``{"error": sentence}``.
     """
     sections: dict[str, Callable[[], Any]] = {
         "versions": _versions,
@@ -59,7 +59,7 @@ def facts() -> dict[str, Any]:
 
 
 def try_compile() -> dict[str, Any]:
-    """Compile and call one small function, with a number in it that no cache knows."""
+    """Compile and call one small function; a fresh number in it makes every cache miss."""
     begun = time.perf_counter()
     try:
         import torch
@@ -156,7 +156,7 @@ def _folder(path: Path) -> dict[str, Any]:
         for name in names:
             try:
                 sizes.append(os.lstat(os.path.join(folder, name)).st_size)
-            except OSError:  # removed meanwhile
+            except OSError:  # the file was removed meanwhile
                 continue
     nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
     return {
@@ -168,7 +168,7 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _extras() -> dict[str, Any]:
-    """The optional parts, by what the installed package says of itself."""
+    """The optional extras, from the metadata of the installed package."""
     about = importlib.metadata.metadata("fgan")
     extras: dict[str, Any] = {}
     for extra in about.get_all("Provides-Extra") or []:

@@ -1,7 +1,7 @@
-"""Where options have an effect: one that somebody gives where it has none is refused.
+"""The conditions under which options have an effect; one given without an effect is refused.
 
 Defaults, recipes and the configuration of an earlier run hold every option, also those without
-an effect. Never imports torch.
+an effect. This module never imports torch.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from fgan.run import names
 
-Values = Mapping[str, Any]  # of all options, checked; by name
+Values = Mapping[str, Any]  # the checked values of all options, by name
 
 
 class Effect(NamedTuple):
-    """When an option does something, and that in words, after "it is for".
+    """When an option has an effect, and the same in words, which follow "it is for".
 
-    An option that may be off (``unless_off``) asks for nothing by 0, false or an empty text.
+    With ``unless_off`` the values 0, false and the empty text are accepted everywhere, because
+    they turn the option off.
     """
 
     there: Callable[[Values], bool]
@@ -31,7 +32,7 @@ def _images(options: Values) -> bool:
 
 
 def _folder(options: Values) -> bool:
-    """Whether the data are a folder; so is what is not there, which is reported later."""
+    """Whether the data are a folder; a missing path counts as one, and is reported later."""
     data = options["data"]
     return data == "celeba" or (data not in names.DATA_SETS and not os.path.isfile(data))
 
@@ -65,7 +66,7 @@ def normalises(options: Values) -> bool:
 
 
 def _shared(*hyperparameters: str) -> Callable[[Values], bool]:
-    """Whether no member of a population has its own."""
+    """Whether no sweep gives each member its own value of these hyperparameters."""
     return lambda options: not set(hyperparameters) & dict(options.get("sweep", ())).keys()
 
 

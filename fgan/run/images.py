@@ -1,6 +1,6 @@
 """From samples to picture files.
 
-The one place that writes pictures of samples.
+Only this module writes pictures of samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fgan.disk import files
 
 
 def columns(num: int) -> int:
-    """Of a grid of ``num`` images: the side of a square, or eight."""
+    """The columns of a grid of ``num`` images: the side of a square, or eight."""
     side = math.isqrt(num)
     return side if side * side == num else min(num, 8)
 
@@ -37,7 +37,7 @@ def grid(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
     Args:
         images: uint8 [N, C, H, W], C 1 or 3.
     """
-    from torchvision.utils import make_grid  # not at the top: its import takes a second
+    from torchvision.utils import make_grid  # imported here, because that takes a second
 
     tiled = make_grid(images, nrow=columns, padding=padding)  # [3, H', W']
     if images.shape[1] == 1:

@@ -1,9 +1,9 @@
-"""Beginning a run with the weights of another one, of other data or other options.
+"""Beginning a run with the weights of another run, which may have other data and options.
 
 Parameters and buffers of both players and the generator's average are taken over, bit for bit.
 The optimizers' states, the count of steps and all random numbers are the new run's own, so that
-from its first update on the average is of its own weights alone (`fgan.ema.unbiased`). One
-member of a population is taken; a population that begins so has that GAN in every member.
+from its first update on the average holds only its own weights (`fgan.ema.unbiased`). From a
+population one member is taken; a new population has that GAN in every member.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _TAKEN = tuple(f"{player}/{kind}/" for player in ("gen", "disc") for kind in ("p
 
 @dataclass(frozen=True)
 class Inherited:
-    """What is taken over, and from where."""
+    """The tensors that a run begins with, and their checkpoint."""
 
     file: Path  # a checkpoint
     tensors: dict[str, Tensor]  # by their paths in a state
-    notes: tuple[str, ...]  # what the user should know
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def read(config: TrainConfig, networks: Networks) -> Inherited:
     """The weights that a configuration asks to begin with, checked to fit.
 
     Args:
-        networks: what the configuration makes, ``gen`` and ``disc``; their shapes count.
+        networks: the configuration's own ``gen`` and ``disc``; only their shapes matter.
     Raises:
         ConfigError: naming the first parameter that does not fit, and both shapes; or when it
-            is not clear which GAN of a population is meant.
+            is not clear which member of a population is meant.
         RunError: when there is no such run, or none of its checkpoints is intact.
     """
     try:
@@ -69,12 +69,14 @@ def read(config: TrainConfig, networks: Networks) -> Inherited:
 
 
 def take(inherited: Inherited, state: TrainState) -> TrainState:
-    """A state before the first step, with the weights taken over; in every member, if of many."""
+    """A state before the first step with the weights taken over, in every member if it has some."""
     names, leaves = pytree.paths(state), pytree.leaves(state)
     taken: TrainState = pytree.unflatten(
         pytree.structure(state),
         [
-            torch.empty_like(leaf).copy_(inherited.tensors.get(name, leaf))  # strides as they were
+            torch.empty_like(leaf).copy_(
+                inherited.tensors.get(name, leaf)
+            )  # this keeps the strides
             for name, leaf in zip(names, leaves, strict=True)
         ],
     )
@@ -112,11 +114,12 @@ def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Any], file: Path) 
 def member_of(
     saved: Checkpoint, file: Path, number: int | None, flag: str = "--member", about: str = ""
 ) -> Checkpoint:
-    """What is saved of the one GAN that is meant.
+    """The part of a checkpoint that belongs to one GAN.
 
     Args:
-        number: of a member, from 0; None where none is asked for.
-        flag: the option that asks; about: how a message begins.
+        number: the member's number, from 0; None if no member is named.
+        flag: the option that names the member, for the message.
+        about: the beginning of the message.
     Raises:
         ConfigError: when it is not clear which GAN is meant.
     """

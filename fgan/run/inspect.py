@@ -1,6 +1,7 @@
 """Facts about a run or a checkpoint, and whether it is intact.
 
-Reads headers and checksums only: no code of the file's choosing, no tensors, no torch.
+Only headers and checksums are read: no code from the file runs, no tensor is made, and torch is
+not imported.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ _TOTALS = ("leaves", "numbers", "bytes", "parameters")
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What a run directory or a checkpoint file holds; JSON-serialisable.
+    """The contents of a run directory or a checkpoint file, JSON-serialisable.
 
     Returns:
         ``path`` and
 
-        - ``checkpoint``: of the file, or of the newest intact one of the run (the newest at
-          all where none is; None where there is none): ``path``, ``bytes``, ``modified``
-          (UTC), ``verdict`` ("intact", "damaged" or "unreadable") and ``problem`` (a sentence
-          or None), ``step``, and, where its header can be read, ``sha256`` (as written in
-          it), ``versions``, ``config``, ``data_shape``, ``players`` (totals under ``gen``,
-          ``disc`` and whatever else the state is made of: ``leaves``, ``numbers``, ``bytes``,
-          ``parameters``, of a population those of all members) and ``leaves`` (``name``,
+        - ``checkpoint``: facts about the file, or about the newest intact checkpoint of the run
+          (the newest one if none is intact; None if there is none): ``path``, ``bytes``,
+          ``modified`` (UTC), ``verdict`` ("intact", "damaged" or "unreadable") and ``problem``
+          (a sentence or None), ``step``, and, if its header can be read, ``sha256`` (as written
+          in the file), ``versions``, ``config``, ``data_shape``, ``players`` (totals for
+          ``gen``, ``disc`` and every other part of the state: ``leaves``, ``numbers``,
+          ``bytes``, ``parameters``, in a population over all members) and ``leaves`` (``name``,
           ``dtype``, ``shape``, ``bytes``);
-        - ``population``: of the checkpoint, where it is of one: ``members`` (how many),
-          ``seeds``, ``sweep``, and ``not_finite`` (the members that were not at some step, and
-          at how many; left out where the file is damaged);
-        - ``run``: of the directory, or of the one the file is in (else None): ``path``,
+        - ``population``: if the checkpoint holds one: ``members`` (their number), ``seeds``,
+          ``sweep``, and ``not_finite`` (the members with steps that were not finite, and the
+          number of those steps; left out if the file is damaged);
+        - ``run``: facts about the directory, or the directory of the file (else None): ``path``,
           ``config``, ``checkpoints`` (``path``, ``step``, ``bytes``, ``verdict``,
           ``problem``; the newest last), ``metrics`` (``rows`` and ``last``, or ``problem``)
           and ``writer`` (``pid``, ``host``, ``since``, or None).
     Raises:
-        RunError: when there is nothing at ``path``, or a directory that is no run. What is
-            damaged gets a verdict.
+        RunError: when there is nothing at ``path``, or a directory that is no run. A damaged
+            file does not raise, but gets a verdict.
     """
     if not path.exists():
         raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
@@ -84,7 +85,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     ]
     done, own = header.about.get("step"), _steps(path, header)
     if about["verdict"] == "intact":
-        # The state's own count lags behind where steps were refused.
+        # The state does not count refused steps, so the count in the facts comes first.
         about["step"] = done if type(done) is int else max(own, default=None)
         if type(done) is int and len(own) == 1 and own[0] != done:
             about["not_finite"] = done - own[0]
@@ -100,7 +101,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _by_number(name: str) -> str:
-    """Sorts layer 10 behind layer 9."""
+    """A key that sorts layer 10 behind layer 9."""
     return re.sub("[0-9]+", lambda digits: digits[0].zfill(9), name)
 
 
@@ -111,18 +112,18 @@ def _population(path: Path, header: sealed.Header, intact: bool) -> dict[str, An
     shape = header.tensors.get("step", {}).get("shape", [])
     found = {"members": math.prod(shape), "seeds": config.get("seeds", config.get("seed"))}
     found["sweep"] = {}
-    with contextlib.suppress(ValueError):  # what is damaged or forged is shown as far as it goes
+    with contextlib.suppress(ValueError):  # a damaged or forged sweep is left out
         sweep = members.check_sweep(config["sweep"]) if "sweep" in config else ()
         found["sweep"] = {name: list(values) for name, values in sweep}
     done = header.about.get("step", 0)
     if intact:
         behind = enumerate(done - own for own in _steps(path, header))
         found["not_finite"] = {f"member {i}": n for i, n in behind if n}
-    return {"step": done, "population": found}  # a member's own count may lag behind
+    return {"step": done, "population": found}  # a member does not count refused steps
 
 
 def _verdict(path: Path) -> dict[str, Any]:
-    """A line about one file."""
+    """The verdict on one checkpoint file."""
     verdict, problem = "intact", None
     try:
         sealed.verify(path)
@@ -146,7 +147,7 @@ def _verdict(path: Path) -> dict[str, Any]:
 
 
 def _steps(path: Path, header: sealed.Header) -> list[int]:
-    """The steps in the state itself, an int64 [], or [M] of a population."""
+    """The counts of steps in the state itself: one, or M for a population of M members."""
     entry = header.tensors.get("step", {})
     if entry.get("dtype") != "I64" or len(entry["shape"]) > 1:
         return []
@@ -189,7 +190,7 @@ def _run(run: RunDir) -> dict[str, Any]:
 def _verdicts(saved: list[Path]) -> list[dict[str, Any]]:
     found = []
     for path in saved:
-        with contextlib.suppress(FileNotFoundError):  # a run that goes on has removed it
+        with contextlib.suppress(FileNotFoundError):  # a run under way has removed it
             found.append(_verdict(path))
     return found
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind as it goes: lines of metrics, and pictures."""
+"""The log of a run: lines of metrics, averaged over the steps between them."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _FIELDS = Metrics._fields[: Metrics._fields.index("finite") + 1]  # `terms` are 
 
 
 class MetricsLog:
-    """Collects the metrics of steps on the device; a line is their mean since the last one.
+    """Collects the metrics of steps on the device; a line holds their means since the last line.
 
     Steps that were not finite, and so left the state alone, are counted and not averaged. A
-    population has a line for each member, with its number, its seed and what is swept.
+    population has a line for each member, with its number, its seed and its swept values.
     """
 
     def __init__(self, out: RunDir, batches: Batches, members: Sequence[Member] = ()) -> None:
         self._out, self._batches, self._members = out, batches, members
-        # Of the steps since the last line: the sum of each number over the finite ones, how many
-        # those were, and how many steps: float64 [fields + 1], or [fields + 1, M].
+        # Sums over the steps since the last line: each metric over the finite steps, the number
+        # of finite steps, and the number of all steps: float64 [fields + 1], or [fields + 1, M].
         self._sums: Tensor | None = None
-        self._window: list[Metrics] = []  # steps not yet summed: of numbers [], or [M]
+        self._window: list[Metrics] = []  # steps not yet summed: numbers [], or [M]
         self._checked = 0  # entries of the window that `finite` has seen
-        self._finite = True  # whether those were that have been summed without its seeing them
+        self._finite = True  # whether the steps summed before `finite` saw them were
         self._begun = self._window_begun = time.perf_counter()
-        self._first_steps = 0  # those of the first execution of this process
-        self._timed_steps = 0  # later ones, since the window began
+        self._first_steps = 0  # steps of the first execution of this process
+        self._timed_steps = 0  # later steps, since the window began
 
     def add(self, history: Sequence[Metrics]) -> None:
-        """The metrics of the steps of one execution."""
+        """Add the metrics of the steps of one execution."""
         self._window.extend(history)
         if len(self._window) >= _MOST_WAITING:
             self._sum()
@@ -47,7 +47,7 @@ class MetricsLog:
             self._timed_steps += len(history)
         else:
             self._first_steps = len(history)
-            # Compilation, or the first touch of the device, is not speed.
+            # The first execution compiles or sets up the device, which must not count as speed.
             history[-1].finite.all().item()
             self._window_begun = time.perf_counter()
 
@@ -59,25 +59,26 @@ class MetricsLog:
         if not unchecked:
             return earlier
         flags = [metrics.finite for metrics in unchecked]
-        if len(flags) == 1 and not flags[0].dim():  # after every step of one GAN on the CPU:
-            return bool(flags[0]) and earlier  # `all`, with cold caches, would take longer
+        # This is the case after every step of one GAN on the CPU, where `all` takes longer.
+        if len(flags) == 1 and not flags[0].dim():
+            return bool(flags[0]) and earlier
         return bool(torch.stack(flags).all()) and earlier
 
     def pending(self) -> Tensor:
-        """What the next line will average so far, to be saved: [fields + 1], or [fields + 1, M].
+        """The sums that the next line will average, to be saved: [fields + 1], or [fields + 1, M].
 
-        Float64, on the CPU; zeros when it is nothing.
+        They are float64 on the CPU, and zeros right after a line.
         """
         self._sum()
         return torch.zeros(len(_FIELDS) + 1).double() if self._sums is None else self._sums
 
     def resume(self, pending: Tensor | None) -> None:
-        """Go on with what `pending` gave, or with nothing; what was added since is forgotten."""
+        """Go on from the sums of `pending`, or from none; forget everything added since."""
         self._sums = pending if pending is not None and pending[-1].any() else None
         self._window, self._checked, self._finite = [], 0, True
 
     def _sum(self) -> None:
-        """Add what waits to the sums, step after step: the same bits however steps are grouped."""
+        """Sum the window step by step, so that the grouping of steps does not change the bits."""
         if not self._window:
             return
         self._finite = self.finite()
@@ -91,11 +92,11 @@ class MetricsLog:
         self._window, self._checked = [], 0
 
     def write(self, step: int, *, early: bool = False) -> list[dict[str, Any]]:
-        """Add what is known at ``step`` to the file: a line, or one for each member.
+        """Write the line of ``step`` to the file, or a line for each member.
 
         Args:
-            early: at the end of a run, before the line was due. A longer run averages these
-                steps with those that follow, and has its line when that is due.
+            early: whether the run ends before the line is due. A longer run averages these
+                steps with those that follow, and writes its line when it is due.
         """
         self._sum()
         assert self._sums is not None  # a line comes after a step
@@ -112,7 +113,7 @@ class MetricsLog:
             named = zip(_FIELDS[:-1], numbers, strict=True)
             said = {name: None if math.isnan(x) else x for name, x in named}  # JSON has no NaN
             row = {**place, **who, **said, **speed}
-            if refused or member is not None:  # a column of a table, or something to be said
+            if refused or member is not None:  # populations always have this column
                 row["refused"] = refused
             rows.append(row)
         self._out.append_metrics(*rows)
@@ -128,7 +129,7 @@ class MetricsLog:
         }
 
     def _speed(self) -> dict[str, Any]:
-        """Since the last line; of each member."""
+        """The speed since the last line, in images per second for each member, and the seconds."""
         now = time.perf_counter()
         per_step = self._batches.batch_size * self._batches.num_disc_steps
         begun = self._window_begun if self._timed_steps else self._begun

@@ -2,8 +2,8 @@
 
     command -> train(plan, observer) -> run -> advance -> step
 
-The loop feeds the pure step with data and draws, keeps the last state, and writes what a
-run leaves behind. It never prints: an `Observer` hears what happens.
+The loop feeds the pure step with data and draws, keeps the last state, and writes the files of
+the run directory. It never prints: an `Observer` is told of everything.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ MAX_ROLLBACKS = 3
 
 @dataclass(frozen=True)
 class Result:
-    """What a run ended with."""
+    """The result of a run."""
 
     run: RunDir
     state: TrainState | None  # None when a resumed run had nothing left to do
-    steps: int  # done
-    stopped: bool  # before its end, because the observer asked
-    last: tuple[dict[str, Any], ...] = ()  # lines of metrics, one for each member
+    steps: int  # steps done
+    stopped: bool  # whether the observer stopped it before its end
+    last: tuple[dict[str, Any], ...] = ()  # the last lines of metrics, one for each member
 
 
 def run(
@@ -57,13 +57,14 @@ def run(
 
     Args:
         config: from `fgan.run.config.resolve`.
-        observer: hears of progress and may ask to stop.
-        run_dir: where to write; by default the next ``runs/NNNN-data-arch``.
-        locked: whether to lock it, which some file systems cannot; without, the caller sees to
-            it that one process writes.
+        observer: is told of progress and may ask to stop.
+        run_dir: the directory to write; by default the next ``runs/NNNN-data-arch``.
+        locked: whether to lock the directory, which some file systems cannot do. Without the
+            lock, the caller makes sure that only one process writes.
     Raises:
-        FganError: with the remedy, for everything a user can mend. A `fgan.errors.DivergedError`
-            when a step is not finite: the last finite state is then saved and named.
+        FganError: with its fix, for everything that a user can mend. It is a
+            `fgan.errors.DivergedError` when a step is not finite; the last finite state is then
+            saved and named.
     """
     observer = observer or Observer()
     return train(make_plan(config, observer), observer, run_dir, locked=locked)
@@ -78,7 +79,7 @@ def resume(
         locked: as in `run`.
         options: ``steps`` or ``epochs`` for a longer run.
     Raises:
-        RunError: when there is nothing to go on with; else as `run`.
+        RunError: when there is no run to resume; other errors are those of `run`.
     """
     observer = observer or Observer()
     point = resuming.extend(resuming.find(path), options)
@@ -95,10 +96,10 @@ def train(
     again: bool = False,
     locked: bool = True,
 ) -> Result:
-    """Carry out a plan, from its start or from a point of an earlier run; errors as `run`.
+    """Carry out a plan, from its start or from a point of an earlier run; it raises as `run`.
 
     Args:
-        again: whether ``run_dir`` may hold a run that never saved, to be begun again.
+        again: whether ``run_dir`` may hold a run that never saved; that run begins again.
         locked: as in `run`.
     """
     if point is not None and point.step >= plan.steps:
@@ -119,7 +120,7 @@ def train(
         return loop.run()
     except BaseException:
         if loop is None or not loop.done:
-            out.remove_made(held)  # nothing happened that would be worth keeping
+            out.remove_made(held)  # no step was made, so nothing is worth keeping
         raise
     finally:
         if held is not None:
@@ -127,7 +128,7 @@ def train(
 
 
 class _Loop:
-    """A run under way: what changes from step to step, and what is done between steps."""
+    """A run under way: its changing values, and the work between its steps."""
 
     def __init__(
         self, plan: Plan, observer: Observer, out: RunDir, point: resuming.Point | None
@@ -139,7 +140,7 @@ class _Loop:
         self.done = self.last_saved = 0
         self.rollbacks = 0
         self.saved_at = time.monotonic()
-        # The decoders of a stream are processes of its own, which are to use the same cores.
+        # The decoders of a stream use the same cores, so that interruptions are expected then.
         alone = plan.device.type == "cpu" and isinstance(plan.source, Source)
         self.watch = disturbed.Watch(torch.get_num_threads() if alone else 1)
         try:
@@ -154,7 +155,7 @@ class _Loop:
         self.log = MetricsLog(out, plan.batches(), plan.members)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
-            self.go_back(point)  # before anything is written: it may not fit
+            self.go_back(point)  # it may not fit, so nothing is written before
             for note in point.notes:
                 observer.noted(note)
         rundir.write_config(out, plan.toml)
@@ -172,7 +173,7 @@ class _Loop:
             )
 
     def go_back(self, point: resuming.Point) -> None:
-        """Take the state of a checkpoint; what was logged after it is forgotten."""
+        """Take the state of a checkpoint, and forget the lines logged after it."""
         try:
             state = checkpoint.restore(point.saved, self.state, point.file)
         except RunError as error:
@@ -183,20 +184,20 @@ class _Loop:
                 f"What was trained cannot go on with another {named}: {error.problem}",
                 "Leave that out, or begin another run.",
             ) from error
-        self.state = with_options_of(state, self.state)  # which --override may have changed
+        self.state = with_options_of(state, self.state)  # --override may have changed them
         pending = point.saved.tensors.get(checkpoint.PENDING)
         self.log.resume(pending)
-        # With something pending, a line at that step was the early one of a run that ended there.
+        # If sums are pending, a line at that step was written early by a run that ended there.
         early = pending is not None and bool(pending[-1].any())
         self.out.cut_metrics(point.step - early)
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks
 
     def run(self) -> Result:
-        """Until the end, a stop, or a failure; once around for each rollback."""
+        """Train until the end, a stop, or a failure; each rollback starts the outer loop anew."""
         plan, stopped = self.plan, False
         while self.done < plan.steps and not stopped:
-            # After a rollback the same numbers would end in the same place.
+            # With the same random numbers, the run would diverge again after a rollback.
             again = rng.Stream.ROLLBACK
             key = rng.fold_in(plan.key, self.rollbacks, again) if self.rollbacks else plan.key
             draw = DrawAhead(plan.game, key, plan.training)
@@ -210,7 +211,7 @@ class _Loop:
                         raise out_of_memory(plan) from error
                     except (DataError, DeviceError) as error:
                         saved = self._saved_before(error)
-                        # Ctrl-C in a terminal ends the compiler too, which fails: that is the stop.
+                        # Ctrl-C in a terminal ends the compiler too, so its failure is a stop.
                         if self.done and self.observer.stop_requested():
                             stopped = True
                             break
@@ -224,14 +225,14 @@ class _Loop:
                     if self._after_steps(stopped):
                         stopped = False
                         break
-                    if not numbers.start:  # not before: drawing imports a second's libraries
+                    if not numbers.start:  # now, because drawing imports libraries for a second
                         self.pictures.reals()
         return Result(
             self.out, self.state, self.done, stopped and self.done < plan.steps, self.last
         )
 
     def _saved_before(self, error: FganError) -> FganError:
-        """The same error, once what was trained before it is saved.
+        """Save the training before this error, and return the error.
 
         Batches that cannot be read, and a step that cannot be compiled, leave the state alone.
         """
@@ -242,7 +243,7 @@ class _Loop:
         return type(error)(error.problem, fix)
 
     def _next_due(self) -> int:
-        """The next number of steps after which something is written."""
+        """The next number of steps after which a file is due."""
         plan = self.plan
         number, unit = plan.save_every
         periods = [plan.log_every, plan.sample_every, int(number) if unit == "steps" else 0]
@@ -250,7 +251,7 @@ class _Loop:
         return min([plan.steps, *due])
 
     def _after_steps(self, stopped: bool) -> bool:
-        """What is due after these steps; whether the run went back to a checkpoint."""
+        """Write the files due after these steps; returns whether the run was rolled back."""
         plan, done = self.plan, self.done
         last = done == plan.steps
         save = last or stopped or self._save_due()
@@ -262,14 +263,14 @@ class _Loop:
                 self.save()
             raise diverged(done, self.out.saved())
         try:
-            # Not at a stop: the resumed run writes that line, as if nothing had happened.
+            # A stop writes no line: the resumed run does, as if there had been no stop.
             due = _due(done, plan.log_every)
             if last or due:
                 self.last = tuple(self.log.write(done, early=not due))
                 self.observer.logged(summary.overall(self.last))
             if last or stopped or _due(done, plan.sample_every):
                 self.observer.wrote(self.pictures.fakes(self.state, done))
-        except BaseException:  # whatever writing comes to, nothing that was trained is lost
+        except BaseException:  # if writing fails, the training is still saved
             if bool(pytree.all_finite(self.state)):
                 self.save()
             raise
@@ -284,7 +285,7 @@ class _Loop:
         return time.monotonic() - self.saved_at >= number
 
     def save(self) -> None:
-        """A checkpoint of the present state, from which the run goes on exactly."""
+        """Save a checkpoint of the present state, from which the run can be resumed exactly."""
         plan = self.plan
         about = {
             "fgan": fgan.__version__,
@@ -302,18 +303,18 @@ class _Loop:
         self.observer.wrote(path)
 
     def _not_finite(self, save: bool) -> Literal["", "step", "state"]:
-        """What is not: a step's losses or gradients, which left the state alone, or the state."""
-        # Reading the flag waits for the device: at every step only where that is free.
+        """Say "step" if losses or gradients were not finite, "state" if the state is not."""
+        # Reading the flag waits for the device, so that every step is checked only on a CPU.
         logging = _due(self.done, self.plan.log_every)
         check = self.plan.device.type == "cpu" or save or logging
         refused = check and not self.log.finite()
-        # An update may overflow where its gradient did not, which the next step would notice.
+        # An update may overflow although its gradient did not; only the next step would notice.
         if (save or refused) and not bool(pytree.all_finite(self.state)):
             return "state"
         return "step" if refused else ""
 
     def _rolled_back(self) -> bool:
-        """Go back to the last checkpoint, if the run is to and can."""
+        """Go back to the last checkpoint if the options say so and there is one."""
         policy = self.plan.on_nonfinite
         if policy != "rollback" or not self.last_saved or self.rollbacks == MAX_ROLLBACKS:
             return False

@@ -1,8 +1,8 @@
-"""Who is in a population: seeds, swept hyperparameters, and their product.
+"""The members of a population: seeds, swept hyperparameters, and their product.
 
-A run of many GANs says its members in two options, the seeds (``0-63``, ``0,3,5-7``) and the
-sweep (``lr=1e-4,3e-4``, as often as there are hyperparameters). Every setting of the sweep is
-played with every seed; members are numbered setting by setting.
+Two options name the members: the seeds (``0-63``, ``0,3,5-7``) and the sweep
+(``lr=1e-4,3e-4``, once for each hyperparameter). Every setting of the sweep is played with every
+seed; members are numbered setting by setting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VALUES: dict[str, checks.Check] = {
     "lr": _RATE, "disc_lr": _RATE, "b1": _DECAY, "b2": _DECAY, "decay": _DECAY,
     "eps": checks.number(0, below=1e38), "weight_decay": checks.number(0, below=1e38),
 }  # fmt: skip
-"""What each hyperparameter that can be swept may be."""
+"""The check of each hyperparameter that can be swept."""
 
 
 class Member(NamedTuple):
@@ -32,7 +32,7 @@ class Member(NamedTuple):
 
     number: int  # from 0
     seed: int
-    values: dict[str, float]  # of the swept hyperparameters, by name
+    values: dict[str, float]  # swept hyperparameters, by name
 
     def __str__(self) -> str:
         said = [f"seed {self.seed}", *(f"{k} {v:g}" for k, v in self.values.items())]
@@ -55,7 +55,7 @@ def all_members(seeds: tuple[int, ...], sweep: Sweep) -> tuple[Member, ...]:
 
 
 def count(seeds: tuple[int, ...], sweep: Sweep) -> int:
-    """How many members that makes."""
+    """The number of members."""
     return math.prod([len(seeds), *(len(values) for _, values in sweep)])
 
 
@@ -71,7 +71,7 @@ def check_seeds(value: Any) -> tuple[int, ...]:
     ranges = list(_ranges(value))
     if not ranges:
         raise ValueError("must name one seed or more")
-    if sum(r.stop - r.start for r in ranges) > MAX_MEMBERS:  # len() has a limit of its own
+    if sum(r.stop - r.start for r in ranges) > MAX_MEMBERS:  # len() fails for long ranges
         raise ValueError(f"must be {MAX_MEMBERS} seeds at most")
     seeds = tuple(itertools.chain.from_iterable(ranges))
     if len(set(seeds)) < len(seeds):
@@ -132,7 +132,7 @@ def check_sweep(value: Any) -> Sweep:
 
 
 def _pair(pair: Any) -> tuple[Any, Any]:
-    """A name and its values, of ``name=value,value`` or of a pair already."""
+    """A name and its values, from ``name=value,value`` or from a pair."""
     if isinstance(pair, tuple) and len(pair) == 2:
         return pair
     name, equals, values = str(pair).partition("=")
@@ -159,7 +159,7 @@ def _swept(name: Any, values: Any) -> tuple[str, tuple[float, ...]]:
 
 
 def sweep_text(sweep: Iterable[tuple[str, Iterable[float]]]) -> str:
-    """For a person: ``lr=0.0001,0.0003 b1=0,0.5``.
+    """The sweep as text for a person: ``lr=0.0001,0.0003 b1=0,0.5``.
 
     >>> sweep_text((("lr", (1e-4, 3e-4)), ("b1", (0.0, 0.5))))
     'lr=0.0001,0.0003 b1=0,0.5'
@@ -168,7 +168,7 @@ def sweep_text(sweep: Iterable[tuple[str, Iterable[float]]]) -> str:
 
 
 def conflicts(seeds: tuple[int, ...], sweep: Sweep, optimizer: str, order: str) -> list[str]:
-    """What is wrong with a population whose parts are each right."""
+    """The conflicts between the options of a population that are each valid."""
     problems = []
     known = names.HYPERPARAMETERS[optimizer]
     for name in (name for name, _ in sweep if name not in known):

@@ -1,6 +1,6 @@
-"""What options may be called, for whoever must not import torch to know it.
+"""The names that options accept, for code that must not import torch.
 
-Tests hold these tables to the library's own.
+Tests compare these tables with the library's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOSSES = (
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "optimistic_adam", "optimistic_sgd")
 WITHOUT_BETAS = ("rmsprop", "sgd", "optimistic_sgd")
 _RATES, _ADAM = ("lr", "disc_lr"), ("b1", "b2", "eps")
-HYPERPARAMETERS = {  # of each optimizer, in tensors, so that members of a population may differ
+HYPERPARAMETERS = {  # kept in tensors, so that members of a population may differ
     "adam": (*_RATES, *_ADAM),
     "adamw": (*_RATES, *_ADAM, "weight_decay"),
     "rmsprop": (*_RATES, "decay", "eps"),

@@ -1,4 +1,4 @@
-"""Pictures of the same latents through training, and of the reals beside them."""
+"""Pictures of the same latents throughout training, and of the reals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fgan.run import assemble, images
 from fgan.run.plan import Plan
 from fgan.types import Key, TrainState, Weights
 
-_PANELS = 64  # members that are shown
-_PANEL_IMAGES = 256  # of all members together
+_PANELS = 64  # the most members that are shown
+_PANEL_IMAGES = 256  # images of all members together
 _PANEL_PIXELS = 1024  # the side of a picture of plots
 
 
 class Pictures:
-    """Pictures of the same latents through training, and of reals beside them.
+    """Pictures of the same latents throughout training, and of the reals.
 
-    A grid of images or a plot of points; of a population a panel for each of the first 64
-    members, in rows.
+    A picture is a grid of images or a plot of points. A population's has a panel for each of the
+    first 64 members, in rows.
     """
 
     def __init__(self, plan: Plan, out: RunDir) -> None:
@@ -35,20 +35,20 @@ class Pictures:
         if self._panels and not self._extent:
             count = max(1, min(count, 8, _PANEL_IMAGES // self._panels))
         self._count = count
-        if plan.sample_stats == "batch":  # of a few, the statistics would be others
+        if plan.sample_stats == "batch":  # fewer samples have other statistics
             count = max(count, plan.training.batch_size)
         keys = self._key[: self._panels] if self._panels else self._key
         keys = rng.fold_in(keys, 0, rng.SampleStream.LATENTS)
         self._z = rng.normal(keys, (count, *self._gen.shape.input)).to(plan.training.dtype)
 
     def reals(self) -> Path:
-        """Draw the first examples of the data; returns the file."""
+        """Draw the first examples of the data, and return the file."""
         path = self._out.samples / "real.png"
         images.save_png(self._picture(self._plan.source.first(self._num_reals)), path)
         return path
 
     def fakes(self, state: TrainState, step: int) -> Path:
-        """Draw what a state generates from the run's latents; returns the file."""
+        """Draw a state's samples for the run's latents, and return the file."""
         path = self._out.sample_path(step)
         if not self._panels:
             images.save_png(self._picture(self._sample(state.sampler, self._z, self._key)), path)

@@ -1,8 +1,8 @@
-"""What a run will do, checked and made before it starts.
+"""The plan of a run: everything that it needs, checked and made before it starts.
 
     command -> loop.train(plan) -> run -> advance -> step
 
-This is the last page that sees a configuration: whatever comes after holds only what was made.
+No later module sees a configuration: they use only the objects made here.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from fgan.types import Key
 
 
 class Observer:
-    """What hears of a run; this one says nothing. Methods return quickly and never raise."""
+    """A listener to a run, which does nothing here. Methods return quickly and never raise."""
 
     def started(self, plan: Plan, run: RunDir) -> None:
-        """The run directory exists; the first step, and compilation, come next."""
+        """The run directory exists; compilation and the first step follow."""
 
     def advanced(self, step: int) -> None:
         """``step`` steps are done."""
 
     def noted(self, text: str) -> None:
-        """Something takes time or disk space, in a sentence: a download, say."""
+        """A sentence tells about something that takes time or disk space, such as a download."""
 
     def decoding(self, done: int, total: int) -> None:
         """``done`` of ``total`` image files are decoded, before the run starts."""
 
     def logged(self, row: dict[str, Any]) -> None:
-        """A line was added to ``metrics.jsonl``; of a population, the mean of its lines."""
+        """A line was added to ``metrics.jsonl``; ``row`` is the mean over members."""
 
     def wrote(self, path: Path) -> None:
         """A grid or a checkpoint was written."""
@@ -63,26 +63,26 @@ class Observer:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will do: all that it needs, made of its configuration.
+    """Everything that a run needs, made from its configuration.
 
-    ``settings`` are the configuration with nothing left open, as files hold it: they are written
-    and shown, and decide nothing any more.
+    ``settings`` are the resolved configuration as files hold it: they are written and shown, but
+    decide nothing.
     """
 
     settings: dict[str, Any]
-    name: str  # for a run directory
+    name: str  # part of the run directory's name
     source: Source | StreamedSource
     game: Game
     training: Training
     device: torch.device
     key: Key  # int64 [2], or [M, 2] for M members
     steps: int
-    members: tuple[Member, ...]  # () where the run is of one GAN
+    members: tuple[Member, ...]  # () for a run of one GAN
     inherited: Inherited | None  # weights of another run to begin with
-    gen_size: int  # parameters, of one member where there are many
+    gen_size: int  # parameters of one GAN
     disc_size: int
-    flat_from: int  # the step from which on the learning rate is zero; 0: none before the end
-    log_every: int  # steps, and so is the next
+    flat_from: int  # the step at which the learning rate reaches zero; 0: none before the end
+    log_every: int  # in steps, as is the next
     sample_every: int
     save_every: tuple[float, str]  # a number of "steps" or "seconds"
     keep: int
@@ -96,7 +96,7 @@ class Plan:
         return tomli_w.dumps(self.settings)
 
     def batches(self, key: Key | None = None) -> Batches:
-        """The order of the data; the key is the run's own where none is given."""
+        """The batches of the run in their order; ``key`` is the run's own by default."""
         key = self.key if key is None else key
         return Batches(self.source, key, self.training.batch_size, self.game.num_disc_steps)
 
@@ -107,9 +107,9 @@ def make_plan(
     """Check everything about a run that can be checked before it starts.
 
     Args:
-        observer: hears of downloads and decoding, and where caches are when not as usual.
-        begins: whether the run has its first step before it: one that goes on has its weights
-            in its checkpoints, and does not look for those it began with.
+        observer: is told of downloads, decoding, and caches in unusual places.
+        begins: whether the run is a new one. A resumed run has its weights in its checkpoints,
+            and does not read those it began with.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
@@ -123,7 +123,7 @@ def make_plan(
         environment.before_compiling(hears.noted)
         head_start.start()
     source = assemble.load_source(config, hears.noted, hears.decoding)
-    if config.compile:  # two threads in one import can see half a module
+    if config.compile:  # two threads that import at once can see half a module
         head_start.join()
     game = assemble.make_game(config, source.shape)
     networks = {
@@ -135,7 +135,7 @@ def make_plan(
     batches = Batches(source, key, config.batch_size, config.disc_steps)
     steps = config.steps or batches.num_steps(config.epochs)
     decays = config.lr_schedule != "constant"
-    # Resolved, so that a longer run keeps the schedule it was begun with.
+    # The length is made explicit, so that a longer run keeps the schedule it began with.
     config = replace(
         config,
         device=str(device),
@@ -169,7 +169,7 @@ def make_plan(
 
 
 def out_of_memory(plan: Plan) -> DeviceError:
-    """What to say when the device has no more."""
+    """The error for a device whose memory is full."""
     fewer = ", or fewer members" if plan.members else ""
     return DeviceError(
         f"Device {plan.device} ran out of memory.",
@@ -178,7 +178,7 @@ def out_of_memory(plan: Plan) -> DeviceError:
 
 
 def diverged(step: int, saved: Sequence[Path]) -> DivergedError:
-    """What to say of numbers that are not finite; ``saved``: the run's checkpoints."""
+    """The error for numbers that are not finite; ``saved`` are the run's checkpoints."""
     kept = f"The last finite state is {saved[-1]}." if saved else "No finite state was saved."
     return DivergedError(
         f"Training diverged by step {step}: a loss, gradient or weight is not finite. {kept}",

@@ -1,13 +1,13 @@
-"""Known runs: the settings of five tutorials, and where each differs from its text.
+"""Known runs: the settings of five tutorials, and the differences from each tutorial's text.
 
-A recipe is a function from what the user sets besides to a whole configuration, through
-the same checks and the same compiled step as any other run. All of them play Adam against
-Adam (eps 1e-8), the discriminator first, with the generator's loss -mean log D(G(z)) and
-latents from N(0, I). Losses are computed from logits, never through sigmoid and log: the
-same function without the overflow. Batches are whole: what is left over at the end of an
-epoch is dropped, where the tutorials train on a smaller last batch.
+A recipe returns settings; options of the user override them, and the result passes the same
+checks and the same compiled step as any other run. All recipes play Adam against Adam
+(eps 1e-8), the discriminator first, with the generator's loss -mean log D(G(z)) and latents from
+N(0, I). Losses are computed from logits, never through sigmoid and log: this is the same function
+without the overflow. Batches are whole: the rest at the end of an epoch is dropped, whereas the
+tutorials train on a smaller last batch.
 
-Nothing here imports torch, so that listing them is quick.
+Nothing here imports torch, so that listing recipes is quick.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fgan.run.config import TrainConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """A function returning settings, and what to say of it in a list."""
+    """A function that returns settings, and its entry in the list of recipes."""
 
     settings: Callable[[], dict[str, Any]]
     about: str  # data and networks in a few words
@@ -61,7 +61,7 @@ def resolve(
     file: str | Path | None = None,
     **options: Any,
 ) -> TrainConfig:
-    """The configuration of a recipe; ``values``, ``options`` and ``file`` go before its own.
+    """The configuration of a recipe; ``values``, ``options`` and ``file`` override its settings.
 
     Raises:
         ConfigError: for an unknown name, or as `fgan.run.config.resolve`.
@@ -77,7 +77,7 @@ def resolve(
 
 
 def _adam(lr: float, b1: float = 0.9) -> dict[str, Any]:
-    """The game all five play: nothing of it is left to the defaults."""
+    """The game that all five play; none of its options is left to the defaults."""
     return {
         "loss": "non_saturating",
         **dict.fromkeys(names.PENALTIES, 0.0),
@@ -92,7 +92,7 @@ def _adam(lr: float, b1: float = 0.9) -> dict[str, Any]:
 
 @recipe("folder of faces 100x100, MLP 31 M")
 def faces_mlp() -> dict[str, Any]:
-    """Colour faces of a folder whose file names contain "seed", stretched to 100x100.
+    """Colour faces from the files of a folder whose names contain "seed", stretched to 100x100.
 
     DATA, the folder, must be given. The generator's first layer has no batch norm.
     """
@@ -114,7 +114,7 @@ def faces_mlp() -> dict[str, Any]:
 
 @recipe("MNIST 28x28, MLP of one hidden layer", 2)
 def mnist_mlp_small() -> dict[str, Any]:
-    """The smallest: the generator runs once a step and its fakes serve both players."""
+    """The smallest recipe: the generator runs once a step, and both players use its fakes."""
     return _adam(3e-4) | {
         "data": "mnist",
         "arch": "mlp",
@@ -132,9 +132,9 @@ def mnist_mlp_small() -> dict[str, Any]:
 
 @recipe("MNIST 28x28 in [0, 1], MLP with batch norm", 8)
 def mnist_mlp_batchnorm() -> dict[str, Any]:
-    """Four normalised layers and a sigmoid; a learning rate of 1e-5 asks for patience.
+    """Four normalised layers and a sigmoid; with its learning rate of 1e-5, training is slow.
 
-    Reports means over 10 000 steps, and grids of 25.
+    It logs means over 10 000 steps, and grids of 25.
     """
     return _adam(1e-5) | {
         "data": "mnist",
@@ -157,7 +157,7 @@ def mnist_mlp_batchnorm() -> dict[str, Any]:
 
 @recipe("MNIST 28x28, MLP with dropout in D", 3)
 def mnist_mlp_dropout() -> dict[str, Any]:
-    """Dropout of 0.3 after each hidden layer of the discriminator."""
+    """The discriminator has dropout of 0.3 after each hidden layer."""
     return _adam(2e-4) | {
         "data": "mnist",
         "arch": "mlp",
@@ -175,8 +175,8 @@ def mnist_mlp_dropout() -> dict[str, Any]:
 def mnist_dcgan() -> dict[str, Any]:
     """DCGAN at its full width; both players see the same latents, in passes of their own.
 
-    Reals and fakes reach the discriminator in separate batches, and every pass moves the
-    running statistics. Logs every 50 steps; grids of 32.
+    Reals and fakes reach the discriminator in separate batches, and every pass updates the
+    running statistics. It logs every 50 steps, and grids of 32.
     """
     return _adam(2e-4, b1=0.5) | {
         "data": "mnist",

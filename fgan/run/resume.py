@@ -1,9 +1,9 @@
-"""Going on with a run: where it stood, and whether it is still the same run.
+"""Resuming a run: where it stopped, and whether it is still the same run.
 
 A step depends on the state, the step's number and the configuration alone, so that a run
-resumed under the same conditions makes the numbers it would have made uninterrupted. What
-makes it another run (an option) is refused; what makes only its rounding another (a
-version, a number of threads) is said.
+resumed under the same conditions makes the numbers that it would have made uninterrupted. A
+change that makes it another run (of an option) is refused; the user is told of a change that
+alters only its rounding (of a version, or the number of threads).
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from fgan.run.members import seeds_text, sweep_text
 from fgan.run.options import BEGUN, FREE, MEMBER, OPTIONS, PLACE, ROUNDING, flag, shown
 from fgan.run.validate import idle
 
-# Values that mean "find it out", which is done once, when a run begins.
+# Values that mean "decide automatically", which happens when a run begins. On resume they do not
+# count as a change.
 AUTO = {name: row.default for name, row in OPTIONS.items() if row.auto}
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run stood when it was last saved."""
+    """The point at which a run was last saved."""
 
     run: RunDir
     file: Path
@@ -42,12 +43,12 @@ class Point:
     config: TrainConfig
     step: int
     rollbacks: int
-    notes: tuple[str, ...]  # what the user should know
-    changed: tuple[str, ...] = ()  # options other than those it was begun with
+    notes: tuple[str, ...]  # sentences for the user
+    changed: tuple[str, ...] = ()  # options that differ from those of the run's beginning
 
 
 def conditions(*, compiled: bool, device: str) -> dict[str, str]:
-    """What decides the last bits of a run's numbers, beside its configuration and torch."""
+    """The conditions besides configuration and torch that decide a run's last bits."""
     products = toolchain.who_multiplies(compiled=compiled, device=device)
     return {"denormals": environment.denormals(), "products": products}
 
@@ -75,7 +76,7 @@ def find(path: Path) -> Point:
             "the numbers may differ in their last bits."
         )
     now = conditions(compiled=config.compile, device=config.device)
-    # Files that do not say are of versions that left the processor as it was.
+    # Files without these facts are from versions that did not change the processor's settings.
     then = {"denormals": "kept", "products": now["products"]} | about
     if then["denormals"] != now["denormals"]:
         notes.append(
@@ -96,7 +97,7 @@ def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
     """The configuration in a checkpoint's facts.
 
     Raises:
-        RunError: when it is not one of this version, or none at all.
+        RunError: when there is none, or it is not one of this version.
     """
     base = about.get("config")
     if not isinstance(base, dict):
@@ -111,16 +112,16 @@ def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
 
 
 def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) -> Point:
-    """The point with options changed: a longer run always, others only with ``override``.
+    """The point with options changed: a run may always get longer, other changes need ``override``.
 
-    Data in a folder or file may be named by another path: whether they are the same data is
-    for `check_data` to say.
+    Data in a folder or file may be named by another path; `check_data` decides whether they are
+    the same data.
 
     Args:
         given: options by field name; None counts as not given.
     Raises:
-        ConfigError: with a table of what differs.
-        RunError: when there is nothing where the run had its data.
+        ConfigError: with a table of the differences.
+        RunError: when the path of the run's data does not exist.
     """
     asked = {
         name: value
@@ -172,7 +173,7 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
 
 
 def _moved(then: TrainConfig, now: TrainConfig) -> tuple[str, ...]:
-    """The options that only say that the same data lie elsewhere."""
+    """The options whose change means only that the same data have moved."""
     if then.data != now.data and {then.data, now.data} & set(NAMES):
         return ()
     places = [name for name, row in OPTIONS.items() if row.role is PLACE]
@@ -189,10 +190,10 @@ def _check_place(point: Point, config: TrainConfig) -> None:
 
 
 def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """What the command line and a file of options say together of a run that goes on.
+    """The options of the command line and of a file for a run that is resumed.
 
-    Of the file only what may always change: the rest has found the run, or is compared with
-    it (`differing`).
+    The file contributes only options that may always change: the others have served to find the
+    run, or `differing` compares them with it.
     """
     asked = {name: value for name, value in given.items() if value is not None}
     if file is None:
@@ -203,19 +204,19 @@ def with_file(given: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
 
 
 def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
-    """The options of a configuration that a run has otherwise, but for what may always change."""
+    """The options of a configuration that differ from a run's and may not always change."""
     values = configs.as_dict(config)
     names = _other_than(point.config, config)
     return {name: values.get(name, _value(name, config)) for name in names}
 
 
 def check_data(point: Point, now: Mapping[str, Any]) -> None:
-    """Refuse data that are not those the run was begun with.
+    """Refuse data that are not those that the run began with.
 
     Args:
-        now: their `fgan.data.fingerprint`.
+        now: the `fgan.data.fingerprint` of the data.
     Raises:
-        RunError: with what differs.
+        RunError: naming the difference.
     """
     then = point.saved.about.get("data", now)
     if then == now:
@@ -232,9 +233,9 @@ def check_data(point: Point, now: Mapping[str, Any]) -> None:
 def latest_like(
     config: TrainConfig, run_dir: Path | None, parent: Path = Path("runs")
 ) -> Path | None:
-    """The run that ``--resume auto`` means: in ``run_dir``, or the newest of the same options.
+    """The run that ``--resume auto`` means: in ``run_dir``, or the newest with the same options.
 
-    Returns None when there is nothing to go on with.
+    The result is None when there is no run to resume.
     """
     if run_dir is not None:
         return run_dir if run_dir.is_dir() and RunDir(run_dir).saved() else None
@@ -243,14 +244,14 @@ def latest_like(
 
 
 def never_saved(config: TrainConfig, run_dir: Path) -> bool:
-    """Whether a run of such options was begun there and ended before its first checkpoint."""
+    """Whether a run with these options began there and ended before its first checkpoint."""
     run = RunDir(run_dir)
     begun = run.config.is_file() and not run.saved() and _is_of(run, config)
     return run.is_blank() or begun
 
 
 def _is_of(run: RunDir, config: TrainConfig) -> bool:
-    """Whether a run was begun with such options."""
+    """Whether a run began with these options."""
     try:
         return not _other_than(configs.resolve(file=run.config), config)
     except FganError:
@@ -263,7 +264,7 @@ def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
         name
         for name, row in OPTIONS.items()
         if row.role not in (FREE, ROUNDING)
-        and not (row.auto and getattr(b, name) == row.default)  # in the other it is found out
+        and not (row.auto and getattr(b, name) == row.default)  # the other run decided it
         and name not in idle_ones
         and _differs(name, a, b)
     ]
@@ -272,14 +273,14 @@ def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
 def _differs(name: str, a: TrainConfig, b: TrainConfig) -> bool:
     if name != "init_from":
         return bool(_value(name, a) != _value(name, b))
-    # A run says which checkpoint of another run it began with.
+    # The option may name a run, and the saved configuration one of its checkpoints.
     one, other = (Path(os.path.normpath(config.init_from)) for config in (a, b))
     inside = {(one.parent.parent, one.parent.name), (other.parent.parent, other.parent.name)}
     return one != other and not inside & {(one, "checkpoints"), (other, "checkpoints")}
 
 
 def _value(name: str, config: TrainConfig) -> Any:
-    """What an option comes to."""
+    """The value of an option in effect."""
     return config.rate_of_disc if name == "disc_lr" else getattr(config, name)
 
 

@@ -18,7 +18,7 @@ from fgan.game import init_state
 from fgan.run import assemble, images, inherit, resume
 from fgan.run.config import TrainConfig
 
-# A folder of such a name would not be what was meant.
+# Other paths become folders, but nobody who names such a path means a folder.
 _OTHER_FORMS = {
     ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".npy", ".pt", ".zip",
 }  # fmt: skip
@@ -35,21 +35,22 @@ def sample(
     out: Path | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Tensor:
-    """Samples of the averaged generator of a run (of the plain one where there is no average).
+    """Samples of a run's averaged generator, or of its plain one if it has no average.
 
     Args:
         run: a run directory (its newest intact checkpoint is used) or a checkpoint file.
         num: N, at least 1.
-        seed: of the latents, from 0 up to 2^63 - 1. Sample i depends on the seed and i alone.
-        member: of a population, from 0; None for a run of one GAN.
-        out: where to write them: ``X.png`` a grid, ``X.npz`` ``arr_0`` as uint8
-            [N, H, W, C], else a folder of numbered PNGs (no other kind of file). Must not
-            exist; appears whole.
-        notify: is told, in a sentence, of each damaged checkpoint that is passed over.
+        seed: the seed of the latents, from 0 up to 2^63 - 1. Sample i depends only on the seed
+            and i.
+        member: the number of a population's member, from 0; None for a run of one GAN.
+        out: the path to write: ``X.png`` becomes a grid, ``X.npz`` ``arr_0`` as uint8
+            [N, H, W, C], any other name a folder of numbered PNGs; other file types are refused.
+            It must not exist, and appears whole.
+        notify: called with a sentence for each damaged checkpoint that is passed over.
     Returns:
         uint8 [N, C, H, W] for images, float32 [N, D] for points; on the CPU.
     Raises:
-        ConfigError, DiskError, RunError, DeviceError: for what the user can mend.
+        ConfigError, DiskError, RunError, DeviceError: for errors that the user can mend.
     """
     if num < 1:
         raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
@@ -82,7 +83,7 @@ def _chunks(
         key = rng.fold_in(rng.key(seed, device), first // _CHUNK, rng.Stream.SAMPLES)
         z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
         z = rng.normal(z_key, (_CHUNK, *game.gen.shape.input), dtype)
-        # All of them: how a product is rounded depends on how many there are.
+        # Every chunk is whole, because the number of rows decides how products round.
         fake = assemble.sample(game.gen, weights, z, key, config.sample_stats)[: num - first]
         if len(data_shape) == 3:
             yield images.to_uint8(fake, assemble.image_low(config))
@@ -112,10 +113,10 @@ def _check_form(out: Path) -> None:
 
 
 def check_new(out: Path, option: str = "--out") -> None:
-    """Refuse to write where something is, or where no folder is.
+    """Refuse a path that exists, or whose folder does not.
 
     Args:
-        option: that names the place.
+        option: the option that gives the path, for the message.
 
     Raises:
         DiskError: in both cases.
@@ -144,7 +145,7 @@ def _write(samples: Tensor, out: Path) -> None:
 
 
 def _write_folder(samples: Tensor, out: Path) -> None:
-    """Numbered PNGs in a folder that gets its name when all of them are there."""
+    """Write numbered PNGs into a folder that gets its name once all are written."""
     digits = max(6, len(str(len(samples) - 1)))
     made = files.beside(out)
     try:

@@ -1,4 +1,4 @@
-"""What a population came to: each metric over its members, for each setting of a sweep."""
+"""The results of a population: each metric over its members, for each setting of a sweep."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Spread(NamedTuple):
     error: float  # standard error of the mean: deviation / sqrt(num); 0 for one member
     low: float
     high: float
-    num: int  # members whose number was finite
+    num: int  # members with a finite value
 
 
 class Setting(NamedTuple):
-    """The members that share what is swept, and differ in their seeds."""
+    """The members that share all swept values, and differ only in their seeds."""
 
     values: dict[str, float]
     num_members: int
-    spreads: dict[str, Spread]  # by metric; without those that no member has
+    spreads: dict[str, Spread]  # by metric; a metric that no member has is left out
 
 
 def overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rows of one step as one: means over members; images and their rate are of all.
+    """The rows of one step as one row: means over members, and sums of images and their rate.
 
-    A single row comes back as it is.
+    A single row is returned unchanged.
     """
     if len(rows) == 1 and "member" not in rows[0]:
         return dict(rows[0])
@@ -48,7 +48,7 @@ def overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def spread(numbers: Sequence[float | None]) -> Spread | None:
-    """Of the numbers that are there; None when there are none.
+    """The spread of the numbers that are not None; None if there are none.
 
     >>> spread([1.0, None, 3.0])
     Spread(mean=2.0, error=1.0, low=1.0, high=3.0, num=2)
@@ -61,7 +61,7 @@ def spread(numbers: Sequence[float | None]) -> Spread | None:
 
 
 def settings(members: Sequence[Member], rows: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """The rows of one step, gathered by what was swept; one setting when nothing was.
+    """The rows of one step, grouped by their swept values; one setting without a sweep.
 
     Args:
         rows: one for each member, in their order.
@@ -80,10 +80,10 @@ def settings(members: Sequence[Member], rows: Sequence[Mapping[str, Any]]) -> li
 def failures(
     members: Sequence[Member], updates: Sequence[int], done: int
 ) -> list[tuple[Member, int]]:
-    """The members that were not finite, and at how many steps.
+    """The members with steps that were not finite, and the number of those steps.
 
     Args:
-        updates: each member's own count of updates, which stands still where it is not finite.
-        done: steps of the run.
+        updates: each member's own count of updates, in which refused steps are missing.
+        done: the run's steps so far.
     """
     return [(m, done - own) for m, own in zip(members, updates, strict=True) if own < done]

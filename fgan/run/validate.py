@@ -1,4 +1,4 @@
-"""Checks of a whole configuration: each value, and what excludes what."""
+"""Checks of a whole configuration: each value, and options that exclude each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def check(values: dict[str, Any], given: set[str], file: object) -> dict[str, An
     """The values in their proper types.
 
     Args:
-        given: names of those that were asked for by name, and not by a file or default.
-        file: that the others may come from, for the message.
+        given: the names of options that were given by name, not by a file or a default.
+        file: the file that other options may come from, for the message.
     Raises:
-        ConfigError: naming everything that is wrong.
+        ConfigError: naming every option that is wrong.
     """
     checked: dict[str, Any] = {}
     problems = []
@@ -37,10 +37,10 @@ def check(values: dict[str, Any], given: set[str], file: object) -> dict[str, An
 
 
 def idle(given: Iterable[str], options: Mapping[str, Any]) -> list[str]:
-    """Those of the options given that do nothing beside all the others.
+    """The given options that have no effect beside all the others.
 
     Args:
-        options: all of them, in their proper types; ``seeds`` and ``sweep`` may be absent.
+        options: all options, in their proper types; ``seeds`` and ``sweep`` may be absent.
     """
 
     def acts(name: str) -> bool:
@@ -52,10 +52,10 @@ def idle(given: Iterable[str], options: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_idle(given: Iterable[str], file: object = None) -> None:
-    """Refuse options that were asked for, in a file or not, and do nothing.
+    """Refuse options that were given, in a file or by name, but have no effect.
 
     Raises:
-        ConfigError: naming each, and what it is for.
+        ConfigError: naming each option and its purpose.
     """
     problems = [
         f"{_where(name, file)} does nothing here: it is for {effect.words}"
@@ -97,7 +97,7 @@ def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
     problems = members.conflicts(seeds, sweep, checked["optimizer"], checked["order"])
     eager = not checked["compile"]
     if checked["dtype"] == "bfloat16" and eager and effects.normalises(checked):
-        # torch's rule for batch normalisation under vmap wants one type.
+        # torch's batch normalisation under vmap needs its inputs in one dtype.
         problems.append("--dtype bfloat16 of a population with batch norm needs --compile")
     if checked["on_nonfinite"] == "rollback":
         problems.append("--on-nonfinite rollback would take every member back: use skip or halt")
@@ -113,6 +113,6 @@ def _shown(value: Any) -> str:
 
 
 def sentence(problems: list[str]) -> str:
-    """Problems as one sentence."""
+    """Join problems into one sentence."""
     text = "; ".join(problems)
     return f"{text[0].upper()}{text[1:]}." if text[0] not in '-"' else f"{text}."

@@ -24,9 +24,9 @@ T = TypeVar("T")
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch dimension."""
 Critic: TypeAlias = Callable[[Tensor], Tensor]
-"""From examples [B, *data] to logits [B]."""
+"""A function from examples [B, *data] to logits [B]."""
 Player: TypeAlias = Literal["gen", "disc"]
-"""Whose loss a term is added to."""
+"""The player to whose loss a term is added."""
 
 
 class View(NamedTuple):
@@ -38,14 +38,14 @@ class View(NamedTuple):
         fake: [B, *data], the fakes in the same way.
         z: [B, *latent], the latents of the fakes, for a term of the generator; ``()`` for a term
             of the discriminator.
-        condition: the condition of the reals; ``()`` where there is none.
+        condition: the condition of the reals; ``()`` if there is none.
         real_out, fake_out: the discriminator's outputs for both in the pass of the term's player:
             logits [B], or its own named tuple whose first field is ``logits``. ``real_out`` is
-            ``()`` for a term of the generator where the loss does not look at reals.
-        critic: from examples [B, *data] to logits [B]: the discriminator with the parameters and
-            buffers of that pass, its stochastic layers having the noise of the first B examples.
-            Its calls leave running statistics as they are.
-        generate: from latents [B, *latent] to fakes, for a term of the generator.
+            ``()`` for a term of the generator if the loss does not look at reals.
+        critic: examples [B, *data] -> logits [B]: the discriminator with the parameters and
+            buffers of that pass; its stochastic layers have the noise of the first B examples.
+            Its calls do not update running statistics.
+        generate: latents [B, *latent] -> fakes, for a term of the generator.
         noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
         slopes: () -> the gradients of the logits over the reals and over the fakes, from the pass
             that computed the logits; for a term of the discriminator.
@@ -64,12 +64,12 @@ class View(NamedTuple):
 
     @property
     def real_slope(self) -> Tensor:
-        """The gradient of each real's logit over it, [B, *data], taken once for all terms."""
+        """The gradient of each real's logit over the real, [B, *data], computed once."""
         return self._slopes()[0]
 
     @property
     def fake_slope(self) -> Tensor:
-        """The gradient of each fake's logit over it, [B, *data], taken once for all terms."""
+        """The gradient of each fake's logit over the fake, [B, *data], computed once."""
         return self._slopes()[1]
 
     def _slopes(self) -> tuple[Tensor, Tensor]:
@@ -83,18 +83,18 @@ class Term:
     """A term of a player's objective: ``weight * mean(apply(view))``.
 
     Attributes:
-        name: its key in the noise and in ``Metrics.terms``.
+        name: the term's key in the noise and in ``Metrics.terms``.
         apply: (view) -> [B].
         weight: factor of the mean: a number, or a 0-d tensor, which is cast to the mean's dtype.
         player: the player to whose loss the term is added.
-        noise_shape: from the shape of one example to that of its uniform noise, which is
-            then [B, *noise_shape(data)] in [0, 1); None for a term without noise.
+        noise_shape: shape of one example -> shape of its noise. The noise is uniform in [0, 1),
+            [B, *noise_shape(data)]; None for a term without noise.
         every: the term counts in one of every ``every`` steps of its player, with ``every``
             times its weight (Karras et al. 2020, section 3.1, "lazy regularization").
 
     Raises:
-        ValueError: when ``every`` is less than 1, a number ``weight`` negative, or the player
-            unknown.
+        ValueError: when ``every`` is less than 1, a number ``weight`` is negative, or the player
+            is unknown.
     """
 
     name: str
@@ -127,8 +127,8 @@ def due(terms: Sequence[Term], step: int) -> tuple[Term, ...]:
     A term is due in the last of every ``every`` steps, so that a run begins with the step that
     compiles in less time (Karras et al. take the first).
 
-    This is decided outside of the compiled step, which is compiled once for each distinct answer:
-    a term that is merely multiplied by zero would cost as much as one that counts.
+    The caller decides this outside of the compiled step, which is compiled once for each distinct
+    answer: a term multiplied by zero would cost as much as one that counts.
     """
     return tuple(t for t in terms if (step + 1) % t.every == 0)
 
@@ -137,8 +137,8 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
     """The sum of ``weight * every * mean``, [], and each term's own mean, by name.
 
     Args:
-        terms: those that are `due`.
-        noise: uniform in [0, 1), by name, [B, *noise_shapes]; may hold that of other terms too.
+        terms: the terms that are `due`.
+        noise: uniform in [0, 1), by name, [B, *noise_shapes]; other terms' noise is ignored.
     Raises:
         ValueError: for a term that does not return one number per example, or calls
             ``torch.autograd.grad``.
@@ -158,7 +158,7 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
                 "take fgan.terms.input_gradient(critic, x), or torch.func.grad"
             ) from error
         mean = scalars.per_example(f"the term {term.name!r}", each, len(view.fake)).mean()
-        # Both are 0-d tensors, so that a weight of a wider dtype would widen the loss.
+        # Weight and mean are both 0-d, so a weight of a wider dtype would widen the loss.
         weight = term.weight.to(mean.dtype) if isinstance(term.weight, Tensor) else term.weight
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
@@ -166,7 +166,7 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:
-    """The same function, which makes its result at the first call and keeps it."""
+    """The same function, which computes its result at the first call and keeps it."""
     made: list[T] = []
 
     def get() -> T:
