@@ -1,8 +1,8 @@
 """A lock for one writer at a time, which ends with its process and names its holder.
 
-The package filelock takes the lock, which the kernel keeps on an open file until the process ends, in
-whatever way. This module adds three things: the file's text names the holder, for messages and
-for ``fgan inspect``; releasing the lock removes the file; errors say what to do.
+The package filelock takes the lock, which the kernel keeps on an open file until the process
+ends, in whatever way. This module adds three things: the file's text names the holder, for
+messages and for ``fgan inspect``; releasing the lock removes the file; errors say what to do.
 
 This module never imports torch.
 """
