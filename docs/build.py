@@ -9,11 +9,11 @@ leads nowhere ends the build. Nothing of fgan is run.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import html
 import pathlib
 import re
-import sys
 import textwrap
 from typing import NamedTuple
 
@@ -334,5 +334,8 @@ def below(page: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else DOCS.parent / "build" / "reference")
+    parser = argparse.ArgumentParser(description="Build the API reference.")
+    default = DOCS.parent / "build" / "reference"
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, default=default)
+    folder = parser.parse_args().folder
     print(f"{len(build(folder))} pages: open {folder / 'index.html'}")
