@@ -128,7 +128,7 @@ def trajectory(game: fgan.Game, num_steps: int = STEPS) -> Trajectory:
 
 
 def verdict(points: Trajectory) -> str:
-    """What becomes of the distance to (0, 0), by its largest value early and late."""
+    """The change of the distance to (0, 0), judged by its largest value early and late."""
     radii = [math.hypot(*point) for point in points]
     fifth = len(radii) // 5
     middle, late = max(radii[2 * fifth : 3 * fifth]), max(radii[-fifth:])

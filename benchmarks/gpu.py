@@ -58,11 +58,11 @@ class Check:
         }
 
     def left(self) -> float:
-        """Seconds."""
+        """The seconds that are left."""
         return self.ends - time.monotonic()
 
     def add(self, part: str, **facts: Any) -> None:
-        """Print a finding, and write down all there are."""
+        """Print a finding, and write all findings to the file."""
         with self._lock:
             self.found["parts"].append({"part": part, **facts})
             print(json.dumps({"part": part, **facts}), flush=True)
@@ -118,7 +118,7 @@ class Check:
 
 
 def ending(code: int | None, said: str, took: float) -> dict[str, Any]:
-    """How a process ended that should have done otherwise."""
+    """Facts about the end of a process that failed."""
     how = "stopped: it took too long" if code is None else f"ended with {code}"
     return {"error": how, "seconds": round(took, 1), "said": said.strip().splitlines()[-5:]}
 
@@ -127,7 +127,7 @@ def ending(code: int | None, said: str, took: float) -> dict[str, Any]:
 
 
 def look_at_device(check: Check) -> None:
-    """Its memory, its ceilings, and the time of a launch."""
+    """Find the device's memory, its ceilings, and the time of a launch."""
     device, facts = check.device, {}
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
@@ -151,7 +151,7 @@ def look_at_device(check: Check) -> None:
 
 
 def steps_are_the_same(check: Check, seconds: float) -> None:
-    """Compiling takes the time, so several cases at once."""
+    """Run several cases at once, because compiling takes most of the time."""
     cases = ["mnist-mlp-small", "population"] if check.quick else list(gpu_steps.CASES)
     again = ["mnist-mlp-small"] if check.quick else ["mnist-mlp-small", "mnist-mlp-dropout"]
     jobs = [("again", case) for case in again] + [("same", case) for case in cases]

@@ -82,7 +82,7 @@ def resolve(name: str, device: torch.device, **more: Any) -> TrainConfig:
 
 
 class Case:
-    """What a run makes of a configuration, with random examples."""
+    """The objects that a run makes from a configuration, with random examples."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.config = resolve(name, device)
@@ -107,7 +107,7 @@ class Case:
         return self.training.init(self.game, self.key)
 
     def steps(self, *, compiled: bool = True, donated: bool = True) -> Callable[[int], Step]:
-        """As a run makes them, where they are compiled and donated."""
+        """The steps of a run; a run compiles and donates them."""
         plain = replace(self.training, compile=False).steps(self.game)
         pure = functools.cache(compile_step)
         if compiled and donated:

@@ -44,7 +44,7 @@ EXTENT = 5.0
 
 @dataclass(frozen=True)
 class Play:
-    """What the games differ in."""
+    """The parts in which the games differ."""
 
     loss: GanLoss
     terms: tuple[Term, ...] = ()

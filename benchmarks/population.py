@@ -160,7 +160,7 @@ def measure(members: int, device: torch.device, repeats: int, seconds: float) ->
 
 
 def num_parameters() -> int:
-    """Of one generator."""
+    """The number of one generator's parameters."""
     config = make_config()
     game = assemble.make_game(config, (2,))
     state = assemble.make_training(config).init(game, assemble.make_key(config, "cpu"))

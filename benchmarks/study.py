@@ -1,4 +1,4 @@
-"""What the studies have in common: their options, and how they print."""
+"""The common parts of the studies: their options and their output."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Found = dict[str, Any]
 
 
 def parser(doc: str | None, *, cpu: bool = False) -> argparse.ArgumentParser:
-    """With the options that every study has.
+    """A parser with the options that every study has.
 
     Args:
-        doc: of the study; its first line is the question.
-        cpu: whether that is about the CPU alone.
+        doc: the study's docstring, whose first line is its question.
+        cpu: whether the study is only about the CPU.
     """
     environment.before_threads()
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
@@ -38,7 +38,7 @@ def parser(doc: str | None, *, cpu: bool = False) -> argparse.ArgumentParser:
 
 
 def finish(args: argparse.Namespace, found: Found, table: Callable[[Found], str]) -> None:
-    """Print what was found, with the machine it belongs to."""
+    """Print the results with the facts of the machine."""
     if args.threads:
         torch.set_num_threads(args.threads)  # of which the machine's facts tell
     whole = {"machine": facts(torch.device(args.device)), **found}
@@ -46,7 +46,7 @@ def finish(args: argparse.Namespace, found: Found, table: Callable[[Found], str]
 
 
 def say(text: str) -> None:
-    """Of progress; to stderr."""
+    """Report progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -62,7 +62,7 @@ def ratio_text(ratio: dict[str, float]) -> str:
 
 
 def digits(value: float) -> str:
-    """Three of them."""
+    """A number with three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 

@@ -25,7 +25,7 @@ from fgan import scalars
 from fgan.scalars import Scalar
 
 Schedule: TypeAlias = Callable[[Any], Tensor]
-"""From a count, a number or [...], to a value of its shape."""
+"""A function from a count, a number or a tensor [...], to a value of the same shape."""
 
 
 def _count(step: Tensor | float) -> Tensor:

@@ -96,7 +96,7 @@ class Feed:
     def __call__(self, step: int) -> Tensor:
         """The batch of a step: uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1.
 
-        With M members, [M, ...] of these.
+        A population of M members has [M, ...] of these.
 
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.

@@ -28,7 +28,7 @@ from torch.nn.functional import softplus
 from fgan.losses.base import GanLoss
 
 Function = Callable[[Tensor], Tensor]
-"""From a tensor to one of its shape."""
+"""A function from a tensor to a tensor of the same shape."""
 
 
 class FDivergence(NamedTuple):

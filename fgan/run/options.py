@@ -20,7 +20,7 @@ from fgan.run.members import Sweep
 
 
 class Role(Enum):
-    """How a run's numbers depend on an option; the value says whether `--resume` may change it."""
+    """The effect of an option on a run's numbers, and whether `--resume` may change it."""
 
     COMPUTED = "with `--override`"  # the numbers follow from it
     ROUNDING = "with `--override`; last bits may differ"  # it decides how the numbers are rounded
