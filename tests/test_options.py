@@ -81,7 +81,7 @@ OTHERS = {
     "sample_every": ("3", 3, {}),
     "save_every": ("5m", "5m", {}),
     "keep": ("3", 3, {}),
-    "grid": ("3", 3, {}),
+    "grid": ("3", 3, {"data": "mnist"}),
 }
 
 
