@@ -68,7 +68,7 @@ class Feed(NamedTuple):
     def __call__(self, step: int) -> Tensor:
         return self.examples[step]
 
-    def block(self, steps: range) -> Tensor:
+    def chunk(self, steps: range) -> Tensor:
         return self.examples[steps.start : steps.stop]
 
 

@@ -49,7 +49,7 @@ class Stream:
     INIT_DISC = 1
     DRAWS = 2  # folded in with the number of the step
     EPOCH = 3  # folded in with the number of the epoch
-    SAMPLES = 4  # folded in with the number of the chunk
+    SAMPLES = 4  # folded in with the number of a batch of samples
     DATA = 5  # synthetic data sets
     ROLLBACK = 6  # folded in with the number of rollbacks so far
     INIT_GEN = 7

@@ -153,7 +153,7 @@ BAD = {
         train mnist --seed 99999999999999999999999 : --seed
         train mnist --threads 99999 : --threads
         train mnist --dtype float16 : --dtype
-        train mnist --steps-per-execution 2000 : --steps-per-execution
+        train mnist --chunk-steps 2000 : --chunk-steps
         train mnist --device tpu : --device
         train mnist --device cpu:1 : --device
         train mnist --device cuda:x : --device

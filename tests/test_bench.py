@@ -420,7 +420,7 @@ def test_steps_that_are_replayed_are_the_same_steps(monkeypatch):
     monkeypatch.setattr(replay, "record", recorded)
 
     def metrics(at_once):
-        of = problem(**TINY, steps_per_execution=at_once)
+        of = problem(**TINY, chunk_steps=at_once)
         draw = advance.DrawAhead(of.game, rng.key(0), assemble.make_training(of.config))
         steps = make_steps(of.game, lambda step, due: compile_step(step, donate=True))
         take = Taker(steps, draw, of.init(), of.real, replay=at_once > 1)

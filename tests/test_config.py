@@ -161,7 +161,7 @@ def test_another_loss_comes_without_the_penalties_of_the_default_one(tmp_path):
         ("order", ["both"]),
         ("compile", [1, "yes"]),
         ("threads", [-1]),
-        ("steps_per_execution", [-1, 2000, "all"]),
+        ("chunk_steps", [-1, 2000, "all"]),
         ("log_every", [0]),
     ],
 )

@@ -179,7 +179,7 @@ IMAGES = {
     "lr_end": 0.0, "lr_warmup": 0, "disc_steps": 1, "order": "alternating", "share_fakes": False,
     "same_z": False, "wgan_gp": 0.0, "zero_centred": 0.0, "dragan": 0.0, "instance_noise": 0.0,
     "clip_disc": 0.0, "spectral_norm": False, "init_from": "", "compile": False, "threads": 0,
-    "steps_per_execution": 0, "dtype": "float32", "device": "auto",
+    "chunk_steps": 0, "dtype": "float32", "device": "auto",
     # as in an imperative loop
     "disc_batches": "auto", "stat_passes": "every", "sample_stats": "running",
     # what the help texts say

@@ -88,8 +88,8 @@ def test_no_two_uses_share_a_key(uses, monkeypatch, tmp_path):
         "draws.noise": 8 * (3 + 2 + 1 + 2),  # generator, discriminator, judging, term
         "draws.instance_noise": 8 * 3,
         "pictures.__init__": 1,
-        "sample._chunks": 2,
-        "assemble.<dictcomp>": (1 + 2) * 2,  # pictures and chunks, layers
+        "sample._batches": 2,
+        "assemble.<dictcomp>": (1 + 2) * 2,  # pictures and batches, layers
         "test_keys.test_no_two_uses_share_a_key": 30,
     }
 

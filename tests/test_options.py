@@ -72,7 +72,7 @@ OTHERS = {
     "seeds": ("0-1", (0, 1), {}),
     "sweep": ("lr=0.1,0.2", (("lr", (0.1, 0.2)),), {}),
     "compile": (None, True, {}),
-    "steps_per_execution": ("3", 3, {}),
+    "chunk_steps": ("3", 3, {}),
     "device": ("cpu", "cpu", {}),
     "dtype": ("float64", "float64", {}),
     "threads": ("1", 1, {}),

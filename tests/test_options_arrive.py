@@ -616,10 +616,10 @@ def compile_(tmp_path):
 
 
 @row
-def steps_per_execution(tmp_path):
+def chunk_steps(tmp_path):
     for many, done in ((0, [1, 2, 3, 4]), (2, [2, 4])):
         listener = Listener()
-        trained(tmp_path, listener, steps_per_execution=many, log_every=4)
+        trained(tmp_path, listener, chunk_steps=many, log_every=4)
         assert listener.steps == done
 
 

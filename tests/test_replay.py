@@ -74,7 +74,7 @@ def test_a_recording_has_the_strides_of_what_it_was_given(recorded, name):
 )
 def test_nothing_is_compiled_while_it_is_recorded(recorded, options):
     """Draws of a run are parts of larger tensors, and reals of a benchmark are expanded."""
-    settings = config.resolve({**POINTS, **options, "steps_per_execution": 3})
+    settings = config.resolve({**POINTS, **options, "chunk_steps": 3})
     game, key = assemble.make_game(settings, (2,)), assemble.make_key(settings, "cpu")
     training = assemble.make_training(settings)
     several = vmap if settings.members else lambda step: step
@@ -137,7 +137,7 @@ def test_steps_of_several_kinds_begin_with_their_period():
     ("options", "most"),
     [
         ({}, 50), ({"log_every": 97}, 48), ({"log_every": 10}, 10), ({"log_every": 64}, 64),
-        ({"steps_per_execution": 7}, 7), ({"steps_per_execution": 1}, 1), ({"compile": False}, 1),
+        ({"chunk_steps": 7}, 7), ({"chunk_steps": 1}, 1), ({"compile": False}, 1),
     ],
 )  # fmt: skip
 def test_a_run_on_a_gpu_takes_equal_parts_of_what_lies_between_lines(options, most):
@@ -152,7 +152,7 @@ def test_a_run_on_a_gpu_takes_equal_parts_of_what_lies_between_lines(options, mo
 def test_the_rest_of_a_block_is_not_recorded_anew(recorded):
     """A benchmark takes blocks of any number of steps."""
     game = small_game()
-    settings = config.resolve(POINTS, steps_per_execution=4)
+    settings = config.resolve(POINTS, chunk_steps=4)
     draw = advance.DrawAhead(game, rng.key(0), assemble.make_training(settings))
     step = compile_step(fgan.make_step(game), donate=True, backend="eager")
     state = fgan.init_state(game, rng.key(0))

@@ -146,7 +146,7 @@ def test_what_cannot_be_recorded_is_said(monkeypatch):
     game, steps, state = start("plain")
     together = fgan.replayed(fgan.scan([donated(steps(0))]))
     together(state, *inputs(game, state, range(1)))
-    with pytest.raises(DeviceError, match="capturing Use --steps-per-execution 1"):
+    with pytest.raises(DeviceError, match="capturing Use --chunk-steps 1"):
         together(state, *inputs(game, state, range(1)))
 
 
@@ -177,7 +177,7 @@ def finished(path, hears=None, **options):
 @pytest.mark.parametrize("options", [{}, {"seeds": "0-2"}, {"disc_steps": 2, "dropout": 0.2}])
 def test_a_run_of_several_steps_at_once_is_the_same_run(tmp_path, options):
     hears = Listener()
-    actual = finished(tmp_path / "a", hears, steps_per_execution=4, **options)
+    actual = finished(tmp_path / "a", hears, chunk_steps=4, **options)
     expected = finished(tmp_path / "b", **options)
     assert_same(actual[0], expected[0])
     assert actual[1:] == expected[1:]
@@ -192,7 +192,7 @@ def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
     monkeypatch.setattr(replay, "record", recorded)
     expected = finished(tmp_path / "a", compile=True, steps=60)
     monkeypatch.setattr(advance, "scan", lambda steps: fgan.replayed(fgan.scan(steps)))
-    some = {"steps_per_execution": 5, "save_every": 0, "sample_every": 0}
+    some = {"chunk_steps": 5, "save_every": 0, "sample_every": 0}
     actual = finished(tmp_path / "b", compile=True, steps=60, **some)
     assert_same(actual[0], expected[0])
     assert actual[1] == expected[1]
@@ -203,7 +203,7 @@ def test_a_compiled_run_is_replayed(tmp_path, monkeypatch):
 def test_a_resumed_run_may_take_other_numbers_at_once(tmp_path):
     expected = finished(tmp_path / "a", steps=30)
     begun = loop.run(config.resolve(RUN, steps=12), run_dir=tmp_path / "b").run
-    ended = loop.resume(begun.path, steps=30, steps_per_execution=8)
+    ended = loop.resume(begun.path, steps=30, chunk_steps=8)
     assert_same(ended.state, expected[0])
 
 
@@ -212,17 +212,17 @@ def test_how_many_where_nobody_says():
     settings = config.resolve(RUN, compile=True)
     draw = advance.DrawAhead(game, rng.key(0), assemble.make_training(settings))
     assert draw.most_steps == 1  # on the CPU
-    asked = config.resolve(RUN, compile=True, steps_per_execution=9)
+    asked = config.resolve(RUN, compile=True, chunk_steps=9)
     assert advance.DrawAhead(game, rng.key(0), assemble.make_training(asked)).most_steps == 9
 
 
 def test_draws_compiled_for_more_steps_than_are_taken():
-    settings = config.resolve(RUN, steps_per_execution=8)
+    settings = config.resolve(RUN, chunk_steps=8)
     game = small_game()
     draw = advance.DrawAhead(game, rng.key(4), assemble.make_training(settings))
     draw._compiled = True  # as on a GPU
     expected = [fgan.make_draws(game, rng.key(4), t, RUN["batch_size"]) for t in (3, 4, 5)]
-    assert_same(draw.block(range(3, 6)), pytree.stack(expected))
+    assert_same(draw.chunk(range(3, 6)), pytree.stack(expected))
 
 
 def test_a_gpu_is_never_waited_for():
@@ -276,8 +276,8 @@ def test_who_chose_float32_is_not_advised_to_choose_tf32(monkeypatch):
 def test_on_a_gpu(tmp_path, options):
     """A compiled run with recordings, and the same without."""
     on_gpu = {"device": "cuda", "compile": True, "steps": 60, "save_every": 0, **options}
-    actual = finished(tmp_path / "a", steps_per_execution=5, **on_gpu)
-    expected = finished(tmp_path / "b", steps_per_execution=1, **on_gpu)
+    actual = finished(tmp_path / "a", chunk_steps=5, **on_gpu)
+    expected = finished(tmp_path / "b", chunk_steps=1, **on_gpu)
     assert_same(actual[0], expected[0])
     assert actual[1:] == expected[1:]
 

@@ -101,7 +101,7 @@ def compare(
     able, state = list(made), problem.init()
     notify(f"Starting {len(able)} programs, each in a process of its own ...")
     warm = config.penalty_every + 2  # so many steps compile every kind of step
-    if "replayed" in able:  # the second execution records
+    if "replayed" in able:  # the second chunk records
         warm += 2 * harness.REPLAYED_STEPS
     with started(able, config, warm) as flushed:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")

@@ -35,13 +35,13 @@ def make_functional(
     Args:
         compiled: whether the step is compiled into one graph.
         donate: whether the new state is written into the old one's memory.
-        at_once: steps in one execution, which is recorded and replayed if there are several.
+        at_once: steps in one chunk, which is recorded and replayed if there are several.
         dtype: the dtype of the matrix products, in place of the problem's own.
     """
     config = replace(
         problem.config,
         compile=compiled,
-        steps_per_execution=at_once,
+        chunk_steps=at_once,
         dtype=dtype or problem.config.dtype,
     )
     game = assemble.make_game(config, problem.shape)
@@ -82,7 +82,7 @@ class Taker:
         draw: returns the draws of a step.
         state: the state before the first step.
         real: [B, *data], or with the leading dimensions of the steps.
-        replay: whether executions are replayed, see `fgan.run.advance.make_advance`.
+        replay: whether chunks are replayed, see `fgan.run.advance.make_advance`.
 
     Attributes:
         state: the present state. Another may take its place; the steps' numbers go on.
@@ -102,7 +102,7 @@ class Taker:
         self._steps, self._advance = steps, make_advance(steps, replay=replay)
 
     def __call__(self, count: int) -> Sequence[Metrics]:
-        """Take ``count`` steps, and return the metrics of the last execution."""
+        """Take ``count`` steps, and return the metrics of the last chunk."""
         history: Sequence[Metrics] = ()
         end, most = self._done + count, self._draw.most_steps
         while self._done < end:
@@ -120,7 +120,7 @@ class _Same(NamedTuple):
     def __call__(self, step: int) -> Tensor:
         return self.real
 
-    def block(self, steps: range) -> Tensor:
+    def chunk(self, steps: range) -> Tensor:
         return self.real.expand(len(steps), *self.real.shape)
 
 

@@ -75,7 +75,7 @@ class _Recording:
         except RuntimeError as error:
             raise DeviceError(
                 f"The steps could not be recorded as a CUDA graph: {str(error).splitlines()[0]}",
-                "Use --steps-per-execution 1, or FGAN_DEBUG=1 to see more.",
+                "Use --chunk-steps 1, or FGAN_DEBUG=1 to see more.",
             ) from error
 
     def replay(self, inputs: tuple[Batch | Tensor, Draws]) -> Metrics:

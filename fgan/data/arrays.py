@@ -24,7 +24,7 @@ from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError
 
-_CHUNK = 2**22  # numbers converted at a time
+_PIECE = 2**22  # numbers converted at a time
 _SLACK = 1e-3  # rounding may take floats beyond their range by this share of it
 _IDX = re.compile(r"(idx\d-ubyte|\.idx)(\.gz)?$", re.IGNORECASE)
 _KINDS = "uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3, or floats"
@@ -136,15 +136,15 @@ def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise _bad(path, f"holds {array.dtype}", f"It must be {_KINDS}.")
     out = np.empty(array.shape, dtype=np.uint8)
-    step = max(1, _CHUNK // math.prod(shape[1:]))
-    chunks = [slice(i, i + step) for i in range(0, len(array), step)]
+    step = max(1, _PIECE // math.prod(shape[1:]))
+    parts = [slice(i, i + step) for i in range(0, len(array), step)]
     if array.dtype == np.uint8:
-        for part in chunks:
+        for part in parts:
             out[part] = array[part]
         return torch.from_numpy(out)
-    low = min(float(array[part].min()) for part in chunks)  # NaN passes through
-    high = max(float(array[part].max()) for part in chunks)
-    finite = all(bool(np.isfinite(array[part]).all()) for part in chunks)
+    low = min(float(array[part].min()) for part in parts)  # NaN passes through
+    high = max(float(array[part].max()) for part in parts)
+    finite = all(bool(np.isfinite(array[part]).all()) for part in parts)
     if not finite:
         raise _bad(path, "holds NaN or infinity", "Remove these images from it.")
     bottom, top = (-1.0, 1.0) if low < -_SLACK else (0.0, 1.0 if high <= 1.0 + _SLACK else 255.0)
@@ -155,7 +155,7 @@ def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
             f"holds numbers from {low:g} to {high:g}",
             "Floats must lie in [-1, 1], [0, 1] or [0, 255].",
         )
-    for part in chunks:
+    for part in parts:
         grey = (array[part].astype(np.float64) - bottom) * (255.0 / (top - bottom))
         out[part] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     return torch.from_numpy(out)

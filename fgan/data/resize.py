@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_CHUNK = 2**22  # pixels at a time, so that a big set needs little extra memory
+_PIECE = 2**22  # pixels at a time, so that a big set needs little extra memory
 
 
 def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -26,7 +26,7 @@ def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
     # pixel, and its kernel for floats is wrong if the new width is one.
     planes = examples.reshape(n * channels, 1, *old)
     out = torch.empty((n * channels, 1, height, width), dtype=torch.uint8)
-    step = max(1, _CHUNK // max(old[0] * old[1], height * width))
+    step = max(1, _PIECE // max(old[0] * old[1], height * width))
     for i in range(0, n * channels, step):
         out[i : i + step] = functional.interpolate(
             planes[i : i + step], (height, width), mode="bilinear", antialias=True
@@ -63,7 +63,7 @@ def to_channels(examples: Tensor, channels: int) -> Tensor:
     n, _, height, width = examples.shape
     out = torch.empty((n, 1, height, width), dtype=torch.uint8)
     weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(3, 1, 1)  # of 2^16
-    step = max(1, _CHUNK // (3 * height * width))
+    step = max(1, _PIECE // (3 * height * width))
     for i in range(0, n, step):
         luma = (examples[i : i + step].int() * weights).sum(1, keepdim=True, dtype=torch.int32)
         out[i : i + step] = ((luma + 0x8000) >> 16).to(torch.uint8)

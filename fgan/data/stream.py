@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fgan.data.blocks import Blocks
+from fgan.data.chunks import Chunks
 from fgan.data.source import Batches, Source
 from fgan.disk.machine import num_cpus
 from fgan.errors import DataError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fgan.data.workers import Fault, Files, Worker
 
 _MAX_WORKERS = 8
-_BLOCK_BYTES = 2**20  # collected at once by a feed from memory
+_CHUNK_BYTES = 2**20  # collected at once by a feed from memory
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Feed:
     def __init__(self, examples: Tensor, batches: Batches, device: torch.device) -> None:
         self._examples, self._batches, self._device = examples, batches, device
         size = math.prod(batches.shape) * examples[:1].nbytes
-        self._blocks = Blocks(self._collect, size, _BLOCK_BYTES)
+        self._chunks = Chunks(self._collect, size, _CHUNK_BYTES)
 
     def __call__(self, step: int) -> Tensor:
         """The batch of a step: uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1.
@@ -101,12 +101,12 @@ class Feed:
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.
         """
-        return self._blocks(step)
+        return self._chunks(step)
 
     def _collect(self, steps: range) -> Sequence[Tensor]:
-        return self.block(steps).unbind(0)
+        return self.chunk(steps).unbind(0)
 
-    def block(self, steps: range) -> Tensor:
+    def chunk(self, steps: range) -> Tensor:
         """The batches of several steps, which are the first dimension; it raises as for one."""
         indices = torch.stack([self._batches.indices(t) for t in steps])
         found = self._examples.index_select(0, indices.flatten())
@@ -190,7 +190,7 @@ class _StreamedFeed(Feed):
         images = images.view(*self._batches.shape, *self._source.shape)
         return images.to(self._device, non_blocking=True)
 
-    def block(self, steps: range) -> Tensor:
+    def chunk(self, steps: range) -> Tensor:
         return torch.stack([self(step) for step in steps])
 
     def close(self) -> None:

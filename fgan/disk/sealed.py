@@ -32,7 +32,7 @@ KEY = "fgan"
 BLANK = "0" * 64  # the digits while the checksum is computed
 # A header of some sixteen thousand tensors. Parsing JSON can take twenty times its size in memory.
 MAX_HEADER_BYTES = 2**21
-_CHUNK_BYTES = 2**20
+_PIECE_BYTES = 2**20
 # JSON inside a JSON text has its quotes escaped once. Quotes within a string of the inner JSON
 # are escaped three times, so no value of the facts can look like this.
 _DIGITS = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
@@ -102,7 +102,7 @@ def verify(path: Path) -> Header:
     with _open(path) as stream:
         header = _header(stream, path)
         _check_length(header, stream, path)
-        _check_digits(header, _chunks(stream), path)
+        _check_digits(header, _pieces(stream), path)
     return header
 
 
@@ -188,9 +188,9 @@ def _digits_at(header: bytes) -> tuple[int, int]:
     return found[0].span(1)
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := stream.read(_CHUNK_BYTES):
-        yield chunk
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    while piece := stream.read(_PIECE_BYTES):
+        yield piece
 
 
 def _check_length(header: Header, stream: BinaryIO, path: Path) -> None:
@@ -204,7 +204,7 @@ def _check_digits(header: Header, data: Iterable[bytes | memoryview], path: Path
     except ValueError as error:
         raise damaged(path, "it has no checksum") from error
     digest = hashlib.sha256(header.raw[:start] + BLANK.encode() + header.raw[end:])
-    for chunk in data:
-        digest.update(chunk)
+    for piece in data:
+        digest.update(piece)
     if digest.hexdigest().encode() != header.raw[start:end]:
         raise damaged(path, "its content does not match its checksum")

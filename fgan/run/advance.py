@@ -20,7 +20,7 @@ from torch.func import vmap
 from fgan import pytree, rng
 from fgan.compile import compile_function, compile_step, replayed
 from fgan.data import normalise
-from fgan.data.blocks import Blocks
+from fgan.data.chunks import Chunks
 from fgan.game import (
     Due,
     Game,
@@ -38,9 +38,9 @@ from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
 
 T_co = TypeVar("T_co", covariant=True)
 
-_BLOCK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
-_MOST_STEPS = 64  # in one execution, if no option says how many
-_MOST_NUMBERS = 2**28  # random numbers for the steps of one execution, a gigabyte
+_CHUNK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
+_MOST_STEPS = 64  # in one chunk, if no option says how many
+_MOST_NUMBERS = 2**28  # random numbers for the steps of one chunk, a gigabyte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Training:
         factor: the number that multiplies the learning rates, by the number of updates; None
             means 1 always.
         compile: whether the step is compiled.
-        at_once: steps in one execution; 0 means one, or on a GPU as many as fit.
+        at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
     """
 
@@ -111,7 +111,7 @@ class Training:
         return make_steps(game, over_stored)
 
     def replays(self, device: torch.device) -> bool:
-        """Whether executions are recorded and replayed."""
+        """Whether chunks are recorded and replayed."""
         return self.compile and device.type == "cuda" and self.at_once != 1
 
 
@@ -151,7 +151,7 @@ class Supply(Protocol[T_co]):
     def __call__(self, step: int, /) -> T_co:
         """The batch or the draws of one step."""
 
-    def block(self, steps: range, /) -> T_co:
+    def chunk(self, steps: range, /) -> T_co:
         """Those of several steps, which are the first dimension of every leaf."""
 
 
@@ -161,11 +161,11 @@ Advance = Callable[
 
 
 def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
-    """The function that takes the steps of a run, one or several in one execution.
+    """The function that takes the steps of a run, one or several in a chunk.
 
     Args:
         steps: returns the step of a number.
-        replay: whether executions, also those of one step, are recorded and replayed
+        replay: whether chunks, also those of one step, are recorded and replayed
             (`fgan.replayed`).
     Returns:
         ``advance(state, numbers, feed, draw) -> (state, metrics)``, which takes the steps of
@@ -184,7 +184,7 @@ def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
         if len(numbers) == 1:
             state, metrics = step(state, feed(numbers[0]), draw(numbers[0]))
             return state, [metrics]
-        state, metrics = step(state, feed.block(numbers), draw.block(numbers))
+        state, metrics = step(state, feed.chunk(numbers), draw.chunk(numbers))
         return state, pytree.unstack(metrics)
 
     return advance
@@ -208,7 +208,7 @@ class DrawAhead:
     run compiles all draws, because Philox is hundreds of small kernels.
 
     Attributes:
-        most_steps: the most steps that a run takes in one execution.
+        most_steps: the most steps that a run takes in one chunk.
         period: steps after which the same kinds of step come again
             (`fgan.compile.replay.next_steps`).
     """
@@ -234,18 +234,18 @@ class DrawAhead:
         periods = [term.every // math.gcd(term.every, rounds[term.player]) for term in game.terms]
         self.period = math.lcm(*periods)
         self._make = compile_function(make) if self._compiled else make
-        most = _BLOCK_NUMBERS
-        if self._compiled and self.most_steps > 1:  # a block has `most_steps` then, see `block`
+        most = _CHUNK_NUMBERS
+        if self._compiled and self.most_steps > 1:  # a chunk has `most_steps` then, see `chunk`
             most = min(most, size * self.most_steps)
-        self._blocks = Blocks(self._several, size, most)
+        self._chunks = Chunks(self._several, size, most)
 
     def __call__(self, step: int) -> Draws:
-        return self._blocks(step)
+        return self._chunks(step)
 
     def _several(self, steps: range) -> list[Draws]:
-        return pytree.unstack(self.block(steps))
+        return pytree.unstack(self.chunk(steps))
 
-    def block(self, steps: range) -> Draws:
+    def chunk(self, steps: range) -> Draws:
         """The draws of several steps, which are the first dimension of every leaf."""
         count = len(steps)
         if self._compiled:  # another number of steps would compile again

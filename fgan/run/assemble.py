@@ -293,7 +293,7 @@ def make_training(config: TrainConfig) -> Training:
         swept=tuple(swept),
         factor=make_lr_factor(config),
         compile=config.compile,
-        at_once=config.steps_per_execution,
+        at_once=config.chunk_steps,
         log_every=config.log_every,
     )
 

@@ -35,11 +35,11 @@ class MetricsLog:
         self._checked = 0  # entries of the window that `finite` has seen
         self._finite = True  # whether the steps summed before `finite` saw them were
         self._begun = self._window_begun = time.perf_counter()
-        self._first_steps = 0  # steps of the first execution of this process
+        self._first_steps = 0  # steps of the first chunk of this process
         self._timed_steps = 0  # later steps, since the window began
 
     def add(self, history: Sequence[Metrics]) -> None:
-        """Add the metrics of the steps of one execution."""
+        """Add the metrics of the steps of one chunk."""
         self._window.extend(history)
         if len(self._window) >= _MOST_WAITING:
             self._sum()
@@ -47,7 +47,7 @@ class MetricsLog:
             self._timed_steps += len(history)
         else:
             self._first_steps = len(history)
-            # The first execution compiles or sets up the device, which must not count as speed.
+            # The first chunk compiles or sets up the device, which must not count as speed.
             history[-1].finite.all().item()
             self._window_begun = time.perf_counter()
 

@@ -276,7 +276,7 @@ class Options:
     compile: bool = row(
         RUN, ROUNDING, False, checks.boolean, "Compile the step into one graph.",
         flags="--compile/--no-compile")
-    steps_per_execution: int = row(
+    chunk_steps: int = row(
         RUN, FREE, 0, integer(0, 1025),
         "Launch this many steps at once; 0 means 1, or up to 64 on a GPU with --compile.")
     device: str = row(

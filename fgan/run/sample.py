@@ -22,7 +22,7 @@ from fgan.run.config import TrainConfig
 _OTHER_FORMS = {
     ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".npy", ".pt", ".zip",
 }  # fmt: skip
-_CHUNK = 256  # samples made at once; the numbers behind a sample do not depend on N
+_BATCH = 256  # samples made at once; the numbers behind a sample do not depend on N
 
 
 def sample(
@@ -64,13 +64,13 @@ def sample(
         if notify is not None:
             notify(f"Passed over: {error.problem}")
     saved = inherit.member_of(checkpoint.load(file), file, member)
-    samples = torch.cat(list(_chunks(saved, file, num, seed, device)))
+    samples = torch.cat(list(_batches(saved, file, num, seed, device)))
     if out is not None:
         _write(samples, out)
     return samples
 
 
-def _chunks(
+def _batches(
     saved: Checkpoint, file: Path, num: int, seed: int, device_name: str
 ) -> Iterator[Tensor]:
     config, data_shape = _facts(saved.about, file)
@@ -79,11 +79,11 @@ def _chunks(
     dtype = assemble.state_dtype(config)
     like = init_state(game, rng.key(0), device=device, dtype=dtype)
     weights = checkpoint.restore(saved, like, file).sampler
-    for first in range(0, num, _CHUNK):
-        key = rng.fold_in(rng.key(seed, device), first // _CHUNK, rng.Stream.SAMPLES)
+    for first in range(0, num, _BATCH):
+        key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
         z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
-        z = rng.normal(z_key, (_CHUNK, *game.gen.shape.input), dtype)
-        # Every chunk is whole, because the number of rows decides how products round.
+        z = rng.normal(z_key, (_BATCH, *game.gen.shape.input), dtype)
+        # Every batch is whole, because the number of rows decides how products round.
         fake = assemble.sample(game.gen, weights, z, key, config.sample_stats)[: num - first]
         if len(data_shape) == 3:
             yield images.to_uint8(fake, assemble.image_low(config))

@@ -70,7 +70,7 @@ def _conflicts(checked: dict[str, Any]) -> list[str]:
     """Options that exclude each other."""
     pairs = [pair for pair in ALTERNATIVES if set(pair) <= checked.keys()]
     problems = [f"{flag(a)} and {flag(b)} exclude each other" for a, b in pairs]
-    problems += _crowd_conflicts(checked)
+    problems += _population_conflicts(checked)
     if checked["order"] == "competitive" and (
         checked["lr_schedule"] != "constant" or checked["lr_warmup"]
     ):
@@ -89,7 +89,7 @@ def _conflicts(checked: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _crowd_conflicts(checked: dict[str, Any]) -> list[str]:
+def _population_conflicts(checked: dict[str, Any]) -> list[str]:
     """Options that a population excludes."""
     seeds, sweep = checked.get("seeds", ()), checked.get("sweep", ())
     if not seeds and not sweep:

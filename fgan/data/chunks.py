@@ -10,28 +10,28 @@ T = TypeVar("T")
 _MOST_STEPS = 64
 
 
-class Blocks(Generic[T]):
-    """A function of a step's number that keeps the last block of steps it was asked for.
+class Chunks(Generic[T]):
+    """A function of a step's number that keeps the last chunk of steps it was asked for.
 
-    Blocks are aligned to multiples of their length, so that the input of a step does not depend
+    Chunks are aligned to multiples of their length, so that the input of a step does not depend
     on where a run began.
 
     Args:
-        make: returns the input of each step of a block.
+        make: returns the input of each step of a chunk.
         step_size: the size of one step's input, in any unit, at least 1.
-        most: the largest size of a block, in the same unit; it has at least one step, at most 64.
+        most: the largest size of a chunk, in the same unit; it has at least one step, at most 64.
     """
 
     def __init__(self, make: Callable[[range], Sequence[T]], step_size: int, most: int) -> None:
         self._make = make
         self._length = max(1, min(_MOST_STEPS, most // step_size))
         self._number = -1
-        self._block: Sequence[T] = ()
+        self._chunk: Sequence[T] = ()
 
     def __call__(self, step: int) -> T:
         number, place = divmod(step, self._length)
         if number != self._number:
             first = number * self._length
-            self._block = self._make(range(first, first + self._length))
+            self._chunk = self._make(range(first, first + self._length))
             self._number = number
-        return self._block[place]
+        return self._chunk[place]
