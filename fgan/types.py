@@ -126,7 +126,8 @@ class Metrics(NamedTuple):
     and are taken before its update. The norms are those of the plain gradients, which an order of
     play may correct. ``finite`` is False when a loss, a gradient norm or a corrected update is
     not finite: then the step left the state as it was. ``terms`` has the mean of each term over
-    the batch, without its weight; NaN for a term that was not due.
+    the batch, without its weight, in the last step of its player in which it was due; NaN for a
+    term that was due in none.
     """
 
     gen_loss: Tensor

@@ -220,6 +220,10 @@ def test_each_term_has_its_mean_and_none_where_it_is_not_due():
     many = fgan.scan([steps(t) for t in range(3)])
     inputs = pytree.stack([real] * 3), pytree.stack([draws] * 3)
     assert many(state, *inputs)[1].terms["r1"].isnan().tolist() == [True, True, False]
+    twice = small_game(terms=(terms.make_r1(4.0, every=3),), num_disc_steps=2)
+    inputs = real_batch(twice), fgan.make_draws(twice, state.key, 0, BATCH)
+    first = fgan.make_step(twice, Due((("r1",), ())))(fgan.init_state(twice, state.key), *inputs)
+    assert first[1].terms["r1"].isfinite()
     with pytest.raises(ValueError, match="no term none"):
         fgan.make_step(game, Due(((),), ("none",)))
 

@@ -160,7 +160,9 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         new = TrainState(gen, disc, average, state.key, state.step + 1)
         pytree.check_like(new, state, "the state after the step")
         absent = torch.full_like(metrics.value, torch.nan)
-        means = {name: metrics.terms.get(name, absent) for name in names}
+        rounds_taken = [*(report.terms for report in reports), metrics.terms]
+        taken = {name: mean for found in rounds_taken for name, mean in found.items()}
+        means = {name: taken.get(name, absent) for name in names}
         return pytree.where(finite, new, state), metrics._replace(finite=finite, terms=means)
 
     return step
