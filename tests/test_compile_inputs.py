@@ -97,7 +97,7 @@ def test_a_compiled_scan_is_known_as_one():
 
 def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
     """A plan whose game is replaced trains that game, whatever was compiled before."""
-    config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, grid=4, seed=3)
+    config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, seed=3)
     plan = make_plan(config)
     other = replace(plan, game=replace(plan.game, loss=losses.wasserstein))
     first, second = (

@@ -225,5 +225,6 @@ def test_a_compiled_population_of_restrained_games(fresh_dynamo):
         draws = population.make_draws(game, states.key, t, BATCH)
         found, metrics = compiled(found, real_batch(game, t), draws)
         expected, wanted = eager(expected, real_batch(game, t), draws)
-        assert_near((found, metrics), (expected, wanted), atol=1e-5, rtol=1e-5)
+        # The mean of the term that is not due is NaN.
+        assert_near((found, metrics), (expected, wanted), atol=1e-5, rtol=1e-5, equal_nan=True)
     assert count_graphs() == before + 1

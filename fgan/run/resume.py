@@ -123,12 +123,15 @@ def extend(point: Point, given: Mapping[str, Any], *, override: bool = False) ->
         ConfigError: with a table of the differences.
         RunError: when the path of the run's data does not exist.
     """
+    base = configs.as_dict(point.config)
+    # A file that a run wrote names every option, also those without effect: as in the run.
     asked = {
         name: value
         for name, value in given.items()
-        if value is not None and not (name in AUTO and value == AUTO[name])
+        if value is not None
+        and not (name in AUTO and value == AUTO[name])
+        and not (OPTIONS[name].role is FREE and name in base and base[name] == value)
     }
-    base = configs.as_dict(point.config)
     config = configs.resolve(asked, base=base)
     moved = _moved(point.config, config)
     changed = [
