@@ -41,7 +41,7 @@ def look(critic, real=REAL, fake=FAKE, noise=NOISE):
         fake_out=critic(fake),
         critic=critic,
         noise=noise,
-        slopes=lambda: (terms.input_gradient(critic, real), terms.input_gradient(critic, fake)),
+        slopes=(terms.input_gradient(critic, real), terms.input_gradient(critic, fake)),
     )
 
 

@@ -152,7 +152,7 @@ def disc_loss(
         real_out=judged.real_out,
         fake_out=judged.fake_out,
         critic=_critic(game, params, buffers, draws.disc_noise, len(real)),
-        slopes=slopes,
+        slopes=slopes() if slopes is not None else None,
     )
     loss = scalars.per_example("loss.disc", each, len(real)).mean()
     extra, means = terms.total(own, view, draws.term_noise)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from fgan import scalars
 from fgan.scalars import Scalar
 from fgan.types import Noise
 
-T = TypeVar("T")
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch dimension."""
 Critic: TypeAlias = Callable[[Tensor], Tensor]
@@ -30,7 +29,7 @@ Player: TypeAlias = Literal["gen", "disc"]
 
 
 class View(NamedTuple):
-    """The values that a term may look at. The slopes are computed only if a term asks for them.
+    """The values that a term may look at. A compiled step computes those that terms use.
 
     Attributes:
         real: [B, *data], the reals. A term of the discriminator sees them with instance noise, as
@@ -47,8 +46,8 @@ class View(NamedTuple):
             Its calls do not update running statistics.
         generate: latents [B, *latent] -> fakes, for a term of the generator.
         noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
-        slopes: () -> the gradients of the logits over the reals and over the fakes, from the pass
-            that computed the logits; for a term of the discriminator.
+        slopes: the gradients of the logits over the reals and over the fakes, [B, *data] each, from
+            the pass that computed the logits; None for a term of the generator.
     """
 
     real: Tensor
@@ -60,7 +59,7 @@ class View(NamedTuple):
     condition: Any = ()
     generate: Callable[[Tensor], Tensor] | None = None
     noise: Any = ()
-    slopes: Callable[[], tuple[Tensor, Tensor]] | None = None
+    slopes: tuple[Tensor, Tensor] | None = None
 
     @property
     def real_slope(self) -> Tensor:
@@ -75,7 +74,7 @@ class View(NamedTuple):
     def _slopes(self) -> tuple[Tensor, Tensor]:
         if self.slopes is None:
             raise ValueError("the slopes of the logits are there for the discriminator's terms")
-        return self.slopes()
+        return self.slopes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +143,6 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
             ``torch.autograd.grad``.
     """
     result, means = view.fake.new_zeros(()), {}
-    if view.slopes is not None:
-        view = view._replace(slopes=_once(view.slopes))
     for term in terms:
         own = view if term.noise_shape is None else view._replace(noise=noise[term.name])
         try:
@@ -163,18 +160,6 @@ def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
     return result, means
-
-
-def _once(make: Callable[[], T]) -> Callable[[], T]:
-    """The same function, which computes its result at the first call and keeps it."""
-    made: list[T] = []
-
-    def get() -> T:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get
 
 
 def logits_of(out: Any) -> Tensor:
