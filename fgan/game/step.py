@@ -163,7 +163,8 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         rounds_taken = [*(report.terms for report in reports), metrics.terms]
         taken = {name: mean for found in rounds_taken for name, mean in found.items()}
         means = {name: taken.get(name, absent) for name in names}
-        return pytree.where(finite, new, state), metrics._replace(finite=finite, terms=means)
+        # Dynamo of torch 2.11 traces no `_replace` here.
+        return pytree.where(finite, new, state), Metrics(*metrics[:-2], finite, means)
 
     return step
 
