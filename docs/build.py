@@ -143,7 +143,7 @@ def prose(text: str, scope: Place, page: str) -> str:
 
 
 def item(page: str, place: Place, name: str, anchor: str) -> Item:
-    """What a page says of a name."""
+    """The entry of a name on a page."""
     node, scope = names.node(place), Place(place.module, place.name)
     home = names.homes().get(Place(place.module, place.name), page)
     inner = names.members(node) if home == page else {}
@@ -214,7 +214,7 @@ def shown(part: Part, scope: Place, page: str) -> str:
 
 
 def fields(node: ast.ClassDef, module: str) -> list[Part]:
-    """What a class is made of: the arguments of its constructor, else its bases."""
+    """The arguments of a class's constructor, else its bases."""
     inner = names.members(node)
     made = inner.get("__init__") or inner.get("__call__")
     if isinstance(made, ast.FunctionDef):

@@ -43,7 +43,7 @@ class Source(NamedTuple):
     lines: list[str]
     defined: dict[str, ast.stmt]
     imported: dict[str, tuple[str, str]]  # name -> module, and the name there; "" for the module
-    docs: dict[str, str]  # what is written below an assignment
+    docs: dict[str, str]  # the text below an assignment
 
 
 @functools.cache
@@ -88,14 +88,14 @@ def _assigned(node: ast.stmt) -> str:
 
 
 def members(node: ast.AST) -> dict[str, ast.stmt]:
-    """What a class defines: methods, properties and fields, by name."""
+    """The methods, properties and fields that a class defines, by name."""
     inner = node.body if isinstance(node, ast.ClassDef) else []
     named = {getattr(n, "name", "") or _assigned(n): n for n in inner}
     return {name: n for name, n in named.items() if name}
 
 
 def walk(full_name: str) -> Place | None:
-    """What a dotted name from ``fgan`` on leads to, through imports."""
+    """The place that a dotted name from ``fgan`` on leads to, through imports."""
     top, *names = full_name.split(".")
     return _within("fgan", names) if top == "fgan" else None
 
@@ -117,7 +117,7 @@ def _within(module: str, names: list[str]) -> Place | None:
 
 
 def find(reference: str, scope: Place) -> Place | None:
-    """What a name means that is written in a module, or in a class of one."""
+    """The place that a name means in a module, or in a class of one; None if it means none."""
     module, owner, _ = scope
     candidates = [f"{module}.{owner}.{reference}"] if owner else []
     candidates += [f"{module}.{reference}", f"{module.rpartition('.')[0]}.{reference}", reference]
@@ -125,7 +125,7 @@ def find(reference: str, scope: Place) -> Place | None:
 
 
 def public(module: str) -> list[str]:
-    """What a module's ``__all__`` lists; without one what it defines, constants if described."""
+    """The names in a module's ``__all__``, else all it defines; constants only if described."""
     here = source(module)
     assert here is not None
     listed = here.defined.get("__all__")
@@ -175,7 +175,7 @@ def node(place: Place) -> ast.Module | ast.stmt:
 
 
 def docstring(place: Place) -> str:
-    """What is written about a module, a name or a class's member; "" where nothing is."""
+    """The docstring of a module, a name or a class's member; "" if it has none."""
     here, found = source(place.module), node(place)
     if isinstance(found, ast.Module | ast.FunctionDef | ast.ClassDef):
         return ast.get_docstring(found) or ""
@@ -188,7 +188,7 @@ def summary(place: Place) -> str:
 
 
 def comment(module: str, node: ast.stmt) -> str:
-    """What is written behind a statement of one line."""
+    """The comment behind a statement of one line."""
     here = source(module)
     assert here is not None
     return (

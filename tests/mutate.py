@@ -178,7 +178,7 @@ class Changes:
                 yield self._change(argument, "", scope, (start, after.end() if after else stop))
 
     def _others(self, node: ast.AST, scope: ast.AST) -> Iterator[ast.AST]:
-        """What could stand in place of a node."""
+        """The expressions that could stand in place of a node."""
 
         def edited(edit: Callable[[ast.AST], None]) -> ast.AST:
             other = copy.deepcopy(node)
@@ -332,7 +332,7 @@ class Tree:
         self.options = ["-q", "-p", "no:cacheprovider", f"--basetemp={self.folder / 'tmp'}"]
 
     def run(self, work: Callable[[], int], seconds: float) -> int | None:
-        """What ``work`` returns in a child process; None when it takes longer or dies."""
+        """The result of ``work`` in a child process; None when it takes longer or dies."""
         child = os.fork()
         if not child:
             code = 70
@@ -431,7 +431,7 @@ def mutate(root: Path, module: Path, given: argparse.Namespace) -> tuple[int, in
 
 
 def preload(root: Path) -> None:
-    """What the tests of this project import and no change touches, once for all tries."""
+    """Import once for all tries the modules that the tests need and no change touches."""
     if root != Path(__file__).resolve().parent.parent:
         return
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ImportError):

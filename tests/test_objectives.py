@@ -1,4 +1,4 @@
-"""What a method of play is given: the very losses and gradients of the step it corrects."""
+"""A method of play sees the very losses and gradients of the step that it corrects."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def trained(folder, listener=None, **options) -> loop.Result:
 
 
 def first(game: fgan.Game, number: int = 0):
-    """What step ``number`` of a game is given: a state, reals, draws."""
+    """The inputs of step ``number`` of a game: a state, reals, draws."""
     state = fgan.init_state(game, rng.key(1))
     size = () if game.num_disc_steps == 1 else (game.num_disc_steps,)
     real = rng.normal(rng.key(2), (*size, 8, *game.disc.shape.input)) + 0.5
@@ -267,7 +267,7 @@ def dropout(tmp_path):
 
 @row
 def output(tmp_path):
-    """What the generator ends with, and what black is for both players and in pictures."""
+    """The generator's last layer, and the value of black for both players and in pictures."""
     options = {"data": array(tmp_path, 0), "gen_hidden": (), "disc_hidden": (), "steps": 1}
     for how, black, function in (("tanh", -1.0, torch.tanh), ("sigmoid", 0.0, torch.sigmoid)):
         made = game(**options, output=how)
@@ -309,7 +309,7 @@ def disc_loss_scale(tmp_path):
 
 
 def hyperparameters(**options) -> list[dict[str, float]]:
-    """Of both players, the generator first."""
+    """The optimizers' values of both players, the generator first."""
     state = first(game(**options))[0]
     players = (state.gen, state.disc)
     return [{k: float(v) for k, v in optim.hyperparameters(p.opt_state).items()} for p in players]
@@ -407,7 +407,7 @@ def same_z(tmp_path):
 
 
 def penalised(name: str, number: int = 0, **options) -> tuple[float, float]:
-    """What the option adds to the discriminator's loss, and what its paper says of weight 3."""
+    """The option's part of the discriminator's loss, against its paper's formula at weight 3."""
     added = disc_loss(number, **{name: 3.0}, **options) - disc_loss(number, **options)
     made = game(disc_activation="tanh", **{name: 3.0})
     state, real, draws = first(made)

@@ -33,7 +33,7 @@ def critic_of(params):
 
 
 def look(critic, real=REAL, fake=FAKE, noise=NOISE):
-    """What a term sees of a critic, its slopes by a pass of their own."""
+    """The view that a term has of a critic, with slopes from a pass of their own."""
     return terms.View(
         real=real,
         fake=fake,

@@ -7,7 +7,7 @@ from fgan.run import loop
 
 
 def test_an_update_that_overflows_counts_as_refused(tmp_path):
-    """Of the generator: the first step of rmsprop is ten times the rate."""
+    """The generator's update overflows: the first step of rmsprop is ten times the rate."""
     config = configs.resolve(base={
         "data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 2,
         "log_every": 1, "optimizer": "rmsprop", "disc_lr": 1e-3, "sweep": ["lr=0.001,9e37"],

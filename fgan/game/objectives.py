@@ -19,7 +19,7 @@ from fgan.game.game import Game
 from fgan.game.orders import Objectives
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
-from fgan.terms import View
+from fgan.terms import Critic, View
 from fgan.types import Buffers, DiscDraws, GenDraws, Noise, Params, PlayerState, Tree
 
 Means: TypeAlias = dict[str, Tensor]
@@ -39,10 +39,7 @@ class Judged(NamedTuple):
     real_out: Tree  # the whole output for the reals; () where the loss does not look at them
     fake_out: Tree
     buffers: Buffers
-
-
-Slopes: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
-"""() -> the gradients of the logits over reals and over fakes."""
+    slopes: tuple[Tensor, ...] = ()  # of the logits over reals and fakes, [B, *data]; () unasked
 
 
 def say(
@@ -67,43 +64,37 @@ def judge(
     noise: Noise,
     *,
     sloped: bool,
-) -> tuple[Judged, Slopes | None]:
+) -> Judged:
     """Run the discriminator on reals and fakes, in one pass or two as the game says.
 
     Args:
         real, fake: [B, *data]; noise: [2B, ...], reals first.
-        sloped: whether terms may ask for slopes.
-    Returns:
-        The discriminator's output; and () -> the slopes of its logits, by one backward pass through
-        the passes made here, or None where it is not ``sloped``.
+        sloped: whether the slopes of the logits are computed too, by one backward pass through each
+            pass made here.
     """
-    size = real.shape[0]
 
-    def forward(
-        buffers: Buffers, x: Tensor, noise: Noise
-    ) -> tuple[Tensor, tuple[Tree, Buffers], Callable[[], Tensor]]:
-        if not sloped:
-            logits, rest = say(game, params, buffers, x, noise)
-            return logits, rest, lambda: torch.zeros_like(x)
+    def forward(buffers: Buffers, x: Tensor, noise: Noise) -> tuple[Tensor, Tree, Buffers, Tree]:
+        """Logits, the whole output, new buffers, and the slopes or ()."""
         judged = functools.partial(say, game, params, buffers, noise=noise)
+        if not sloped:
+            logits, (out, buffers) = judged(x)
+            return logits, out, buffers, ()
         passed: Any = vjp(judged, x, has_aux=True)  # typed as if it never had an aux
-        logits, pull_back, rest = passed
-        return logits, rest, lambda: pull_back(torch.ones_like(logits))[0]
-
-    if game.judges_apart:
-        first = {name: u[:size] for name, u in noise.items()}
-        second = {name: u[size:] for name, u in noise.items()}
-        real_logits, (real_out, buffers), real_slope = forward(buffers, real, first)
-        fake_logits, (fake_out, buffers), fake_slope = forward(buffers, fake, second)
-        judged = Judged(real_logits, fake_logits, real_out, fake_out, buffers)
-        return judged, (lambda: (real_slope(), fake_slope())) if sloped else None
+        logits, pull_back, (out, buffers) = passed
+        return logits, out, buffers, pull_back(torch.ones_like(logits))[0]
 
     def halves(tree: Tree) -> tuple[Tree, Tree]:
+        size = len(real)
         return pytree.map(lambda x: x[:size], tree), pytree.map(lambda x: x[size:], tree)
 
-    logits, (out, buffers), slope = forward(buffers, torch.cat([real, fake]), noise)
-    judged = Judged(*halves(logits), *halves(out), buffers)
-    return judged, (lambda: halves(slope())) if sloped else None
+    if game.judges_apart:
+        first, second = halves(noise)
+        real_logits, real_out, buffers, real_slope = forward(buffers, real, first)
+        fake_logits, fake_out, buffers, fake_slope = forward(buffers, fake, second)
+        slopes = (real_slope, fake_slope) if sloped else ()
+        return Judged(real_logits, fake_logits, real_out, fake_out, buffers, slopes)
+    logits, out, buffers, slope = forward(buffers, torch.cat([real, fake]), noise)
+    return Judged(*halves(logits), *halves(out), buffers, halves(slope) if sloped else ())
 
 
 class Generated(NamedTuple):
@@ -144,17 +135,10 @@ def disc_loss(
     """The discriminator's mean loss with its terms, []; its output; and each term's mean."""
     real, fake = _noised(draws.instance_noise, real, fake)
     own = terms.of_player(game.terms, "disc")
-    judged, slopes = judge(game, params, buffers, real, fake, draws.disc_noise, sloped=bool(own))
+    judged = judge(game, params, buffers, real, fake, draws.disc_noise, sloped=bool(own))
     each = game.loss.disc(real_logits=judged.real, fake_logits=judged.fake)
-    view = View(
-        real=real,
-        fake=fake,
-        real_out=judged.real_out,
-        fake_out=judged.fake_out,
-        critic=_critic(game, params, buffers, draws.disc_noise, len(real)),
-        slopes=slopes() if slopes is not None else None,
-    )
     loss = scalars.per_example("loss.disc", each, len(real)).mean()
+    view = _view(judged, real, fake, _critic(game, params, buffers, draws.disc_noise, len(real)))
     extra, means = terms.total(own, view, draws.term_noise)
     return loss + extra if means else loss, (judged, means)
 
@@ -179,29 +163,33 @@ def gen_loss(
     noise = draws.disc_noise
     if game.loss.gen_uses_real:
         seen_real, seen_fake = _noised(draws.instance_noise, real, fake)
-        judged, _ = judge(game, params, buffers, seen_real, seen_fake, noise, sloped=False)
+        judged = judge(game, params, buffers, seen_real, seen_fake, noise, sloped=False)
     else:
         (seen_fake,) = _noised(draws.instance_noise, fake)
         logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise)
         judged = Judged(UNSEEN, logits, (), out, new_buffers)
     each = game.loss.gen(real_logits=judged.real, fake_logits=judged.fake)
-    view = View(
+    loss = scalars.per_example("loss.gen", each, len(fake)).mean()
+    view = _view(judged, real, fake, _critic(game, params, buffers, noise, len(fake)))
+    view = view._replace(z=draws.z, generate=generate)
+    own = terms.of_player(game.terms, "gen")
+    extra, means = terms.total(own, view, draws.term_noise)
+    return loss + extra if means else loss, (judged.buffers, means)
+
+
+def _view(judged: Judged, real: Tensor, fake: Tensor, critic: Critic) -> View:
+    """The view that the terms of either player have of a pass of the discriminator."""
+    return View(
         real=real,
         fake=fake,
         real_out=judged.real_out,
         fake_out=judged.fake_out,
-        critic=_critic(game, params, buffers, noise, len(fake)),
-        z=draws.z,
-        generate=generate,
+        critic=critic,
+        slopes=judged.slopes,
     )
-    loss = scalars.per_example("loss.gen", each, len(fake)).mean()
-    extra, means = terms.total(terms.of_player(game.terms, "gen"), view, draws.term_noise)
-    return loss + extra if means else loss, (judged.buffers, means)
 
 
-def _critic(
-    game: Game, params: Params, buffers: Buffers, noise: Noise, size: int
-) -> Callable[[Tensor], Tensor]:
+def _critic(game: Game, params: Params, buffers: Buffers, noise: Noise, size: int) -> Critic:
     """The discriminator for terms: with the first examples' noise, and updating no statistics."""
     # The critic reuses the noise and buffers of the pass over the reals. With separate passes both
     # are then identical, and the compiler runs only one.

@@ -90,7 +90,7 @@ def gradient_noise_scale(
 ) -> NoiseScale:
     r"""The simple noise scale of the discriminator's gradient, ``tr(Sigma) / |G|^2``.
 
-    With g_i the gradient of pair i and g their mean, both parts are estimated without bias:
+    Let g_i be the gradient of pair i and g their mean. Both parts are estimated without bias:
 
         tr(Sigma) ~ sum_i |g_i - g|^2 / (B - 1),    |G|^2 ~ |g|^2 - tr(Sigma) / B.
 

@@ -160,8 +160,8 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         new = TrainState(gen, disc, average, state.key, state.step + 1)
         pytree.check_like(new, state, "the state after the step")
         absent = torch.full_like(metrics.value, torch.nan)
-        rounds_taken = [*(report.terms for report in reports), metrics.terms]
-        taken = {name: mean for found in rounds_taken for name, mean in found.items()}
+        by_round = [*(report.terms for report in reports), metrics.terms]
+        taken = {name: mean for found in by_round for name, mean in found.items()}
         means = {name: taken.get(name, absent) for name in names}
         # Dynamo of torch 2.11 traces no `_replace` here.
         return pytree.where(finite, new, state), Metrics(*metrics[:-2], finite, means)

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fgan import rng
+from fgan import pytree, rng
 from fgan.model.base import NO_NOISE, Model
-from fgan.types import Buffers, Key, Noise, Params
+from fgan.types import Buffers, Key, Noise, Params, Tree
 
 _FIRST_ITERATIONS = 15
 _EPS = 1e-12  # the smallest divisor of a vector
@@ -79,16 +79,16 @@ def spectral_norm(
     def apply(
         params: Params,
         buffers: Buffers,
-        x: Tensor,
+        x: Tree,
         *,
         noise: Noise = NO_NOISE,
         train: bool = True,
-    ) -> tuple[Tensor, Buffers]:
+    ) -> tuple[Tree, Buffers]:
         vectors: Buffers = {}
         values = dict(params)
         # sigma is computed in the weights' own dtype even under autocast: it costs little next
         # to the network, and u and v must keep their dtype.
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(pytree.leaves(x)[0].device.type, enabled=False):
             for name, weight in params.items():
                 if weight.ndim < 2:
                     continue

@@ -32,6 +32,7 @@ from fgan.game import (
     scan,
     scheduled,
 )
+from fgan.game.inputs import as_batch
 from fgan.optim import hyperparameters, with_hyperparameters
 from fgan.schedules import Schedule
 from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
@@ -102,7 +103,7 @@ class Training:
             def train_step(
                 state: TrainState, raw: Batch | Tensor, draws: Draws
             ) -> tuple[TrainState, Metrics]:
-                batch = raw if isinstance(raw, Batch) else Batch(raw)
+                batch = as_batch(raw)
                 batch = batch._replace(real=normalise(batch.real, low, dtype))
                 return step(state, batch, draws)
 

@@ -181,7 +181,7 @@ class _Loop:
                 raise
             named = ", ".join(map(flag, point.changed))
             raise ConfigError(
-                f"What was trained cannot go on with another {named}: {error.problem}",
+                f"The run cannot go on with another {named}: {error.problem}",
                 "Leave that out, or begin another run.",
             ) from error
         self.state = with_options_of(state, self.state)  # --override may have changed them
@@ -197,7 +197,7 @@ class _Loop:
         """Train until the end, a stop, or a failure; each rollback starts the outer loop anew."""
         plan, stopped = self.plan, False
         while self.done < plan.steps and not stopped:
-            # With the same random numbers, the run would diverge again after a rollback.
+            # The same random numbers would make the run diverge again after a rollback.
             again = rng.Stream.ROLLBACK
             key = rng.fold_in(plan.key, self.rollbacks, again) if self.rollbacks else plan.key
             draw = DrawAhead(plan.game, key, plan.training)

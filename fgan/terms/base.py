@@ -47,7 +47,7 @@ class View(NamedTuple):
         generate: latents [B, *latent] -> fakes, for a term of the generator.
         noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
         slopes: the gradients of the logits over the reals and over the fakes, [B, *data] each, from
-            the pass that computed the logits; None for a term of the generator.
+            the pass that computed the logits; ``()`` for a term of the generator.
     """
 
     real: Tensor
@@ -59,7 +59,7 @@ class View(NamedTuple):
     condition: Any = ()
     generate: Callable[[Tensor], Tensor] | None = None
     noise: Any = ()
-    slopes: tuple[Tensor, Tensor] | None = None
+    slopes: tuple[Tensor, ...] = ()
 
     @property
     def real_slope(self) -> Tensor:
@@ -71,8 +71,8 @@ class View(NamedTuple):
         """The gradient of each fake's logit over the fake, [B, *data], computed once."""
         return self._slopes()[1]
 
-    def _slopes(self) -> tuple[Tensor, Tensor]:
-        if self.slopes is None:
+    def _slopes(self) -> tuple[Tensor, ...]:
+        if not self.slopes:
             raise ValueError("the slopes of the logits are there for the discriminator's terms")
         return self.slopes
 
