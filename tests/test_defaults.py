@@ -57,7 +57,7 @@ BUILDERS = {
     # Kodali et al. 2017: lambda = 10; their code adds half a standard deviation.
     "terms.make_dragan": {"weight": 10.0, "target": 1.0, "scale": 0.5, "every": 1},
     "terms.dragan": {"target": 1.0, "scale": 0.5},
-    "terms.View": {"z": (), "condition": (), "noise": ()},
+    "terms.View": {"z": (), "condition": (), "noise": (), "slopes": ()},
     "terms.Term": {"weight": 1.0, "player": "disc", "every": 1},
     # Tests below hold these to torch.optim.
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
