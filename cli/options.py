@@ -15,7 +15,8 @@ import typer
 from fgan.errors import ConfigError
 from fgan.run import config as configs
 from fgan.run.members import Sweep
-from fgan.run.options import MEMBER, OPTIONS, Option, flag, shown
+from fgan.run.options import MEMBER, OPTIONS, flag, shown
+from fgan.run.row import Option
 
 _DEFAULTS = configs.resolve()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 from typing import get_args
 
@@ -9,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import data, losses, nets, optim, orders, schedules
+from fgan import data, losses, nets, optim, orders, schedules, terms
 from fgan.errors import ConfigError, DiskError
 from fgan.game import game
-from fgan.run import assemble, config, names
-from fgan.run.options import flag
+from fgan.run import archs, assemble, config, names
+from fgan.run.advance import Training
+from fgan.run.options import OPTIONS, WEIGHTS, flag
 
 CONFIGS = st.fixed_dictionaries(
     {},
@@ -82,7 +85,7 @@ def test_what_torch_cannot_do_in_bfloat16_is_refused(options, way_out):
     assert config.resolve(options | way_out, dtype="bfloat16").dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("arch", names.ARCHS)
+@pytest.mark.parametrize("arch", archs.ALL)
 def test_every_architecture_that_is_offered_is_made(arch):
     resolved = config.resolve(arch=arch)
     assert assemble.make_game(resolved, (1, 32, 32)).gen.shape.output == (1, 32, 32)
@@ -109,6 +112,30 @@ def test_names_agree_with_the_library():
     assert names.STAT_PASSES == game.STAT_PASSES
     assert get_args(nets.Activation) == names.ACTIVATIONS
     assert get_args(nets.Output) == names.OUTPUTS
+    assert get_args(nets.Norms) == names.BATCH_NORMS
+
+
+def test_architectures_agree_with_the_library():
+    assert archs.ALL.keys() == nets.ALL.keys()
+    for name, arch in archs.ALL.items():
+        (shape, *parameters) = inspect.signature(nets.ALL[name]).parameters
+        assert shape == "data_shape"
+        assert set(parameters) == arch.options.keys() <= OPTIONS.keys()
+        assert {*arch.images, *(arch.points or ())} <= OPTIONS.keys()
+    assert archs.ALL["dcgan"].sizes == nets.SIZES
+
+
+def test_where_options_go_is_there():
+    homes = {"game": game.Game, "training": Training}
+    fields = {name: {f.name for f in dataclasses.fields(home)} for name, home in homes.items()}
+    for name, row in OPTIONS.items():
+        home, _, field = row.to.partition(".")
+        assert not row.to or (field or name) in fields[home], name
+    for name, (term, takes) in WEIGHTS.items():
+        _, *parameters = inspect.signature(terms.ALL[term]).parameters
+        assert set(takes) <= set(parameters), name
+        assert set(takes.values()) <= OPTIONS.keys(), name
+        assert OPTIONS[name].default == 0, name
 
 
 def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
@@ -122,7 +149,7 @@ def test_what_is_given_goes_before_the_file_before_the_defaults(tmp_path):
 
 
 def test_another_loss_comes_without_the_penalties_of_the_default_one(tmp_path):
-    ours, none = config.resolve(), {**dict.fromkeys(names.PENALTIES, 0.0), "penalty_every": 1}
+    ours, none = config.resolve(), {**dict.fromkeys(WEIGHTS, 0.0), "penalty_every": 1}
     assert ours.r1 > 0
     assert ours.r2 > 0
     assert config.resolve(loss=ours.loss) == ours

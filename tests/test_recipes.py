@@ -23,7 +23,8 @@ from fgan import pytree, rng
 from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
 from fgan.errors import ConfigError
-from fgan.run import assemble, names, recipes
+from fgan.run import assemble, recipes
+from fgan.run.options import WEIGHTS
 
 STEPS = 20
 TOLERANCE = 1e-10
@@ -267,9 +268,9 @@ def test_a_recipe_plays_the_game_of_its_tutorial_whatever_the_defaults(name):
     config = recipes.resolve(name, {"data": "mnist"})
     assert (config.loss, config.optimizer, config.ema) == ("non_saturating", "adam", 0.0)
     assert (config.instance_noise, config.clip_disc, config.spectral_norm) == (0.0, 0.0, False)
-    assert {getattr(config, penalty) for penalty in names.PENALTIES} == {0.0}
+    assert {getattr(config, penalty) for penalty in WEIGHTS} == {0.0}
     said = recipes.ALL[name].settings()
-    assert {"loss", *names.PENALTIES, "penalty_every", "betas", "lr", "ema", "epochs"} <= set(said)
+    assert {"loss", *WEIGHTS, "penalty_every", "betas", "lr", "ema", "epochs"} <= set(said)
 
 
 def test_a_recipe_that_needs_a_folder_says_so():

@@ -14,6 +14,7 @@ from fgan import pytree
 from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DiskError, DivergedError
 from fgan.run import assemble, config, loop, names, sample
+from fgan.run.options import WEIGHTS
 from fgan.run.plan import make_plan
 
 TINY = {
@@ -224,7 +225,10 @@ NAMED = [
     *({"loss": name} for name in names.LOSSES),
     *({"optimizer": name} for name in names.OPTIMIZERS),
     *({"order": name} for name in names.ORDERS),
-    *({name: 2.0, "penalty_every": 2} for name in names.PENALTIES),
+    *(
+        {name: 2.0, **dict.fromkeys({"penalty_every"} & {*term.takes.values()}, 2)}
+        for name, term in WEIGHTS.items()
+    ),
     {"spectral_norm": True, "instance_noise": 0.1, "clip_disc": 0.5},
     {"sample_stats": "batch", "batch_norm": "all", "stat_passes": "own"},
 ]

@@ -1,14 +1,34 @@
-"""The library's own networks; each function returns a `fgan.model.Model`."""
+"""The library's own networks; each function returns a `fgan.model.Model`, or both players'."""
 
-from fgan.nets.dcgan import SIZES, dcgan_discriminator, dcgan_generator
-from fgan.nets.mlp import Activation, Output, mlp_discriminator, mlp_generator
+from collections.abc import Callable
+
+from fgan.model import Model
+from fgan.nets.dcgan import SIZES, dcgan_discriminator, dcgan_generator, make_dcgan
+from fgan.nets.mlp import (
+    Activation,
+    Norms,
+    Output,
+    make_mlp,
+    mlp_discriminator,
+    mlp_generator,
+)
 
 __all__ = [
+    "ALL",
     "SIZES",
     "Activation",
+    "Norms",
     "Output",
     "dcgan_discriminator",
     "dcgan_generator",
+    "make_dcgan",
+    "make_mlp",
     "mlp_discriminator",
     "mlp_generator",
 ]
+
+ALL: dict[str, Callable[..., tuple[Model, Model]]] = {"mlp": make_mlp, "dcgan": make_dcgan}
+"""The builder of each architecture: (data_shape, *, options) -> (generator, discriminator).
+
+`fgan.run.archs` has a record of each, with the options that it takes.
+"""

@@ -17,6 +17,14 @@ SIZES = (16, 32, 64, 128, 256)
 """The sizes of images, in pixels a side, that the networks are built for."""
 
 
+def make_dcgan(
+    data_shape: Sequence[int], *, z_dim: int, features: int, slope: float
+) -> tuple[Model, Model]:
+    """Both players for images of ``data_shape``, (C, S, S), from the options of a run."""
+    gen = dcgan_generator(z_dim, data_shape, features=features)
+    return gen, dcgan_discriminator(data_shape, features=features, slope=slope)
+
+
 def dcgan_generator(
     z_dim: int = 100, image_shape: Sequence[int] = (1, 64, 64), *, features: int = 64
 ) -> Model:

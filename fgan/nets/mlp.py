@@ -14,6 +14,44 @@ Activation = Literal["leaky_relu", "relu", "tanh"]
 """The names of activations between layers."""
 Output = Literal["tanh", "sigmoid", "linear"]
 """The names of activations after a generator's last layer."""
+Norms = Literal["none", "all", "after_first"]
+"""The names of the hidden layers that have batch norm."""
+
+
+def make_mlp(
+    data_shape: Sequence[int],
+    *,
+    z_dim: int,
+    gen_hidden: Sequence[int],
+    disc_hidden: Sequence[int],
+    gen_activation: Activation,
+    disc_activation: Activation,
+    slope: float,
+    batch_norm: Norms,
+    output: Output,
+    dropout: float,
+) -> tuple[Model, Model]:
+    """Both players as perceptrons, from the options of a run.
+
+    Args:
+        data_shape: the shape of one example.
+        batch_norm: the hidden layers of the generator that have batch norm.
+    """
+    norms = {"none": (False, False), "all": (True, True), "after_first": (False, True)}
+    first, later = norms[batch_norm]
+    gen = mlp_generator(
+        z_dim,
+        data_shape,
+        hidden=gen_hidden,
+        activation=gen_activation,
+        slope=slope,
+        batch_norm=[later if i else first for i in range(len(gen_hidden))],
+        output=output,
+    )
+    disc = mlp_discriminator(
+        data_shape, hidden=disc_hidden, activation=disc_activation, slope=slope, dropout=dropout
+    )
+    return gen, disc
 
 
 def mlp_generator(

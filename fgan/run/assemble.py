@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,14 +17,14 @@ from fgan import data, losses, nets, optim, rng, schedules, terms
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import Game
-from fgan.game.game import DiscBatches, StatPasses
 from fgan.game.orders import Method, make_competitive
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last, spectral_norm
 from fgan.optim import Optimizer
-from fgan.run import checks, names
+from fgan.run import archs, checks, names
 from fgan.run.advance import Training
 from fgan.run.config import TrainConfig
+from fgan.run.options import OPTIONS, WEIGHTS
 from fgan.schedules import Schedule
 from fgan.terms import Term
 from fgan.types import Key, Weights
@@ -155,8 +155,7 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
     Raises:
         ConfigError: for images that the architecture cannot make.
     """
-    make = {"mlp": _mlp, "dcgan": _dcgan}[config.arch]
-    gen, disc = make(config, data_shape)
+    gen, disc = _make_networks(config, data_shape)
     if config.spectral_norm:
         disc = spectral_norm(disc)
     return Game(
@@ -165,50 +164,32 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
         gen_opt=_make_optimizer(config, config.lr),
         disc_opt=_make_optimizer(config, config.rate_of_disc),
         loss=_make_loss(config),
-        num_disc_steps=config.disc_steps,
         order=_make_order(config),
-        share_fakes=config.share_fakes,
-        same_z=config.same_z,
-        disc_batches=cast(DiscBatches, config.disc_batches),
-        stat_passes=cast(StatPasses, config.stat_passes),
         terms=_make_terms(config),
-        instance_noise=config.instance_noise,
-        clip_disc=config.clip_disc,
-        ema_decay=config.ema,
+        **_fields(config, "game"),
     )
 
 
-def _mlp(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
-    norms = {"none": (False, False), "all": (True, True), "after_first": (False, True)}
-    first, later = norms[config.batch_norm]
-    gen = nets.mlp_generator(
-        config.z_dim,
-        data_shape,
-        hidden=config.gen_hidden,
-        activation=cast(nets.Activation, config.gen_activation),
-        slope=config.slope,
-        batch_norm=[later if i else first for i in range(len(config.gen_hidden))],
-        output=cast(nets.Output, config.output),
-    )
-    disc = nets.mlp_discriminator(
-        data_shape,
-        hidden=config.disc_hidden,
-        activation=cast(nets.Activation, config.disc_activation),
-        slope=config.slope,
-        dropout=config.dropout,
-    )
-    return gen, disc
+def _fields(config: TrainConfig, home: str) -> dict[str, Any]:
+    """The options that go as they are to fields of ``home``, "game" or "training", by field."""
+    goes = {name: row.to.partition(".") for name, row in OPTIONS.items()}
+    return {
+        to or name: getattr(config, name) for name, (there, _, to) in goes.items() if there == home
+    }
 
 
-def _dcgan(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+def _make_networks(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+    arch = archs.ALL[config.arch]
+    options = {name: getattr(config, name) for name in arch.options}
     try:
-        gen = nets.dcgan_generator(config.z_dim, data_shape, features=config.features)
-        disc = nets.dcgan_discriminator(data_shape, features=config.features, slope=config.slope)
+        gen, disc = nets.ALL[config.arch](data_shape, **options)
     except ValueError as error:
+        if not arch.sizes:
+            raise
         raise ConfigError(
-            f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, nets.SIZES))}."
+            f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, arch.sizes))}."
         ) from error
-    if config.members:  # vmap supports one memory layout only
+    if not arch.convolves or config.members:  # vmap supports one memory layout only
         return gen, disc
     return channels_last(gen), channels_last(disc)
 
@@ -219,18 +200,13 @@ def _make_order(config: TrainConfig) -> str | Method:
 
 
 def _make_terms(config: TrainConfig) -> tuple[Term, ...]:
-    makers: dict[str, Callable[..., Term]] = {
-        "r1": terms.make_r1,
-        "r2": terms.make_r2,
-        "wgan_gp": terms.make_wgan_gp,
-        "zero_centred": terms.make_zero_centred_interpolates,
-        "dragan": terms.make_dragan,
-    }
-    return tuple(
-        make(weight, every=config.penalty_every)
-        for name, make in makers.items()
-        if (weight := getattr(config, name))
-    )
+    """The terms whose weights are not 0, in the order of the table of options."""
+    found = []
+    for option, (name, takes) in WEIGHTS.items():
+        if weight := getattr(config, option):
+            arguments = {argument: getattr(config, of) for argument, of in takes.items()}
+            found.append(terms.ALL[name](weight, **arguments))
+    return tuple(found)
 
 
 def _make_loss(config: TrainConfig) -> GanLoss:
@@ -286,15 +262,12 @@ def make_training(config: TrainConfig) -> Training:
         if not (name == "lr" and player == "disc" and config.disc_lr)  # it has a rate of its own
     ]
     return Training(
-        batch_size=config.batch_size,
         dtype=state_dtype(config),
         low=image_low(config),
         is_population=bool(config.members),
         swept=tuple(swept),
         factor=make_lr_factor(config),
-        compile=config.compile,
-        at_once=config.chunk_steps,
-        log_every=config.log_every,
+        **_fields(config, "training"),
     )
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import tomli_w
 
 from fgan.errors import ConfigError, DiskError
-from fgan.run import names
+from fgan.run import archs, names
 from fgan.run.members import Member, all_members, seeds_text
-from fgan.run.options import ALTERNATIVES, OPTIONS, Options
+from fgan.run.options import ALTERNATIVES, OPTIONS, TERM_OPTIONS, Options
 from fgan.run.validate import check, idle, refuse_idle, sentence
 
 
@@ -49,49 +49,17 @@ class TrainConfig(Options):
 _COMMON = {name: row.default for name, row in OPTIONS.items() if not row.optional}
 _ABSENT = {name: row.default for name, row in OPTIONS.items() if row.optional}
 
-# The defaults of each architecture on each kind of data. Those for images gave the best digits
-# in five minutes on two cores, compilation included; benchmarks/results/mnist-mlp-defaults.md
-# lists the settings that were tried.
-_MLP_IMAGES: dict[str, Any] = {
-    "loss": "relativistic",
-    "r1": 1.0,
-    "r2": 1.0,
-    "penalty_every": 4,
-    "lr": 1e-3,
-    "betas": (0.0, 0.999),
-    "batch_size": 64,
-    "ema": 0.9998,
-    "epochs": 15.0,
-}
-_MLP_POINTS: dict[str, Any] = {
-    "z_dim": 2,
-    "gen_hidden": (128, 128),
-    "disc_hidden": (128, 128),
-    "batch_norm": "none",
-    "output": "linear",
-    "lr": 1e-3,
-    "batch_size": 256,
-    "epochs": 25.0,
-}
-# DCGAN at half its width and a quarter of its pixels, so that an epoch takes minutes on two cores.
-_DCGAN: dict[str, Any] = {
-    "z_dim": 100,
-    "image_size": 32,
-    "features": 32,
-    "batch_size": 64,
-    "epochs": 5.0,
-}
-# The default penalties belong to the default loss, so another loss comes without them.
-_NO_PENALTIES: dict[str, Any] = {**dict.fromkeys(names.PENALTIES, 0.0), "penalty_every": 1}
+# The default terms belong to the default loss, so another loss comes without them.
+_NO_TERMS: dict[str, Any] = {name: OPTIONS[name].default for name in TERM_OPTIONS}
 
 
 def defaults(data: str = "mnist", arch: str = "mlp", loss: str | None = None) -> dict[str, Any]:
     """The options of a run for which only data, architecture and perhaps the loss are given."""
-    mlp = _MLP_POINTS if data in names.POINT_SETS else _MLP_IMAGES
-    special = {"mlp": mlp, "dcgan": _DCGAN}.get(arch, {})
-    found = _COMMON | special | {"data": data, "arch": arch}
+    of = archs.ALL.get(arch, archs.Arch(options={}))  # the checks refuse a name that is unknown
+    special = (of.points or {}) if data in names.POINT_SETS else of.images
+    found = _COMMON | dict(special) | {"data": data, "arch": arch}
     if loss is not None and loss != found["loss"]:
-        found |= _NO_PENALTIES | {"loss": loss}
+        found |= _NO_TERMS | {"loss": loss}
     return found
 
 
@@ -165,10 +133,7 @@ def _idle_in_file(
 
     A run writes all options into its file, and another run may begin from that file.
     """
-    if {
-        "gen_hidden",
-        "features",
-    } <= from_file.keys():  # a run wrote this file: no person gives both
+    if not archs.of_one(set(from_file)):  # a run wrote it: no person gives options of two
         return []
     found = idle([name for name in from_file if name not in given], checked)
     if not (found and given):

@@ -41,30 +41,6 @@ def _may_be_oblong(options: Values) -> bool:
     return _folder(options) or options["data"] not in names.DATA_SETS
 
 
-def _mlp(options: Values) -> bool:
-    return bool(options["arch"] == "mlp")
-
-
-def _gen_layers(options: Values) -> bool:
-    return _mlp(options) and bool(options["gen_hidden"])
-
-
-def _disc_layers(options: Values) -> bool:
-    return _mlp(options) and bool(options["disc_hidden"])
-
-
-def _leaks(options: Values) -> bool:
-    gen = _gen_layers(options) and options["gen_activation"] == "leaky_relu"
-    disc = _disc_layers(options) and options["disc_activation"] == "leaky_relu"
-    return not _mlp(options) or gen or disc
-
-
-def normalises(options: Values) -> bool:
-    """Whether the generator has batch normalisation."""
-    least = {"none": None, "all": 1, "after_first": 2}[options["batch_norm"]]
-    return not _mlp(options) or (least is not None and len(options["gen_hidden"]) >= least)
-
-
 def _shared(*hyperparameters: str) -> Callable[[Values], bool]:
     """Whether no sweep gives each member its own value of these hyperparameters."""
     return lambda options: not set(hyperparameters) & dict(options.get("sweep", ())).keys()
@@ -80,11 +56,6 @@ OBLONG = Effect(
     lambda o: _may_be_oblong(o) and bool(o["image_size"]),
     "images that may not be square, with --image-size",
 )
-MLP = Effect(_mlp, "--arch mlp")
-GEN_LAYERS = Effect(_gen_layers, "--arch mlp with --gen-hidden layers")
-DISC_LAYERS = Effect(_disc_layers, "--arch mlp with --disc-hidden layers")
-LEAKS = Effect(_leaks, "networks with leaky_relu")
-DCGAN = Effect(lambda o: not _mlp(o), "--arch dcgan")
 LR = Effect(_shared("lr"), "a run that does not --sweep lr")
 DISC_LR = Effect(_shared("disc_lr"), "a run that does not --sweep disc_lr")
 BETAS = Effect(
@@ -96,12 +67,4 @@ ROLLBACK = Effect(
     lambda o: o["on_nonfinite"] != "rollback" or bool(o["save_every"]),
     "halt or skip, or rollback to a checkpoint of --save-every",
 )
-PENALTIES = Effect(
-    lambda o: any(o[name] for name in names.PENALTIES),
-    "a game with one of " + ", ".join(f"--{n.replace('_', '-')}" for n in names.PENALTIES),
-)
 INIT_FROM = Effect(lambda o: bool(o["init_from"]), "--init-from a population")
-STATISTICS = Effect(
-    lambda o: normalises(o) or o["spectral_norm"], "networks with batch norm or --spectral-norm"
-)
-GEN_STATISTICS = Effect(normalises, "generators with batch norm")

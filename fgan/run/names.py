@@ -8,7 +8,6 @@ from __future__ import annotations
 TORCHVISION_SETS = ("fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba")
 POINT_SETS = ("ring", "grid")
 DATA_SETS = ("mnist", *TORCHVISION_SETS, *POINT_SETS)
-ARCHS = ("mlp", "dcgan")
 LOSSES = (
     "minimax", "non_saturating", "label_smoothed", "label_smoothed_two_sided", "hinge",
     "wasserstein", "least_squares", "relativistic", "relativistic_average",
@@ -33,7 +32,6 @@ ORDERS = (
     "alternating", "simultaneous",
     "extragradient", "consensus", "symplectic", "competitive", "unrolled",
 )  # fmt: skip
-PENALTIES = ("r1", "r2", "wgan_gp", "zero_centred", "dragan")
 ACTIVATIONS = ("leaky_relu", "relu", "tanh")
 OUTPUTS = ("tanh", "sigmoid", "linear")
 BATCH_NORMS = ("none", "all", "after_first")

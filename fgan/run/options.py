@@ -1,83 +1,25 @@
 """The table of the options of a run: each row states everything about one option but its effect.
 
 The command line, the checks, a run's file of options, the rules of resuming and the documented
-table are read from here. A new option is one row, and one use where it acts; one that acts
-after a plan is made has a field of `fgan.run.plan.Plan` as well. Never imports torch.
+table are read from here. A new option is one row, and one use where it acts; a row that says
+where the value goes (``to``, ``weighs``) needs no code between. Never imports torch.
 """
 
 # ruff: noqa: RUF009  (a call in each row is what makes it a row)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from enum import Enum
-from typing import Any, NamedTuple, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
 
-from fgan.run import checks, effects, members, names
+from fgan.run import archs, checks, effects, members, names
 from fgan.run.checks import integer, number, one_of, tuple_of
 from fgan.run.effects import Effect
 from fgan.run.members import Sweep
-
-
-class Role(Enum):
-    """The effect of an option on a run's numbers, and whether `--resume` may change it."""
-
-    COMPUTED = "with `--override`"  # the numbers follow from it
-    ROUNDING = "with `--override`; last bits may differ"  # it decides how the numbers are rounded
-    FREE = "yes"  # the numbers do not depend on it
-    PLACE = "if the data are the same"  # the numbers depend on the data, not on their place
-    MEMBER = "no"  # it says who is in a population
-    BEGUN = "no, not read again"  # the numbers began with it
-
+from fgan.run.row import Option, Role, Weight, row, weight_of
 
 COMPUTED, ROUNDING, FREE, PLACE, MEMBER, BEGUN = Role
 DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
-
-
-class Option(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        name: the option's name in a file of options and in Python.
-        kind: the type of its value.
-        panel: the group it is listed in.
-        role: how the numbers of a run depend on it.
-        default: the value of an option that nobody sets.
-        check: returns a value in its proper type, or raises ValueError.
-        help: one line, without the default.
-        said: the default in words, where its value does not say it.
-        flags: the spelling on the command line, where it does not follow from the name.
-        acts: the options with which it has an effect; None: it always has one.
-        path: whether the value may be a path; that starts from the folder it was written in.
-        optional: whether the default only stands for an option that is not given; such a default
-            is not checked and not written into a file.
-        auto: whether the default means that the value is decided when the run begins. A run that
-            is resumed with that default keeps its value.
-    """
-
-    name: str
-    kind: Any
-    panel: str
-    role: Role
-    default: Any
-    check: checks.Check
-    help: str
-    said: str = ""
-    flags: str = ""
-    acts: Effect | None = None
-    path: bool = False
-    optional: bool = False
-    auto: bool = False
-
-    @property
-    def flag(self) -> str:
-        """The option's name in messages: ``disc_lr`` is ``--disc-lr``."""
-        return "DATA" if self.name == "data" else "--" + self.name.replace("_", "-")
-
-
-def row(panel: str, role: Role, default: Any, check: checks.Check, help: str, **more: Any) -> Any:
-    """A row of the class below, which adds the name and the type; for ``more`` see `Option`."""
-    return field(metadata={"row": (panel, role, default, check, help), "more": more})
 
 
 def _list(values: Iterable[str]) -> str:
@@ -121,42 +63,36 @@ class Options:
         "in memory.", acts=effects.FOLDER)
 
     arch: str = row(
-        NETS, COMPUTED, "mlp", one_of(*names.ARCHS),
-        f"Build both networks as one of {_list(names.ARCHS)}.")
+        NETS, COMPUTED, "mlp", one_of(*archs.ALL),
+        f"Build both networks as one of {_list(archs.ALL)}.")
     z_dim: int = row(NETS, COMPUTED, 64, integer(1, 2**20), "Draw latent vectors of this length.")
     gen_hidden: tuple[int, ...] = row(
         NETS, COMPUTED, (256, 512), tuple_of(integer(1, 2**20)),
-        "Give the generator hidden layers of these widths.", acts=effects.MLP)
+        "Give the generator hidden layers of these widths.")
     disc_hidden: tuple[int, ...] = row(
         NETS, COMPUTED, (512, 256), tuple_of(integer(1, 2**20)),
-        "Give the discriminator hidden layers of these widths.", acts=effects.MLP)
+        "Give the discriminator hidden layers of these widths.")
     gen_activation: str = row(
         NETS, COMPUTED, "leaky_relu", one_of(*names.ACTIVATIONS),
-        f"Activate the generator's hidden layers by one of {_list(names.ACTIVATIONS)}.",
-        acts=effects.GEN_LAYERS)
+        f"Activate the generator's hidden layers by one of {_list(names.ACTIVATIONS)}.")
     disc_activation: str = row(
         NETS, COMPUTED, "leaky_relu", one_of(*names.ACTIVATIONS),
-        f"Activate the discriminator's hidden layers by one of {_list(names.ACTIVATIONS)}.",
-        acts=effects.DISC_LAYERS)
+        f"Activate the discriminator's hidden layers by one of {_list(names.ACTIVATIONS)}.")
     slope: float = row(
-        NETS, COMPUTED, 0.2, number(0), "Give leaky_relu this slope below zero.",
-        acts=effects.LEAKS)
+        NETS, COMPUTED, 0.2, number(0), "Give leaky_relu this slope below zero.")
     batch_norm: str = row(
         NETS, COMPUTED, "all", one_of(*names.BATCH_NORMS),
         "Put batch normalisation into these hidden layers of the generator: "
-        f"{_list(names.BATCH_NORMS)}.", acts=effects.GEN_LAYERS)
+        f"{_list(names.BATCH_NORMS)}.")
     output: str = row(
         NETS, COMPUTED, "tanh", one_of(*names.OUTPUTS),
-        "End the generator with tanh (images in [-1, 1]), sigmoid ([0, 1]) or linear (unbounded).",
-        acts=effects.MLP)
+        "End the generator with tanh (images in [-1, 1]), sigmoid ([0, 1]) or linear (unbounded).")
     features: int = row(
         NETS, COMPUTED, 64, integer(1, 2**12),
-        "Give the narrowest layers of dcgan this many channels.",
-        acts=effects.DCGAN)
+        "Give the narrowest layers of dcgan this many channels.")
     dropout: float = row(
         NETS, COMPUTED, 0.0, number(0, below=1),
-        "Drop hidden units of the discriminator with this probability.",
-        acts=effects.DISC_LAYERS)
+        "Drop hidden units of the discriminator with this probability.")
 
     loss: str = row(
         GAME, COMPUTED, "non_saturating", one_of(*names.LOSSES),
@@ -193,41 +129,45 @@ class Options:
         GAME, COMPUTED, (0.5, 0.999), tuple_of(number(0, below=1), length=2),
         "Set Adam's decay rates, as B1,B2.", acts=effects.BETAS)
     batch_size: int = row(
-        GAME, COMPUTED, 128, integer(1), "Put this many examples into a batch.")
+        GAME, COMPUTED, 128, integer(1), "Put this many examples into a batch.", to="training")
     disc_steps: int = row(
         GAME, COMPUTED, 1, integer(1, 1000),
-        "Take this many discriminator steps per generator step.")
+        "Take this many discriminator steps per generator step.", to="game.num_disc_steps")
     order: str = row(
         GAME, COMPUTED, "alternating", one_of(*names.ORDERS),
         f"Update the players in one of these orders: {_list(names.ORDERS)}.")
     share_fakes: bool = row(
         GAME, COMPUTED, False, checks.boolean, "Use the same fakes for both players' updates.",
-        flags="--share-fakes/--fresh-fakes")
+        flags="--share-fakes/--fresh-fakes", to="game")
     same_z: bool = row(
         GAME, COMPUTED, False, checks.boolean,
         "Run the generator again on the discriminator's latents for the generator's update.",
-        flags="--same-z/--fresh-z")
+        flags="--same-z/--fresh-z", to="game")
     r1: float = row(
-        GAME, COMPUTED, 0.0, number(0), "Add the gradient penalty on reals (R1) with this gamma.")
+        GAME, COMPUTED, 0.0, number(0), "Add the gradient penalty on reals (R1) with this gamma.",
+        weighs=weight_of("r1", every="penalty_every"))
     r2: float = row(
-        GAME, COMPUTED, 0.0, number(0), "Add the gradient penalty on fakes (R2) with this gamma.")
+        GAME, COMPUTED, 0.0, number(0), "Add the gradient penalty on fakes (R2) with this gamma.",
+        weighs=weight_of("r2", every="penalty_every"))
     wgan_gp: float = row(
-        GAME, COMPUTED, 0.0, number(0), "Add the penalty of WGAN-GP with this weight.")
+        GAME, COMPUTED, 0.0, number(0), "Add the penalty of WGAN-GP with this weight.",
+        weighs=weight_of("wgan_gp", every="penalty_every"))
     zero_centred: float = row(
         GAME, COMPUTED, 0.0, number(0),
-        "Add the zero-centred penalty between reals and fakes with this weight.")
+        "Add the zero-centred penalty between reals and fakes with this weight.",
+        weighs=weight_of("zero_centred_interpolates", every="penalty_every"))
     dragan: float = row(
-        GAME, COMPUTED, 0.0, number(0), "Add the penalty of DRAGAN with this weight.")
+        GAME, COMPUTED, 0.0, number(0), "Add the penalty of DRAGAN with this weight.",
+        weighs=weight_of("dragan", every="penalty_every"))
     penalty_every: int = row(
         GAME, COMPUTED, 1, integer(1),
-        "Apply the penalties every N discriminator steps, with N times their weights.",
-        acts=effects.PENALTIES)
+        "Apply the penalties every N discriminator steps, with N times their weights.")
     instance_noise: float = row(
         GAME, COMPUTED, 0.0, number(0),
-        "Add normal noise of this standard deviation to the discriminator's inputs.")
+        "Add normal noise of this standard deviation to the discriminator's inputs.", to="game")
     clip_disc: float = row(
         GAME, COMPUTED, 0.0, number(0),
-        "Clip the discriminator's weights to this absolute value; 0 turns clipping off.")
+        "Clip the discriminator's weights to this absolute value; 0 turns clipping off.", to="game")
     spectral_norm: bool = row(
         GAME, COMPUTED, False, checks.boolean,
         "Divide the discriminator's weights by their spectral norms.",
@@ -235,18 +175,19 @@ class Options:
     disc_batches: str = row(
         GAME, COMPUTED, "auto", one_of(*names.DISC_BATCHES),
         "Show reals and fakes to the discriminator apart or together; auto: apart if it has batch "
-        "norm.")
+        "norm.", to="game")
     stat_passes: str = row(
         GAME, COMPUTED, "every", one_of(*names.STAT_PASSES),
         "Update running statistics in every pass, or only in a player's own passes.",
-        acts=effects.STATISTICS)
+        acts=archs.STATISTICS, to="game")
     sample_stats: str = row(
         GAME, COMPUTED, "running", one_of(*names.SAMPLE_STATS),
         "Normalise samples by the running statistics or by those of the batch.",
-        acts=effects.GEN_STATISTICS)
+        acts=archs.GEN_STATISTICS)
     ema: float = row(
         GAME, COMPUTED, 0.999, number(0, below=1),
-        "Average the generator's weights with this decay; 0 turns the average off.")
+        "Average the generator's weights with this decay; 0 turns the average off.",
+        to="game.ema_decay")
 
     epochs: float = row(
         RUN, FREE, 0.0, number(0, above=True), "Train for this many passes over the data.",
@@ -275,10 +216,11 @@ class Options:
         said="none", optional=True)
     compile: bool = row(
         RUN, ROUNDING, False, checks.boolean, "Compile the step into one graph.",
-        flags="--compile/--no-compile")
+        flags="--compile/--no-compile", to="training")
     chunk_steps: int = row(
         RUN, FREE, 0, integer(0, 1025),
-        "Launch this many steps at once; 0 means 1, or up to 64 on a GPU with --compile.")
+        "Launch this many steps at once; 0 means 1, or up to 64 on a GPU with --compile.",
+        to="training.at_once")
     device: str = row(
         RUN, ROUNDING, "auto", checks.device,
         "Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one.", auto=True)
@@ -293,7 +235,8 @@ class Options:
         "At a step that is not finite: halt, skip it, or rollback to the last checkpoint.",
         acts=effects.ROLLBACK)
 
-    log_every: int = row(OUT, FREE, 100, integer(1), "Write a line of metrics every N steps.")
+    log_every: int = row(OUT, FREE, 100, integer(1), "Write a line of metrics every N steps.",
+        to="training")
     sample_every: int = row(
         OUT, FREE, 1000, integer(0), "Draw a grid of samples every N steps; 0: only at the end.")
     save_every: int | str = row(
@@ -306,14 +249,32 @@ class Options:
     # fmt: on
 
 
+ALTERNATIVES = (("steps", "epochs"), ("seed", "seeds"))  # one of each pair is given
+
 _KINDS = get_type_hints(Options)
-OPTIONS: dict[str, Option] = {
+_ROWS = {
     f.name: Option(f.name, _KINDS[f.name], *f.metadata["row"], **f.metadata["more"])
     for f in fields(Options)
 }
+WEIGHTS: dict[str, Weight] = {name: row.weighs for name, row in _ROWS.items() if row.weighs}
+"""The options that are weights of terms."""
 
 
-ALTERNATIVES = (("steps", "epochs"), ("seed", "seeds"))  # one of each pair is given
+def _of_terms(name: str) -> Effect | None:
+    """When an argument of terms has an effect: beside a weight of one of them."""
+    takers = [weight for weight, term in WEIGHTS.items() if name in term.takes.values()]
+    words = ", ".join(_ROWS[weight].flag for weight in takers)
+    return Effect(lambda o: any(o[w] for w in takers), f"one of {words}") if takers else None
+
+
+OPTIONS: dict[str, Option] = {
+    name: row._replace(acts=row.acts or _of_terms(name) or archs.effect_of(name))
+    for name, row in _ROWS.items()
+}
+TERM_OPTIONS: frozenset[str] = frozenset(
+    {*WEIGHTS, *(option for term in WEIGHTS.values() for option in term.takes.values())}
+)
+"""The weights of terms, and the options that those terms take."""
 
 
 def flag(name: str) -> str:

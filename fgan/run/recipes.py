@@ -20,8 +20,8 @@ from typing import Any
 
 from fgan.errors import ConfigError
 from fgan.run import config as configs
-from fgan.run import names
 from fgan.run.config import TrainConfig
+from fgan.run.options import OPTIONS, TERM_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def _adam(lr: float, b1: float = 0.9) -> dict[str, Any]:
     """The game that all five play; none of its options is left to the defaults."""
     return {
         "loss": "non_saturating",
-        **dict.fromkeys(names.PENALTIES, 0.0),
-        "penalty_every": 1,
+        **{name: OPTIONS[name].default for name in TERM_OPTIONS},
         "instance_noise": 0.0,
         "optimizer": "adam",
         "lr": lr,

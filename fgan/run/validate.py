@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fgan.errors import ConfigError
-from fgan.run import effects, members, names
+from fgan.run import archs, members, names
 from fgan.run.options import ALTERNATIVES, OPTIONS, flag
 
 
@@ -75,17 +75,24 @@ def _conflicts(checked: dict[str, Any]) -> list[str]:
         checked["lr_schedule"] != "constant" or checked["lr_warmup"]
     ):
         problems.append("--order competitive is made for one --lr, not a schedule of it")
-    chosen = (checked["order"], checked["arch"], checked["dtype"])
-    if chosen == ("competitive", "dcgan", "bfloat16"):  # jvp loses autocast in convolutions
-        problems.append("--order competitive of --arch dcgan has no --dtype bfloat16")
     if checked["order"] != "alternating" and checked["disc_steps"] != 1:
         problems.append(f"--order {checked['order']} takes one discriminator step: --disc-steps 1")
     if checked["share_fakes"] and checked["same_z"]:
         problems.append("--share-fakes already means the same latents: leave out --same-z")
-    if checked["arch"] == "mlp" and effects.normalises(checked) and checked["batch_size"] == 1:
+    return problems + _arch_conflicts(checked)
+
+
+def _arch_conflicts(checked: dict[str, Any]) -> list[str]:
+    """Options that the architecture excludes."""
+    name, data = checked["arch"], checked["data"]
+    arch, problems = archs.ALL[name], []
+    if arch.convolves and checked["order"] == "competitive" and checked["dtype"] == "bfloat16":
+        # jvp loses autocast in convolutions
+        problems.append(f"--order competitive of --arch {name} has no --dtype bfloat16")
+    if not arch.convolves and arch.normalises(checked) and checked["batch_size"] == 1:
         problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
-    if checked["arch"] == "dcgan" and checked["data"] in names.POINT_SETS:
-        problems.append(f"--arch dcgan makes images, and {checked['data']} is points")
+    if arch.points is None and data in names.POINT_SETS:
+        problems.append(f"--arch {name} makes images, and {data} is points")
     return problems
 
 
@@ -96,7 +103,7 @@ def _population_conflicts(checked: dict[str, Any]) -> list[str]:
         return []
     problems = members.conflicts(seeds, sweep, checked["optimizer"], checked["order"])
     eager = not checked["compile"]
-    if checked["dtype"] == "bfloat16" and eager and effects.normalises(checked):
+    if checked["dtype"] == "bfloat16" and eager and archs.normalises(checked):
         # torch's batch normalisation under vmap needs its inputs in one dtype.
         problems.append("--dtype bfloat16 of a population with batch norm needs --compile")
     if checked["on_nonfinite"] == "rollback":

@@ -1,5 +1,7 @@
 """Terms, which are added to a player's loss. Gradient penalties are ready-made terms."""
 
+from collections.abc import Callable
+
 from fgan.terms.base import (
     Critic,
     Player,
@@ -12,7 +14,6 @@ from fgan.terms.base import (
     total,
 )
 from fgan.terms.penalties import (
-    ALL,
     clip_weights,
     dragan,
     input_gradient,
@@ -51,3 +52,12 @@ __all__ = [
     "wgan_gp",
     "zero_centred_interpolates",
 ]
+
+ALL: dict[str, Callable[..., Term]] = {
+    "r1": make_r1,
+    "r2": make_r2,
+    "wgan_gp": make_wgan_gp,
+    "zero_centred_interpolates": make_zero_centred_interpolates,
+    "dragan": make_dragan,
+}
+"""The maker of every term by its name; the first argument of each is its weight or gamma."""

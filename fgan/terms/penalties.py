@@ -22,8 +22,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.func import grad
@@ -221,13 +219,3 @@ def make_dragan(
         noise_shape=_for_each_number,
         every=every,
     )
-
-
-ALL: dict[str, Callable[..., Term]] = {
-    "r1": make_r1,
-    "r2": make_r2,
-    "wgan_gp": make_wgan_gp,
-    "zero_centred_interpolates": make_zero_centred_interpolates,
-    "dragan": make_dragan,
-}
-"""Every penalty's builder by its name; the first argument of each is its weight or gamma."""

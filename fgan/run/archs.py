@@ -1,0 +1,143 @@
+"""One record for each architecture: its options, its defaults, and what it cannot do.
+
+The defaults, the checks and the effects of options are read from here, and so a new network is
+its page in `fgan.nets`, its builder in `fgan.nets.ALL` and its record in `ALL` below. This module
+never imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fgan.run.effects import Effect, Values
+
+ALWAYS = Effect(lambda options: True, "")
+GEN_LAYERS = Effect(lambda o: bool(o["gen_hidden"]), "--gen-hidden layers")
+DISC_LAYERS = Effect(lambda o: bool(o["disc_hidden"]), "--disc-hidden layers")
+
+
+def _leaks(options: Values) -> bool:
+    gen = options["gen_hidden"] and options["gen_activation"] == "leaky_relu"
+    disc = options["disc_hidden"] and options["disc_activation"] == "leaky_relu"
+    return bool(gen or disc)
+
+
+def _mlp_normalises(options: Values) -> bool:
+    least = {"none": None, "all": 1, "after_first": 2}[options["batch_norm"]]
+    return least is not None and len(options["gen_hidden"]) >= least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arch:
+    """An architecture of both networks.
+
+    Attributes:
+        options: the options that its builder in `fgan.nets.ALL` takes by name, each with the
+            condition under which it has an effect beside this architecture.
+        images: its defaults on images, where they differ from the table of options.
+        points: the same on 2-D points; None for an architecture that makes only images.
+        sizes: the sides of the images that it can make, in pixels; () for any shape.
+        convolves: whether it has convolutions, which like another memory layout.
+        normalises: options -> whether the generator has batch normalisation.
+    """
+
+    options: Mapping[str, Effect]
+    images: Mapping[str, Any] = field(default_factory=dict)
+    points: Mapping[str, Any] | None = None
+    sizes: tuple[int, ...] = ()
+    convolves: bool = False
+    normalises: Callable[[Values], bool] = lambda options: False
+
+
+ALL: dict[str, Arch] = {
+    "mlp": Arch(
+        options={
+            "z_dim": ALWAYS,
+            "gen_hidden": ALWAYS,
+            "disc_hidden": ALWAYS,
+            "gen_activation": GEN_LAYERS,
+            "disc_activation": DISC_LAYERS,
+            "slope": Effect(_leaks, "leaky_relu"),
+            "batch_norm": GEN_LAYERS,
+            "output": ALWAYS,
+            "dropout": DISC_LAYERS,
+        },
+        # These gave the best digits in five minutes on two cores, compilation included;
+        # benchmarks/results/mnist-mlp-defaults.md lists the settings that were tried.
+        images={
+            "loss": "relativistic",
+            "r1": 1.0,
+            "r2": 1.0,
+            "penalty_every": 4,
+            "lr": 1e-3,
+            "betas": (0.0, 0.999),
+            "batch_size": 64,
+            "ema": 0.9998,
+            "epochs": 15.0,
+        },
+        points={
+            "z_dim": 2,
+            "gen_hidden": (128, 128),
+            "disc_hidden": (128, 128),
+            "batch_norm": "none",
+            "output": "linear",
+            "lr": 1e-3,
+            "batch_size": 256,
+            "epochs": 25.0,
+        },
+        normalises=_mlp_normalises,
+    ),
+    "dcgan": Arch(
+        options={"z_dim": ALWAYS, "features": ALWAYS, "slope": ALWAYS},
+        # Half the width and a quarter of the pixels of the paper's, so that an epoch takes
+        # minutes on two cores.
+        images={
+            "z_dim": 100,
+            "image_size": 32,
+            "features": 32,
+            "batch_size": 64,
+            "epochs": 5.0,
+        },
+        sizes=(16, 32, 64, 128, 256),
+        convolves=True,
+        normalises=lambda options: True,
+    ),
+}
+"""Every architecture by its name."""
+
+
+def normalises(options: Values) -> bool:
+    """Whether the generator has batch normalisation."""
+    return ALL[options["arch"]].normalises(options)
+
+
+STATISTICS = Effect(
+    lambda o: normalises(o) or o["spectral_norm"], "networks with batch norm or --spectral-norm"
+)
+GEN_STATISTICS = Effect(normalises, "generators with batch norm")
+
+
+def effect_of(name: str) -> Effect | None:
+    """When an option of networks has an effect; None for one that always has, or is of no network.
+
+    >>> effect_of("dropout").words
+    '--arch mlp with --disc-hidden layers'
+    """
+    takers = {arch: row.options[name] for arch, row in ALL.items() if name in row.options}
+    if not takers or list(takers.values()) == [ALWAYS] * len(ALL):
+        return None
+
+    def there(options: Values) -> bool:
+        own = takers.get(options["arch"])
+        return own is not None and own.there(options)
+
+    words = [f"--arch {n}" + (f" with {e.words}" if e.words else "") for n, e in takers.items()]
+    return Effect(there, " or ".join(words))
+
+
+def of_one(names: set[str]) -> bool:
+    """Whether one architecture takes all those of these options that are of networks."""
+    known = names & {name for arch in ALL.values() for name in arch.options}
+    return any(known <= arch.options.keys() for arch in ALL.values())
