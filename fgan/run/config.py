@@ -11,6 +11,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import tomli_w
 from fgan.errors import ConfigError, DiskError
 from fgan.run import archs, names
 from fgan.run.members import Member, all_members, seeds_text
-from fgan.run.options import ALTERNATIVES, OPTIONS, TERM_OPTIONS, Options
+from fgan.run.options import ALTERNATIVES, OPTIONS, TERM_OPTIONS, Options, Running
 from fgan.run.validate import check, idle, refuse_idle, sentence
 
 
@@ -36,6 +37,11 @@ class TrainConfig(Options):
     def rate_of_disc(self) -> float:
         """The discriminator's learning rate, which a sweep may replace in each member."""
         return self.disc_lr or self.lr
+
+    @property
+    def running(self) -> Running:
+        """The options that act while the run goes on."""
+        return Running(**{f.name: getattr(self, f.name) for f in fields(Running)})
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -181,7 +187,8 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     """Values by name, tuples as lists; from alternatives such as steps and epochs the one used."""
     values = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in vars(config).items()
+        for name in OPTIONS
+        for value in [getattr(config, name)]
         if name not in _ABSENT or value != _ABSENT[name]
     }
     if config.seeds:

@@ -25,6 +25,7 @@ from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
 from fgan.run import disturbed, inherit, summary
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, make_advance, with_options_of
+from fgan.run.checks import every
 from fgan.run.config import TrainConfig
 from fgan.run.log import MetricsLog
 from fgan.run.options import flag
@@ -244,11 +245,11 @@ class _Loop:
 
     def _next_due(self) -> int:
         """The next number of steps after which a file is due."""
-        plan = self.plan
-        number, unit = plan.save_every
-        periods = [plan.log_every, plan.sample_every, int(number) if unit == "steps" else 0]
-        due = [self.done - self.done % every + every for every in periods if every]
-        return min([plan.steps, *due])
+        options = self.plan.options
+        number, unit = every(options.save_every)
+        periods = [options.log_every, options.sample_every, int(number) if unit == "steps" else 0]
+        due = [self.done - self.done % period + period for period in periods if period]
+        return min([self.plan.steps, *due])
 
     def _after_steps(self, stopped: bool) -> bool:
         """Write the files due after these steps; returns whether the run was rolled back."""
@@ -256,7 +257,7 @@ class _Loop:
         last = done == plan.steps
         save = last or stopped or self._save_due()
         failed = self._not_finite(save)
-        if failed == "state" or (failed == "step" and plan.on_nonfinite != "skip"):
+        if failed == "state" or (failed == "step" and plan.options.on_nonfinite != "skip"):
             if self._rolled_back():
                 return True
             if failed == "step":
@@ -264,11 +265,11 @@ class _Loop:
             raise diverged(done, self.out.saved())
         try:
             # A stop writes no line: the resumed run does, as if there had been no stop.
-            due = _due(done, plan.log_every)
+            due = _due(done, plan.options.log_every)
             if last or due:
                 self.last = tuple(self.log.write(done, early=not due))
                 self.observer.logged(summary.overall(self.last))
-            if last or stopped or _due(done, plan.sample_every):
+            if last or stopped or _due(done, plan.options.sample_every):
                 self.observer.wrote(self.pictures.fakes(self.state, done))
         except BaseException:  # if writing fails, the training is still saved
             if bool(pytree.all_finite(self.state)):
@@ -279,7 +280,7 @@ class _Loop:
         return False
 
     def _save_due(self) -> bool:
-        number, unit = self.plan.save_every
+        number, unit = every(self.plan.options.save_every)
         if unit == "steps":
             return _due(self.done, int(number))
         return time.monotonic() - self.saved_at >= number
@@ -298,14 +299,14 @@ class _Loop:
         }
         path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())
-        self.out.forget_old(plan.keep)
+        self.out.forget_old(plan.options.keep)
         self.last_saved, self.saved_at = self.done, time.monotonic()
         self.observer.wrote(path)
 
     def _not_finite(self, save: bool) -> Literal["", "step", "state"]:
         """Say "step" if losses or gradients were not finite, "state" if the state is not."""
         # Reading the flag waits for the device, so that every step is checked only on a CPU.
-        logging = _due(self.done, self.plan.log_every)
+        logging = _due(self.done, self.plan.options.log_every)
         check = self.plan.device.type == "cpu" or save or logging
         refused = check and not self.log.finite()
         # An update may overflow although its gradient did not; only the next step would notice.
@@ -315,7 +316,7 @@ class _Loop:
 
     def _rolled_back(self) -> bool:
         """Go back to the last checkpoint if the options say so and there is one."""
-        policy = self.plan.on_nonfinite
+        policy = self.plan.options.on_nonfinite
         if policy != "rollback" or not self.last_saved or self.rollbacks == MAX_ROLLBACKS:
             return False
         step, rollbacks = self.done, self.rollbacks + 1

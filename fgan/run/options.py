@@ -1,8 +1,9 @@
 """The table of the options of a run: each row states everything about one option but its effect.
 
 The command line, the checks, a run's file of options, the rules of resuming and the documented
-table are read from here. A new option is one row, and one use where it acts; a row that says
-where the value goes (``to``, ``weighs``) needs no code between. Never imports torch.
+table are read from here. A new option is one row, and one use where it acts: a row that says
+where the value goes (``to``, ``weighs``), and a row of `Running`, need no code between. Never
+imports torch.
 """
 
 # ruff: noqa: RUF009  (a call in each row is what makes it a row)
@@ -19,7 +20,7 @@ from fgan.run.members import Sweep
 from fgan.run.row import Option, Role, Weight, row, weight_of
 
 COMPUTED, ROUNDING, FREE, PLACE, MEMBER, BEGUN = Role
-DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
+PANELS = DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
 
 
 def _list(values: Iterable[str]) -> str:
@@ -27,8 +28,8 @@ def _list(values: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The table: the name, type, panel, role, default, check and help of each."""
+class Making:
+    """The rows of options that are used up when a plan is made."""
 
     # fmt: off
     data: str = row(
@@ -180,10 +181,6 @@ class Options:
         GAME, COMPUTED, "every", one_of(*names.STAT_PASSES),
         "Update running statistics in every pass, or only in a player's own passes.",
         acts=archs.STATISTICS, to="game")
-    sample_stats: str = row(
-        GAME, COMPUTED, "running", one_of(*names.SAMPLE_STATS),
-        "Normalise samples by the running statistics or by those of the batch.",
-        acts=archs.GEN_STATISTICS)
     ema: float = row(
         GAME, COMPUTED, 0.999, number(0, below=1),
         "Average the generator's weights with this decay; 0 turns the average off.",
@@ -230,11 +227,22 @@ class Options:
     threads: int = row(
         RUN, ROUNDING, 0, integer(0, 4096),
         "Compute on this many CPU threads; 0 leaves the number to PyTorch.", auto=True)
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """The rows of options that act while a run goes on; `fgan.run.plan.Plan` carries them."""
+
+    # fmt: off
+    sample_stats: str = row(
+        GAME, COMPUTED, "running", one_of(*names.SAMPLE_STATS),
+        "Normalise samples by the running statistics or by those of the batch.",
+        acts=archs.GEN_STATISTICS)
     on_nonfinite: str = row(
         RUN, COMPUTED, "halt", one_of(*names.ON_NONFINITE),
         "At a step that is not finite: halt, skip it, or rollback to the last checkpoint.",
         acts=effects.ROLLBACK)
-
     log_every: int = row(OUT, FREE, 100, integer(1), "Write a line of metrics every N steps.",
         to="training")
     sample_every: int = row(
@@ -249,12 +257,17 @@ class Options:
     # fmt: on
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Running, Making):
+    """The table: the name, type, panel, role, default, check and help of each."""
+
+
 ALTERNATIVES = (("steps", "epochs"), ("seed", "seeds"))  # one of each pair is given
 
 _KINDS = get_type_hints(Options)
 _ROWS = {
     f.name: Option(f.name, _KINDS[f.name], *f.metadata["row"], **f.metadata["more"])
-    for f in fields(Options)
+    for f in sorted(fields(Options), key=lambda f: PANELS.index(f.metadata["row"][0]))
 }
 WEIGHTS: dict[str, Weight] = {name: row.weighs for name, row in _ROWS.items() if row.weighs}
 """The options that are weights of terms."""

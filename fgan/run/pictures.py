@@ -31,11 +31,11 @@ class Pictures:
         self._extent = assemble.points_extent(plan.source)
         self._panels = min(len(plan.members), _PANELS)
         self._key = rng.fold_in(plan.key, 0, rng.Stream.PICTURES)  # [2], or [M, 2]
-        self._num_reals = count = 2048 if self._extent else plan.grid
+        self._num_reals = count = 2048 if self._extent else plan.options.grid
         if self._panels and not self._extent:
             count = max(1, min(count, 8, _PANEL_IMAGES // self._panels))
         self._count = count
-        if plan.sample_stats == "batch":  # fewer samples have other statistics
+        if plan.options.sample_stats == "batch":  # fewer samples have other statistics
             count = max(count, plan.training.batch_size)
         keys = self._key[: self._panels] if self._panels else self._key
         keys = rng.fold_in(keys, 0, rng.SampleStream.LATENTS)
@@ -65,7 +65,7 @@ class Pictures:
         return path
 
     def _sample(self, weights: Weights, z: Tensor, key: Key) -> Tensor:
-        fake = assemble.sample(self._gen, weights, z, key, self._plan.sample_stats)
+        fake = assemble.sample(self._gen, weights, z, key, self._plan.options.sample_stats)
         return fake[: self._count]
 
     def _picture(self, samples: Tensor, columns: int = 0, size: int = 512) -> Image.Image:

@@ -28,10 +28,11 @@ from fgan.game import Game
 from fgan.run import assemble, inherit
 from fgan.run import config as configs
 from fgan.run.advance import Training
-from fgan.run.checks import every, in_steps
+from fgan.run.checks import in_steps
 from fgan.run.config import TrainConfig
 from fgan.run.inherit import Inherited
 from fgan.run.members import Member
+from fgan.run.options import Running
 from fgan.types import Key
 
 
@@ -82,13 +83,7 @@ class Plan:
     gen_size: int  # parameters of one GAN
     disc_size: int
     flat_from: int  # the step at which the learning rate reaches zero; 0: none before the end
-    log_every: int  # in steps, as is the next
-    sample_every: int
-    save_every: tuple[float, str]  # a number of "steps" or "seconds"
-    keep: int
-    on_nonfinite: str
-    grid: int
-    sample_stats: str
+    options: Running  # those that act while the run goes on
 
     @property
     def toml(self) -> str:
@@ -158,13 +153,7 @@ def make_plan(
         gen_size=pytree.size(networks["gen"][0]),
         disc_size=pytree.size(networks["disc"][0]),
         flat_from=length if decays and not config.lr_end and length < steps else 0,
-        log_every=config.log_every,
-        sample_every=config.sample_every,
-        save_every=every(config.save_every),
-        keep=config.keep,
-        on_nonfinite=config.on_nonfinite,
-        grid=config.grid,
-        sample_stats=config.sample_stats,
+        options=config.running,
     )
 
 
