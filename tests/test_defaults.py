@@ -63,9 +63,13 @@ BUILDERS = {
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
     "optim.adam": {"betas": (0.9, 0.999), "eps": 1e-8},
     "optim.adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
+    "optim.lion": {"betas": (0.9, 0.99), "weight_decay": 0.0},
     "optim.rmsprop": {"decay": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False},
     "optim.optimistic_adam": {"betas": (0.9, 0.999), "eps": 1e-8},
     "optim.scale_by_adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
+    "optim.scale_by_lion": {"b1": 0.9, "b2": 0.99},
+    "optim.lookahead": {"k": 5, "alpha": 0.5},
+    "optim.averaged": {"decay": 0.999},
     "optim.scale_by_rms": {"decay": 0.99, "eps": 1e-8, "centered": False},
     # The usual number, which makes no part of another rule.
     "optim.scale_by_momentum": {"momentum": 0.9, "nesterov": False},

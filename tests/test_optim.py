@@ -34,6 +34,21 @@ class Optimistic:
             self.last[i] = own
 
 
+class Lion:
+    """Algorithm 2 of Chen et al. 2023, line by line, in place."""
+
+    def __init__(self, params, lr, betas, weight_decay):
+        self.params, self.lr, self.betas, self.decay = params, lr, betas, weight_decay
+        self.momenta = [torch.zeros_like(p) for p in params]
+
+    def step(self):
+        b1, b2 = self.betas
+        for p, m in zip(self.params, self.momenta, strict=True):
+            update = torch.sign(b1 * m + (1 - b1) * p.grad)
+            m.mul_(b2).add_(p.grad, alpha=1 - b2)
+            p.data -= self.lr * (update + self.decay * p.data)
+
+
 # ours and torch's, name by name; a name begins with its entry of optim.ALL
 CASES = {
     "sgd": (optim.sgd(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
@@ -75,6 +90,15 @@ CASES = {
     "rmsprop centered momentum": (
         optim.rmsprop(0.01, decay=0.8, momentum=0.5, centered=True),
         lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.8, momentum=0.5, centered=True),
+    ),
+    # Without decay, an even number of steps of one size would bring some numbers back.
+    "lion": (
+        optim.lion(0.01, weight_decay=0.1),
+        lambda p: Lion(p, 0.01, (0.9, 0.99), 0.1),
+    ),
+    "lion betas": (
+        optim.lion(0.01, betas=(0.5, 0.8), weight_decay=0.3),
+        lambda p: Lion(p, 0.01, (0.5, 0.8), 0.3),
     ),
     "optimistic_sgd": (
         optim.optimistic_sgd(0.1),
@@ -318,7 +342,7 @@ def test_bad_numbers(bad):
         with pytest.raises(ValueError, match="eps"):
             make(0.1, eps=bad)
     for betas, name in (((bad, 0.9), "b1"), ((0.9, bad), "b2")):
-        for make in (optim.adam, optim.adamw):
+        for make in (optim.adam, optim.adamw, optim.lion):
             with pytest.raises(ValueError, match=name):
                 make(0.1, betas=betas)
     with pytest.raises(ValueError, match="weight_decay"):

@@ -54,6 +54,11 @@ def rule(make):
     return play
 
 
+def partitioned(v):
+    """An optimizer that gives its one parameter the learning rate."""
+    return optim.partition(lambda name, _: name, {"w": optim.adam(v), "b": optim.sgd(0.1)})
+
+
 def reset(v):
     """An optimizer whose hyperparameter is set in its state."""
     params = {"w": signed(4, 1)}
@@ -106,6 +111,15 @@ TABLE = {
     "rmsprop decay": (0.5, rule(lambda v: optim.rmsprop(0.1, v))),
     "rmsprop eps": (0.1, rule(lambda v: optim.rmsprop(0.1, eps=v, centered=True))),
     "rmsprop momentum": (0.5, rule(lambda v: optim.rmsprop(0.1, momentum=v))),
+    "lion learning_rate": (0.1, rule(optim.lion)),
+    "lion weight_decay": (0.1, rule(lambda v: optim.lion(0.1, weight_decay=v))),
+    "clip_by_global_norm max_norm": (
+        0.5,
+        rule(lambda v: optim.chain(optim.clip_by_global_norm(v), optim.sgd(0.1))),
+    ),
+    "every_k learning_rate": (0.1, rule(lambda v: optim.every_k(optim.adam(v), 2))),
+    "lookahead alpha": (0.5, rule(lambda v: optim.lookahead(optim.sgd(0.1), 2, v))),
+    "partition learning_rate": (0.1, rule(partitioned)),
     "optimistic_sgd learning_rate": (0.1, rule(optim.optimistic_sgd)),
     "optimistic_adam learning_rate": (0.1, rule(optim.optimistic_adam)),
     "with_hyperparameters learning_rate": (0.1, reset),
@@ -192,10 +206,12 @@ def test_what_is_no_number_is_refused_by_its_name(name):
         lambda n: terms.make_r1(every=n),
         lambda n: orders.make_competitive(num_iterations=n),
         lambda n: orders.make_unrolled(n),
+        lambda n: optim.every_k(optim.sgd(0.1), n),
+        lambda n: optim.lookahead(optim.sgd(0.1), n),
     ],
 )
 def test_what_is_no_count_is_refused_by_its_name(make):
-    said = r"^(num_disc_steps|every|num_iterations|num_steps) is "
+    said = r"^(num_disc_steps|every|num_iterations|num_steps|k) is "
     for value, what in ((None, "None"), (torch.tensor(2), "a Tensor"), (HALF, "a function; fgan")):
         with pytest.raises(TypeError, match=f"{said}a whole number, not {what}"):
             make(value)

@@ -71,6 +71,12 @@ Hyper: TypeAlias = dict[str, Tensor]
 """0-d tensors by name, on the device of the parameters."""
 
 
+def device_of(params: Params) -> torch.device:
+    """The device of the parameters; the CPU where there are none."""
+    leaves = pytree.leaves(params)
+    return leaves[0].device if leaves else torch.device("cpu")
+
+
 def hyper(params: Params, **values: Scalar) -> Hyper:
     """Make 0-d leaves of hyperparameters, for the field ``hyper`` of a part's state.
 
@@ -80,9 +86,8 @@ def hyper(params: Params, **values: Scalar) -> Hyper:
     keep 1 - b2**t exact to more than five digits at the first steps, but Dynamo takes 0-d
     float64 inputs on the CPU for Python floats and traces the whole step twice.)
     """
-    leaves = pytree.leaves(params)
-    device = leaves[0].device if leaves else torch.device("cpu")
-    double = any(leaf.dtype == torch.float64 for leaf in leaves)
+    device = device_of(params)
+    double = any(leaf.dtype == torch.float64 for leaf in pytree.leaves(params))
     dtype = torch.float64 if double else torch.float32
 
     def leaf(value: Scalar) -> Tensor:

@@ -10,6 +10,7 @@ from fgan.optim.parts import (
     extrapolate,
     scale_by_adam,
     scale_by_learning_rate,
+    scale_by_lion,
     scale_by_momentum,
     scale_by_rms,
 )
@@ -95,6 +96,31 @@ def rmsprop(
     return chain(*parts, scale_by_learning_rate(learning_rate))
 
 
+def lion(
+    learning_rate: Scalar, betas: tuple[Scalar, Scalar] = (0.9, 0.99), weight_decay: Scalar = 0.0
+) -> Optimizer:
+    """Lion: the sign of an averaged gradient, with decoupled weight decay.
+
+        w <- w - lr (sign(b1 m + (1 - b1) g) + weight_decay w),    m <- b2 m + (1 - b2) g.
+
+    Every number of a parameter moves by the learning rate, which is therefore 3 to 10 times
+    smaller than Adam's (section 5 of the paper).
+
+    Args:
+        learning_rate, weight_decay: at least 0; betas: each in [0, 1).
+    Raises:
+        ValueError: for a number out of range.
+
+    References:
+        Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
+    """
+    return chain(
+        scale_by_lion(*betas),
+        add_decayed_weights(weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
 def optimistic_sgd(learning_rate: Scalar) -> Optimizer:
     """Optimistic gradient descent, ``w <- w - 2 lr g_t + lr g_(t-1)``, for games.
 
@@ -130,6 +156,7 @@ ALL: dict[str, Callable[..., Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "rmsprop": rmsprop,
+    "lion": lion,
     "optimistic_adam": optimistic_adam,
     "optimistic_sgd": optimistic_sgd,
 }

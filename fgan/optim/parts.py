@@ -39,7 +39,7 @@ def _quotient(eps: Scalar) -> Callable[[Tensor, Tensor], Tensor]:
     return divide
 
 
-def _zeros(params: Params) -> Params:
+def zeros_like(params: Params) -> Params:
     return pytree.map(torch.zeros_like, params)
 
 
@@ -106,8 +106,8 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
     def init(params: Params) -> OptState:
         powers = hyper(params, b1=1.0, b2=1.0)
         return AdamState(
-            mu=_zeros(params),
-            nu=_zeros(params),
+            mu=zeros_like(params),
+            nu=zeros_like(params),
             b1_power=powers["b1"],
             b2_power=powers["b2"],
             hyper=hyper(params, b1=b1, b2=b2, eps=eps),
@@ -118,7 +118,7 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
         rest1, rest2 = 1 - b1, 1 - b2
         mu = _leafwise(lambda m, g: b1 * m + rest1 * g, state.mu, grads)
         nu = _leafwise(lambda v, g: b2 * v + rest2 * (g * g), state.nu, grads)
-        b1_power, b2_power = _power(state.b1_power, b1), _power(state.b2_power, b2)
+        b1_power, b2_power = next_power(state.b1_power, b1), next_power(state.b2_power, b2)
         # These two scalars are computed once: dividing every element by them would cost two
         # divisions more per parameter.
         scale1, scale2 = 1 / (1 - b1_power), (1 - b2_power).rsqrt()
@@ -128,7 +128,7 @@ def scale_by_adam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> O
     return Optimizer(init, update)
 
 
-def _power(power: Tensor, base: Tensor) -> Tensor:
+def next_power(power: Tensor, base: Tensor) -> Tensor:
     """The next power of a number below 1, or zero where that would be denormal.
 
     In float32, 0.9**t would stay at 6e-45 for ever. A compiled step repeats this product for every
@@ -137,6 +137,36 @@ def _power(power: Tensor, base: Tensor) -> Tensor:
     """
     following = power * base
     return torch.where(following < torch.finfo(following.dtype).tiny, 0.0, following)
+
+
+class LionState(NamedTuple):
+    """The state of `scale_by_lion`."""
+
+    mu: Params  # moving average of the gradient, like the parameters
+    hyper: Hyper  # b1, b2
+
+
+def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99) -> Optimizer:
+    """Lion's direction: ``sign(b1 m + (1 - b1) g)``, and then ``m <- b2 m + (1 - b2) g``.
+
+    Args:
+        b1, b2: in [0, 1).
+    References:
+        Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
+    """
+    _check("b1", b1, 0, 1)
+    _check("b2", b2, 0, 1)
+
+    def init(params: Params) -> OptState:
+        return LionState(zeros_like(params), hyper(params, b1=b1, b2=b2))
+
+    def update(grads: Params, state: LionState, params: Params) -> tuple[Params, LionState]:
+        b1, b2 = state.hyper["b1"], state.hyper["b2"]
+        updates = _leafwise(lambda m, g: (b1 * m + (1 - b1) * g).sign(), state.mu, grads)
+        mu = _leafwise(lambda m, g: b2 * m + (1 - b2) * g, state.mu, grads)
+        return updates, LionState(mu, state.hyper)
+
+    return Optimizer(init, update)
 
 
 class RmsState(NamedTuple):
@@ -164,8 +194,8 @@ def scale_by_rms(decay: Scalar = 0.99, eps: Scalar = 1e-8, centered: bool = Fals
 
     def init(params: Params) -> OptState:
         return RmsState(
-            mean=_zeros(params) if centered else (),
-            mean_square=_zeros(params),
+            mean=zeros_like(params) if centered else (),
+            mean_square=zeros_like(params),
             hyper=hyper(params, decay=decay, eps=eps),
         )
 
@@ -204,7 +234,7 @@ def scale_by_momentum(momentum: Scalar = 0.9, nesterov: bool = False) -> Optimiz
     _check("momentum", momentum, -1, 1, above=True)
 
     def init(params: Params) -> OptState:
-        return MomentumState(_zeros(params), hyper(params, momentum=momentum))
+        return MomentumState(zeros_like(params), hyper(params, momentum=momentum))
 
     def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
         beta = state.hyper["momentum"]
@@ -243,6 +273,43 @@ def add_decayed_weights(weight_decay: Scalar) -> Optimizer:
     return Optimizer(init, update)
 
 
+class ClipState(NamedTuple):
+    """The state of `clip_by_global_norm`."""
+
+    hyper: Hyper  # max_norm
+
+
+def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
+    """``u <- u min(1, max_norm / (|u| + 1e-6))``, |u| the norm of all updates together.
+
+    First in a chain, this clips a player's gradient as ``torch.nn.utils.clip_grad_norm_`` does.
+
+    Args:
+        max_norm: at least 0.
+
+    >>> import torch
+    >>> from fgan import optim
+    >>> rule = optim.chain(optim.clip_by_global_norm(1.0), optim.sgd(1.0))
+    >>> params = {"w": torch.zeros(2)}
+    >>> updates, _ = rule.update({"w": torch.tensor([30.0, -40.0])}, rule.init(params), params)
+    >>> updates
+    {'w': tensor([-0.6000,  0.8000])}
+
+    References:
+        Pascanu et al. 2013, arXiv:1211.5063, Algorithm 1.
+    """
+    _check("max_norm", max_norm, 0)
+
+    def init(params: Params) -> OptState:
+        return ClipState(hyper(params, max_norm=max_norm))
+
+    def update(grads: Params, state: ClipState, params: Params) -> tuple[Params, ClipState]:
+        factor = (state.hyper["max_norm"] / (pytree.norm(grads) + 1e-6)).clamp(max=1)
+        return _leafwise(lambda u: u * factor, grads), state
+
+    return Optimizer(init, update)
+
+
 class ExtrapolateState(NamedTuple):
     """The state of `extrapolate`."""
 
@@ -258,7 +325,7 @@ def extrapolate() -> Optimizer:
     """
 
     def init(params: Params) -> OptState:
-        return ExtrapolateState(_zeros(params), {})
+        return ExtrapolateState(zeros_like(params), {})
 
     def update(
         grads: Params, state: ExtrapolateState, params: Params

@@ -16,13 +16,14 @@ LOSSES = (
     "f_pearson", "f_pearson_non_saturating", "f_hellinger", "f_hellinger_non_saturating",
     "f_jensen_shannon", "f_jensen_shannon_non_saturating", "f_gan", "f_gan_non_saturating",
 )  # fmt: skip
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "optimistic_adam", "optimistic_sgd")
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "lion", "sgd", "optimistic_adam", "optimistic_sgd")
 WITHOUT_BETAS = ("rmsprop", "sgd", "optimistic_sgd")
 _RATES, _ADAM = ("lr", "disc_lr"), ("b1", "b2", "eps")
 HYPERPARAMETERS = {  # kept in tensors, so that members of a population may differ
     "adam": (*_RATES, *_ADAM),
     "adamw": (*_RATES, *_ADAM, "weight_decay"),
     "rmsprop": (*_RATES, "decay", "eps"),
+    "lion": (*_RATES, "b1", "b2", "weight_decay"),
     "sgd": _RATES,
     "optimistic_adam": (*_RATES, *_ADAM),
     "optimistic_sgd": _RATES,
