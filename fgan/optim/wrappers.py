@@ -69,7 +69,8 @@ def partition(label: Callable[[str, Tensor], str], rules: Mapping[str, Optimizer
     def update(
         grads: Params, state: PartitionState, params: Params
     ) -> tuple[Params, PartitionState]:
-        updates, parts = {}, {}
+        updates: Params = {}
+        parts: dict[str, OptState] = {}
         for own, names in labelled(params).items():
             given = _only(grads, names), state.parts[own], _only(params, names)
             changed, parts[own] = rules[own].update(*given)
@@ -140,7 +141,7 @@ class EveryKState(NamedTuple):
 
     inner: OptState
     total: Params  # the sum of the gradients since the last step, like the parameters
-    count: Tensor  # int64 [], how many they are
+    num_grads: Tensor  # int64 [], how many they are
 
 
 def every_k(optimizer: Optimizer, k: int) -> Optimizer:
@@ -160,13 +161,13 @@ def every_k(optimizer: Optimizer, k: int) -> Optimizer:
 
     def update(grads: Params, state: EveryKState, params: Params) -> tuple[Params, EveryKState]:
         total = pytree.map(torch.add, state.total, grads)
-        count = (state.count + 1) % k
-        due = count == 0
+        num_grads = (state.num_grads + 1) % k
+        due = num_grads == 0
         mean = pytree.map(lambda t: t / k, total)
         updates, inner = optimizer.update(mean, state.inner, params)
         inner = pytree.where(due, inner, state.inner)
         total = pytree.where(due, zeros_like(total), total)
-        return pytree.where(due, updates, zeros_like(updates)), EveryKState(inner, total, count)
+        return pytree.where(due, updates, zeros_like(updates)), EveryKState(inner, total, num_grads)
 
     return Optimizer(init, update)
 
@@ -176,7 +177,7 @@ class LookaheadState(NamedTuple):
 
     inner: OptState
     slow: Params  # the slow weights, like the parameters
-    count: Tensor  # int64 [], the fast steps since they last moved
+    num_steps: Tensor  # int64 [], the fast steps since they last moved
     hyper: Hyper  # alpha
 
 
@@ -206,7 +207,7 @@ def lookahead(optimizer: Optimizer, k: int = 5, alpha: Scalar = 0.5) -> Optimize
         return LookaheadState(
             inner=optimizer.init(params),
             slow=pytree.map(torch.clone, params),
-            count=_count(params),
+            num_steps=_count(params),
             hyper=hyper(params, alpha=alpha),
         )
 
@@ -215,12 +216,12 @@ def lookahead(optimizer: Optimizer, k: int = 5, alpha: Scalar = 0.5) -> Optimize
     ) -> tuple[Params, LookaheadState]:
         updates, inner = optimizer.update(grads, state.inner, params)
         fast = apply_updates(params, updates)
-        count = (state.count + 1) % k
-        due = count == 0
+        num_steps = (state.num_steps + 1) % k
+        due = num_steps == 0
         moved = _towards(state.slow, fast, state.hyper["alpha"])
         back = pytree.map(torch.sub, moved, params)
         slow = pytree.where(due, moved, state.slow)
-        return pytree.where(due, back, updates), LookaheadState(inner, slow, count, state.hyper)
+        return pytree.where(due, back, updates), LookaheadState(inner, slow, num_steps, state.hyper)
 
     return Optimizer(init, update)
 
