@@ -1,6 +1,7 @@
 """Does everything hold on a GPU, and how fast is it? One run of nine minutes at most.
 
     python benchmarks/gpu.py
+    python benchmarks/gpu.py --parts tests,speed       some of it, into the same file
     python benchmarks/gpu.py --device cpu --quick      whether the check itself works
 
 In order of value: the device and its ceilings; every way of taking steps against the eager step,
@@ -34,7 +35,8 @@ from fgan_benchmarks.harness import machine, timing
 from fgan_benchmarks.harness.counts import make_ceilings
 
 HERE = Path(__file__).parent
-PROGRAMS = "imperative,compiled,compiled-donated,replayed,bfloat16,jax"
+PARTS = ("same", "train", "speed", "compilers", "populations", "tests")
+PROGRAMS = "imperative,compiled-donated,replayed,bfloat16,jax"
 TRAIN = ("-m", "fgan", "train")
 
 
@@ -49,12 +51,16 @@ class Check:
         name = args.machine or machine.slug(self.device)
         self.file = args.results / f"gpu-{name}.json"
         self.found: dict[str, Any] = {"machine": machine.facts(self.device), "parts": []}
+        self._kept: list[dict[str, Any]] = []
+        if args.parts != PARTS and self.file.exists():  # what an earlier call found stays
+            self._kept = json.loads(self.file.read_text(encoding="utf-8"))["parts"]
         self._lock = threading.Lock()
         self._environment = os.environ | {
             "FGAN_CACHE": str(scratch / "fgan"),
             "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
             "TRITON_CACHE_DIR": str(scratch / "triton"),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # JAX leaves memory to the others
+            "TORCHINDUCTOR_COMPILE_THREADS": "4",  # several processes compile at once
         }
 
     def left(self) -> float:
@@ -67,7 +73,10 @@ class Check:
             self.found["parts"].append({"part": part, **facts})
             print(json.dumps({"part": part, **facts}), flush=True)
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.write_text(json.dumps(self.found, indent=2) + "\n", encoding="utf-8")
+            again = {part["part"] for part in self.found["parts"]}
+            kept = [part for part in self._kept if part["part"] not in again]
+            whole = self.found | {"parts": kept + self.found["parts"]}
+            self.file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
     def failures(self) -> list[str]:
         return [part["part"] for part in self.found["parts"] if part.get("ok") is False]
@@ -150,10 +159,11 @@ def look_at_device(check: Check) -> None:
     check.add("device", **facts, launch_seconds=timing.spread(seconds).median)
 
 
-def steps_are_the_same(check: Check, seconds: float) -> None:
+def steps_are_the_same(check: Check, wanted: Sequence[str], seconds: float) -> None:
     """Run several cases at once, because compiling takes most of the time."""
-    cases = ["mnist-mlp-small", "population"] if check.quick else list(gpu_steps.CASES)
+    cases = ["mnist-mlp-small", "population"] if check.quick else wanted or list(gpu_steps.CASES)
     again = ["mnist-mlp-small"] if check.quick else ["mnist-mlp-small", "mnist-mlp-dropout"]
+    again = [case for case in again if case in cases]
     jobs = [("again", case) for case in again] + [("same", case) for case in cases]
     ends = time.monotonic() + seconds * check.patience
 
@@ -194,37 +204,49 @@ def tests_for_a_device(check: Check, seconds: float) -> None:
     check.add("tests", ok=code == 0, code=code, seconds=round(took, 1), said=said)
 
 
-def check_all(check: Check) -> None:
+def check_all(check: Check, parts: Sequence[str], wanted: Sequence[str]) -> None:
+    """Go through the parts in order of value.
+
+    Args:
+        wanted: the cases to look at; without any, those of each part.
+    """
     look_at_device(check)
-    steps_are_the_same(check, max(60.0, min(150.0, check.left() - 330)))
-    main_job(check, 60.0)
-    cases = ["mnist-mlp-small", "mnist-mlp-dropout", "mnist-dcgan", "mnist-mlp-batchnorm"]
-    often = ["--repeats", "5", "--seconds", "0.2"]
-    for case in cases[:1] if check.quick else cases:
-        if check.left() > 70:
+    if "same" in parts:
+        others = 330 if len(parts) > 1 else 5
+        steps_are_the_same(check, wanted, max(60.0, min(200.0, check.left() - others)))
+    if "train" in parts:
+        main_job(check, 60.0)
+    cases = ["mnist-mlp-small", "mnist-mlp-batchnorm", "mnist-dcgan", "mnist-mlp-dropout"]
+    # Denormal numbers cost a GPU nothing, so that trained states are timed for the form only.
+    often = ["--repeats", "5", "--seconds", "0.2", "--trained-steps", "50"]
+    for case in cases[:1] if check.quick else wanted or cases:
+        if "speed" in parts and check.left() > 70:
             options = ["--cases", case, "--programs", PROGRAMS, *often]
-            check.study(f"speed: {case}", "step_time.py", *options, seconds=60)
-    for case in cases[:1] if check.quick else ["mnist-mlp-small", "default"]:
-        if check.left() > 60:
+            check.study(f"speed: {case}", "step_time.py", *options, seconds=100)
+    for case in cases[:1] if check.quick else wanted or ["mnist-mlp-small", "default"]:
+        if "compilers" in parts and check.left() > 60:
             name = f"torch.compile: {case}"
-            check.script(name, "gpu_steps.py", "compilers", case, seconds=45)
-    if check.left() > 50:
+            check.script(name, "gpu_steps.py", "compilers", case, seconds=60)
+    if "populations" in parts and check.left() > 50:
         options = ["--members", "16,64", "--repeats", "3"]
-        check.study("populations", "population.py", *options, seconds=45)
-    tests_for_a_device(check, 60.0)
+        check.study("populations", "population.py", *options, seconds=60)
+    if "tests" in parts:
+        tests_for_a_device(check, 90.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=520, help="that all may take")
+    parser.add_argument("--parts", default=PARTS, type=lambda names: tuple(names.split(",")))
+    parser.add_argument("--cases", default=(), type=lambda names: tuple(names.split(",")))
     parser.add_argument("--quick", action="store_true", help="little of each part")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where to write")
     parser.add_argument("--machine", default="", help="its name in the file's name")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fgan-gpu-") as scratch:
         check = Check(args, Path(scratch))
-        check_all(check)
+        check_all(check, args.parts, args.cases)
     print(f"written to {check.file}")
     if failed := check.failures():
         sys.exit(f"does not hold: {', '.join(dict.fromkeys(failed))}")
