@@ -84,7 +84,8 @@ def serve_fashion(monkeypatch, server, packed: bytes) -> None:
     folder, address = server
     served = {f"{TRAIN}.gz": packed}
     for name in ("train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
-        magic, shape = (0x803, (1, 28, 28)) if "images" in name else (0x801, (1,))
+        num = 60_000 if name.startswith("train") else 1
+        magic, shape = (0x803, (1, 28, 28)) if "images" in name else (0x801, (num,))
         head = struct.pack(f">{1 + len(shape)}I", magic, *shape)
         # torchvision reads the training labels once they are there.
         served[f"{name}.gz"] = gzip.compress(head + bytes(int(np.prod(shape))))
@@ -258,6 +259,9 @@ def test_cifar10(cifar, root):
     for _ in range(2):
         source = data.load("cifar10", notify=told.append)
         assert torch.equal(source.examples, cifar)
+        assert source.labels.tolist() == [0, 1, 2, 3] * 5
+        assert source.classes == tuple("abcdefghij")
+        assert data.load("cifar10", labels=False).labels == ()
         assert source.examples.is_contiguous()
     assert len(told) == 1
     path = root / "cifar-10-batches-py" / "data_batch_3"
@@ -275,7 +279,11 @@ def svhn(monkeypatch, server):
     folder, address = server
     images = np.random.default_rng(2).integers(0, 256, (32, 32, 3, 6), dtype=np.uint8)
     file = folder / "train_32x32.mat"
-    io_of_scipy.savemat(file, {"X": images, "y": np.ones((6, 1), np.uint8)}, do_compression=True)
+    io_of_scipy.savemat(
+        file,
+        {"X": images, "y": np.array([[1], [10], [3], [9], [10], [2]], np.uint8)},
+        do_compression=True,
+    )
     sums = [address + file.name, file.name, md5(file.read_bytes())]
     monkeypatch.setitem(datasets.SVHN.split_list, "train", sums)
     return images, folder
@@ -287,6 +295,8 @@ def test_svhn(svhn, root):
         source = data.load("svhn")
         assert source.shape == (3, 32, 32)
         assert np.array_equal(source.examples, images.transpose(3, 2, 0, 1))
+        assert source.labels.tolist() == [1, 0, 3, 9, 0, 2]  # the file calls the digit 0 ten
+        assert source.classes == tuple("0123456789")
         assert source.examples.is_contiguous()
         (folder / "train_32x32.mat").unlink(missing_ok=True)
     content = (root / "train_32x32.mat").read_bytes()

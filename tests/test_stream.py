@@ -141,9 +141,9 @@ def test_the_same_batches_from_memory_and_from_the_disk(pictures, seed, k, start
     ):
         for step in range(start, start + 12):
             batch = far(step)
-            assert batch.shape == ((4, 3, 8, 8) if k == 1 else (2, 4, 3, 8, 8))
-            assert torch.equal(batch, memory.examples[expected.indices(step)])
-            assert torch.equal(batch, near(step))
+            assert batch.real.shape == ((4, 3, 8, 8) if k == 1 else (2, 4, 3, 8, 8))
+            assert torch.equal(batch.real, memory.examples[expected.indices(step)])
+            assert torch.equal(batch.real, near(step).real)
     other = Batches(memory, rng.key(seed + 1), 4, k)
     assert not torch.equal(other.indices(start), expected.indices(start))
 
@@ -154,7 +154,7 @@ def test_steps_in_any_order(pictures, num_workers):
     batches = Batches(disk, rng.key(3), 6)
     with make_feed(disk, batches, "cpu", num_workers=num_workers) as feed:
         for step in (0, 1, 5, 6, 2, 2):
-            assert torch.equal(feed(step), memory.examples[batches.indices(step)])
+            assert torch.equal(feed(step).real, memory.examples[batches.indices(step)])
         assert len(workers()) == num_workers
 
 
@@ -162,7 +162,7 @@ def test_points_are_fed_too():
     source = data.load("ring")
     batches = Batches(source, rng.key(1), 7, 2)
     with make_feed(source, batches, "cpu") as feed:
-        assert torch.equal(feed(4), source.examples[batches.indices(4)])
+        assert torch.equal(feed(4).real, source.examples[batches.indices(4)])
 
 
 def test_the_feed_leaves_the_global_generator_alone(pictures):
@@ -264,7 +264,7 @@ def test_no_batch_is_half_of_one_whenever_its_worker_is_killed(pictures, delay):
         whole = 1
         with contextlib.suppress(DataError):
             for whole in range(1, 99):
-                assert torch.equal(feed(whole), memory.examples[batches.indices(whole)])
+                assert torch.equal(feed(whole).real, memory.examples[batches.indices(whole)])
         assert whole <= 2 * 2 + 1  # those that were asked for before
 
 
@@ -278,7 +278,7 @@ from pathlib import Path
 from fgan import data, rng
 source = data.load({str(pictures)!r}, image_size=8, stream="always")
 with data.make_feed(source, data.Batches(source, rng.key(1), 4), "cpu", num_workers=1) as feed:
-    print(*feed(0).shape)
+    print(*feed(0).real.shape)
     print("torch" in Path(f"/proc/{{feed._workers[0].pid}}/maps").read_text())
 """
     )
@@ -298,7 +298,7 @@ def test_workers_leave_signals_to_the_run(pictures, number):
         for pid in workers():
             os.kill(pid, number)
         for step in range(1, 12):
-            assert torch.equal(feed(step), memory.examples[batches.indices(step)])
+            assert torch.equal(feed(step).real, memory.examples[batches.indices(step)])
 
 
 PROGRAM = """
@@ -367,6 +367,6 @@ def test_on_a_gpu(pictures, room, monkeypatch):
     ):
         for step in range(9):
             expected = memory.examples[batches.indices(step).cpu()]
-            for batch in (near(step), far(step)):
+            for batch in (near(step).real, far(step).real):
                 assert batch.device.type == "cuda"
                 assert torch.equal(batch.cpu(), expected)

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from fgan.data.contrast import narrow_rows, warning
 from fgan.data.find import NAMED
+from fgan.data.labels import Labels, of_arrays
 from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError
 
+_BESIDE = ("labels", "classes")  # arrays of an .npz file that are never its images
 _PIECE = 2**22  # numbers converted at a time
 _SLACK = 1e-3  # rounding may take floats beyond their range by this share of it
 _IDX = re.compile(r"(idx\d-ubyte|\.idx)(\.gz)?$", re.IGNORECASE)
@@ -41,25 +43,30 @@ def load_array(
     channels: int = 0,
     resize: str = "crop",
     notify: Callable[[str], None] | None = None,
+    labels: bool = True,
 ) -> Source:
-    """The images of a file.
+    """The images of a file, and the labels beside them in an .npz file.
 
     A NumPy file holds uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3 (if both
     fit, the second dimension is the channels); an .npz file holds it as ``images``, ``arr_0`` or
-    its only array. The values of floats decide their range: with negative numbers it is [-1, 1],
-    with numbers up to 1 [0, 1], else [0, 255]; values 0.1% beyond an end are clipped to it.
-    An IDX file, packed by gzip or not, holds uint8 [N, H, W].
+    its only array but ``labels`` and ``classes``. The values of floats decide their range: with
+    negative numbers it is [-1, 1], with numbers up to 1 [0, 1], else [0, 255]; values 0.1% beyond
+    an end are clipped to it. An IDX file, packed by gzip or not, holds uint8 [N, H, W].
 
     Args:
         notify: called with a sentence about images that use less than a tenth of the range from
             black to white.
+        labels: whether to read the array ``labels``, whole numbers [N] from 0 without gaps, and
+            the array ``classes``, the names of the classes as text.
     Raises:
         DataError: for a file that is damaged or holds anything else.
     """
     images = read_idx(path) if _IDX.search(path.name) else _as_images(path, _read_numpy(path))
+    found, classes = _read_labels(path, len(images)) if labels else ((), ())
     if notify is not None and (narrow := narrow_rows(images)):
         notify(warning(path, len(images), len(narrow), [f"number {row}" for row in narrow[:NAMED]]))
-    return Source(path.name.split(".")[0], fit(images, image_size, channels, resize))
+    fitted = fit(images, image_size, channels, resize)
+    return Source(path.name.split(".")[0], fitted, (), found, classes)
 
 
 def read_idx(path: Path, num_images: int | None = None) -> Tensor:
@@ -70,17 +77,31 @@ def read_idx(path: Path, num_images: int | None = None) -> Tensor:
     Raises:
         DataError: unless it is an IDX file of images, with exactly the length in its header.
     """
+    return _idx_content(path, 3, num_images).unsqueeze(1)
+
+
+def read_idx_labels(path: Path, num_labels: int) -> Tensor:
+    """The labels of an IDX file, int64 [N]; arguments and errors are those of `read_idx`."""
+    return _idx_content(path, 1, num_labels).long()
+
+
+def _idx_content(path: Path, ndim: int, num: int | None) -> Tensor:
+    """The bytes of an IDX file of images (``ndim`` 3) or labels (1): uint8 [N, H, W] or [N]."""
+    what = "images" if ndim == 3 else "labels"
+    start = 4 + 4 * ndim
     try:
         with _opened(path) as stream:
-            header = stream.read(16)
-            if header[:4] == b"\0\0\x08\x01":
+            header = stream.read(start)
+            if ndim == 3 and header[:4] == b"\0\0\x08\x01":
                 raise _bad(path, "holds labels, no images", "Give the file of the images.")
-            if len(header) < 16 or header[:4] != b"\0\0\x08\x03":
-                raise _bad(path, "is no IDX file of grey images", "Its magic number must be 2051.")
-            n, height, width = (int.from_bytes(header[i : i + 4], "big") for i in (4, 8, 12))
-            if num_images is not None and n != num_images:
-                raise _bad(path, f"holds {n} images, not {num_images}", "Download it again.")
-            size = n * height * width
+            if len(header) < start or header[:4] != bytes((0, 0, 8, ndim)):
+                kind = "grey images" if ndim == 3 else "labels"
+                magic = 2048 + ndim
+                raise _bad(path, f"is no IDX file of {kind}", f"Its magic number must be {magic}.")
+            sides = [int.from_bytes(header[i : i + 4], "big") for i in range(4, start, 4)]
+            if num is not None and sides[0] != num:
+                raise _bad(path, f"holds {sides[0]} {what}, not {num}", "Download it again.")
+            size = math.prod(sides)
             # A damaged header must not reserve memory, so the buffer grows with the bytes read.
             content = bytearray()
             while len(content) <= size and (part := stream.read(min(2**24, size + 1))):
@@ -89,8 +110,8 @@ def read_idx(path: Path, num_images: int | None = None) -> Tensor:
         raise _unreadable(path, error) from error
     if len(content) != size or size == 0:
         held = f"{len(content)}" if len(content) <= size else f"more than {size}"
-        raise _bad(path, f"holds {held} bytes of {n} x {height} x {width}", "Get it again.")
-    return torch.frombuffer(content, dtype=torch.uint8).view(n, 1, height, width)
+        raise _bad(path, f"holds {held} bytes of {' x '.join(map(str, sides))}", "Get it again.")
+    return torch.frombuffer(content, dtype=torch.uint8).view(sides)
 
 
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
@@ -104,7 +125,7 @@ def _read_numpy(path: Path) -> NDArray[Any]:
         if path.suffix.lower() == ".npy":
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays)
+            names = [name for name in arrays if name not in _BESIDE] or list(arrays)
             known = [n for n in ("images", "arr_0") if n in names]
             chosen = known[:1] or names
             if len(chosen) != 1:
@@ -120,6 +141,20 @@ def _read_numpy(path: Path) -> NDArray[Any]:
         raise _bad(path, "does not fit in memory", "Make it smaller.") from error
     except Exception as error:  # damaged archives make readers raise many types
         raise _unreadable(path, error) from error
+
+
+def _read_labels(path: Path, num_images: int) -> tuple[Labels, tuple[str, ...]]:
+    """The labels in an .npz file and the names of their classes, if it has some."""
+    if path.suffix.lower() != ".npz":
+        return (), ()
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "labels" not in arrays:
+                return (), ()
+            found, classes = arrays["labels"], arrays.get("classes")
+    except Exception as error:  # as in `_read_numpy`
+        raise _unreadable(path, error) from error
+    return of_arrays(path, found, classes, num_images)
 
 
 def _as_images(path: Path, array: NDArray[Any]) -> Tensor:

@@ -22,6 +22,7 @@ from fgan.data.cache import Verdict
 from fgan.data.contrast import is_narrow, warning
 from fgan.data.decode import MADE_BY, BadImage, Header, Spec, decode, inspect, quiet
 from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
+from fgan.data.labels import of_class_folders
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
 from fgan.disk.machine import available_bytes, num_cpus
@@ -45,6 +46,7 @@ class Asked(NamedTuple):
     skip_bad: bool = False
     stream: str = "auto"
     memory_bytes: int | None = None
+    labels: bool = True
 
 
 def load_folder(
@@ -85,11 +87,13 @@ def load_folder(
         tell(warning(folder, total, verdict.num_narrow, verdict.narrow))
     name = name or folder.resolve().name
     skipped = (*closed, *verdict.bad)
-    if images is not None:
-        return Source(name, images, skipped)
     bad = {path for path, _ in verdict.bad}
     good = tuple(file.path for file in files if file.path not in bad)
-    return StreamedSource(name, folder, good, _spec(verdict, asked), verdict.shape, skipped)
+    labels, classes = of_class_folders(good) if asked.labels else ((), ())
+    if images is not None:
+        return Source(name, images, skipped, labels, classes)
+    spec = _spec(verdict, asked)
+    return StreamedSource(name, folder, good, spec, verdict.shape, skipped, labels, classes)
 
 
 class _Reader:

@@ -35,6 +35,7 @@ def load(
     skip_bad: bool = False,
     stream: str = "auto",
     memory_bytes: int | None = None,
+    labels: bool = True,
     notify: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source | StreamedSource:
@@ -60,6 +61,9 @@ def load(
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
             when they would take more than ``memory_bytes``.
         memory_bytes: by default half of the available memory.
+        labels: whether to read the labels that belong to the examples: those of a named set, the
+            class folders of a folder, ``labels`` in an .npz file. Data without labels, among them
+            celeba, points, and a folder with images outside of its class folders, give none.
         notify: called with a sentence about each thing that takes time or disk space, or looks
             wrong.
         progress: called with (done, total) while files are decoded.
@@ -81,24 +85,24 @@ def load(
         return ring_points() if what == "ring" else grid_points()
     name = what if what in NAMES else ""
     if name == "mnist":
-        return _fitted(load_mnist(root=root), image_size, channels, resize)
+        return _fitted(load_mnist(root=root, labels=labels), image_size, channels, resize)
     if name:
         from fgan.data.named import load_named
 
-        found = load_named(name, root, notify)
+        found = load_named(name, root, notify, labels=labels)
         if isinstance(found, Source):
             return _fitted(found, image_size, channels, resize)
         path = found
     if what and os.path.isdir(path):
         from fgan.data.folder import Asked, load_folder
 
-        asked = Asked(pattern, image_size, channels, resize, skip_bad, stream, memory_bytes)
+        asked = Asked(pattern, image_size, channels, resize, skip_bad, stream, memory_bytes, labels)
         return load_folder(path, asked, name=name, notify=notify, progress=progress)
     if os.path.isfile(path):
         from fgan.data.arrays import is_array, load_array
 
         if is_array(path):
-            return load_array(path, image_size, channels, resize, notify=notify)
+            return load_array(path, image_size, channels, resize, notify=notify, labels=labels)
         raise DataError(
             f"{what} is a file of an unknown kind.",
             "Give a folder of images, or a file that ends in .npy, .npz, -idx3-ubyte "

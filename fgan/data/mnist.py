@@ -33,16 +33,23 @@ _FILES = {
 }
 
 
-def load_mnist(split: Split = "train", root: str | Path | None = None) -> Source:
-    """The images of MNIST: uint8 [60000, 1, 28, 28], or [10000, 1, 28, 28] for "test".
+def load_mnist(
+    split: Split = "train", root: str | Path | None = None, *, labels: bool = True
+) -> Source:
+    """The digits of MNIST: uint8 [60000, 1, 28, 28], or [10000, 1, 28, 28] for "test".
 
     Args:
         root: a folder that holds torchvision's ``MNIST/raw/``; by default the copy inside the
             package is read.
+        labels: whether to read the labels too. A ``root`` without their file gives none.
     Raises:
         DataError: for a missing or damaged file.
     """
-    return Source("mnist", _read((split, "images"), root).unsqueeze(1))  # [N, 1, H, W]
+    images = _read((split, "images"), root).unsqueeze(1)  # [N, 1, H, W]
+    if not labels or (root is not None and _found(Path(root), _FILES[split, "labels"][0]) is None):
+        return Source("mnist", images)
+    digits = tuple("0123456789")
+    return Source("mnist", images, (), load_mnist_labels(split, root).long(), digits)
 
 
 def load_mnist_labels(split: Split = "train", root: str | Path | None = None) -> Tensor:
@@ -76,18 +83,23 @@ def _packaged(name: str) -> tuple[bytes, str]:
 
 
 def _in_folder(root: Path, name: str) -> tuple[bytes, str]:
-    folder = root / "MNIST" / "raw"
-    for path, open_file in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
-        if path.is_file():
-            try:
-                with open_file(path, "rb") as stream:
-                    return stream.read(), str(path)
-            except (OSError, EOFError, zlib.error) as error:
-                raise DataError(
-                    f"{path} cannot be read: {error}.",
-                    "Download it again, or leave out --data-root.",
-                ) from error
-    raise DataError(
-        f"There is no {folder / name} (nor {name}.gz).",
-        "Point --data-root at the folder that holds MNIST/raw, or leave it out.",
-    )
+    path = _found(root, name)
+    if path is None:
+        raise DataError(
+            f"There is no {root / 'MNIST' / 'raw' / name} (nor {name}.gz).",
+            "Point --data-root at the folder that holds MNIST/raw, or leave it out.",
+        )
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as stream:
+            return stream.read(), str(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.",
+            "Download it again, or leave out --data-root.",
+        ) from error
+
+
+def _found(root: Path, name: str) -> Path | None:
+    """The file of this name in torchvision's layout, plain or packed; None if there is none."""
+    paths = (root / "MNIST" / "raw" / file for file in (name, f"{name}.gz"))
+    return next((path for path in paths if path.is_file()), None)

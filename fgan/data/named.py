@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from fgan.data.arrays import read_idx
+from fgan.data.arrays import read_idx, read_idx_labels
+from fgan.data.labels import Labelled
 from fgan.data.source import Source
 from fgan.disk.files import cache_folder
 from fgan.errors import DataError, DeviceError
@@ -35,7 +35,7 @@ class _Set(NamedTuple):
     title: str
     download_mb: int
     files: str  # the path below the root that must exist
-    read: Callable[[Path], Tensor] | None  # reads from the root; None: a folder of images
+    read: Callable[[Path, bool], Labelled] | None  # (root, whether with labels); None: a folder
     download: Callable[[Path], object]  # downloads into a root
 
 
@@ -46,7 +46,11 @@ def data_folder(root: str | Path | None = None) -> Path:
 
 
 def load_named(
-    name: str, root: str | Path | None = None, notify: Notify | None = None
+    name: str,
+    root: str | Path | None = None,
+    notify: Notify | None = None,
+    *,
+    labels: bool = True,
 ) -> Source | Path:
     """The training images of a data set, unchanged; for celeba, the folder of its images.
 
@@ -57,6 +61,7 @@ def load_named(
     Args:
         root: the folder of data sets; see `data_folder`.
         notify: called with a sentence about a download before it begins.
+        labels: whether to read the labels too. A folder without their file gives none.
     Raises:
         DataError: when files are damaged, or missing and cannot be downloaded.
         DeviceError: for svhn without SciPy.
@@ -69,7 +74,8 @@ def load_named(
     if what.read is None:
         return folder / what.files
     try:
-        return Source(name, what.read(folder))
+        images, numbers, classes = what.read(folder, labels)
+        return Source(name, images, (), numbers, classes)
     except (OSError, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition(". You can use download=True")[0]
         raise DataError(
@@ -128,23 +134,43 @@ def _verify(content: bytes, path: Path, md5: str) -> None:
         raise ValueError(f"the checksum of {path.name} differs from the published one")
 
 
-def _idx(kind: str, file: str, num_images: int) -> Callable[[Path], Tensor]:
-    """A reader that prefers the packed file, because its checksum is published."""
+def _idx(kind: str, num_images: int) -> Callable[[Path, bool], Labelled]:
+    """A reader that prefers packed files, because their checksums are published."""
 
-    def read(root: Path) -> Tensor:
+    def chosen(root: Path, file: str) -> Path | None:
         plain = root / kind / "raw" / file
         packed = plain.with_name(f"{file}.gz")
         if not packed.is_file():
-            return read_idx(plain, num_images)
+            return plain if plain.is_file() else None
         _verify(packed.read_bytes(), packed, dict(getattr(_vision(), kind).resources)[packed.name])
-        return read_idx(packed, num_images)
+        return packed
+
+    def read(root: Path, labels: bool) -> Labelled:
+        images = read_idx(
+            chosen(root, _TRAIN_FILE) or root / kind / "raw" / _TRAIN_FILE, num_images
+        )
+        path = chosen(root, _labels_file(_TRAIN_FILE)) if labels else None
+        if path is None:
+            return Labelled(images)
+        classes = tuple(getattr(_vision(), kind).classes)
+        return Labelled(images, read_idx_labels(path, num_images), classes)
 
     return read
 
 
-def _emnist(root: Path) -> Tensor:
-    lying = read_idx(root / "EMNIST" / "raw" / _EMNIST_FILE, 112_800)
-    return lying.transpose(-1, -2).contiguous()  # the files hold columns as rows
+def _labels_file(images: str) -> str:
+    return images.replace("images-idx3", "labels-idx1")
+
+
+def _emnist(root: Path, labels: bool) -> Labelled:
+    folder = root / "EMNIST" / "raw"
+    lying = read_idx(folder / _EMNIST_FILE, 112_800)
+    images = lying.transpose(-1, -2).contiguous()  # the files hold columns as rows
+    path = folder / _labels_file(_EMNIST_FILE)
+    if not labels or not path.is_file():
+        return Labelled(images)
+    classes = tuple(_vision().EMNIST.classes_split_dict["balanced"])
+    return Labelled(images, read_idx_labels(path, 112_800), classes)
 
 
 def _download_emnist(root: Path) -> None:
@@ -166,14 +192,21 @@ def _download_emnist(root: Path) -> None:
     archive.unlink()
 
 
-def _cifar10(root: Path) -> Tensor:
+def _cifar10(root: Path, labels: bool) -> Labelled:
     # torchvision unpickles these files after their checksums have been verified.
-    images = _vision().CIFAR10(root, train=True).data  # [N, H, W, C]
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    found = _vision().CIFAR10(root, train=True)
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()  # from [N, H, W, C]
+    if not labels:
+        return Labelled(images)
+    return Labelled(images, torch.tensor(found.targets), tuple(found.classes))
 
 
-def _svhn(root: Path) -> Tensor:
-    return torch.from_numpy(_vision().SVHN(str(root)).data).contiguous()  # [N, C, H, W]
+def _svhn(root: Path, labels: bool) -> Labelled:
+    found = _vision().SVHN(str(root))  # torchvision gives the digit 0 the label 0, not 10
+    images = torch.from_numpy(found.data).contiguous()  # [N, C, H, W]
+    if not labels:
+        return Labelled(images)
+    return Labelled(images, torch.from_numpy(found.labels).long(), tuple("0123456789"))
 
 
 def _check_scipy() -> None:
@@ -195,11 +228,11 @@ _EMNIST_FILE = "emnist-balanced-train-images-idx3-ubyte"
 _SETS = {
     "fashion-mnist": _Set(
         "Fashion-MNIST", 31, f"FashionMNIST/raw/{_TRAIN_FILE}",
-        _idx("FashionMNIST", _TRAIN_FILE, 60_000), _make("FashionMNIST"),
+        _idx("FashionMNIST", 60_000), _make("FashionMNIST"),
     ),
     "kmnist": _Set(
         "KMNIST", 21, f"KMNIST/raw/{_TRAIN_FILE}",
-        _idx("KMNIST", _TRAIN_FILE, 60_000), _make("KMNIST"),
+        _idx("KMNIST", 60_000), _make("KMNIST"),
     ),
     "emnist": _Set("EMNIST", 562, f"EMNIST/raw/{_EMNIST_FILE}", _emnist, _download_emnist),
     "cifar10": _Set("CIFAR-10", 170, "cifar-10-batches-py", _cifar10, _make("CIFAR10")),

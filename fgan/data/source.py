@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from fgan import rng
+from fgan.data import labels as labelling
+from fgan.data.labels import Labels
 from fgan.types import Key
 
 
@@ -28,11 +30,21 @@ class Source:
         name: the name of the data set.
         examples: uint8 [N, C, H, W] for images, float32 [N, D] for points.
         skipped: (path, reason) of each file or folder that was left out as unusable.
+        labels: int64 [N], the number of each example's class; ``()`` without labels.
+        classes: the names of the classes, in the order of their numbers.
+
+    Raises:
+        TypeError, ValueError: for labels that do not belong to the examples and classes.
     """
 
     name: str
     examples: Tensor
     skipped: tuple[tuple[str, str], ...] = ()
+    labels: Labels = ()
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        labelling.check(self.labels, self.classes, len(self))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +69,12 @@ class Source:
 
     def to(self, device: torch.device | str) -> Source:
         """The same examples on another device."""
-        return replace(self, examples=self.examples.to(device))
+        labels = self.labels.to(device) if isinstance(self.labels, Tensor) else ()
+        return replace(self, examples=self.examples.to(device), labels=labels)
+
+    def without_labels(self) -> Source:
+        """The same examples without labels, which are fed without a condition."""
+        return replace(self, labels=(), classes=())
 
 
 def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -74,6 +91,12 @@ def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.fl
 class Examples(Protocol):
     """The common interface of sources in memory and streamed ones."""
 
+    @property
+    def labels(self) -> Labels: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
     def __len__(self) -> int: ...
 
     def take(self, indices: Iterable[int]) -> Tensor:
@@ -87,12 +110,15 @@ def fingerprint(source: Examples) -> dict[str, int | str]:
     """The number of examples and a hash of some, which tell one data set from another.
 
     The hash covers 256 examples, evenly spread, so that a large set costs no more than a small
-    one.
+    one. Labels, if there are some, have a hash of their own, which covers all.
     """
     n = len(source)
     some = source.take(range(0, n, -(-n // _FINGERPRINT)))
     digest = hashlib.sha256(some.cpu().contiguous().numpy().tobytes()).hexdigest()
-    return {"examples": n, "sha256_of_some": digest}
+    found: dict[str, int | str] = {"examples": n, "sha256_of_some": digest}
+    if isinstance(source.labels, Tensor):
+        found["sha256_of_labels"] = labelling.digest(source.labels, source.classes)
+    return found
 
 
 class Batches:

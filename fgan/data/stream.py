@@ -10,17 +10,21 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fgan import pytree
+from fgan.data import labels as labelling
 from fgan.data.chunks import Chunks
+from fgan.data.labels import Labels
 from fgan.data.source import Batches, Source
 from fgan.disk.machine import num_cpus
 from fgan.errors import DataError
+from fgan.types import Batch
 
 if TYPE_CHECKING:
     from fgan.data.decode import Spec
@@ -41,6 +45,11 @@ class StreamedSource:
         spec: the form that decoded images get.
         shape: (C, H, W) of one image.
         skipped: (path, reason) of each file or folder that was left out as unusable.
+        labels: int64 [N], the number of each image's class; ``()`` without labels.
+        classes: the names of the classes, in the order of their numbers.
+
+    Raises:
+        TypeError, ValueError: for labels that do not belong to the images and classes.
     """
 
     name: str
@@ -49,6 +58,11 @@ class StreamedSource:
     spec: Spec
     shape: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    labels: Labels = ()
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        labelling.check(self.labels, self.classes, len(self))
 
     @property
     def is_images(self) -> bool:
@@ -74,6 +88,10 @@ class StreamedSource:
             raise _no_longer_good(fault)
         return images
 
+    def without_labels(self) -> StreamedSource:
+        """The same images without labels, which are fed without a condition."""
+        return replace(self, labels=(), classes=())
+
     @property
     def files(self) -> Files:
         """The part of this source that a worker needs."""
@@ -88,32 +106,39 @@ class Feed:
     `make_feed` makes a feed; `close` or the end of a ``with`` block closes it.
     """
 
-    def __init__(self, examples: Tensor, batches: Batches, device: torch.device) -> None:
-        self._examples, self._batches, self._device = examples, batches, device
-        size = math.prod(batches.shape) * examples[:1].nbytes
+    def __init__(self, source: Source, batches: Batches, device: torch.device) -> None:
+        self._stored, self._batches, self._device = source, batches, device
+        size = math.prod(batches.shape) * source.examples[:1].nbytes
         self._chunks = Chunks(self._collect, size, _CHUNK_BYTES)
 
-    def __call__(self, step: int) -> Tensor:
+    def __call__(self, step: int) -> Batch:
         """The batch of a step: uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1.
 
-        A population of M members has [M, ...] of these.
+        A population of M members has [M, ...] of these. The condition is the labels of the
+        examples, int64 [B], [k, B] or [M, ...]; ``()`` for a source without labels.
 
         Raises:
             DataError: when a streamed file can no longer be read; the feed is then closed.
         """
         return self._chunks(step)
 
-    def _collect(self, steps: range) -> Sequence[Tensor]:
-        return self.chunk(steps).unbind(0)
+    def _collect(self, steps: range) -> Sequence[Batch]:
+        return pytree.unstack(self.chunk(steps))
 
-    def chunk(self, steps: range) -> Tensor:
+    def chunk(self, steps: range) -> Batch:
         """The batches of several steps, which are the first dimension; it raises as for one."""
         indices = torch.stack([self._batches.indices(t) for t in steps])
-        found = self._examples.index_select(0, indices.flatten())
-        found = found.view(*indices.shape, *self._examples.shape[1:])
-        if found.device.type != self._device.type:
-            found = found.pin_memory().to(self._device, non_blocking=True)
-        return found
+
+        def chosen(stored: Tensor) -> Tensor:
+            found = stored.index_select(0, indices.flatten())
+            found = found.view(*indices.shape, *stored.shape[1:])
+            if found.device.type != self._device.type:
+                found = found.pin_memory().to(self._device, non_blocking=True)
+            return found
+
+        labels = self._stored.labels
+        condition = chosen(labels) if isinstance(labels, Tensor) else ()
+        return Batch(chosen(self._stored.examples), condition)
 
     def close(self) -> None:
         """End the processes of the feed, which then gives no more batches."""
@@ -150,12 +175,10 @@ def make_feed(
     if isinstance(source, StreamedSource):
         return _StreamedFeed(source, _with_key_on("cpu", batches), device, start, num_workers)
     examples = source.examples
-    if device.type == "cuda" and examples.device.type == "cpu":
-        if examples.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-            examples = examples.to(device)
-    else:
-        examples = examples.to(device)
-    return Feed(examples, _with_key_on(examples.device, batches), device)
+    fits = device.type != "cuda" or examples.device.type != "cpu"
+    if fits or examples.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        source = source.to(device)
+    return Feed(source, _with_key_on(source.examples.device, batches), device)
 
 
 class _StreamedFeed(Feed):
@@ -171,27 +194,34 @@ class _StreamedFeed(Feed):
         default = 0 if os.name == "nt" else min(_MAX_WORKERS, max(1, num_cpus() - 1))
         self._num_workers = default if num_workers is None else num_workers
         self._workers: list[Worker] = []
+        self._asked: dict[int, list[int]] = {}  # the numbers of images, by step
         self._next, self._closed = start, False
         with self._failing():
             self._start()  # now, because the caller's first step may take a while to compile
 
-    def __call__(self, step: int) -> Tensor:
+    def __call__(self, step: int) -> Batch:
         if self._closed:
             raise ValueError("the feed is closed")
         with self._failing():
             if self._num_workers == 0:
-                images = self._source.take(self._numbers(step))
+                numbers = self._numbers(step)
+                images = self._source.take(numbers)
             else:
                 if step != self._next or not self._workers:
                     self._stop()
                     self._next = step
                     self._start()
+                numbers = self._asked.pop(step)
                 images = self._take(step)
-        images = images.view(*self._batches.shape, *self._source.shape)
-        return images.to(self._device, non_blocking=True)
+        shape = self._batches.shape
+        images = images.view(*shape, *self._source.shape).to(self._device, non_blocking=True)
+        if not isinstance(self._source.labels, Tensor):
+            return Batch(images)
+        return Batch(images, self._source.labels[numbers].view(shape).to(self._device))
 
-    def chunk(self, steps: range) -> Tensor:
-        return torch.stack([self(step) for step in steps])
+    def chunk(self, steps: range) -> Batch:
+        batches: Batch = pytree.stack([self(step) for step in steps])
+        return batches
 
     def close(self) -> None:
         self._closed = True
@@ -212,7 +242,11 @@ class _StreamedFeed(Feed):
             worker.begin(self._source.files)
         self._ahead = AHEAD * self._num_workers
         for step in range(self._next, self._next + self._ahead):
-            self._worker(step).ask(self._numbers(step))
+            self._ask(step)
+
+    def _ask(self, step: int) -> None:
+        self._asked[step] = self._numbers(step)
+        self._worker(step).ask(self._asked[step])
 
     def _worker(self, step: int) -> Worker:
         return self._workers[step % self._num_workers]
@@ -224,7 +258,7 @@ class _StreamedFeed(Feed):
         shared = torch.from_numpy(found)
         images = shared.pin_memory() if self._device.type == "cuda" else shared.clone()
         self._next = step + 1
-        self._worker(step).ask(self._numbers(step + self._ahead))
+        self._ask(step + self._ahead)
         return images
 
     @contextmanager
@@ -247,6 +281,7 @@ class _StreamedFeed(Feed):
             raise
 
     def _stop(self) -> None:
+        self._asked.clear()
         while self._workers:
             self._workers.pop().close()
 

@@ -157,7 +157,8 @@ class Supply(Protocol[T_co]):
 
 
 Advance = Callable[
-    [TrainState, range, Supply[Tensor], Supply[Draws]], tuple[TrainState, Sequence[Metrics]]
+    [TrainState, range, Supply[Batch | Tensor], Supply[Draws]],
+    tuple[TrainState, Sequence[Metrics]],
 ]
 
 
@@ -179,7 +180,7 @@ def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
         return replayed(step) if replay else step
 
     def advance(
-        state: TrainState, numbers: range, feed: Supply[Tensor], draw: Supply[Draws]
+        state: TrainState, numbers: range, feed: Supply[Batch | Tensor], draw: Supply[Draws]
     ) -> tuple[TrainState, Sequence[Metrics]]:
         step = made(tuple(steps(number) for number in numbers))
         if len(numbers) == 1:

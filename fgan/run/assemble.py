@@ -122,6 +122,7 @@ def load_source(
         resize=config.resize,
         skip_bad=config.skip_bad,
         stream=config.stream,
+        labels=False,
         notify=notify,
         progress=progress,
     )
