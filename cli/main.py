@@ -26,6 +26,7 @@ from fgan.errors import FganError, Interrupted
 
 from .bench import bench
 from .doctor import doctor
+from .evaluate import evaluate
 from .inspect import inspect
 from .recipes import recipes
 from .sample import sample
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(evaluate)
 app.command()(recipes)
 app.command()(inspect)
 app.command()(doctor)

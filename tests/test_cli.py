@@ -279,7 +279,8 @@ import sys
 from fgan_cli.main import main
 for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"],
              ["train", "mnist", "--lr", "nan"], ["train", "--nonsense"],
-             ["bench", "--help"], ["bench", "--compare", "nothing"]):
+             ["bench", "--help"], ["bench", "--compare", "nothing"],
+             ["evaluate", "--help"], ["evaluate", "r", "--metrics", "nothing"]):
     sys.argv = ["fgan", *args]
     try:
         main()
@@ -307,6 +308,7 @@ SURFACE = {
     "inspect": "--json --help",
     "doctor": "--json --help",
     "sample": "--num --seed --member --out --device --help",
+    "evaluate": "--metrics --num --seed --member --device --json --help",
 }
 
 
@@ -323,13 +325,16 @@ README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding
 
 
 def test_the_commands_of_the_readme(fgan):
-    commands = re.findall(r"^(?:.*&& )?fgan (train|sample|inspect) (.*)$", README, re.MULTILINE)
+    commands = re.findall(
+        r"^(?:.*&& )?fgan (train|sample|evaluate|inspect) (.*)$", README, re.MULTILINE
+    )
     assert len(commands) >= 4
     fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")
     fgan("train", "ring", *SMALL, "--seeds", "0-7", "--run-dir", "runs/0002-ring-mlp")
     for verb, rest in commands:
         args = rest.split("#")[0].split()
-        code, _, err = fgan(verb, *args, *(["--dry-run"] if verb == "train" else []))
+        quick = {"train": ["--dry-run"], "evaluate": ["-n", "20"]}.get(verb, [])
+        code, _, err = fgan(verb, *args, *quick)
         assert code == 0, (verb, rest, err)
 
 

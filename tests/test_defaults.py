@@ -263,6 +263,7 @@ def test_the_defaults_in_the_help(fgan, monkeypatch):
     ("command", "defaults"),
     [
         ("sample", {"num": 64, "seed": 0, "out": "samples.png", "device": "auto"}),
+        ("evaluate", {"seed": 0, "device": "auto", "metrics": "all that fit the data"}),
         ("bench", {"repeats": 15, "seconds": 0.3, "trained-steps": 1000}),
     ],
 )

@@ -3,19 +3,66 @@
 They are functions of tensors that are given: nothing here draws samples, reads a file or
 knows a configuration. Distances are computed in float64 and in blocks, so that memory
 stays bounded however many samples there are.
+
+`ALL` has those that ``fgan evaluate`` computes by name. Names are imported when first used, so
+that the table needs no torch.
 """
 
-from fgan.metrics.classes import ClassShares, nearest_class_shares
-from fgan.metrics.modes import ModeCoverage, mode_coverage
-from fgan.metrics.parzen import SIGMAS, ParzenScore, parzen_log_density, parzen_score
+import importlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from fgan.metrics.classes import ClassShares, nearest_class_shares
+    from fgan.metrics.modes import ModeCoverage, mode_coverage
+    from fgan.metrics.parzen import SIGMAS, ParzenScore, parzen_log_density, parzen_score
 
 __all__ = [
-    "SIGMAS",
-    "ClassShares",
-    "ModeCoverage",
-    "ParzenScore",
-    "mode_coverage",
-    "nearest_class_shares",
-    "parzen_log_density",
-    "parzen_score",
-]
+    "ALL", "SIGMAS", "ClassShares", "Metric", "ModeCoverage", "ParzenScore", "check_names",
+    "mode_coverage", "nearest_class_shares", "parzen_log_density", "parzen_score",
+]  # fmt: skip
+
+_MODULES = ("classes", "modes", "parzen")
+
+
+class Metric(NamedTuple):
+    """A metric that ``fgan evaluate`` computes.
+
+    Attributes:
+        function: the name here of a function of ``samples`` and of what it ``needs``, by name. It
+            returns a named tuple of numbers and 1-D tensors.
+        num_samples: the number of samples in the papers' protocol.
+        needs: its further arguments, which `fgan.run.evaluate` has from a run's data: "examples"
+            of the training set, their "labels", the "validation" and "test" examples, or the
+            "modes" of a mixture and their "std".
+    """
+
+    function: str
+    num_samples: int
+    needs: tuple[str, ...]
+
+
+ALL: dict[str, Metric] = {
+    "parzen": Metric("parzen_score", 10_000, ("validation", "test")),
+    "classes": Metric("nearest_class_shares", 10_000, ("examples", "labels")),
+    "modes": Metric("mode_coverage", 2500, ("modes", "std")),
+}
+"""The metrics of ``fgan evaluate``, by name."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names that are not in `ALL`, and a name that is given twice, with a ValueError."""
+    given = list(names)
+    for name in given:
+        if name not in ALL or given.count(name) > 1:
+            problem = "is given twice" if name in ALL else "is no metric"
+            raise ValueError(f"{name!r} {problem}")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = importlib.import_module(f"fgan.metrics.{module}")
+            if hasattr(found, name):
+                return getattr(found, name)
+    raise AttributeError(f"module 'fgan.metrics' has no attribute {name!r}")

@@ -137,7 +137,7 @@ class _Loop:
         self.plan, self.observer, self.out = plan, observer, out
         self.data = fingerprint(plan.source)
         if point is not None:
-            resuming.check_data(point, self.data)
+            resuming.check_data(point.saved.about, point.run.path, self.data)
         self.done = self.last_saved = 0
         self.rollbacks = 0
         self.saved_at = time.monotonic()

@@ -213,22 +213,24 @@ def differing(point: Point, config: TrainConfig) -> dict[str, Any]:
     return {name: values.get(name, _value(name, config)) for name in names}
 
 
-def check_data(point: Point, now: Mapping[str, Any]) -> None:
+def check_data(about: Mapping[str, Any], whose: Path, now: Mapping[str, Any]) -> None:
     """Refuse data that are not those that the run began with.
 
     Args:
+        about: the facts in a checkpoint of the run.
+        whose: the run's path, for the message.
         now: the `fgan.data.fingerprint` of the data.
     Raises:
         RunError: naming the difference.
     """
-    then = point.saved.about.get("data", now)
+    then = about.get("data", now)
     if then == now:
         return
     before = then.get("examples") if isinstance(then, dict) else None
     after = now["examples"]
     what = f"{before} examples then, {after} now" if before != after else "other examples"
     raise RunError(
-        f"The data of {point.run.path} have changed: {what}.",
+        f"The data of {whose} have changed: {what}.",
         "Restore them, or begin another run.",
     )
 

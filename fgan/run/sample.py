@@ -52,22 +52,39 @@ def sample(
     Raises:
         ConfigError, DiskError, RunError, DeviceError: for errors that the user can mend.
     """
+    check_numbers(num, seed)
+    if out is not None:
+        check_new(out)
+        _check_form(out)
+    saved, file = open_run(run, member, notify)
+    samples = draw(saved, file, num, seed, device)
+    if out is not None:
+        _write(samples, out)
+    return samples
+
+
+def check_numbers(num: int, seed: int) -> None:
+    """Refuse a number of samples below 1, or a seed that is out of range, with a ConfigError."""
     if num < 1:
         raise ConfigError(f"-n must be at least 1, not {num}.", "Ask for one sample or more.")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"--seed must be from 0 up to 2^63 - 1, not {seed}.", "Use another seed.")
-    if out is not None:
-        check_new(out)
-        _check_form(out)
+
+
+def open_run(
+    run: Path, member: int | None, notify: Callable[[str], None] | None
+) -> tuple[Checkpoint, Path]:
+    """The checkpoint to sample from, and its file; the arguments are those of `sample`."""
     file, passed_over = rundir.find_checkpoint(run)
     for error in passed_over:
         if notify is not None:
             notify(f"Passed over: {error.problem}")
-    saved = inherit.member_of(checkpoint.load(file), file, member)
-    samples = torch.cat(list(_batches(saved, file, num, seed, device)))
-    if out is not None:
-        _write(samples, out)
-    return samples
+    return inherit.member_of(checkpoint.load(file), file, member), file
+
+
+def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Tensor:
+    """The samples of `sample`, from a checkpoint of one GAN that was read from ``file``."""
+    return torch.cat(list(_batches(saved, file, num, seed, device)))
 
 
 def _batches(

@@ -1,0 +1,157 @@
+"""``fgan evaluate``: each metric gets what it needs from the data of the run, or is refused."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fgan import data, metrics
+from fgan.data import resize, toy
+from fgan.errors import ConfigError, RunError
+from fgan.run import config, evaluate, loop, names, sample
+
+TINY = {"gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 2}
+
+
+def trained(folder, **options):
+    return loop.run(config.resolve(base=TINY | options), run_dir=folder).run.path
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("ring") / "r", data="ring")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("digits") / "d", data="mnist", image_size=4)
+
+
+@pytest.mark.parametrize("name", metrics.ALL)
+def test_a_metric_needs_its_arguments_and_some_data_set_has_them(name):
+    function, num_samples, needs = metrics.ALL[name]
+    (samples, *others) = inspect.signature(getattr(metrics, function)).parameters.values()
+    assert samples.name == "samples"
+    assert [p.name for p in others if p.default is p.empty] == list(needs)
+    assert num_samples > 0
+    assert any(set(needs) <= evaluate.offers(known) for known in names.DATA_SETS)
+
+
+def test_modes(ring):
+    found = evaluate.evaluate(ring, seed=3)
+    assert found["metrics"].keys() == {"modes"}
+    assert (found["step"], found["seed"]) == (2, 3)
+    samples = sample.sample(ring, 2500, seed=3)
+    expected = metrics.mode_coverage(samples, toy.ring_modes(), toy.RING_STD)._asdict()
+    said = {k: expected[k] if expected[k] == expected[k] else None for k in expected}  # NaN
+    assert found["metrics"]["modes"] == {"samples": 2500} | said
+
+
+def test_parzen_and_classes(digits, monkeypatch):
+    monkeypatch.setattr(evaluate, "_EXAMPLES", 500)
+    found = evaluate.evaluate(digits, num=7, seed=1)["metrics"]
+    assert list(found) == ["parzen", "classes"]
+    samples = sample.sample(digits, 7, seed=1)
+    train, test = (resize.resize_images(data.load_mnist(s).examples, 4) for s in ("train", "test"))
+    parzen = metrics.parzen_score(samples, train[50_000:], test)
+    assert found["parzen"] == {"samples": 7} | parzen._asdict()
+    labels = data.load_mnist_labels()[:500]
+    classes = metrics.nearest_class_shares(samples, train[:500], labels)
+    assert found["classes"]["shares"] == classes.shares.tolist()
+    assert found["classes"]["kl_to_uniform"] == classes.kl_to_uniform
+
+
+class Gap(NamedTuple):
+    gap: float
+    means: Tensor
+
+
+def gap_of_means(samples: Tensor, examples: Tensor) -> Gap:
+    means = samples.double().mean(0).flatten()
+    return Gap(float((means - examples.double().mean(0).flatten()).norm()), means)
+
+
+@pytest.fixture
+def with_gap(monkeypatch):
+    """A metric more, which needs only what all data have."""
+    monkeypatch.setattr(metrics, "gap_of_means", gap_of_means, raising=False)
+    row = metrics.Metric("gap_of_means", 5, ("examples",))
+    monkeypatch.setattr(metrics, "ALL", metrics.ALL | {"gap": row})
+
+
+def test_a_new_metric_is_its_function_and_a_row(fgan, ring, with_gap):
+    code, out, err = fgan("evaluate", ring, "--metrics", "gap,modes", "--json", "-n", 9)
+    assert code == 0, err
+    found = json.loads(out)["metrics"]
+    expected = gap_of_means(sample.sample(ring, 9), toy.ring_points().first(10_000))
+    assert list(found) == ["gap", "modes"]
+    assert found["gap"] == {"samples": 9, "gap": expected.gap, "means": expected.means.tolist()}
+
+
+def test_one_set_of_samples_serves_all(ring, with_gap):
+    """Each metric has its own number of samples, the first of the same ones."""
+    found = evaluate.evaluate(ring)["metrics"]
+    assert (found["gap"]["samples"], found["modes"]["samples"]) == (5, 2500)
+    assert found["gap"]["means"] == sample.sample(ring, 5).double().mean(0).tolist()
+
+
+def test_data_that_have_changed_are_refused(tmp_path, with_gap):
+    images = np.random.default_rng(0).integers(0, 256, (16, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "few.npy", images)
+    run = trained(tmp_path / "r", data=str(tmp_path / "few.npy"))
+    assert evaluate.evaluate(run)["metrics"].keys() == {"gap"}
+    np.save(tmp_path / "few.npy", images[::-1])
+    with pytest.raises(RunError, match="have changed"):
+        evaluate.evaluate(run)
+
+
+def test_a_member_of_a_population(tmp_path):
+    run = trained(tmp_path / "r", data="ring", seeds=(0, 1), sweep=(("lr", (0.01, 0.1)),))
+    with pytest.raises(ConfigError, match="--member is missing"):
+        evaluate.evaluate(run)
+    found = evaluate.evaluate(run, member=3, num=50)["metrics"]["modes"]
+    samples = sample.sample(run, 50, member=3)
+    captured = metrics.mode_coverage(samples, toy.ring_modes(), toy.RING_STD).captured
+    assert found["captured"] == captured
+
+
+def test_a_table(fgan, ring):
+    code, out, err = fgan("evaluate", ring, "-n", 40)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["modes", "samples", "40"] in rows
+    assert ["modes", "num_modes", "8"] in rows
+    assert torch.tensor([len(row) for row in rows]).eq(3).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--metrics", "modes,fid"], "--metrics: 'fid' is no metric"),
+        (["--metrics", "modes,modes"], "--metrics: 'modes' is given twice"),
+        (["--metrics", "parzen"], "--metrics parzen needs validation and test, which ring does"),
+        (["-n", 0], "-n must be at least 1"),
+        (["--seed", -1], "--seed must be from 0"),
+        (["--member", 0], "is of one GAN, without members"),
+    ],
+)
+def test_what_cannot_be_is_refused(fgan, ring, options, said):
+    code, out, err = fgan("evaluate", ring, *options)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_data_that_no_metric_fits(tmp_path):
+    np.save(tmp_path / "few.npy", np.zeros((16, 4, 4), np.uint8))
+    run = trained(tmp_path / "r", data=str(tmp_path / "few.npy"))
+    with pytest.raises(ConfigError, match="No metric fits") as caught:
+        evaluate.evaluate(run)
+    assert "modes for ring and grid" in caught.value.fix
+    with pytest.raises(RunError, match="absent"):
+        evaluate.evaluate(tmp_path / "absent")
