@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fgan.compile import compile_step, replayed
     from fgan.game import (
         Game,
+        conditions,
         init_state,
         make_draws,
         make_step,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         scheduled,
     )
     from fgan.model import Model, from_module
-    from fgan.types import Draws, Metrics, PlayerState, TrainState
+    from fgan.types import Batch, Draws, Metrics, PlayerState, TrainState
 
 __version__ = "0.1.0"
 
@@ -56,11 +57,13 @@ _MODULES = {
             "optim", "pytree", "rng", "schedules", "terms", "types",
         )
     },
+    "conditions": "game.conditions",
     "orders": "game.orders",
     "per_example": "game.per_example",
     "population": "game.population",
 }  # fmt: skip
 _NAMES = {
+    "Batch": "types",
     "Draws": "types",
     "Game": "game",
     "Metrics": "types",

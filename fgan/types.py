@@ -80,6 +80,8 @@ class DiscDraws(NamedTuple):
     term_noise: uniform [B, ...] in [0, 1), by name, for each of the discriminator's terms that
         needs noise.
     instance_noise: [2B, *data], which is added to reals and fakes; ``()`` when there is none.
+    condition: what the game's source of conditions draws for the fakes; ``()`` where that is
+        nothing, and where the latents of the generator step are used.
     """
 
     z: Tensor | tuple[()]
@@ -87,6 +89,7 @@ class DiscDraws(NamedTuple):
     disc_noise: Noise
     term_noise: Noise
     instance_noise: Tensor | tuple[()]
+    condition: Tree = ()
 
 
 class GenDraws(NamedTuple):
@@ -100,6 +103,8 @@ class GenDraws(NamedTuple):
         noise.
     instance_noise: [B, *data], which is added to fakes, or for such a loss [2B, *data], which is
         added to reals and fakes; ``()`` when there is none.
+    condition: what the game's source of conditions draws for the fakes; ``()`` where that is
+        nothing.
     """
 
     z: Tensor
@@ -107,6 +112,7 @@ class GenDraws(NamedTuple):
     disc_noise: Noise
     term_noise: Noise
     instance_noise: Tensor | tuple[()]
+    condition: Tree = ()
 
 
 class Draws(NamedTuple):

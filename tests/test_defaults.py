@@ -57,7 +57,7 @@ BUILDERS = {
     # Kodali et al. 2017: lambda = 10; their code adds half a standard deviation.
     "terms.make_dragan": {"weight": 10.0, "target": 1.0, "scale": 0.5, "every": 1},
     "terms.dragan": {"target": 1.0, "scale": 0.5},
-    "terms.View": {"z": (), "condition": (), "noise": (), "slopes": ()},
+    "terms.View": {"z": (), "condition": (), "noise": (), "slopes": (), "fake_condition": ()},
     "terms.Term": {"weight": 1.0, "player": "disc", "every": 1},
     # Tests below hold these to torch.optim.
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
@@ -89,6 +89,7 @@ BUILDERS = {
     "model.spectral_norm": {"num_iterations": 1},
     "model.Dropout": {"p": 0.5},  # Srivastava et al. 2014; torch.nn.Dropout
     "model.Model": {"batch_stats": False},
+    "model.Labels": {"sizes": ()},
     "model.from_module": {"batch_size": 2},
     "schedules.step": {"factor": 0.1},  # torch.optim.lr_scheduler.StepLR
     "schedules.warmup": {"start": 0.0},
@@ -117,6 +118,9 @@ BUILDERS = {
     "rng.uniform": {"shape": ()},
     "pytree.check_like": {"dtype": True},
     "types.Batch": {"condition": ()},
+    "types.DiscDraws": {"condition": ()},
+    "types.GenDraws": {"condition": ()},
+    "conditions.Condition": {"num_classes": 0},
 }  # fmt: skip
 
 

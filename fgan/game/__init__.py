@@ -3,6 +3,7 @@
 The files, in the order in which to read them:
 
 - `fgan.game.game`: `Game`, the networks, rules, loss and order of play; `init_state`.
+- `fgan.game.conditions`: where the conditions of fakes come from.
 - `fgan.game.draws`: `make_draws`, all the randomness of one step.
 - `fgan.game.objectives`: the loss that each player minimises, as a function of parameters.
 - `fgan.game.orders`: methods that correct the gradients of simultaneous play.

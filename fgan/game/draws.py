@@ -8,15 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fgan import rng
+from fgan import pytree, rng
 from fgan.game.game import Game
 from fgan.scalars import Scalar
 from fgan.terms import Player, noise_shapes, of_player
-from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise
+from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise, Tree
 
 # Streams under the key of a step, so that the draws of one use never depend on the others.
 _Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
-_TERM_NOISE, _INSTANCE_NOISE = 1 << 20, 1 << 21  # beyond the streams of any number of passes
+# These begin beyond the streams of any number of passes.
+_TERM_NOISE, _INSTANCE_NOISE, _CONDITION = 1 << 20, 1 << 21, 1 << 22
 
 
 def make_draws(
@@ -37,7 +38,7 @@ def make_draws(
             keys [..., 2] and numbers [...] are broadcast, and every leaf begins with the
             dimensions [...].
         batch_size: B.
-        dtype: dtype of latents and of instance noise.
+        dtype: dtype of latents, of instance noise and of conditions that are floats.
         uniform: (key, shape) -> numbers, which draws the noise of stochastic layers and of terms;
             for a faster function that gives the numbers of `fgan.rng.uniform`.
     """
@@ -66,11 +67,20 @@ def make_draws(
         }
         return [{name: each[i] for name, each in by_layer.items()} for i in range(len(passes))]
 
+    def condition(passes: range) -> list[Tree]:
+        if not game.has_condition:
+            return [() for _ in passes]
+        drawn = game.condition.draw(keys(_CONDITION, passes), (batch_size,))
+        drawn = pytree.to(drawn, dtype=dtype)
+        by_pass = pytree.map(lambda leaf: leaf.movedim(lead, 0), drawn)
+        return [pytree.index(by_pass, i) for i in range(len(passes))]
+
     disc_passes = range(1, num_passes)
     # Where the last discriminator pass takes the generator's latents, none are drawn for it.
     own_passes = range(num_passes - 1 if game.share_fakes or game.same_z else num_passes)
-    z_shape = (batch_size, *game.gen.shape.input)
+    z_shape = (batch_size, *game.gen.shape.main)
     z = rng.normal(keys(_Z, own_passes), z_shape, dtype).unbind(lead)
+    conditions = condition(own_passes)
     gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, own_passes, batch_size)
     disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
     gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
@@ -96,14 +106,14 @@ def make_draws(
         return list((scale * drawn).unbind(lead))
 
     seen_noise = instance_noise(disc_passes, 2 * batch_size)
-    fakes = [(z[p], gen_noise[p]) if p in own_passes else ((), ()) for p in disc_passes]
-    disc = [
-        DiscDraws(*fake, *others)
-        for fake, *others in zip(
-            fakes, disc_noise, term_noise("disc", disc_passes), seen_noise, strict=True
-        )
-    ]
-    (own_noise,) = term_noise("gen", range(1))
+    fakes = {p: (z[p], gen_noise[p], conditions[p]) for p in own_passes}
+    disc = []
+    for p, judging, own_terms, seen in zip(
+        disc_passes, disc_noise, term_noise("disc", disc_passes), seen_noise, strict=True
+    ):
+        latents, making, drawn = fakes.get(p, ((), (), ()))
+        disc.append(DiscDraws(latents, making, judging, own_terms, seen, drawn))
+    (own_terms,) = term_noise("gen", range(1))
     (seen,) = instance_noise(range(1), gen_rows)
-    gen = GenDraws(z[0], gen_noise[0], judge_noise, own_noise, seen)
+    gen = GenDraws(z[0], gen_noise[0], judge_noise, own_terms, seen, conditions[0])
     return Draws(disc=tuple(disc), gen=gen)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from fgan import ema, pytree, rng, scalars
+from fgan.game import conditions
+from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
 from fgan.game.orders import Method
 from fgan.losses import GanLoss, non_saturating
-from fgan.model import Model
+from fgan.model import Labels, Model
+from fgan.model.shapes import is_sizes
 from fgan.optim import Optimizer
 from fgan.scalars import Scalar
 from fgan.schedules import Schedule
@@ -37,7 +40,9 @@ class Game:
     """Two players and the rules between them.
 
     Attributes:
-        gen, disc: the networks; the generator's output is the discriminator's input.
+        gen, disc: the networks; the generator's output is the discriminator's input. The generator
+            takes z or (z, condition), the discriminator x or (x, condition); where both have a
+            condition it is the same.
         gen_opt, disc_opt: the players' optimizers.
         loss: the pair of losses.
         num_disc_steps: discriminator steps per generator step, each on fresh reals and
@@ -68,6 +73,8 @@ class Game:
             Arjovsky and Bottou 2017, arXiv:1701.04862, section 3).
         clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
             after each of its updates; 0 turns clipping off.
+        condition: where the fakes' condition comes from, one of `fgan.conditions`: by default
+            fake i has the condition of real i.
 
     Raises:
         ValueError: for a value out of range, networks that do not fit together, two
@@ -90,13 +97,15 @@ class Game:
     terms: tuple[Term, ...] = ()
     instance_noise: Scalar | Schedule = 0.0
     clip_disc: Scalar = 0.0
+    condition: Condition = conditions.of_reals
 
     def __post_init__(self) -> None:
         self._check_parts()
-        if self.gen.shape.output != self.disc.shape.input:
+        self._check_conditions()
+        if self.gen.shape.output != self.disc.shape.main:
             raise ValueError(
                 f"the generator makes {self.gen.shape.output}, "
-                f"the discriminator takes {self.disc.shape.input}"
+                f"the discriminator takes {self.disc.shape.main}"
             )
         judged = self.disc.shape.output
         if getattr(judged, "logits", judged) != ():
@@ -135,6 +144,42 @@ class Game:
         if isinstance(self.terms, Term):
             raise TypeError("terms is a tuple of terms, also of one: (term,)")
         object.__setattr__(self, "terms", tuple(self.terms))
+
+    def _check_conditions(self) -> None:
+        """Refuse networks with different conditions, and a source that does not fit them."""
+        for name in ("gen", "disc"):
+            taken = getattr(self, name).shape.input
+            pair = isinstance(taken, tuple) and len(taken) == 2
+            if not is_sizes(taken) and not (pair and is_sizes(taken[0])):
+                own = "z" if name == "gen" else "x"
+                raise ValueError(f"{name} takes {own} or ({own}, condition), not {taken}")
+        shapes = [m.shape.condition for m in (self.gen, self.disc) if m.shape.has_condition]
+        if len(shapes) == 2 and shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the generator takes the condition {shapes[0]}, the discriminator {shapes[1]}"
+            )
+        if not isinstance(self.condition, Condition):
+            raise TypeError("condition is a source, like fgan.conditions.uniform(10)")
+        if not shapes:
+            if self.condition is not conditions.of_reals:
+                raise ValueError("no network of the game takes the condition that it gives")
+            return
+        shape, drawn = shapes[0], self.condition.num_classes
+        known = shape.num_classes if isinstance(shape, Labels) else 0
+        if drawn and drawn != known:
+            raise ValueError(
+                f"the game's condition has labels of {drawn} classes, its networks take {shape}"
+            )
+
+    @property
+    def has_condition(self) -> bool:
+        """Whether one of the networks takes a condition."""
+        return self.gen.shape.has_condition or self.disc.shape.has_condition
+
+    @property
+    def condition_shape(self) -> Any:
+        """The shape of the condition that the networks take; None where they take none."""
+        return (self.gen if self.gen.shape.has_condition else self.disc).shape.condition
 
     @property
     def is_averaged(self) -> bool:

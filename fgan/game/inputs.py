@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fgan import pytree
 from fgan.game.game import Game
+from fgan.model import shapes
 from fgan.terms import noise_shapes, of_player
-from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState, Weights
+from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState, Tree, Weights
 
 
 def as_batch(real: Batch | Tensor) -> Batch:
@@ -38,16 +39,15 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
     steps, size = game.num_disc_steps, draws.gen.z.shape[0]
     if len(draws.disc) != steps:
         raise _other_draws(f"for {steps} discriminator steps, not {len(draws.disc)}")
-    expected = (*([] if steps == 1 else [steps]), size, *game.disc.shape.input)
+    expected = (*([] if steps == 1 else [steps]), size, *game.disc.shape.main)
     if tuple(real.shape) != expected:
         raise ValueError(
             f"real data has shape {tuple(real.shape)}; the game, with draws for {size} examples, "
             f"takes {expected}"
         )
-    if pytree.leaves(batch.condition):
-        raise ValueError("the batch has a condition, and the game's networks take none")
     if not real.is_floating_point():
         raise ValueError(f"real data is {real.dtype}; a step takes floats, as fakes are")
+    _check_condition(game, batch, expected[: 1 if steps == 1 else 2])
     for extra in draws.disc:
         _check_disc_draws(game, extra, size)
     _check_instance_noise(game, draws.gen.instance_noise)
@@ -55,7 +55,7 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
     if not (game.share_fakes or game.same_z) and not isinstance(draws.disc[-1].z, Tensor):
         raise _other_draws("with latents for the discriminator step")
     rows = 2 * size if game.loss.gen_uses_real else size
-    needed = noise_shapes(of_player(game.terms, "gen"), game.disc.shape.input)
+    needed = noise_shapes(of_player(game.terms, "gen"), game.disc.shape.main)
     _check_noise(draws.gen.term_noise, needed, size, "the generator's terms")
     judge = "the discriminator in the generator step"
     _check_noise(draws.gen.disc_noise, game.disc.noise_shapes, rows, judge)
@@ -66,9 +66,43 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
         )
 
 
+def _check_condition(game: Game, batch: Batch, lead: tuple[int, ...]) -> None:
+    """Refuse a batch whose condition the networks do not take, or that lacks one they do take."""
+    pytree.check_tensors(batch.condition, "the batch's condition")
+    if not pytree.leaves(batch.condition):
+        if game.disc.shape.has_condition:
+            raise ValueError(
+                f"the batch has no condition, and the discriminator takes {game.condition_shape}: "
+                "give Batch(real, condition)"
+            )
+    elif game.has_condition:
+        name, dtype = "the batch's condition", batch.real.dtype
+        shapes.check_fits(batch.condition, game.condition_shape, lead, dtype, name)
+    elif not hasattr(game.disc.shape.output, "logits"):  # heads may look at it
+        raise ValueError("the batch has a condition, and the game's networks take none")
+
+
+def fake_condition(game: Game, drawn: Tree, real: Tree, like: Tensor) -> Tree:
+    """The condition of the fakes; ``()`` where no network takes one.
+
+    Args:
+        drawn: the condition in the draws of the pass that makes the fakes.
+        real: the reals' condition.
+        like: their latents [B, *latent].
+    Raises:
+        ValueError: for a condition that the networks do not take.
+    """
+    if not game.has_condition:
+        return ()
+    chosen = game.condition.choose(drawn, real)
+    name = "the fakes' condition"
+    shapes.check_fits(chosen, game.condition_shape, like.shape[:1], like.dtype, name)
+    return chosen
+
+
 def _check_disc_draws(game: Game, draws: DiscDraws, size: int) -> None:
     _check_instance_noise(game, draws.instance_noise)
-    needed = noise_shapes(of_player(game.terms, "disc"), game.disc.shape.input)
+    needed = noise_shapes(of_player(game.terms, "disc"), game.disc.shape.main)
     _check_noise(draws.term_noise, needed, size, "the discriminator's terms")
     _check_noise(draws.disc_noise, game.disc.noise_shapes, 2 * size, "the discriminator")
     if isinstance(draws.gen_noise, dict):

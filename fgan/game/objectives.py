@@ -16,6 +16,7 @@ from torch.func import vjp
 
 from fgan import pytree, scalars, terms
 from fgan.game.game import Game
+from fgan.game.inputs import fake_condition
 from fgan.game.orders import Objectives
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
@@ -31,6 +32,28 @@ def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
     return PlayerState(player.params, buffers, player.opt_state)
 
 
+class Conditions(NamedTuple):
+    """The conditions of the reals and of the fakes in one pass; ``()`` where there are none."""
+
+    real: Tree = ()
+    fake: Tree = ()
+
+
+NO_CONDITIONS = Conditions()
+"""The conditions of a game without any."""
+
+
+def conditions_of(game: Game, real: Tree, draws: DiscDraws | GenDraws) -> Conditions:
+    """The conditions of a pass, from the reals' and the draws that its fakes are made of."""
+    assert isinstance(draws.z, Tensor), "these draws were made for another game"
+    return Conditions(real, fake_condition(game, draws.condition, real, draws.z))
+
+
+def joined(model: Model, x: Tensor, condition: Tree) -> Tree:
+    """What a model takes: x, or (x, condition)."""
+    return (x, condition) if model.shape.has_condition else x
+
+
 class Judged(NamedTuple):
     """The discriminator's output for a batch, from one pass or two."""
 
@@ -43,14 +66,16 @@ class Judged(NamedTuple):
 
 
 def say(
-    game: Game, params: Params, buffers: Buffers, x: Tensor, noise: Noise
+    game: Game, params: Params, buffers: Buffers, x: Tensor, noise: Noise, condition: Tree = ()
 ) -> tuple[Tensor, tuple[Tree, Buffers]]:
     """The discriminator's logits [B] for examples x [B, *data] in training, and all it returned.
 
+    Args:
+        condition: the examples', which a discriminator without a condition does not see.
     Raises:
         TypeError, ValueError: for a discriminator that returns anything else.
     """
-    out, buffers = game.disc.apply(params, buffers, x, noise=noise)
+    out, buffers = game.disc.apply(params, buffers, joined(game.disc, x, condition), noise=noise)
     logits = scalars.per_example("the discriminator", terms.logits_of(out), len(x))
     return logits, (out, buffers)
 
@@ -62,6 +87,7 @@ def judge(
     real: Tensor,
     fake: Tensor,
     noise: Noise,
+    conditions: Conditions = NO_CONDITIONS,
     *,
     sloped: bool,
 ) -> Judged:
@@ -73,9 +99,11 @@ def judge(
             pass made here.
     """
 
-    def forward(buffers: Buffers, x: Tensor, noise: Noise) -> tuple[Tensor, Tree, Buffers, Tree]:
+    def forward(
+        buffers: Buffers, x: Tensor, noise: Noise, condition: Tree
+    ) -> tuple[Tensor, Tree, Buffers, Tree]:
         """Logits, the whole output, new buffers, and the slopes or ()."""
-        judged = functools.partial(say, game, params, buffers, noise=noise)
+        judged = functools.partial(say, game, params, buffers, noise=noise, condition=condition)
         if not sloped:
             logits, (out, buffers) = judged(x)
             return logits, out, buffers, ()
@@ -89,11 +117,14 @@ def judge(
 
     if game.judges_apart:
         first, second = halves(noise)
-        real_logits, real_out, buffers, real_slope = forward(buffers, real, first)
-        fake_logits, fake_out, buffers, fake_slope = forward(buffers, fake, second)
+        real_logits, real_out, buffers, real_slope = forward(buffers, real, first, conditions.real)
+        fake_logits, fake_out, buffers, fake_slope = forward(buffers, fake, second, conditions.fake)
         slopes = (real_slope, fake_slope) if sloped else ()
         return Judged(real_logits, fake_logits, real_out, fake_out, buffers, slopes)
-    logits, out, buffers, slope = forward(buffers, torch.cat([real, fake]), noise)
+    both: Tree = ()
+    if game.disc.shape.has_condition:
+        both = pytree.map(lambda *each: torch.cat(each), *conditions)
+    logits, out, buffers, slope = forward(buffers, torch.cat([real, fake]), noise, both)
     return Judged(*halves(logits), *halves(out), buffers, halves(slope) if sloped else ())
 
 
@@ -105,40 +136,61 @@ class Generated(NamedTuple):
     buffers: Buffers
 
 
-def generate(model: Model, gen: PlayerState, draws: GenDraws) -> Generated:
+def generate(model: Model, gen: PlayerState, draws: GenDraws, condition: Tree = ()) -> Generated:
     """The generator's own pass, ready to be differentiated."""
+    taken = joined(model, draws.z, condition)
 
     def forward(params: Params) -> tuple[Tensor, Buffers]:
-        return model.apply(params, gen.buffers, draws.z, noise=draws.gen_noise)
+        return model.apply(params, gen.buffers, taken, noise=draws.gen_noise)
 
     return Generated(*vjp(forward, gen.params, has_aux=True))
 
 
-def generator(game: Game, gen: PlayerState, draws: GenDraws) -> Callable[[Tensor], Tensor]:
-    """The function from latents to fakes at a generator's parameters, with the step's noise."""
-    return lambda z: game.gen.apply(gen.params, gen.buffers, z, noise=draws.gen_noise)[0]
+def generator(
+    game: Game, gen: PlayerState, draws: GenDraws, condition: Tree = ()
+) -> Callable[..., Tensor]:
+    """The function from latents to fakes at a generator's parameters, with the step's noise.
+
+    It takes another condition than the step's as its second argument.
+    """
+
+    def generate(z: Tensor, condition: Tree = condition) -> Tensor:
+        taken = joined(game.gen, z, condition)
+        fake: Tensor = game.gen.apply(gen.params, gen.buffers, taken, noise=draws.gen_noise)[0]
+        return fake
+
+    return generate
 
 
 def sample_fakes(
-    game: Game, gen: PlayerState, draws: DiscDraws | GenDraws
+    game: Game, gen: PlayerState, draws: DiscDraws | GenDraws, condition: Tree = ()
 ) -> tuple[PlayerState, Tensor]:
     """Make fakes for a discriminator step; with "every" pass, running statistics are updated."""
     assert isinstance(draws.z, Tensor), "these draws were made for another game"
     assert isinstance(draws.gen_noise, dict)
-    fake, buffers = game.gen.apply(gen.params, gen.buffers, draws.z, noise=draws.gen_noise)
+    taken = joined(game.gen, draws.z, condition)
+    fake, buffers = game.gen.apply(gen.params, gen.buffers, taken, noise=draws.gen_noise)
     return moved(gen, buffers) if game.stat_passes == "every" else gen, fake
 
 
 def disc_loss(
-    game: Game, params: Params, buffers: Buffers, real: Tensor, fake: Tensor, draws: DiscDraws
+    game: Game,
+    params: Params,
+    buffers: Buffers,
+    real: Tensor,
+    fake: Tensor,
+    draws: DiscDraws,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Tensor, tuple[Judged, Means]]:
     """The discriminator's mean loss with its terms, []; its output; and each term's mean."""
     real, fake = _noised(draws.instance_noise, real, fake)
     own = terms.of_player(game.terms, "disc")
-    judged = judge(game, params, buffers, real, fake, draws.disc_noise, sloped=bool(own))
+    noise = draws.disc_noise
+    judged = judge(game, params, buffers, real, fake, noise, conditions, sloped=bool(own))
     each = game.loss.disc(real_logits=judged.real, fake_logits=judged.fake)
     loss = scalars.per_example("loss.disc", each, len(real)).mean()
-    view = _view(judged, real, fake, _critic(game, params, buffers, draws.disc_noise, len(real)))
+    critic = _critic(game, params, buffers, noise, len(real), conditions.real)
+    view = _view(judged, real, fake, critic, conditions)
     extra, means = terms.total(own, view, draws.term_noise)
     return loss + extra if means else loss, (judged, means)
 
@@ -150,7 +202,8 @@ def gen_loss(
     real: Tensor,
     fake: Tensor,
     draws: GenDraws,
-    generate: Callable[[Tensor], Tensor] | None = None,
+    generate: Callable[..., Tensor] | None = None,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Tensor, tuple[Buffers, Means]]:
     """The generator's mean loss with its terms, [], at a discriminator's parameters.
 
@@ -163,21 +216,24 @@ def gen_loss(
     noise = draws.disc_noise
     if game.loss.gen_uses_real:
         seen_real, seen_fake = _noised(draws.instance_noise, real, fake)
-        judged = judge(game, params, buffers, seen_real, seen_fake, noise, sloped=False)
+        judged = judge(game, params, buffers, seen_real, seen_fake, noise, conditions, sloped=False)
     else:
         (seen_fake,) = _noised(draws.instance_noise, fake)
-        logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise)
+        logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise, conditions.fake)
         judged = Judged(UNSEEN, logits, (), out, new_buffers)
     each = game.loss.gen(real_logits=judged.real, fake_logits=judged.fake)
     loss = scalars.per_example("loss.gen", each, len(fake)).mean()
-    view = _view(judged, real, fake, _critic(game, params, buffers, noise, len(fake)))
+    critic = _critic(game, params, buffers, noise, len(fake), conditions.fake)
+    view = _view(judged, real, fake, critic, conditions)
     view = view._replace(z=draws.z, generate=generate)
     own = terms.of_player(game.terms, "gen")
     extra, means = terms.total(own, view, draws.term_noise)
     return loss + extra if means else loss, (judged.buffers, means)
 
 
-def _view(judged: Judged, real: Tensor, fake: Tensor, critic: Critic) -> View:
+def _view(
+    judged: Judged, real: Tensor, fake: Tensor, critic: Critic, conditions: Conditions
+) -> View:
     """The view that the terms of either player have of a pass of the discriminator."""
     return View(
         real=real,
@@ -186,15 +242,23 @@ def _view(judged: Judged, real: Tensor, fake: Tensor, critic: Critic) -> View:
         fake_out=judged.fake_out,
         critic=critic,
         slopes=judged.slopes,
+        condition=conditions.real,
+        fake_condition=conditions.fake,
     )
 
 
-def _critic(game: Game, params: Params, buffers: Buffers, noise: Noise, size: int) -> Critic:
-    """The discriminator for terms: with the first examples' noise, and updating no statistics."""
+def _critic(
+    game: Game, params: Params, buffers: Buffers, noise: Noise, size: int, condition: Tree
+) -> Critic:
+    """The discriminator for terms: with the first examples' noise, and updating no statistics.
+
+    Args:
+        condition: that of the examples it judges, where a call does not give another.
+    """
     # The critic reuses the noise and buffers of the pass over the reals. With separate passes both
     # are then identical, and the compiler runs only one.
     own = {name: u[:size] for name, u in noise.items()}
-    return lambda x: say(game, params, buffers, x, own)[0]
+    return lambda x, condition=condition: say(game, params, buffers, x, own, condition)[0]
 
 
 def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:
@@ -213,19 +277,26 @@ def objectives(
     real: Tensor,
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
+    condition: Tree = (),
 ) -> Objectives:
-    """Both players' losses as functions of both players' parameters."""
+    """Both players' losses as functions of both players' parameters.
+
+    Args:
+        condition: the reals'.
+    """
     source = gen_draws if game.share_fakes or game.same_z else disc_draws
+    in_gen, in_disc = (conditions_of(game, condition, draws) for draws in (gen_draws, source))
 
     def of_gen(gen_params: Params, disc_params: Params) -> Tensor:
         made = PlayerState(gen_params, gen.buffers, ())
-        _, fake = sample_fakes(game, made, gen_draws)
-        again = generator(game, made, gen_draws)
-        return gen_loss(game, disc_params, opponent.buffers, real, fake, gen_draws, again)[0]
+        _, fake = sample_fakes(game, made, gen_draws, in_gen.fake)
+        again = generator(game, made, gen_draws, in_gen.fake)
+        buffers = opponent.buffers
+        return gen_loss(game, disc_params, buffers, real, fake, gen_draws, again, in_gen)[0]
 
     def of_disc(gen_params: Params, disc_params: Params) -> Tensor:
         made = PlayerState(gen_params, gen.buffers, ())
-        _, fake = sample_fakes(game, made, source)
-        return disc_loss(game, disc_params, disc.buffers, real, fake, disc_draws)[0]
+        _, fake = sample_fakes(game, made, source, in_disc.fake)
+        return disc_loss(game, disc_params, disc.buffers, real, fake, disc_draws, in_disc)[0]
 
     return Objectives(of_gen, of_disc)

@@ -18,7 +18,7 @@ from torch.func import grad, vmap
 
 from fgan import pytree
 from fgan.game.game import Game, with_every_term
-from fgan.game.objectives import disc_loss
+from fgan.game.objectives import NO_CONDITIONS, Conditions, disc_loss
 from fgan.types import DiscDraws, Params, PlayerState
 
 
@@ -38,7 +38,12 @@ class NoiseScale(NamedTuple):
 
 
 def per_example_gradients(
-    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+    game: Game,
+    disc: PlayerState,
+    real: Tensor,
+    fake: Tensor,
+    draws: DiscDraws,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> Params:
     """The gradient of the discriminator's loss for each pair, [B, *parameter].
 
@@ -51,6 +56,8 @@ def per_example_gradients(
     Args:
         real, fake: [B, *data].
         draws: the draws of a discriminator step for this B, from `fgan.make_draws`.
+        conditions: the conditions of reals and fakes, as
+            `fgan.game.objectives.conditions_of` gives them.
     Raises:
         ValueError: for a discriminator with batch statistics, where one example has no
             gradient of its own.
@@ -59,8 +66,11 @@ def per_example_gradients(
         raise ValueError("a discriminator with batch statistics has no gradient per example")
     every = with_every_term(game)
 
-    def loss(params: Params, real: Tensor, fake: Tensor, draws: DiscDraws) -> Tensor:
-        return disc_loss(every, params, disc.buffers, real[None], fake[None], draws)[0]
+    def loss(
+        params: Params, real: Tensor, fake: Tensor, draws: DiscDraws, conditions: Conditions
+    ) -> Tensor:
+        own = pytree.map(lambda leaf: leaf[None], conditions)
+        return disc_loss(every, params, disc.buffers, real[None], fake[None], draws, own)[0]
 
     def of_both(noise: Tensor) -> Tensor:
         return torch.stack(noise.chunk(2), 1)  # [2B, ...] -> [B, 2, ...]
@@ -73,20 +83,32 @@ def per_example_gradients(
         term_noise=pytree.map(lambda u: u[:, None], draws.term_noise),
         instance_noise=of_both(instance) if isinstance(instance, Tensor) else (),
     )
-    grads: Params = vmap(grad(loss), in_dims=(None, 0, 0, 0))(disc.params, real, fake, of_pairs)
+    each = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0))
+    grads: Params = each(disc.params, real, fake, of_pairs, conditions)
     return grads
 
 
 def per_example_gradient_norms(
-    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+    game: Game,
+    disc: PlayerState,
+    real: Tensor,
+    fake: Tensor,
+    draws: DiscDraws,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> Tensor:
     """The norms of `per_example_gradients`, [B]."""
-    norms: Tensor = vmap(pytree.norm)(per_example_gradients(game, disc, real, fake, draws))
+    grads = per_example_gradients(game, disc, real, fake, draws, conditions)
+    norms: Tensor = vmap(pytree.norm)(grads)
     return norms
 
 
 def gradient_noise_scale(
-    game: Game, disc: PlayerState, real: Tensor, fake: Tensor, draws: DiscDraws
+    game: Game,
+    disc: PlayerState,
+    real: Tensor,
+    fake: Tensor,
+    draws: DiscDraws,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> NoiseScale:
     r"""The simple noise scale of the discriminator's gradient, ``tr(Sigma) / |G|^2``.
 
@@ -95,7 +117,7 @@ def gradient_noise_scale(
         tr(Sigma) ~ sum_i |g_i - g|^2 / (B - 1),    |G|^2 ~ |g|^2 - tr(Sigma) / B.
 
     Args:
-        real, fake: [B, *data], B at least 2; draws: as in `per_example_gradients`.
+        real, fake: [B, *data], B at least 2; draws, conditions: as in `per_example_gradients`.
     Raises:
         ValueError: for fewer than two pairs; and as `per_example_gradients`.
 
@@ -106,7 +128,7 @@ def gradient_noise_scale(
     size = real.shape[0]
     if size < 2:
         raise ValueError("the spread of gradients needs at least two pairs")
-    grads = pytree.leaves(per_example_gradients(game, disc, real, fake, draws))
+    grads = pytree.leaves(per_example_gradients(game, disc, real, fake, draws, conditions))
     trace = torch.stack([g.var(0, correction=1).sum() for g in grads]).sum()
     squared_norm = torch.stack([g.mean(0).square().sum() for g in grads]).sum() - trace / size
     return NoiseScale(trace / squared_norm, trace, squared_norm)

@@ -39,9 +39,12 @@ from fgan import ema, pytree, scalars, terms
 from fgan.game.game import Due, Game, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.objectives import (
+    NO_CONDITIONS,
+    Conditions,
     Generated,
     Judged,
     Means,
+    conditions_of,
     disc_loss,
     gen_loss,
     generate,
@@ -140,16 +143,19 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         batch = as_batch(batch)
         check_inputs(game, state, batch, draws)
         gen, disc = state.gen, state.disc
-        reals = (batch.real,) if game.num_disc_steps == 1 else batch.real.unbind(0)
+        rows = [batch] if game.num_disc_steps == 1 else pytree.unstack(batch)
         reports = []
-        for part, real, extra in zip(rounds[:-1], reals[:-1], draws.disc[:-1], strict=True):
-            gen, fake = sample_fakes(part, gen, extra)
-            disc_grads, buffers, report = disc_gradient(part, disc, real, fake, extra, reduced)
+        for part, row, extra in zip(rounds[:-1], rows[:-1], draws.disc[:-1], strict=True):
+            conditions = conditions_of(part, row.condition, extra)
+            gen, fake = sample_fakes(part, gen, extra, conditions.fake)
+            disc_grads, buffers, report = disc_gradient(
+                part, disc, row.real, fake, extra, reduced, conditions
+            )
             disc = update_disc(part, disc, disc_grads, buffers)
             reports.append(report)
 
         gen, disc, metrics = play_round(
-            rounds[-1], gen, disc, reals[-1], draws.disc[-1], draws.gen, reduced
+            rounds[-1], gen, disc, rows[-1], draws.disc[-1], draws.gen, reduced
         )
         losses = [x for report in reports for x in (report.loss, report.grad_norm)]
         finite = _all_finite([metrics.finite, *losses])
@@ -173,28 +179,31 @@ def play_round(
     game: Game,
     gen: PlayerState,
     disc: PlayerState,
-    real: Tensor,
+    batch: Batch,
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
     reduce: Reduce,
 ) -> tuple[PlayerState, PlayerState, Metrics]:
     """One update of the discriminator and one of the generator, in the game's order."""
+    real, condition = batch
+    in_gen = in_disc = conditions_of(game, condition, gen_draws)
     if game.share_fakes:
-        shared = generate(game.gen, gen, gen_draws)
+        shared = generate(game.gen, gen, gen_draws, in_gen.fake)
         fake = shared.fake
     else:
-        shared = None
-        gen, fake = sample_fakes(game, gen, gen_draws if game.same_z else disc_draws)
+        shared, source = None, gen_draws if game.same_z else disc_draws
+        in_disc = conditions_of(game, condition, source)
+        gen, fake = sample_fakes(game, gen, source, in_disc.fake)
 
-    disc_grads, buffers, judged = disc_gradient(game, disc, real, fake, disc_draws, reduce)
+    disc_grads, buffers, judged = disc_gradient(game, disc, real, fake, disc_draws, reduce, in_disc)
     # In alternating play the generator meets the updated discriminator. Otherwise it meets the old
     # parameters, but running statistics that the passes above have updated.
     new_disc = opponent = moved(disc, buffers)
     if game.order == "alternating":
         new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
-    made = generate(game.gen, gen, gen_draws) if shared is None else shared
+    made = generate(game.gen, gen, gen_draws, in_gen.fake) if shared is None else shared
     gen_grads, gen_buffers, report = gen_gradient(
-        game, gen, opponent, real, made, gen_draws, reduce
+        game, gen, opponent, real, made, gen_draws, reduce, in_gen
     )
     finite = _all_finite([report.loss, report.grad_norm, judged.loss, judged.grad_norm])
     if game.method is None:
@@ -203,7 +212,7 @@ def play_round(
             new_disc = update_disc(game, disc, disc_grads, buffers)
     else:
         v = Pair(gen_grads, disc_grads)
-        functions = objectives(game, gen, disc, opponent, real, disc_draws, gen_draws)
+        functions = objectives(game, gen, disc, opponent, real, disc_draws, gen_draws, condition)
         new_gen, new_disc = game.method.play(functions, v, Pair(gen, disc), updater(game))
         finite = finite & pytree.all_finite((new_gen.params, new_disc.params))
         new_gen, new_disc = moved(new_gen, made.buffers), moved(new_disc, buffers)
@@ -231,11 +240,12 @@ def disc_gradient(
     fake: Tensor,
     draws: DiscDraws,
     reduce: Reduce = _as_it_is,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, Buffers, DiscReport]:
     """The gradient of the discriminator's mean loss over its parameters."""
 
     def objective(params: Params) -> tuple[Tensor, tuple[Judged, Means]]:
-        return disc_loss(game, params, disc.buffers, real, fake, draws)
+        return disc_loss(game, params, disc.buffers, real, fake, draws, conditions)
 
     grads, (loss, (judged, means)) = grad_and_value(objective, has_aux=True)(disc.params)
     scores = (
@@ -255,15 +265,18 @@ def gen_gradient(
     made: Generated,
     draws: GenDraws,
     reduce: Reduce,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, Buffers, Report]:
     """The gradient of the generator's mean loss over its parameters, through the fakes."""
 
     def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Means]]:
-        return gen_loss(game, disc.params, disc.buffers, real, fake, draws)
+        return gen_loss(game, disc.params, disc.buffers, real, fake, draws, conditions=conditions)
 
     def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Means]]:
-        again = generator(game, gen._replace(params=params), draws)
-        return gen_loss(game, disc.params, disc.buffers, real, again(draws.z), draws, again)
+        again = generator(game, gen._replace(params=params), draws, conditions.fake)
+        return gen_loss(
+            game, disc.params, disc.buffers, real, again(draws.z), draws, again, conditions
+        )
 
     if of_player(game.terms, "gen"):  # terms may generate other fakes
         grads, (loss, (buffers, means)) = grad_and_value(of_params, has_aux=True)(gen.params)

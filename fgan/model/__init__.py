@@ -8,12 +8,13 @@ The side effects of a module become values here: running statistics are returned
 as new buffers, and dropout takes its uniform noise as an argument.
 """
 
-from fgan.model.base import NO_NOISE, Apply, Model, Shape, autocast, channels_last
+from fgan.model.base import NO_NOISE, Apply, Model, autocast, channels_last
 from fgan.model.dropout import Dropout
 from fgan.model.modules import from_module
+from fgan.model.shapes import Labels, Shape
 from fgan.model.spectral import spectral_norm
 
 __all__ = [
-    "NO_NOISE", "Apply", "Dropout", "Model", "Shape", "autocast", "channels_last", "from_module",
-    "spectral_norm",
+    "NO_NOISE", "Apply", "Dropout", "Labels", "Model", "Shape", "autocast", "channels_last",
+    "from_module", "spectral_norm",
 ]  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fgan import pytree
+from fgan.model.shapes import Shape
 from fgan.types import Buffers, Key, Noise, Params, Tree
 
 NO_NOISE: Noise = {}
@@ -30,16 +31,6 @@ class Apply(Protocol):
     ) -> tuple[Tree, Buffers]: ...
 
 
-class Shape(NamedTuple):
-    """The shapes of a model's input and output, without the batch dimension.
-
-    Each is a tuple of sizes or, where a model takes or returns several tensors, a tree of such.
-    """
-
-    input: Any
-    output: Any
-
-
 @dataclass(frozen=True)
 class Model:
     """A network as pure functions.
@@ -50,8 +41,8 @@ class Model:
             (out [B, *shape.output], new buffers). In training every layer behaves as in
             ``nn.Module.train()``, otherwise as in ``eval()``, which returns buffers unchanged.
         shape: the shapes of one input and of one output. Both may be trees of tensors: a
-            discriminator with heads of its own returns a named tuple whose first field is
-            ``logits``.
+            generator takes z or (z, condition), a discriminator x or (x, condition), and one with
+            heads of its own returns a named tuple whose first field is ``logits``.
         noise_shapes: for each stochastic layer, by name, the shape of its noise for one
             example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
         batch_stats: whether the output for one example depends on the others of its

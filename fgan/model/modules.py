@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from fgan import rng
-from fgan.model import generators
-from fgan.model.base import NO_NOISE, Model, Shape
+from fgan.model import generators, shapes
+from fgan.model.base import NO_NOISE, Model
 from fgan.model.dropout import Dropout
+from fgan.model.shapes import Shape
 from fgan.model.skeleton import copied, make_skeleton, refuse_by_structure
-from fgan.model.trial import try_out
-from fgan.types import Buffers, Key, Noise, Params
+from fgan.model.trial import Call, try_out
+from fgan.types import Buffers, Key, Noise, Params, Tree
 
 
 def from_module(
     build: Callable[[], nn.Module] | nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    inputs: Mapping[str, Any] | None = None,
     batch_size: int = 2,
 ) -> Model:
     """Make a model of a ``torch.nn.Module``.
@@ -41,7 +44,11 @@ def from_module(
             function starts from its present values, whatever the key. Parameters with
             ``requires_grad=False`` are never trained; they are among the buffers.
         input_shape: shape of one example, without the batch dimension. The module must map
-            [B, *input_shape] to one tensor [B, ...].
+            [B, *input_shape] to one tensor [B, ...], or to a named tuple of such tensors.
+        inputs: in place of it, the shapes for a module of several arguments, by the arguments'
+            names: sizes for floats, `Labels` for class numbers (int64), or a tree of both. The
+            model takes a tuple of them in this order; a model with a condition takes the pair
+            ``(z, condition)`` or ``(x, condition)``. A single argument is not in a tuple.
         batch_size: number of examples in the first passes, for modules that need several,
             such as those that compare groups of four.
     Returns:
@@ -55,13 +62,15 @@ def from_module(
         to ``nn.Dropout3d`` drop entries of an example's first dimension, whatever the number of
         its dimensions.
     Raises:
-        TypeError: for anything but a module or a function that makes one.
+        TypeError: for anything but a module or a function that makes one, and for what is no
+            shape.
         ValueError: for a module that draws random numbers other than the noise of
             ``nn.Dropout*``, uses a dropout layer twice in a pass or never, changes an attribute in
             a pass, holds trainable tensors that are not registered, complex or without a shape,
             writes into its input or its parameters, cannot run on this input or be differentiated
-            by ``torch.func``, or returns anything but one tensor; and for a function whose module
-            needs the values of tensors before it has any. The message names the layer.
+            by ``torch.func``, or returns anything but one tensor or a named tuple of tensors; and
+            for a function whose module needs the values of tensors before it has any. The message
+            names the layer.
 
     >>> linear = from_module(lambda: nn.Linear(3, 2), input_shape=(3,))
     >>> params, buffers = linear.init(rng.key(0))
@@ -70,11 +79,13 @@ def from_module(
     >>> out, _ = linear.apply(params, buffers, rng.normal(rng.key(1), (5, 3)))
     >>> out.shape
     torch.Size([5, 2])
+    >>> compare = from_module(lambda: nn.Bilinear(3, 4, 1), inputs={"input1": (3,), "input2": (4,)})
+    >>> compare.shape
+    Shape(input=((3,), (4,)), output=(1,))
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
-    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
-        raise TypeError(f"input_shape holds the sizes of one example, as (3,), not {input_shape!r}")
+    call = _call(input_shape, inputs)
     if isinstance(build, nn.Module):
         if any(value.is_meta for value in (*build.parameters(), *build.buffers())):
             raise ValueError(
@@ -85,7 +96,7 @@ def from_module(
         build = functools.partial(copied, copied(build))
     skeleton = make_skeleton(build)
     names = [name for name, m in skeleton.named_modules() if isinstance(m, Dropout)]
-    inputs = {name: f"{name}.noise".lstrip(".") for name in names}  # names for functional_call
+    noises = {name: f"{name}.noise".lstrip(".") for name in names}  # names for functional_call
     frozen = {name for name, p in skeleton.named_parameters() if not p.requires_grad}
     every = list(skeleton.named_parameters(remove_duplicate=False))
     tied = len(every) != len(list(skeleton.parameters()))
@@ -97,7 +108,7 @@ def from_module(
         buffers = {
             name: b.detach().clone()
             for name, b in made.named_buffers()
-            if name not in inputs.values()
+            if name not in noises.values()
         }
         fixed = {name: p for name, p in params.items() if name in frozen}
         return {name: p for name, p in params.items() if name not in frozen}, buffers | fixed
@@ -105,38 +116,38 @@ def from_module(
     # The trial runs in a thread of its own, where no torch.func transform is active, even if the
     # game is made inside of one.
     with ThreadPoolExecutor(1) as outside:
-        trial = outside.submit(try_out, skeleton, *init(rng.key(0)), tuple(input_shape), batch_size)
+        trial = outside.submit(try_out, skeleton, *init(rng.key(0)), call, batch_size)
     noise_shapes, output_shape = trial.result()
     modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
 
     def apply(
         params: Params,
         buffers: Buffers,
-        x: Tensor,
+        x: Tree,
         *,
         noise: Noise = NO_NOISE,
         train: bool = True,
-    ) -> tuple[Tensor, Buffers]:
+    ) -> tuple[Tree, Buffers]:
         _refuse_absent(params, buffers, noise if train else None)
         if train:
             # Layers write running statistics into the buffers they are given.
             buffers = {n: b if n in frozen else b.clone() for n, b in buffers.items()}
         values = {**params, **buffers}
         if train:
-            values |= {inputs[name]: noise[name] for name in inputs}
+            values |= {noises[name]: noise[name] for name in noises}
         # The search for tied weights, a tenth of the time to trace a step, is made only if needed.
-        out = functional_call(modes[train], values, (x,), tie_weights=tied)
+        out = functional_call(modes[train], values, *call.arguments(x), tie_weights=tied)
         # A layer may also put another tensor in a buffer's place, which is then in ``values``.
         return out, {name: values[name] for name in buffers} if train else buffers
 
     held = {n for n, _ in [*skeleton.named_parameters(), *skeleton.named_buffers()]}
-    held -= set(inputs.values())
+    held -= set(noises.values())
 
     def _refuse_absent(params: Params, buffers: Buffers, noise: Noise | None) -> None:
         """Refuse values or noise that lack an entry, in clearer words than functional_call does."""
         if absent := sorted(name for name in held if name not in params and name not in buffers):
             raise ValueError(f"params and buffers have no {absent[0]!r}: take those of init")
-        if noise is not None and (absent := sorted(name for name in inputs if name not in noise)):
+        if noise is not None and (absent := sorted(name for name in noises if name not in noise)):
             raise ValueError(
                 f"noise has no {absent[0]!r}, of a dropout layer: give uniform numbers "
                 f"[B, *{noise_shapes[absent[0]]}], or train=False"
@@ -145,11 +156,31 @@ def from_module(
     return Model(
         init=init,
         apply=apply,
-        shape=Shape(tuple(input_shape), output_shape),
+        shape=Shape(call.shape, output_shape),
         noise_shapes=noise_shapes,
         batch_stats=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in skeleton.modules()),
         unaveraged=_singular_vectors,
     )
+
+
+def _call(input_shape: Sequence[int] | None, inputs: Mapping[str, Any] | None) -> Call:
+    """How a module is called: the shape of its input, and the names of its arguments."""
+    if (input_shape is None) == (inputs is None):
+        raise TypeError("from_module takes either input_shape or inputs")
+    if inputs is None:
+        if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+            raise TypeError(
+                f"input_shape holds the sizes of one example, as (3,), not {input_shape!r}"
+            )
+        return Call(tuple(input_shape))
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise TypeError(
+            f'inputs holds a shape for each argument, as {{"x": (3,), "y": (10,)}}, not {inputs!r}'
+        )
+    for _ in shapes.leaves(dict(inputs), "inputs"):
+        pass  # refuses what is no shape
+    each = tuple(inputs.values())
+    return Call(each if len(each) > 1 else each[0], tuple(inputs))
 
 
 def _singular_vectors(params: Params, last: Buffers, present: Buffers) -> Buffers:

@@ -22,8 +22,11 @@ from fgan.types import Noise
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch dimension."""
-Critic: TypeAlias = Callable[[Tensor], Tensor]
-"""A function from examples [B, *data] to logits [B]."""
+Critic: TypeAlias = Callable[..., Tensor]
+"""A function from examples [B, *data] to logits [B].
+
+In a `View` its second argument, which may be left out, is the examples' condition.
+"""
 Player: TypeAlias = Literal["gen", "disc"]
 """The player to whose loss a term is added."""
 
@@ -38,13 +41,17 @@ class View(NamedTuple):
         z: [B, *latent], the latents of the fakes, for a term of the generator; ``()`` for a term
             of the discriminator.
         condition: the condition of the reals; ``()`` if there is none.
+        fake_condition: the condition that the fakes were made for; ``()`` if there is none.
         real_out, fake_out: the discriminator's outputs for both in the pass of the term's player:
             logits [B], or its own named tuple whose first field is ``logits``. ``real_out`` is
             ``()`` for a term of the generator if the loss does not look at reals.
         critic: examples [B, *data] -> logits [B]: the discriminator with the parameters and
             buffers of that pass; its stochastic layers have the noise of the first B examples.
-            Its calls do not update running statistics.
-        generate: latents [B, *latent] -> fakes, for a term of the generator.
+            Its calls do not update running statistics. It takes the examples to have the
+            condition of the reals in a term of the discriminator, that of the fakes in a term of
+            the generator; ``critic(x, condition)`` gives another.
+        generate: latents [B, *latent] -> fakes, for a term of the generator. The fakes have the
+            condition ``fake_condition``; ``generate(z, condition)`` gives another.
         noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
         slopes: the gradients of the logits over the reals and over the fakes, [B, *data] each, from
             the pass that computed the logits; ``()`` for a term of the generator.
@@ -57,9 +64,10 @@ class View(NamedTuple):
     critic: Critic
     z: Tensor | tuple[()] = ()
     condition: Any = ()
-    generate: Callable[[Tensor], Tensor] | None = None
+    generate: Callable[..., Tensor] | None = None
     noise: Any = ()
     slopes: tuple[Tensor, ...] = ()
+    fake_condition: Any = ()
 
     @property
     def real_slope(self) -> Tensor:
