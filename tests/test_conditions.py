@@ -17,6 +17,8 @@ from fgan.game.objectives import conditions_of, sample_fakes
 from fgan.game.per_example import per_example_gradients
 from fgan.game.step import disc_gradient
 from fgan.model import Labels, from_module
+from fgan.model.shapes import check_labels
+from fgan.run import assemble
 
 B, K = 6, 4
 
@@ -508,3 +510,40 @@ def test_one_hot_rows_where_labels_are_given():
     draws, batch = fgan.make_draws(game, rng.key(1), 0, B), batch_of(game)
     with pytest.raises(ValueError, match=r"take torch.float32 \(6, 4\); labels become one-hot"):
         fgan.make_step(game)(fgan.init_state(game, rng.key(1)), batch, draws)
+
+
+def test_samples_have_the_condition_that_is_asked_for():
+    state, _ = play(small_game(ema_decay=0.9))
+    gen, z = gen_model(), signed((B, 3), 0, torch.float32)
+    labels = torch.arange(B) % K
+    for stats in ("running", "batch"):
+        samples = assemble.sample(gen, state.sampler, z, rng.key(0), stats, labels)
+        expected, _ = gen.apply(*state.sampler, (z, labels), train=stats == "batch")
+        assert torch.equal(samples, expected)
+    for condition, message in (
+        ((), "the samples' condition is one tensor"),
+        (labels + 1, "has the label 4; labels of 4 classes are 0 to 3"),
+        (labels - 1, "has the label -1;"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            assemble.sample(gen, state.sampler, z, rng.key(0), "running", condition)
+    with pytest.raises(ValueError, match="the generator takes none"):
+        assemble.sample(plain_gen(), state.sampler, z, rng.key(0), "running", labels)
+
+
+def test_labels_are_looked_at_wherever_they_are_in_a_tree():
+    shape = ((2,), {"label": Labels(3, (2,))})
+    check_labels((torch.zeros(5, 2), {"label": torch.tensor([[0, 2]])}), shape, "the data")
+    with pytest.raises(ValueError, match=r"^the data/1/label has the label 3;"):
+        check_labels((torch.zeros(5, 2), {"label": torch.tensor([[0, 3]])}), shape, "the data")
+
+
+def test_a_compiled_step_equals_the_eager_one(fresh_dynamo):
+    game = small_game(condition=conditions.uniform(K), terms=(terms.make_r1(),))
+    eager = play(game)
+    for step in (
+        fgan.compile_step(fgan.make_step(game), backend="aot_eager"),
+        torch.compile(fgan.make_step(game), fullgraph=True, backend="eager"),
+    ):
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            assert_near(play(game, step=step), eager, atol=1e-6)

@@ -49,11 +49,6 @@ def conditions_of(game: Game, real: Tree, draws: DiscDraws | GenDraws) -> Condit
     return Conditions(real, fake_condition(game, draws.condition, real, draws.z))
 
 
-def joined(model: Model, x: Tensor, condition: Tree) -> Tree:
-    """What a model takes: x, or (x, condition)."""
-    return (x, condition) if model.shape.has_condition else x
-
-
 class Judged(NamedTuple):
     """The discriminator's output for a batch, from one pass or two."""
 
@@ -75,7 +70,9 @@ def say(
     Raises:
         TypeError, ValueError: for a discriminator that returns anything else.
     """
-    out, buffers = game.disc.apply(params, buffers, joined(game.disc, x, condition), noise=noise)
+    out, buffers = game.disc.apply(
+        params, buffers, game.disc.shape.joined(x, condition), noise=noise
+    )
     logits = scalars.per_example("the discriminator", terms.logits_of(out), len(x))
     return logits, (out, buffers)
 
@@ -138,7 +135,7 @@ class Generated(NamedTuple):
 
 def generate(model: Model, gen: PlayerState, draws: GenDraws, condition: Tree = ()) -> Generated:
     """The generator's own pass, ready to be differentiated."""
-    taken = joined(model, draws.z, condition)
+    taken = model.shape.joined(draws.z, condition)
 
     def forward(params: Params) -> tuple[Tensor, Buffers]:
         return model.apply(params, gen.buffers, taken, noise=draws.gen_noise)
@@ -155,7 +152,7 @@ def generator(
     """
 
     def generate(z: Tensor, condition: Tree = condition) -> Tensor:
-        taken = joined(game.gen, z, condition)
+        taken = game.gen.shape.joined(z, condition)
         fake: Tensor = game.gen.apply(gen.params, gen.buffers, taken, noise=draws.gen_noise)[0]
         return fake
 
@@ -168,7 +165,7 @@ def sample_fakes(
     """Make fakes for a discriminator step; with "every" pass, running statistics are updated."""
     assert isinstance(draws.z, Tensor), "these draws were made for another game"
     assert isinstance(draws.gen_noise, dict)
-    taken = joined(game.gen, draws.z, condition)
+    taken = game.gen.shape.joined(draws.z, condition)
     fake, buffers = game.gen.apply(gen.params, gen.buffers, taken, noise=draws.gen_noise)
     return moved(gen, buffers) if game.stat_passes == "every" else gen, fake
 

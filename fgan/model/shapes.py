@@ -63,6 +63,10 @@ class Shape(NamedTuple):
         """The shape of the condition, the second part of the input; None without a condition."""
         return self.input[1] if self.has_condition else None
 
+    def joined(self, main: Tensor, condition: Any) -> Any:
+        """The input for a latent or an example: (main, condition), or main alone."""
+        return (main, condition) if self.has_condition else main
+
 
 def is_sizes(shape: Any) -> bool:
     """Whether a shape is that of one tensor of floats."""

@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fgan import data, losses, nets, optim, rng, schedules, terms
+from fgan import data, losses, nets, optim, pytree, rng, schedules, terms
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import Game
 from fgan.game.orders import Method, make_competitive
 from fgan.losses import GanLoss
-from fgan.model import Model, autocast, channels_last, spectral_norm
+from fgan.model import Model, autocast, channels_last, shapes, spectral_norm
 from fgan.optim import Optimizer
 from fgan.run import archs, checks, names
 from fgan.run.advance import Training
@@ -27,7 +27,7 @@ from fgan.run.config import TrainConfig
 from fgan.run.options import OPTIONS, WEIGHTS
 from fgan.schedules import Schedule
 from fgan.terms import Term
-from fgan.types import Key, Weights
+from fgan.types import Key, Tree, Weights
 
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -287,20 +287,32 @@ def points_extent(source: Source | StreamedSource) -> float:
     return 1.25 * math.ceil(float(source.examples.abs().max()))
 
 
-def sample(gen: Model, weights: Weights, z: Tensor, key: Key, stats: str) -> Tensor:
+def sample(
+    gen: Model, weights: Weights, z: Tensor, key: Key, stats: str, condition: Tree = ()
+) -> Tensor:
     """Samples [B, *data] for latents z [B, *latent].
 
     Args:
         stats: the statistics that normalise, "running" or "batch".
         key: the key of these samples. With "batch", stochastic layers act too, and draw their
             noise from it.
+        condition: the samples', for a generator that takes one.
+    Raises:
+        ValueError: for a condition that the generator does not take, or a label out of range.
     """
+    if gen.shape.has_condition:
+        name = "the samples' condition"
+        shapes.check_fits(condition, gen.shape.condition, z.shape[:1], z.dtype, name)
+        shapes.check_labels(condition, gen.shape.condition, name)
+    elif pytree.leaves(condition):
+        raise ValueError("the samples have a condition, and the generator takes none")
+    inputs = gen.shape.joined(z, condition)
     if stats == "running":
-        fake: Tensor = gen.apply(weights.params, weights.buffers, z, train=False)[0]
+        fake: Tensor = gen.apply(weights.params, weights.buffers, inputs, train=False)[0]
         return fake
     noise = {
         name: rng.uniform(rng.fold_in(key, i, rng.SampleStream.NOISE), (len(z), *shape))
         for i, (name, shape) in enumerate(gen.noise_shapes.items())
     }
-    fake = gen.apply(weights.params, weights.buffers, z, noise=noise)[0]
+    fake = gen.apply(weights.params, weights.buffers, inputs, noise=noise)[0]
     return fake

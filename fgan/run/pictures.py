@@ -39,7 +39,7 @@ class Pictures:
             count = max(count, plan.training.batch_size)
         keys = self._key[: self._panels] if self._panels else self._key
         keys = rng.fold_in(keys, 0, rng.SampleStream.LATENTS)
-        self._z = rng.normal(keys, (count, *self._gen.shape.input)).to(plan.training.dtype)
+        self._z = rng.normal(keys, (count, *self._gen.shape.main)).to(plan.training.dtype)
 
     def reals(self) -> Path:
         """Draw the first examples of the data, and return the file."""

@@ -99,7 +99,7 @@ def _batches(
     for first in range(0, num, _BATCH):
         key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
         z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
-        z = rng.normal(z_key, (_BATCH, *game.gen.shape.input), dtype)
+        z = rng.normal(z_key, (_BATCH, *game.gen.shape.main), dtype)
         # Every batch is whole, because the number of rows decides how products round.
         fake = assemble.sample(game.gen, weights, z, key, config.sample_stats)[: num - first]
         if len(data_shape) == 3:
