@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fgan.game import (
         Game,
         conditions,
+        descend,
+        init_player,
         init_state,
         make_draws,
         make_step,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         scan,
         scheduled,
     )
+    from fgan.game.objectives import objectives
     from fgan.model import Model, from_module
     from fgan.types import Batch, Draws, Metrics, PlayerState, TrainState
 
@@ -71,11 +74,14 @@ _NAMES = {
     "PlayerState": "types",
     "TrainState": "types",
     "compile_step": "compile",
+    "descend": "game",
     "from_module": "model",
+    "init_player": "game",
     "init_state": "game",
     "make_draws": "game",
     "make_step": "game",
     "make_steps": "game",
+    "objectives": "game.objectives",
     "replayed": "compile",
     "scan": "game",
     "scheduled": "game",

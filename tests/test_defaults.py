@@ -30,6 +30,8 @@ BUILDERS = {
         "instance_noise": 0.0, "clip_disc": 0.0,
     },
     "game.Due": {"gen": ()},
+    "game.init_player": {"name": "player"},
+    "game.descend": {"buffers": ()},
     "population.make_step": {"own_reals": False},
     # Salimans et al. 2016, section 3.4: one-sided, 0.9.
     "losses.make_label_smoothed": {"real": 0.9, "fake": 0.0, "saturating": False},
@@ -46,7 +48,8 @@ BUILDERS = {
     # Balduzzi et al. 2018, Algorithm 1: lambda = 1.
     "orders.make_symplectic": {"weight": 1.0, "align": False},
     # Metz et al. 2017 unroll some few steps, of Adam.
-    "orders.make_unrolled": {"num_steps": 5, "learning_rate": 0.1},
+    "orders.make_unrolled": {"num_steps": 5, "learning_rate": 0.1, "leaders": ("gen",)},
+    "orders.Method": {"leaders": ()},
     # Mescheder et al. 2018, in their experiments: gamma = 10.
     "terms.make_r1": {"gamma": 10.0, "every": 1},
     "terms.make_r2": {"gamma": 10.0, "every": 1},

@@ -24,7 +24,6 @@ import fgan
 from fgan import losses, optim, orders, pytree, rng, terms
 from fgan.compile import compile_step
 from fgan.compile.graph import count_graphs
-from fgan.game.orders import Objectives, Pair
 from fgan.types import PlayerState
 
 H = 0.2
@@ -111,16 +110,14 @@ def test_unrolled(num_steps):
 
 # A game with curvature everywhere and no symmetry, against dense matrices.
 
-SHAPES = ({"a": (2,), "b": (1, 2)}, {"c": (3,), "d": ()})
+SHAPES = {"gen": {"a": (2,), "b": (1, 2)}, "disc": {"c": (3,), "d": ()}}
 
 
 def point():
-    return Pair(
-        *(
-            {k: signed(s, 10 * i + j) for j, (k, s) in enumerate(shapes.items())}
-            for i, shapes in enumerate(SHAPES)
-        )
-    )
+    return {
+        player: {k: signed(s, 10 * i + j) for j, (k, s) in enumerate(shapes.items())}
+        for i, (player, shapes) in enumerate(SHAPES.items())
+    }
 
 
 def flat(tree):
@@ -130,47 +127,52 @@ def flat(tree):
 def curved(seed):
     matrix = signed((8, 8), seed)
 
-    def function(gen, disc):
-        w = torch.cat([flat(gen), flat(disc)])
+    def function(at):
+        w = flat(at)
         return torch.tanh(matrix @ w).square().sum() + (w * (matrix @ w)).sum().sin()
 
     return function
 
 
-GAME = Objectives(curved(1), curved(2))
+GAME = {"gen": curved(1), "disc": curved(2)}
+
+
+def at_vector(w):
+    """The point of a vector [8]."""
+    gen, disc = w.split([4, 4])
+    return {
+        "gen": {"a": gen[:2], "b": gen[2:].view(1, 2)},
+        "disc": {"c": disc[:3], "d": disc[3]},
+    }
 
 
 def dense():
     """(v, J) as a vector and a matrix, by reverse mode alone."""
-    sizes = [4, 4]
 
     def field(w):
-        gen, disc = (part for part in w.split(sizes))
-        a = {"a": gen[:2], "b": gen[2:].view(1, 2)}
-        b = {"c": disc[:3], "d": disc[3]}
-        return flat(orders.vector_field(GAME)(a, b))
+        return flat(orders.vector_field(GAME)(at_vector(w)))
 
     w = flat(point())
     return field(w), jacrev(field)(w)
+
+
+def players_at(point):
+    return {name: PlayerState(params, {}, ()) for name, params in point.items()}
 
 
 def direction(method):
     """What a method hands to the optimizers, [8]; the players' own moves are plain descent."""
     at = point()
     before = copy_tree(at)
-    players = Pair(PlayerState(at.gen, {}, ()), PlayerState(at.disc, {}, ()))
     moves = []
 
     def update(players, grads):
         moves.append(flat(grads))
-        new = pytree.map(
-            lambda p, g: p - H * g, Pair(players.gen.params, players.disc.params), grads
-        )
-        return Pair(PlayerState(new.gen, {}, ()), PlayerState(new.disc, {}, ()))
+        return players_at(pytree.map(lambda p, g: p - H * g, orders.params_of(players), grads))
 
-    new = method.play(GAME, orders.vector_field(GAME)(*at), players, update)
+    new = method.play(GAME, orders.vector_field(GAME)(at), players_at(at), update)
     torch.testing.assert_close(
-        flat((new.gen.params, new.disc.params)), flat(at) - H * moves[-1], rtol=1e-12, atol=1e-12
+        flat(orders.params_of(new)), flat(at) - H * moves[-1], rtol=1e-12, atol=1e-12
     )
     assert_same(at, before)
     assert not any(leaf.requires_grad for leaf in pytree.leaves(new))
@@ -198,13 +200,13 @@ def test_symplectic_adjustment_is_the_antisymmetric_part():
 
 def test_alignment_can_turn_the_adjustment_round():
     """At min and max of -(x^2 + y^2) / 2 each, bound by xy, the origin repels."""
-    unstable = Objectives(
-        lambda x, y: -(x["x"] ** 2) / 2 + 3 * x["x"] * y["y"],
-        lambda x, y: -(y["y"] ** 2) / 2 - 3 * x["x"] * y["y"],
-    )
-    at = Pair({"x": torch.tensor(2.0)}, {"y": torch.tensor(1.0)})
-    players = Pair(PlayerState(at.gen, {}, ()), PlayerState(at.disc, {}, ()))
-    v = orders.vector_field(unstable)(*at)
+    unstable = {
+        "a": lambda w: -(w["a"]["x"] ** 2) / 2 + 3 * w["a"]["x"] * w["b"]["y"],
+        "b": lambda w: -(w["b"]["y"] ** 2) / 2 - 3 * w["a"]["x"] * w["b"]["y"],
+    }
+    at = {"a": {"x": torch.tensor(2.0)}, "b": {"y": torch.tensor(1.0)}}
+    players = players_at(at)
+    v = orders.vector_field(unstable)(at)
     seen = {}
     for align in (False, True):
         orders.make_symplectic(1.0, align=align).play(
@@ -231,21 +233,19 @@ def test_competitive_descent_solves_the_bilinear_game():
 def test_extragradient_looks_from_ahead():
     v, _ = dense()
     ahead = flat(point()) - H * v
-    gen, disc = ahead[:4], ahead[4:]
-    there = orders.vector_field(GAME)(
-        {"a": gen[:2], "b": gen[2:].view(1, 2)}, {"c": disc[:3], "d": disc[3]}
-    )
+    there = orders.vector_field(GAME)(at_vector(ahead))
     close(direction(orders.make_extragradient()), flat(there))
 
 
 def test_unrolled_generator_sees_the_answers():
     at = point()
-    gen = {k: p.clone().requires_grad_() for k, p in at.gen.items()}
-    disc = {k: p.clone().requires_grad_() for k, p in at.disc.items()}
+    gen, disc = pytree.map(lambda p: p.clone().requires_grad_(), (at["gen"], at["disc"]))
     for _ in range(3):
-        slopes = torch.autograd.grad(GAME.disc(gen, disc), list(disc.values()), create_graph=True)
+        loss = GAME["disc"]({"gen": gen, "disc": disc})
+        slopes = torch.autograd.grad(loss, list(disc.values()), create_graph=True)
         disc = {k: p - 0.05 * g for (k, p), g in zip(disc.items(), slopes, strict=True)}
-    expected = torch.autograd.grad(GAME.gen(gen, disc), list(gen.values()))
+    loss = GAME["gen"]({"gen": gen, "disc": disc})
+    expected = torch.autograd.grad(loss, list(gen.values()))
     actual = direction(orders.make_unrolled(3, 0.05))
     close(actual[:4], flat(expected))
     close(actual[4:], dense()[0][4:])

@@ -4,6 +4,7 @@ The files, in the order in which to read them:
 
 - `fgan.game.game`: `Game`, the networks, rules, loss and order of play; `init_state`.
 - `fgan.game.conditions`: where the conditions of fakes come from.
+- `fgan.game.player`: one player's first state and one step of its optimizer.
 - `fgan.game.draws`: `make_draws`, all the randomness of one step.
 - `fgan.game.objectives`: the loss that each player minimises, as a function of parameters.
 - `fgan.game.orders`: methods that correct the gradients of simultaneous play.
@@ -16,10 +17,12 @@ The files, in the order in which to read them:
 
 from fgan.game.draws import make_draws
 from fgan.game.game import Due, Game, init_state
+from fgan.game.player import descend, init_player
 from fgan.game.step import Step, make_step
 from fgan.game.steps import make_steps, scan, scheduled
 
 __all__ = [
     "Due", "Game", "Step",
-    "init_state", "make_draws", "make_step", "make_steps", "scan", "scheduled",
+    "descend", "init_player", "init_state", "make_draws", "make_step", "make_steps", "scan",
+    "scheduled",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from fgan.game import conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
 from fgan.game.orders import Method
+from fgan.game.player import init_player
 from fgan.losses import GanLoss, non_saturating
 from fgan.model import Labels, Model
 from fgan.model.shapes import is_sizes
@@ -268,12 +269,9 @@ def init_state(
     device = key.device if device is None else torch.device(device)
 
     def player(name: str, stream: int) -> PlayerState:
-        values = getattr(game, name).init(rng.fold_in(key, 0, stream))
-        pytree.check_tensors(values, f"{name}.init")
-        params, buffers = pytree.to(values, device, dtype)
-        opt_state = getattr(game, f"{name}_opt").init(params)
-        pytree.check_tensors(opt_state, f"{name}_opt.init")
-        return PlayerState(params, buffers, opt_state)
+        model, optimizer = getattr(game, name), getattr(game, f"{name}_opt")
+        own_key = rng.fold_in(key, 0, stream)
+        return init_player(model, optimizer, own_key, device=device, dtype=dtype, name=name)
 
     gen = player("gen", rng.Stream.INIT_GEN)
     return TrainState(

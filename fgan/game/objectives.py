@@ -16,20 +16,27 @@ from torch.func import vjp
 
 from fgan import pytree, scalars, terms
 from fgan.game.game import Game
-from fgan.game.inputs import fake_condition
-from fgan.game.orders import Objectives
+from fgan.game.inputs import as_batch, check_inputs, fake_condition
+from fgan.game.orders import Objectives, Point
+from fgan.game.player import moved
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
 from fgan.terms import Critic, View
-from fgan.types import Buffers, DiscDraws, GenDraws, Noise, Params, PlayerState, Tree
+from fgan.types import (
+    Batch,
+    Buffers,
+    DiscDraws,
+    Draws,
+    GenDraws,
+    Noise,
+    Params,
+    PlayerState,
+    TrainState,
+    Tree,
+)
 
 Means: TypeAlias = dict[str, Tensor]
 """The mean of each term over the batch, by name, without its weight."""
-
-
-def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
-    """The player with other buffers."""
-    return PlayerState(player.params, buffers, player.opt_state)
 
 
 class Conditions(NamedTuple):
@@ -266,7 +273,33 @@ def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:
     return tuple(batch + part for batch, part in zip(batches, parts, strict=True))
 
 
-def objectives(
+def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draws) -> Objectives:
+    """Both players' losses in one step, as functions of both players' parameters.
+
+        losses = fgan.objectives(game, state, batch, draws)
+        losses["disc"]({"gen": gen_params, "disc": disc_params})  # [], differentiable
+
+    They are those that `fgan.make_step` takes gradients of, terms included, with the buffers of the
+    state. `fgan.orders.gradient` takes one player's gradient, `fgan.orders.vector_field` both.
+
+    Args:
+        state, batch, draws: as for the step. Where the discriminator has several steps, its loss is
+            that of the last.
+    Returns:
+        "gen" and "disc": a function of a dictionary of both players' parameters each.
+    Raises:
+        ValueError, TypeError: for inputs that do not fit the game.
+    """
+    batch = as_batch(batch)
+    check_inputs(game, state, batch, draws)
+    real, condition = batch if game.num_disc_steps == 1 else pytree.index(batch, -1)
+    disc_draws, gen_draws = draws.disc[-1], draws.gen
+    return round_objectives(
+        game, state.gen, state.disc, state.disc, real, disc_draws, gen_draws, condition
+    )
+
+
+def round_objectives(
     game: Game,
     gen: PlayerState,
     disc: PlayerState,
@@ -276,7 +309,7 @@ def objectives(
     gen_draws: GenDraws,
     condition: Tree = (),
 ) -> Objectives:
-    """Both players' losses as functions of both players' parameters.
+    """Both losses in one round, where the generator meets the buffers of ``opponent``.
 
     Args:
         condition: the reals'.
@@ -284,16 +317,17 @@ def objectives(
     source = gen_draws if game.share_fakes or game.same_z else disc_draws
     in_gen, in_disc = (conditions_of(game, condition, draws) for draws in (gen_draws, source))
 
-    def of_gen(gen_params: Params, disc_params: Params) -> Tensor:
-        made = PlayerState(gen_params, gen.buffers, ())
+    def of_gen(point: Point) -> Tensor:
+        made = PlayerState(point["gen"], gen.buffers, ())
         _, fake = sample_fakes(game, made, gen_draws, in_gen.fake)
         again = generator(game, made, gen_draws, in_gen.fake)
-        buffers = opponent.buffers
-        return gen_loss(game, disc_params, buffers, real, fake, gen_draws, again, in_gen)[0]
+        params, buffers = point["disc"], opponent.buffers
+        return gen_loss(game, params, buffers, real, fake, gen_draws, again, in_gen)[0]
 
-    def of_disc(gen_params: Params, disc_params: Params) -> Tensor:
-        made = PlayerState(gen_params, gen.buffers, ())
+    def of_disc(point: Point) -> Tensor:
+        made = PlayerState(point["gen"], gen.buffers, ())
         _, fake = sample_fakes(game, made, source, in_disc.fake)
-        return disc_loss(game, disc_params, disc.buffers, real, fake, disc_draws, in_disc)[0]
+        params, buffers = point["disc"], disc.buffers
+        return disc_loss(game, params, buffers, real, fake, disc_draws, in_disc)[0]
 
-    return Objectives(of_gen, of_disc)
+    return {"gen": of_gen, "disc": of_disc}

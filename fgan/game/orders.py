@@ -1,13 +1,14 @@
 r"""Orders of play that correct the gradients: methods that game theory adds to descent.
 
-The generator minimises f(x, y) over its parameters x, the discriminator g(x, y) over its
-parameters y. Both follow the vector field
+Player i minimises f_i(w) over its own part w_i of all players' parameters w. All follow the vector
+field
 
-    v(x, y) = (grad_x f, grad_y g)
+    v(w) = (grad_{w_1} f_1, grad_{w_2} f_2, ...)
 
-with Jacobian J. Where the players work against each other J is far from symmetric, and
-simultaneous descent along v circles around an equilibrium or leaves it, as it does in
-min_x max_y xy. Each method here changes the field, or the point at which it is taken:
+with Jacobian J. In a GAN w = (x, y), the generator's parameters and the discriminator's. Where
+players work against each other J is far from symmetric, and simultaneous descent along v circles
+around an equilibrium or leaves it, as it does in min_x max_y xy. Each method here changes the
+field, or the point at which it is taken:
 
 | method | descends along |
 |---|---|
@@ -15,13 +16,14 @@ min_x max_y xy. Each method here changes the field, or the point at which it is 
 | `make_consensus` | v + gamma J^T v, the gradient of gamma / 2 \|v\|^2 added |
 | `make_symplectic` | v + lambda A^T v, A the antisymmetric part of J |
 | `make_competitive` | (I + eta K)^-1 v, K the part of J between the players |
-| `make_unrolled` | v, the generator's part at a discriminator that has answered |
+| `make_unrolled` | v, a leader's part at followers that have answered |
 
 Two more methods need no order, since each only remembers a player's own gradients:
 `fgan.optim.optimistic_sgd` (or Adam) and `fgan.optim.sgd` with negative momentum.
 
 A `Method` sees functions of parameters, never a network, on the batch and the draws of
-one step: every evaluation of f and g in a step is on the same examples.
+one step: every evaluation of an objective in a step is on the same examples. Dictionaries have one
+entry for each player: "gen" and "disc" in a `fgan.Game`, any names in other games.
 
 References:
     Korpelevich 1976; Gidel et al. 2019, arXiv:1802.10551; Mescheder et al. 2017,
@@ -31,13 +33,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import grad, grad_and_value, jvp
 
 from fgan import pytree, scalars
 from fgan.scalars import Scalar
@@ -45,30 +47,16 @@ from fgan.types import Params, PlayerState
 
 T = TypeVar("T")
 
-
-class Pair(NamedTuple, Generic[T]):
-    """Two values of one kind, one for each player."""
-
-    gen: T
-    disc: T
-
-
-class Objectives(NamedTuple):
-    """The objectives that the players minimise, as functions of both players' parameters.
-
-    gen: f(x, y), and disc: g(x, y): (generator's, discriminator's parameters) -> [].
-    """
-
-    gen: Callable[[Params, Params], Tensor]
-    disc: Callable[[Params, Params], Tensor]
-
-
-Players: TypeAlias = Pair[PlayerState]
-"""Both players."""
-Grads: TypeAlias = Pair[Params]
+Point: TypeAlias = dict[str, Params]
+"""The parameters of all players, by name."""
+Grads: TypeAlias = dict[str, Params]
 """A gradient, or a direction, for each player."""
+Players: TypeAlias = dict[str, PlayerState]
+"""All players, by name."""
+Objectives: TypeAlias = dict[str, Callable[[Point], Tensor]]
+"""The objective that each player minimises, [], as a function of all players' parameters."""
 Update: TypeAlias = Callable[[Players, Grads], Players]
-"""(players, direction) -> players, after one step of both optimizers."""
+"""(players, direction) -> players, after one step of each player's optimizer."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +68,32 @@ class Method:
         play: (objectives, v, players, update) -> players. v is the vector field at the
             players' parameters; ``update(players, direction)`` lets each player's
             optimizer step along its part of a direction, as if it were a gradient.
+        leaders: the players that the method treats unlike the others; ``()`` if there are none.
     """
 
     name: str
     play: Callable[[Objectives, Grads, Players, Update], Players]
+    leaders: tuple[str, ...] = ()
 
 
-def vector_field(objectives: Objectives) -> Callable[[Params, Params], Grads]:
-    """``v(x, y) = (grad_x f, grad_y g)``."""
+def gradient(objectives: Objectives, player: str, point: Point) -> tuple[Params, Tensor]:
+    """A player's gradient of its objective over its own parameters, and the objective's value."""
 
-    def field(gen: Params, disc: Params) -> Grads:
-        return Pair(grad(objectives.gen, 0)(gen, disc), grad(objectives.disc, 1)(gen, disc))
+    def own(params: Params) -> Tensor:
+        return objectives[player](point | {player: params})
 
-    return field
+    grads, value = grad_and_value(own)(point[player])
+    return dict(grads), value
+
+
+def vector_field(objectives: Objectives) -> Callable[[Point], Grads]:
+    """``v(w)``: from all players' parameters to the gradient of each player's own objective."""
+    return lambda point: {player: gradient(objectives, player, point)[0] for player in objectives}
+
+
+def params_of(players: Players) -> Point:
+    """The point at which the players are."""
+    return {name: player.params for name, player in players.items()}
 
 
 def make_extragradient() -> Method:
@@ -109,8 +110,8 @@ def make_extragradient() -> Method:
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         ahead = update(players, v)
-        there = vector_field(objectives)(ahead.gen.params, ahead.disc.params)
-        remembering = Pair(_at(ahead.gen, players.gen), _at(ahead.disc, players.disc))
+        there = vector_field(objectives)(params_of(ahead))
+        remembering = {name: _at(ahead[name], players[name]) for name in players}
         return update(remembering, there)
 
     return Method("extragradient", play)
@@ -122,7 +123,7 @@ def _at(player: PlayerState, origin: PlayerState) -> PlayerState:
 
 
 def make_consensus(gamma: Scalar = 1.0) -> Method:
-    """``v + gamma J^T v``: both players also descend ``gamma / 2 |v|^2``.
+    """``v + gamma J^T v``: all players also descend ``gamma / 2 |v|^2``.
 
     Args:
         gamma: at least 0; larger values damp more near an equilibrium, and attract to any
@@ -136,8 +137,7 @@ def make_consensus(gamma: Scalar = 1.0) -> Method:
     scalars.check("gamma", gamma, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
-        point = (players.gen.params, players.disc.params)
-        correction = Pair(*_transposed_product(vector_field(objectives), point, v))
+        correction = _transposed_product(vector_field(objectives), params_of(players), v)
         return update(players, _axpy(gamma, correction, v))
 
     return Method("consensus", play)
@@ -149,7 +149,7 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
     Args:
         weight: lambda in the paper; at least 0.
         align: whether the sign of ``<v, J^T v> <A^T v, J^T v> / d + 1/10``, d the number of
-            all parameters of both players, decides if the adjustment is added or subtracted,
+            all parameters of all players, decides if the adjustment is added or subtracted,
             which repels from unstable points.
     Raises:
         ValueError: for a weight out of range.
@@ -160,10 +160,9 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
     scalars.check("weight", weight, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
-        point = (players.gen.params, players.disc.params)
-        field = vector_field(objectives)
-        along = _product(field, point, tuple(v))  # J v
-        across = Pair(*_transposed_product(field, point, v))  # J^T v
+        field, point = vector_field(objectives), params_of(players)
+        along = _product(field, point, v)  # J v
+        across = _transposed_product(field, point, v)  # J^T v
         adjustment = pytree.map(lambda a, b: (a - b) / 2, across, along)
         scale = weight
         if align:
@@ -175,65 +174,80 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
 
 
 def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
-    r"""Competitive descent, ``(I + eta K)^-1 v``: each player's step expects the other's.
+    r"""Competitive descent, ``(I + eta K)^-1 v``: each player's step expects the others'.
 
-        K = [[0, d^2 f / dx dy], [d^2 g / dy dx, 0]]
+    K is the Jacobian of v without its blocks on the diagonal; for a generator that minimises f and
+    a discriminator that minimises g
+
+        K = [[0, d^2 f / dx dy], [d^2 g / dy dx, 0]].
 
     The step is the equilibrium of the game's bilinear approximation with a quadratic cost of
-    moving, 1 / (2 eta). With ``sgd(eta)`` as both optimizers the step is the paper's; another
+    moving, 1 / (2 eta). With ``sgd(eta)`` as every optimizer the step is the paper's; another
     optimizer treats the direction as a gradient.
 
     Args:
         eta: above 0; the players' learning rate.
         num_iterations: iterations of conjugate gradients on the normal equations, which need
             no symmetry; the method is exact only as far as they have converged. Each iteration
-            puts six more passes of second order into the graph.
+            puts three more passes of second order for each player into the graph.
     Raises:
         ValueError: for a number out of range.
 
     References:
         Schaefer and Anandkumar 2019, equation 4 and Algorithm 1 (there the two players'
-        systems are solved one after the other, to a tolerance).
+        systems are solved one after the other, to a tolerance); for more players Ma et al. 2021,
+        arXiv:2111.08565.
     """
     scalars.check("eta", eta, 0, above=True)
     scalars.check_count("num_iterations", num_iterations)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
-        gen, disc = players.gen.params, players.disc.params
-        f, g = objectives
+        if len(players) == 1:  # nobody else to expect a step of
+            return update(players, v)
+        point = params_of(players)
+        others = {player: _without(player, point) for player in point}
 
-        def gen_gradient(disc: Params) -> Params:
-            return dict(grad(f, 0)(gen, disc))
-
-        def disc_gradient(gen: Params) -> Params:
-            return dict(grad(g, 1)(gen, disc))
+        def own_gradient(player: str) -> Callable[[Point], Params]:
+            """The player's gradient as a function of the others' parameters."""
+            return lambda rest: gradient(objectives, player, point | rest)[0]
 
         def matrix(u: Grads) -> Grads:  # (I + eta K) u
-            k = Pair(
-                _product(gen_gradient, (disc,), (u.disc,)),
-                _product(disc_gradient, (gen,), (u.gen,)),
-            )
+            k = {
+                player: _product(own_gradient(player), others[player], _without(player, u))
+                for player in point
+            }
             return _axpy(eta, k, u)
 
         def transposed(u: Grads) -> Grads:  # (I + eta K)^T u
-            (to_disc,) = _transposed_product(gen_gradient, (disc,), u.gen)
-            (to_gen,) = _transposed_product(disc_gradient, (gen,), u.disc)
-            return _axpy(eta, Pair(to_gen, to_disc), u)
+            result = u
+            for player in point:
+                back = _transposed_product(own_gradient(player), others[player], u[player])
+                result = result | {to: _axpy(eta, part, result[to]) for to, part in back.items()}
+            return result
 
         return update(players, _solve(matrix, transposed, v, num_iterations))
 
     return Method("competitive", play)
 
 
-def make_unrolled(num_steps: int = 5, learning_rate: Scalar = 0.1) -> Method:
-    """The generator descends f(x, y_k(x)), y_k the discriminator after k answers to x.
+def _without(player: str, values: dict[str, T]) -> dict[str, T]:
+    return {name: value for name, value in values.items() if name != player}
+
+
+def make_unrolled(
+    num_steps: int = 5, learning_rate: Scalar = 0.1, leaders: Sequence[str] = ("gen",)
+) -> Method:
+    """A leader descends its objective at followers that have answered it k times.
+
+    For the generator as the leader, f(x, y_k(x)), where
 
         y_0 = y,    y_(i+1) = y_i - learning_rate grad_y g(x, y_i).
 
-    The gradient flows through the answers. The discriminator itself takes its plain step.
+    The gradient flows through the answers. The followers themselves take their plain steps.
 
     Args:
         num_steps: k, at least 1; learning_rate: the answers' learning rate, above 0.
+        leaders: the names of the players that lead; all others follow.
     Raises:
         ValueError: for a number out of range.
 
@@ -242,17 +256,24 @@ def make_unrolled(num_steps: int = 5, learning_rate: Scalar = 0.1) -> Method:
     """
     scalars.check_count("num_steps", num_steps)
     scalars.check("learning_rate", learning_rate, 0, above=True)
+    if isinstance(leaders, str):
+        raise TypeError(f'leaders is a tuple of names, also of one: ("{leaders}",)')
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
-        def unrolled(gen: Params) -> Tensor:
-            disc = players.disc.params
+        def answered(point: Point) -> Point:
+            followers = vector_field({i: f for i, f in objectives.items() if i not in leaders})
             for _ in range(num_steps):
-                disc = _axpy(-learning_rate, grad(objectives.disc, 1)(gen, disc), disc)
-            return objectives.gen(gen, disc)
+                slopes = followers(point)
+                point = point | {i: _axpy(-learning_rate, slopes[i], point[i]) for i in slopes}
+            return point
 
-        return update(players, Pair(grad(unrolled)(players.gen.params), v.disc))
+        def unrolled(player: str) -> Callable[[Point], Tensor]:
+            return lambda point: objectives[player](answered(point))
 
-    return Method("unrolled", play)
+        led = vector_field({player: unrolled(player) for player in objectives if player in leaders})
+        return update(players, v | led(params_of(players)))
+
+    return Method("unrolled", play, tuple(leaders))
 
 
 ALL: dict[str, Callable[..., Method]] = {
@@ -265,19 +286,18 @@ ALL: dict[str, Callable[..., Method]] = {
 """Every method's builder by its name, each with defaults for all of its arguments."""
 
 
-def _product(function: Callable[..., T], point: tuple[Any, ...], u: tuple[Any, ...]) -> T:
+def _product(function: Callable[[Any], T], point: Any, u: Any) -> T:
     """``J u``, J the Jacobian of a function at a point."""
-    product: T = jvp(function, point, u)[1]
+    product: T = jvp(function, (point,), (u,))[1]
     return product
 
 
-def _transposed_product(function: Callable[..., T], point: tuple[Any, ...], u: T) -> Any:
-    """``J^T u``, as the gradient of ``<function, u>``: one part for each argument.
+def _transposed_product(function: Callable[[Any], T], point: Any, u: T) -> Any:
+    """``J^T u``, as the gradient of ``<function, u>``.
 
     (The pullback that ``vjp`` returns would leave its result attached to a graph.)
     """
-    arguments = tuple(range(len(point)))
-    return grad(lambda *point: _dot(function(*point), u), arguments)(*point)
+    return grad(lambda point: _dot(function(point), u))(point)
 
 
 def _axpy(a: Scalar, x: T, y: T) -> T:

@@ -49,13 +49,12 @@ from fgan.game.objectives import (
     gen_loss,
     generate,
     generator,
-    moved,
-    objectives,
+    round_objectives,
     sample_fakes,
 )
-from fgan.game.orders import Grads, Pair, Players
+from fgan.game.orders import Grads, Players
+from fgan.game.player import descend, moved
 from fgan.losses import value
-from fgan.optim import apply_updates
 from fgan.terms import of_player
 from fgan.types import (
     Batch,
@@ -207,13 +206,16 @@ def play_round(
     )
     finite = _all_finite([report.loss, report.grad_norm, judged.loss, judged.grad_norm])
     if game.method is None:
-        new_gen = update_gen(game, gen, gen_grads, made.buffers)
+        new_gen = descend(game.gen_opt, gen, gen_grads, made.buffers)
         if game.order == "simultaneous":
             new_disc = update_disc(game, disc, disc_grads, buffers)
     else:
-        v = Pair(gen_grads, disc_grads)
-        functions = objectives(game, gen, disc, opponent, real, disc_draws, gen_draws, condition)
-        new_gen, new_disc = game.method.play(functions, v, Pair(gen, disc), updater(game))
+        players, v = {"gen": gen, "disc": disc}, {"gen": gen_grads, "disc": disc_grads}
+        functions = round_objectives(
+            game, gen, disc, opponent, real, disc_draws, gen_draws, condition
+        )
+        played = game.method.play(functions, v, players, updater(game))
+        new_gen, new_disc = played["gen"], played["disc"]
         finite = finite & pytree.all_finite((new_gen.params, new_disc.params))
         new_gen, new_disc = moved(new_gen, made.buffers), moved(new_disc, buffers)
 
@@ -287,29 +289,23 @@ def gen_gradient(
     return grads, buffers, Report(loss, pytree.norm(grads), means)
 
 
-def update_gen(game: Game, gen: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
-    """The generator after one step of its optimizer."""
-    updates, opt_state = game.gen_opt.update(grads, gen.opt_state, gen.params)
-    return PlayerState(apply_updates(gen.params, updates), buffers, opt_state)
-
-
 def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:
     """The discriminator after one step of its optimizer, and after clipping if the game clips."""
-    updates, opt_state = game.disc_opt.update(grads, disc.opt_state, disc.params)
-    params = apply_updates(disc.params, updates)
-    if not scalars.is_zero(game.clip_disc):
-        params = terms.clip_weights(params, game.clip_disc)
-    return PlayerState(params, buffers, opt_state)
+    new = descend(game.disc_opt, disc, grads, buffers)
+    if scalars.is_zero(game.clip_disc):
+        return new
+    return PlayerState(terms.clip_weights(new.params, game.clip_disc), buffers, new.opt_state)
 
 
 def updater(game: Game) -> Callable[[Players, Grads], Players]:
     """The function that lets both optimizers take one step along a direction."""
 
     def update(players: Players, direction: Grads) -> Players:
-        return Pair(
-            update_gen(game, players.gen, direction.gen, players.gen.buffers),
-            update_disc(game, players.disc, direction.disc, players.disc.buffers),
-        )
+        gen, disc = players["gen"], players["disc"]
+        return {
+            "gen": descend(game.gen_opt, gen, direction["gen"]),
+            "disc": update_disc(game, disc, direction["disc"], disc.buffers),
+        }
 
     return update
 

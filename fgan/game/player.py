@@ -1,0 +1,64 @@
+"""One player: its first state, and one step of its optimizer."""
+
+from __future__ import annotations
+
+import torch
+
+from fgan import pytree
+from fgan.model import Model
+from fgan.optim import Optimizer, apply_updates
+from fgan.types import Buffers, Key, Params, PlayerState
+
+
+def init_player(
+    model: Model,
+    optimizer: Optimizer,
+    key: Key,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    name: str = "player",
+) -> PlayerState:
+    """The state of a player before its first step.
+
+    Args:
+        key: int64 [2]; the network's values follow from it.
+        device: the device of the state; the key's by default.
+        dtype: dtype of all floating values; float32 by default.
+        name: the name of the player in messages.
+    Raises:
+        TypeError: for a model or an optimizer whose values are not all tensors.
+    """
+    values = model.init(key)
+    pytree.check_tensors(values, f"{name}.init")
+    params, buffers = pytree.to(values, key.device if device is None else device, dtype)
+    opt_state = optimizer.init(params)
+    pytree.check_tensors(opt_state, f"{name}_opt.init")
+    return PlayerState(params, buffers, opt_state)
+
+
+def descend(
+    optimizer: Optimizer,
+    player: PlayerState,
+    grads: Params,
+    buffers: Buffers | tuple[()] = (),
+) -> PlayerState:
+    """The player after one step of its optimizer.
+
+    Args:
+        grads: the gradient of the player's loss, or a direction in its place, with the structure
+            of its parameters.
+        buffers: the player's new buffers, as the pass has returned them that the gradient is of;
+            ``()`` keeps the old ones.
+    Raises:
+        ValueError: for a gradient or an update of another form than the parameters.
+    """
+    pytree.check_like(grads, player.params, "grads", dtype=False)
+    updates, opt_state = optimizer.update(grads, player.opt_state, player.params)
+    params = apply_updates(player.params, updates)
+    return PlayerState(params, buffers if isinstance(buffers, dict) else player.buffers, opt_state)
+
+
+def moved(player: PlayerState, buffers: Buffers) -> PlayerState:
+    """The player with other buffers."""
+    return PlayerState(player.params, buffers, player.opt_state)
