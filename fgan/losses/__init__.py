@@ -86,17 +86,10 @@ ALL: dict[str, GanLoss] = {
     "relativistic_average": relativistic_average,
     "relativistic_average_hinge": relativistic_average_hinge,
     "relativistic_average_least_squares": relativistic_average_least_squares,
-    "f_kl": make_f_gan("kl"),
-    "f_kl_non_saturating": make_f_gan("kl", saturating=False),
-    "f_reverse_kl": make_f_gan("reverse_kl"),
-    "f_reverse_kl_non_saturating": make_f_gan("reverse_kl", saturating=False),
-    "f_pearson": make_f_gan("pearson"),
-    "f_pearson_non_saturating": make_f_gan("pearson", saturating=False),
-    "f_hellinger": make_f_gan("hellinger"),
-    "f_hellinger_non_saturating": make_f_gan("hellinger", saturating=False),
-    "f_jensen_shannon": make_f_gan("jensen_shannon"),
-    "f_jensen_shannon_non_saturating": make_f_gan("jensen_shannon", saturating=False),
-    "f_gan": make_f_gan("gan"),
-    "f_gan_non_saturating": make_f_gan("gan", saturating=False),
+    **{
+        f"f_{divergence}{form}": make_f_gan(divergence, saturating=not form)
+        for divergence in F_DIVERGENCES
+        for form in ("", "_non_saturating")
+    },
 }
 """Every loss by its name. The command line has the names from `fgan.run.names`."""

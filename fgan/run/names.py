@@ -8,13 +8,12 @@ from __future__ import annotations
 TORCHVISION_SETS = ("fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba")
 POINT_SETS = ("ring", "grid")
 DATA_SETS = ("mnist", *TORCHVISION_SETS, *POINT_SETS)
+F_DIVERGENCES = ("kl", "reverse_kl", "pearson", "hellinger", "jensen_shannon", "gan")
 LOSSES = (
     "minimax", "non_saturating", "label_smoothed", "label_smoothed_two_sided", "hinge",
     "wasserstein", "least_squares", "relativistic", "relativistic_average",
     "relativistic_average_hinge", "relativistic_average_least_squares",
-    "f_kl", "f_kl_non_saturating", "f_reverse_kl", "f_reverse_kl_non_saturating",
-    "f_pearson", "f_pearson_non_saturating", "f_hellinger", "f_hellinger_non_saturating",
-    "f_jensen_shannon", "f_jensen_shannon_non_saturating", "f_gan", "f_gan_non_saturating",
+    *(f"f_{divergence}{form}" for divergence in F_DIVERGENCES for form in ("", "_non_saturating")),
 )  # fmt: skip
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "lion", "sgd", "optimistic_adam", "optimistic_sgd")
 WITHOUT_BETAS = ("rmsprop", "sgd", "optimistic_sgd")
