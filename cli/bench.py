@@ -111,6 +111,7 @@ def bench(
     prepare_torch()
     from fgan_benchmarks.harness import plot as plotting
     from fgan_benchmarks.harness.compare import compare as measure
+    from fgan_benchmarks.harness.table import show
 
     if plot is not None:
         plotting.check(plot)
@@ -128,8 +129,6 @@ def bench(
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        from .tables import show
-
         show(found)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
+from .options import AsJson
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+
+def doctor(as_json: AsJson = False) -> None:
     """Show versions, devices, compiler, threads, caches, and whether compiling works here.
 
     The command exits with 5 when a small compiled function does not work.

@@ -12,6 +12,8 @@ import typer
 from fgan import metrics
 from fgan.errors import ConfigError
 
+from .options import AsJson, Device, Member, Seed
+
 
 def evaluate(
     run: Annotated[
@@ -36,22 +38,10 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")] = 0,
-    member: Annotated[
-        int | None,
-        typer.Option(
-            "--member",
-            help="Evaluate this member of a population, counted from 0.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device", help="Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one."
-        ),
-    ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seed: Seed = 0,
+    member: Member = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Compare samples of a trained generator with the data that it was trained on.
 

@@ -10,10 +10,12 @@ import typer
 
 from fgan.errors import RunError
 
+from .options import AsJson
+
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="Show this run directory or checkpoint file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the configuration, step, shapes and versions of a checkpoint, and its verdict.
 

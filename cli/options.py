@@ -20,6 +20,22 @@ from fgan.run.row import Option
 
 _DEFAULTS = configs.resolve()
 
+# Options of the commands that use a run.
+Seed = Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")]
+Member = Annotated[
+    int | None,
+    typer.Option(
+        "--member", help="Take this member of a population, counted from 0.", show_default=False
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 
 def recipe_option(panel: str) -> Any:
     """The declaration of ``--recipe``."""

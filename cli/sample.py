@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Device, Member, Seed
+
 
 def sample(
     run: Annotated[
@@ -17,15 +19,8 @@ def sample(
         ),
     ],
     num: Annotated[int, typer.Option("-n", "--num", help="Draw this many samples.")] = 64,
-    seed: Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")] = 0,
-    member: Annotated[
-        int | None,
-        typer.Option(
-            "--member",
-            help="Sample from this member of a population, counted from 0.",
-            show_default=False,
-        ),
-    ] = None,
+    seed: Seed = 0,
+    member: Member = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -35,12 +30,7 @@ def sample(
             "folder of PNGs.",
         ),
     ] = Path("samples.png"),
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device", help="Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one."
-        ),
-    ] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Sample from a trained generator; needs no data set.
 

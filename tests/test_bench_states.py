@@ -121,8 +121,8 @@ def test_the_answer(found):
 
 
 def test_the_table(found, capsys):
-    from fgan_cli.tables import _digits as digits
-    from fgan_cli.tables import show
+    from fgan_benchmarks.harness.table import _digits as digits
+    from fgan_benchmarks.harness.table import show
 
     show(found)
     out = capsys.readouterr().out

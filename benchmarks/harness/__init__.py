@@ -11,7 +11,8 @@
 - `harness.states`: fresh and trained values, denormals flushed and kept;
 - `harness.alone`: measurements of starting, compiling and memory, in a new process each;
 - `harness.compare`: a whole comparison, with a JSON-serialisable result;
-- `harness.machine`: facts about the machine; `harness.plot`: a picture of a comparison.
+- `harness.machine`: facts about the machine;
+- `harness.table`, `harness.plot`: the tables and a picture of a comparison.
 
 This file never imports torch.
 """
