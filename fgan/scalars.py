@@ -58,6 +58,14 @@ def check(
         raise ValueError(f"{name} {bounds}, not {value}")
 
 
+def check_or_schedule(
+    name: str, value: object, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Refuse a value as `check` does, unless it is a schedule, whose values are not checked."""
+    if not callable(value):
+        check(name, value, low, high)  # type: ignore[arg-type]  # it says what is wrong
+
+
 def check_count(name: str, value: int) -> None:
     """Refuse a value that is not a whole number of at least 1.
 
@@ -73,7 +81,7 @@ def check_count(name: str, value: int) -> None:
 
 def _kind(value: object) -> str:
     if callable(value):
-        taken = "fgan.scheduled(step, schedule) and Game.instance_noise take schedules"
+        taken = "fgan.scheduled(step, schedule), instance_noise and weights of terms take schedules"
         return f"a {type(value).__name__}; {taken}"
     return "None" if value is None else f"a {type(value).__name__}"
 

@@ -126,3 +126,21 @@ def warmup(schedule: Schedule, num_steps: Scalar, start: Scalar = 0.0) -> Schedu
 def in_images(schedule: Schedule, batch_size: int) -> Schedule:
     """Turn a schedule over images into one over steps of ``batch_size`` images each."""
     return lambda step: schedule(step * batch_size)
+
+
+def scaled(value: Scalar | Schedule, factor: Scalar) -> Scalar | Schedule:
+    """Multiply a schedule, or a number, by a factor.
+
+    >>> scaled(linear(1.0, 0.0, num_steps=4), 0.5)(2)
+    tensor(0.2500)
+    """
+    return (lambda step: value(step) * factor) if callable(value) else value * factor
+
+
+def at(value: Scalar | Schedule, step: Tensor | int) -> Scalar:
+    """The value of a schedule at a step; a number or a 0-d tensor is the same at every step.
+
+    >>> at(linear(1.0, 0.0, num_steps=4), 2), at(0.5, 2)
+    (tensor(0.5000), 0.5)
+    """
+    return value(step) if callable(value) else value

@@ -55,6 +55,8 @@ class TrainState(NamedTuple):
         key: int64 [2], constant for a whole run; the randomness of a step is made from the
             key and the step's number.
         step: int64 [], the number of generator updates done.
+        carry: the values that terms remember from step to step, by the term's name; empty for a
+            game whose terms have no memory.
     """
 
     gen: PlayerState
@@ -62,6 +64,7 @@ class TrainState(NamedTuple):
     ema: Weights | tuple[()]
     key: Key
     step: Tensor
+    carry: dict[str, Tree] = {}  # noqa: RUF012  (nobody writes into it)
 
     @property
     def sampler(self) -> Weights:
@@ -98,11 +101,11 @@ class GenDraws(NamedTuple):
     z: latents [B, *latent].
     gen_noise: noise of the generator's stochastic layers, [B, ...].
     disc_noise: noise of the discriminator's stochastic layers, [B, ...]; [2B, ...], reals first,
-        for a loss whose generator form looks at real logits.
+        for a loss or a term of the generator that looks at what is said of reals.
     term_noise: uniform [B, ...] in [0, 1), by name, for each of the generator's terms that needs
         noise.
-    instance_noise: [B, *data], which is added to fakes, or for such a loss [2B, *data], which is
-        added to reals and fakes; ``()`` when there is none.
+    instance_noise: [B, *data], which is added to fakes, or in the same case [2B, *data], which
+        is added to reals and fakes; ``()`` when there is none.
     condition: what the game's source of conditions draws for the fakes; ``()`` where that is
         nothing.
     """
@@ -133,7 +136,7 @@ class Metrics(NamedTuple):
     play may correct. ``finite`` is False when a loss, a gradient norm or a corrected update is
     not finite: then the step left the state as it was. ``terms`` has the mean of each term over
     the batch, without its weight, in the last step of its player in which it was due; NaN for a
-    term that was due in none.
+    term that was due in none. A term of both players has two, ``name_gen`` and ``name_disc``.
     """
 
     gen_loss: Tensor

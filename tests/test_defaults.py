@@ -60,8 +60,14 @@ BUILDERS = {
     # Kodali et al. 2017: lambda = 10; their code adds half a standard deviation.
     "terms.make_dragan": {"weight": 10.0, "target": 1.0, "scale": 0.5, "every": 1},
     "terms.dragan": {"target": 1.0, "scale": 0.5},
-    "terms.View": {"z": (), "condition": (), "noise": (), "slopes": (), "fake_condition": ()},
-    "terms.Term": {"weight": 1.0, "player": "disc", "every": 1},
+    "terms.View": {
+        "player": "disc", "z": (), "condition": (), "noise": (), "fake_condition": (),
+    },
+    "terms.total": {"moment": ()},
+    "per_example.gradient_noise_scale": {"moment": ()},
+    "per_example.per_example_gradient_norms": {"moment": ()},
+    "per_example.per_example_gradients": {"moment": ()},
+    "terms.Term": {"weight": 1.0, "player": "disc", "every": 1, "needs": ()},
     # Tests below hold these to torch.optim.
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
     "optim.adam": {"betas": (0.9, 0.999), "eps": 1e-8},

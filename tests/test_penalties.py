@@ -46,7 +46,7 @@ def look(critic, real=REAL, fake=FAKE, noise=NOISE):
 
 
 def total(own, critic, real, fake, noise):
-    return terms.total(own, look(critic, real, fake), noise)[0]
+    return terms.total(own, look(critic, real, fake), noise).sum
 
 
 FORMS = {

@@ -60,7 +60,8 @@ def test_what_runs_holds_no_configuration(tmp_path, who):
 @pytest.mark.parametrize("every", [(1, 1), (3, 1), (4, 6)])
 def test_after_a_period_the_same_terms_are_due(every, num_disc_steps):
     lazy = [terms.make_r1(1.0, every=every[0]), terms.make_r2(1.0, every=every[1])]
-    lazy[1] = replace(lazy[1], player="gen")
+    lazy[1] = replace(lazy[1], player="gen", needs=())
+    lazy.append(replace(lazy[1], name="both", player="both"))
     game = small_game(terms=tuple(lazy), num_disc_steps=num_disc_steps)
     period = DrawAhead(game, rng.key(0), assemble.make_training(config.resolve(TINY | {
         "lr_schedule": "constant"}))).period  # fmt: skip

@@ -54,8 +54,8 @@ DISCS = {
 def test_slopes_of_the_judging_pass_are_those_of_a_pass_of_their_own(name):
     own = (terms.make_r1(3.0), terms.make_r2(5.0))
     critics = (
-        replace(own[0], apply=lambda view: terms.r1(view.critic, view.real)),
-        replace(own[1], apply=lambda view: terms.r1(view.critic, view.fake)),
+        replace(own[0], apply=lambda view: terms.r1(view.critic, view.real), needs=()),
+        replace(own[1], apply=lambda view: terms.r1(view.critic, view.fake), needs=()),
     )
     game, state, real, draws = prepared(disc=DISCS[name](), terms=own)
     shared = fgan.make_step(game)(state, real, draws)
@@ -70,13 +70,13 @@ def test_a_slope_belongs_to_the_logit_that_the_loss_is_of():
     game, state, real, draws = prepared(disc=dropout_disc(), terms=(terms.make_r2(2.0),))
     (own,) = draws.disc
     fake = real_batch(game, dtype=F64) * 0.5
-    _, (_, means) = disc_loss(game, state.disc.params, state.disc.buffers, real, fake, own)
+    _, (_, total) = disc_loss(game, state.disc.params, state.disc.buffers, real, fake, own)
     noise = {name: u[BATCH:] for name, u in own.disc_noise.items()}
 
     def critic(x):
         return game.disc.apply(state.disc.params, state.disc.buffers, x, noise=noise)[0]
 
-    assert_near(means["r2"], terms.r1(critic, fake).mean(), atol=ROUNDING)
+    assert_near(total.means["r2"], terms.r1(critic, fake).mean(), atol=ROUNDING)
 
 
 def test_shared_slopes_cost_less_than_passes_of_their_own():
@@ -111,7 +111,7 @@ def test_shared_slopes_cost_less_than_passes_of_their_own():
         return total / 1e6
 
     critics = tuple(
-        replace(term, apply=lambda view, at=at: terms.r1(view.critic, getattr(view, at)))
+        replace(term, apply=lambda view, at=at: terms.r1(view.critic, getattr(view, at)), needs=())
         for term, at in zip(own, ("real", "fake"), strict=True)
     )
     apart, shared = flops(replace(game, terms=critics)), flops(game)
@@ -173,16 +173,27 @@ def test_a_term_of_the_generator_has_noise_of_its_own():
         fgan.make_step(game)(state, real, less)
 
 
-def test_slopes_are_the_discriminators():
-    term = terms.Term(name="mine", apply=lambda view: view.fake_slope, player="gen")
-    game, state, real, draws = prepared(terms=(term,))
-    with pytest.raises(ValueError, match="slopes of the logits are there for the discriminator"):
+@pytest.mark.parametrize("player", ["gen", "disc"])
+def test_slopes_are_there_for_those_that_say_so(player):
+    term = terms.Term(name="mine", apply=lambda view: view.fake_slope, player=player)
+    game, state, real, draws = prepared(terms=(term, terms.make_r2(1.0)))
+    with pytest.raises(ValueError, match=r"looks at fake_slope says so.*needs=\(\"fake_slope\",\)"):
         fgan.make_step(game)(state, real, draws)
 
 
-def test_a_player_without_a_name():
-    with pytest.raises(ValueError, match='player is "gen" or "disc", not \'both\''):
-        terms.Term(name="mine", apply=lambda view: view.fake, player="both")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"player": "none"}, 'player is "gen", "disc" or "both", not \'none\''),
+        ({"player": "gen", "needs": ("real_slope",)}, "among real_out, not 'real_slope'"),
+        ({"needs": ("z",)}, "among real_slope, fake_slope, not 'z'"),
+    ],
+)
+def test_a_term_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        terms.Term(name="mine", apply=lambda view: view.fake, **options)
+    with pytest.raises(TypeError, match=r'tuple of names, also of one: \("real_slope",\)'):
+        terms.Term(name="mine", apply=lambda view: view.fake, needs="real_slope")
 
 
 # Means

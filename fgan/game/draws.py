@@ -83,7 +83,7 @@ def make_draws(
     conditions = condition(own_passes)
     gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, own_passes, batch_size)
     disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
-    gen_rows = 2 * batch_size if game.loss.gen_uses_real else batch_size
+    gen_rows = 2 * batch_size if game.gen_judges_real else batch_size
     judge_noise = noise(game.disc.noise_shapes, _DISC_NOISE, range(1), gen_rows)[0]
 
     def term_noise(player: Player, passes: range) -> list[Noise]:

@@ -21,9 +21,9 @@ from fgan.model.shapes import is_sizes
 from fgan.optim import Optimizer
 from fgan.scalars import Scalar
 from fgan.schedules import Schedule
-from fgan.terms import Player, Term, of_player
+from fgan.terms import Player, Term, metric_name, needed, of_player, players_of
 from fgan.terms import due as due_terms
-from fgan.types import Key, PlayerState, TrainState
+from fgan.types import Key, PlayerState, TrainState, Tree
 
 Order = Literal["alternating", "simultaneous"]
 """The plain orders of play, see `Game`."""
@@ -65,9 +65,11 @@ class Game:
             normalisation and the like): "every" pass, as in an imperative loop, or only a
             player's "own" passes, through which its gradient is taken.
         ema_decay: decay of the moving average of the generator's weights, in (0, 1), without
-            bias to their first values (`fgan.ema.unbiased`); 0 turns the average off.
+            bias to their first values (`fgan.ema.unbiased`); 0 turns the average off. A number,
+            or a schedule of the number of the step.
         terms: the terms that are added to the players' mean losses, such as gradient penalties.
-            A term looks at a `fgan.terms.View` of its player's pass.
+            A term looks at a `fgan.terms.View` of its player's pass, and may have a memory in
+            the state.
         instance_noise: standard deviation of normal noise on all reals and fakes that the
             discriminator sees, in both losses and in its own terms; at least 0. A number, or a
             schedule of the number of the step (Sønderby et al. 2017, arXiv:1610.04490;
@@ -94,7 +96,7 @@ class Game:
     same_z: bool = False
     disc_batches: DiscBatches = "auto"
     stat_passes: StatPasses = "every"
-    ema_decay: Scalar = 0.0
+    ema_decay: Scalar | Schedule = 0.0
     terms: tuple[Term, ...] = ()
     instance_noise: Scalar | Schedule = 0.0
     clip_disc: Scalar = 0.0
@@ -123,11 +125,10 @@ class Game:
             raise ValueError(f"disc_batches is one of {DISC_BATCHES}, not {self.disc_batches!r}")
         if self.stat_passes not in STAT_PASSES:
             raise ValueError(f"stat_passes is one of {STAT_PASSES}, not {self.stat_passes!r}")
-        scalars.check("ema_decay", self.ema_decay, 0, 1)
+        scalars.check_or_schedule("ema_decay", self.ema_decay, 0, 1)
         scalars.check("clip_disc", self.clip_disc, 0)
-        if not callable(self.instance_noise):
-            scalars.check("instance_noise", self.instance_noise, 0)
-        called = [term.name for term in self.terms]
+        scalars.check_or_schedule("instance_noise", self.instance_noise, 0)
+        called = self.metric_names
         if len(set(called)) < len(called):
             raise ValueError(f"each term has a name of its own, not {', '.join(called)}")
 
@@ -185,12 +186,27 @@ class Game:
     @property
     def is_averaged(self) -> bool:
         """Whether a moving average of the generator is kept."""
-        return not scalars.is_zero(self.ema_decay)
+        return callable(self.ema_decay) or not scalars.is_zero(self.ema_decay)
 
     @property
     def is_noised(self) -> bool:
         """Whether instance noise is added to the discriminator's inputs."""
         return callable(self.instance_noise) or not scalars.is_zero(self.instance_noise)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The keys of ``Metrics.terms``, in the order of the terms."""
+        return [metric_name(term, player) for term in self.terms for player in players_of(term)]
+
+    @property
+    def remembering(self) -> list[str]:
+        """The keys of ``TrainState.carry``: the names of the terms that have a memory."""
+        return [term.name for term in self.terms if term.init is not None]
+
+    @property
+    def gen_judges_real(self) -> bool:
+        """Whether the discriminator sees reals in the generator's step, for its loss or a term."""
+        return self.loss.gen_uses_real or "real_out" in needed(of_player(self.terms, "gen"))
 
     @property
     def method(self) -> Method | None:
@@ -225,15 +241,23 @@ def terms_due(game: Game, step: int) -> Due:
     return Due(tuple(names("disc", number) for number in rounds), names("gen", step))
 
 
-def with_terms(game: Game, names: Collection[str]) -> Game:
-    """The same game with only the terms named.
+def with_terms(game: Game, disc: Collection[str], gen: Collection[str] = ()) -> Game:
+    """The same game with only the terms named, each for the players for which it is named.
 
     Raises:
-        ValueError: for a name that no term of the game has.
+        ValueError: for a name that no term of that player has.
     """
-    if unknown := sorted(set(names) - {term.name for term in game.terms}):
-        raise ValueError(f"the game has no term {', '.join(unknown)}")
-    return replace(game, terms=tuple(term for term in game.terms if term.name in names))
+    due: dict[Player, Collection[str]] = {"disc": disc, "gen": gen}
+    for player, names in due.items():
+        own = {term.name for term in of_player(game.terms, player)}
+        if unknown := sorted(set(names) - own):
+            raise ValueError(f"the {player} has no term {', '.join(unknown)}")
+    kept = []
+    for term in game.terms:
+        players = [player for player, names in due.items() if term.name in names]
+        if players:
+            kept.append(term if len(players) == 2 else replace(term, player=players[0]))
+    return replace(game, terms=tuple(kept))
 
 
 def with_every_term(game: Game) -> Game:
@@ -280,4 +304,17 @@ def init_state(
         ema=ema.init(gen.params, gen.buffers) if game.is_averaged else (),
         key=key.to(device, copy=True),
         step=torch.zeros((), dtype=torch.int64, device=device),
+        carry={
+            term.name: _first_carry(term, device, dtype)
+            for term in game.terms
+            if term.init is not None
+        },
     )
+
+
+def _first_carry(term: Term, device: torch.device, dtype: torch.dtype | None) -> Tree:
+    """The memory of a term before the first step."""
+    assert term.init is not None
+    carry = term.init()
+    pytree.check_tensors(carry, f"init of the term {term.name!r}")
+    return pytree.to(carry, device, dtype)

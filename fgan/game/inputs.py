@@ -54,7 +54,7 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
     _check_noise(draws.gen.gen_noise, game.gen.noise_shapes, size, "the generator")
     if not (game.share_fakes or game.same_z) and not isinstance(draws.disc[-1].z, Tensor):
         raise _other_draws("with latents for the discriminator step")
-    rows = 2 * size if game.loss.gen_uses_real else size
+    rows = 2 * size if game.gen_judges_real else size
     needed = noise_shapes(of_player(game.terms, "gen"), game.disc.shape.main)
     _check_noise(draws.gen.term_noise, needed, size, "the generator's terms")
     judge = "the discriminator in the generator step"
@@ -63,6 +63,14 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
         raise ValueError(
             "the game keeps a moving average and the state has none: begin with "
             "fgan.init_state, or with fgan.ema.init of the generator's weights"
+        )
+    remembering, remembered = set(game.remembering), set(state.carry)
+    if remembering != remembered:
+        name = min(remembering ^ remembered)
+        place = "game" if name in remembering else "state"
+        raise ValueError(
+            f"the term {name!r} with a memory is in the {place} only: begin with fgan.init_state "
+            "of this game"
         )
 
 

@@ -7,8 +7,8 @@ Gradients and updates are the business of `fgan.game.step`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from fgan.game.orders import Objectives, Point
 from fgan.game.player import moved
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
-from fgan.terms import Critic, View
+from fgan.terms import Critic, Moment, Player, Total, View
 from fgan.types import (
     Batch,
     Buffers,
@@ -34,9 +34,6 @@ from fgan.types import (
     TrainState,
     Tree,
 )
-
-Means: TypeAlias = dict[str, Tensor]
-"""The mean of each term over the batch, by name, without its weight."""
 
 
 class Conditions(NamedTuple):
@@ -64,7 +61,8 @@ class Judged(NamedTuple):
     real_out: Tree  # the whole output for the reals; () where the loss does not look at them
     fake_out: Tree
     buffers: Buffers
-    slopes: tuple[Tensor, ...] = ()  # of the logits over reals and fakes, [B, *data]; () unasked
+    # The slopes of the logits over reals and fakes, [B, *data] each; () for those not needed.
+    slopes: tuple[Tensor | tuple[()], Tensor | tuple[()]] = ((), ())
 
 
 def say(
@@ -93,18 +91,18 @@ def judge(
     noise: Noise,
     conditions: Conditions = NO_CONDITIONS,
     *,
-    sloped: bool,
+    needs: Collection[str] = (),
 ) -> Judged:
     """Run the discriminator on reals and fakes, in one pass or two as the game says.
 
     Args:
         real, fake: [B, *data]; noise: [2B, ...], reals first.
-        sloped: whether the slopes of the logits are computed too, by one backward pass through each
-            pass made here.
+        needs: those of "real_slope" and "fake_slope" that are computed too, by a backward pass
+            through the passes made here that they need.
     """
 
     def forward(
-        buffers: Buffers, x: Tensor, noise: Noise, condition: Tree
+        buffers: Buffers, x: Tensor, noise: Noise, condition: Tree, sloped: bool
     ) -> tuple[Tensor, Tree, Buffers, Tree]:
         """Logits, the whole output, new buffers, and the slopes or ()."""
         judged = functools.partial(say, game, params, buffers, noise=noise, condition=condition)
@@ -119,17 +117,24 @@ def judge(
         size = len(real)
         return pytree.map(lambda x: x[:size], tree), pytree.map(lambda x: x[size:], tree)
 
+    of_real, of_fake = "real_slope" in needs, "fake_slope" in needs
     if game.judges_apart:
         first, second = halves(noise)
-        real_logits, real_out, buffers, real_slope = forward(buffers, real, first, conditions.real)
-        fake_logits, fake_out, buffers, fake_slope = forward(buffers, fake, second, conditions.fake)
-        slopes = (real_slope, fake_slope) if sloped else ()
+        real_logits, real_out, buffers, real_slope = forward(
+            buffers, real, first, conditions.real, of_real
+        )
+        fake_logits, fake_out, buffers, fake_slope = forward(
+            buffers, fake, second, conditions.fake, of_fake
+        )
+        slopes = (real_slope, fake_slope)
         return Judged(real_logits, fake_logits, real_out, fake_out, buffers, slopes)
     both: Tree = ()
     if game.disc.shape.has_condition:
         both = pytree.map(lambda *each: torch.cat(each), *conditions)
-    logits, out, buffers, slope = forward(buffers, torch.cat([real, fake]), noise, both)
-    return Judged(*halves(logits), *halves(out), buffers, halves(slope) if sloped else ())
+    logits, out, buffers, slope = forward(
+        buffers, torch.cat([real, fake]), noise, both, of_real or of_fake
+    )
+    return Judged(*halves(logits), *halves(out), buffers, halves(slope))
 
 
 class Generated(NamedTuple):
@@ -185,18 +190,25 @@ def disc_loss(
     fake: Tensor,
     draws: DiscDraws,
     conditions: Conditions = NO_CONDITIONS,
-) -> tuple[Tensor, tuple[Judged, Means]]:
-    """The discriminator's mean loss with its terms, []; its output; and each term's mean."""
+    moment: Moment | tuple[()] = (),
+) -> tuple[Tensor, tuple[Judged, Total]]:
+    """The discriminator's mean loss with its terms, [].
+
+    Args:
+        moment: the step and the memories of terms; ``()`` for a game that needs neither.
+    Returns:
+        The loss; the discriminator's output; and what the terms come to.
+    """
     real, fake = _noised(draws.instance_noise, real, fake)
-    own = terms.of_player(game.terms, "disc")
-    noise = draws.disc_noise
-    judged = judge(game, params, buffers, real, fake, noise, conditions, sloped=bool(own))
+    own, noise = terms.of_player(game.terms, "disc"), draws.disc_noise
+    needs = terms.needed(own)
+    judged = judge(game, params, buffers, real, fake, noise, conditions, needs=needs)
     each = game.loss.disc(real_logits=judged.real, fake_logits=judged.fake)
     loss = scalars.per_example("loss.disc", each, len(real)).mean()
     critic = _critic(game, params, buffers, noise, len(real), conditions.real)
-    view = _view(judged, real, fake, critic, conditions)
-    extra, means = terms.total(own, view, draws.term_noise)
-    return loss + extra if means else loss, (judged, means)
+    view = _view("disc", judged, real, fake, draws.z, critic, conditions)
+    extra = terms.total(own, view, draws.term_noise, moment)
+    return loss + extra.sum if own else loss, (judged, extra)
 
 
 def gen_loss(
@@ -208,43 +220,59 @@ def gen_loss(
     draws: GenDraws,
     generate: Callable[..., Tensor] | None = None,
     conditions: Conditions = NO_CONDITIONS,
-) -> tuple[Tensor, tuple[Buffers, Means]]:
+    moment: Moment | tuple[()] = (),
+) -> tuple[Tensor, tuple[Buffers, Total]]:
     """The generator's mean loss with its terms, [], at a discriminator's parameters.
 
     Args:
         params, buffers: the discriminator's.
         generate: from latents to fakes at the generator's parameters, for its terms.
+        moment: as in `disc_loss`.
     Returns:
-        The loss, the discriminator's buffers and each term's mean.
+        The loss, the discriminator's buffers and what the terms come to.
     """
-    noise = draws.disc_noise
-    if game.loss.gen_uses_real:
-        seen_real, seen_fake = _noised(draws.instance_noise, real, fake)
-        judged = judge(game, params, buffers, seen_real, seen_fake, noise, conditions, sloped=False)
+    # Where a term that looks at reals is not due, the draws have noise for them all the same.
+    rows = (2 if game.gen_judges_real else 1) * len(fake)
+    noise = {name: u[-rows:] for name, u in draws.disc_noise.items()}
+    instance_noise = draws.instance_noise
+    if isinstance(instance_noise, Tensor):
+        instance_noise = instance_noise[-rows:]
+    if game.gen_judges_real:
+        seen_real, seen_fake = _noised(instance_noise, real, fake)
+        judged = judge(game, params, buffers, seen_real, seen_fake, noise, conditions)
     else:
-        (seen_fake,) = _noised(draws.instance_noise, fake)
+        (seen_fake,) = _noised(instance_noise, fake)
         logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise, conditions.fake)
         judged = Judged(UNSEEN, logits, (), out, new_buffers)
     each = game.loss.gen(real_logits=judged.real, fake_logits=judged.fake)
     loss = scalars.per_example("loss.gen", each, len(fake)).mean()
-    critic = _critic(game, params, buffers, noise, len(fake), conditions.fake)
-    view = _view(judged, real, fake, critic, conditions)
-    view = view._replace(z=draws.z, generate=generate)
     own = terms.of_player(game.terms, "gen")
-    extra, means = terms.total(own, view, draws.term_noise)
-    return loss + extra if means else loss, (judged.buffers, means)
+    critic = _critic(game, params, buffers, noise, len(fake), conditions.fake)
+    view = _view("gen", judged, real, fake, draws.z, critic, conditions, generate)
+    extra = terms.total(own, view, draws.term_noise, moment)
+    return loss + extra.sum if own else loss, (judged.buffers, extra)
 
 
 def _view(
-    judged: Judged, real: Tensor, fake: Tensor, critic: Critic, conditions: Conditions
+    player: Player,
+    judged: Judged,
+    real: Tensor,
+    fake: Tensor,
+    z: Tensor | tuple[()],
+    critic: Critic,
+    conditions: Conditions,
+    generate: Callable[..., Tensor] | None = None,
 ) -> View:
     """The view that the terms of either player have of a pass of the discriminator."""
     return View(
+        player=player,
         real=real,
         fake=fake,
         real_out=judged.real_out,
         fake_out=judged.fake_out,
+        z=z,
         critic=critic,
+        generate=generate,
         slopes=judged.slopes,
         condition=conditions.real,
         fake_condition=conditions.fake,
@@ -273,14 +301,24 @@ def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:
     return tuple(batch + part for batch, part in zip(batches, parts, strict=True))
 
 
+def with_latents(game: Game, draws: DiscDraws, gen_draws: GenDraws) -> DiscDraws:
+    """The draws of the last discriminator step, with the generator's latents if it takes those."""
+    if not (game.share_fakes or game.same_z):
+        return draws
+    return draws._replace(
+        z=gen_draws.z, gen_noise=gen_draws.gen_noise, condition=gen_draws.condition
+    )
+
+
 def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draws) -> Objectives:
     """Both players' losses in one step, as functions of both players' parameters.
 
         losses = fgan.objectives(game, state, batch, draws)
         losses["disc"]({"gen": gen_params, "disc": disc_params})  # [], differentiable
 
-    They are those that `fgan.make_step` takes gradients of, terms included, with the buffers of the
-    state. `fgan.orders.gradient` takes one player's gradient, `fgan.orders.vector_field` both.
+    They are those that `fgan.make_step` takes gradients of, terms included, with the buffers, the
+    memories and the step of the state. `fgan.orders.gradient` takes one player's gradient,
+    `fgan.orders.vector_field` both.
 
     Args:
         state, batch, draws: as for the step. Where the discriminator has several steps, its loss is
@@ -294,9 +332,8 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
     check_inputs(game, state, batch, draws)
     real, condition = batch if game.num_disc_steps == 1 else pytree.index(batch, -1)
     disc_draws, gen_draws = draws.disc[-1], draws.gen
-    return round_objectives(
-        game, state.gen, state.disc, state.disc, real, disc_draws, gen_draws, condition
-    )
+    gen, disc, moment = state.gen, state.disc, Moment(state.step, state.carry)
+    return round_objectives(game, gen, disc, disc, real, disc_draws, gen_draws, condition, moment)
 
 
 def round_objectives(
@@ -308,26 +345,28 @@ def round_objectives(
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
     condition: Tree = (),
+    moment: Moment | tuple[()] = (),
 ) -> Objectives:
     """Both losses in one round, where the generator meets the buffers of ``opponent``.
 
     Args:
         condition: the reals'.
+        moment: the step and the memories of terms; ``()`` for a game that needs neither.
     """
-    source = gen_draws if game.share_fakes or game.same_z else disc_draws
-    in_gen, in_disc = (conditions_of(game, condition, draws) for draws in (gen_draws, source))
+    disc_draws = with_latents(game, disc_draws, gen_draws)
+    in_gen, in_disc = (conditions_of(game, condition, draws) for draws in (gen_draws, disc_draws))
 
     def of_gen(point: Point) -> Tensor:
         made = PlayerState(point["gen"], gen.buffers, ())
         _, fake = sample_fakes(game, made, gen_draws, in_gen.fake)
         again = generator(game, made, gen_draws, in_gen.fake)
-        params, buffers = point["disc"], opponent.buffers
-        return gen_loss(game, params, buffers, real, fake, gen_draws, again, in_gen)[0]
+        params, seen = point["disc"], opponent.buffers
+        return gen_loss(game, params, seen, real, fake, gen_draws, again, in_gen, moment)[0]
 
     def of_disc(point: Point) -> Tensor:
         made = PlayerState(point["gen"], gen.buffers, ())
-        _, fake = sample_fakes(game, made, source, in_disc.fake)
-        params, buffers = point["disc"], disc.buffers
-        return disc_loss(game, params, buffers, real, fake, disc_draws, in_disc)[0]
+        _, fake = sample_fakes(game, made, disc_draws, in_disc.fake)
+        params, seen = point["disc"], disc.buffers
+        return disc_loss(game, params, seen, real, fake, disc_draws, in_disc, moment)[0]
 
     return {"gen": of_gen, "disc": of_disc}

@@ -19,6 +19,7 @@ from torch.func import grad, vmap
 from fgan import pytree
 from fgan.game.game import Game, with_every_term
 from fgan.game.objectives import NO_CONDITIONS, Conditions, disc_loss
+from fgan.terms import Moment
 from fgan.types import DiscDraws, Params, PlayerState
 
 
@@ -44,6 +45,7 @@ def per_example_gradients(
     fake: Tensor,
     draws: DiscDraws,
     conditions: Conditions = NO_CONDITIONS,
+    moment: Moment | tuple[()] = (),
 ) -> Params:
     """The gradient of the discriminator's loss for each pair, [B, *parameter].
 
@@ -58,6 +60,7 @@ def per_example_gradients(
         draws: the draws of a discriminator step for this B, from `fgan.make_draws`.
         conditions: the conditions of reals and fakes, as
             `fgan.game.objectives.conditions_of` gives them.
+        moment: ``Moment(state.step, state.carry)``, for terms with a schedule or a memory.
     Raises:
         ValueError: for a discriminator with batch statistics, where one example has no
             gradient of its own.
@@ -70,14 +73,15 @@ def per_example_gradients(
         params: Params, real: Tensor, fake: Tensor, draws: DiscDraws, conditions: Conditions
     ) -> Tensor:
         own = pytree.map(lambda leaf: leaf[None], conditions)
-        return disc_loss(every, params, disc.buffers, real[None], fake[None], draws, own)[0]
+        pair = real[None], fake[None], draws, own
+        return disc_loss(every, params, disc.buffers, *pair, moment)[0]
 
     def of_both(noise: Tensor) -> Tensor:
         return torch.stack(noise.chunk(2), 1)  # [2B, ...] -> [B, 2, ...]
 
     instance = draws.instance_noise
     of_pairs = DiscDraws(
-        z=(),
+        z=draws.z[:, None] if isinstance(draws.z, Tensor) else (),
         gen_noise=(),
         disc_noise=pytree.map(of_both, draws.disc_noise),
         term_noise=pytree.map(lambda u: u[:, None], draws.term_noise),
@@ -95,9 +99,10 @@ def per_example_gradient_norms(
     fake: Tensor,
     draws: DiscDraws,
     conditions: Conditions = NO_CONDITIONS,
+    moment: Moment | tuple[()] = (),
 ) -> Tensor:
     """The norms of `per_example_gradients`, [B]."""
-    grads = per_example_gradients(game, disc, real, fake, draws, conditions)
+    grads = per_example_gradients(game, disc, real, fake, draws, conditions, moment)
     norms: Tensor = vmap(pytree.norm)(grads)
     return norms
 
@@ -109,6 +114,7 @@ def gradient_noise_scale(
     fake: Tensor,
     draws: DiscDraws,
     conditions: Conditions = NO_CONDITIONS,
+    moment: Moment | tuple[()] = (),
 ) -> NoiseScale:
     r"""The simple noise scale of the discriminator's gradient, ``tr(Sigma) / |G|^2``.
 
@@ -117,7 +123,8 @@ def gradient_noise_scale(
         tr(Sigma) ~ sum_i |g_i - g|^2 / (B - 1),    |G|^2 ~ |g|^2 - tr(Sigma) / B.
 
     Args:
-        real, fake: [B, *data], B at least 2; draws, conditions: as in `per_example_gradients`.
+        real, fake: [B, *data], B at least 2; draws, conditions, moment: as in
+            `per_example_gradients`.
     Raises:
         ValueError: for fewer than two pairs; and as `per_example_gradients`.
 
@@ -128,7 +135,8 @@ def gradient_noise_scale(
     size = real.shape[0]
     if size < 2:
         raise ValueError("the spread of gradients needs at least two pairs")
-    grads = pytree.leaves(per_example_gradients(game, disc, real, fake, draws, conditions))
+    each = per_example_gradients(game, disc, real, fake, draws, conditions, moment)
+    grads = pytree.leaves(each)
     trace = torch.stack([g.var(0, correction=1).sum() for g in grads]).sum()
     squared_norm = torch.stack([g.mean(0).square().sum() for g in grads]).sum() - trace / size
     return NoiseScale(trace / squared_norm, trace, squared_norm)

@@ -122,4 +122,4 @@ def with_hyperparameters(
     opt_state = optim.with_hyperparameters(old.opt_state, **values)
     new = PlayerState(old.params, old.buffers, opt_state)
     gen, disc = (new, states.disc) if player == "gen" else (states.gen, new)
-    return TrainState(gen, disc, states.ema, states.key, states.step)
+    return TrainState(gen, disc, states.ema, states.key, states.step, states.carry)

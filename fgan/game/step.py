@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from fgan import ema, pytree, scalars, terms
+from fgan import ema, pytree, scalars, schedules, terms
 from fgan.game.game import Due, Game, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.objectives import (
@@ -43,7 +43,6 @@ from fgan.game.objectives import (
     Conditions,
     Generated,
     Judged,
-    Means,
     conditions_of,
     disc_loss,
     gen_loss,
@@ -51,11 +50,12 @@ from fgan.game.objectives import (
     generator,
     round_objectives,
     sample_fakes,
+    with_latents,
 )
 from fgan.game.orders import Grads, Players
 from fgan.game.player import descend, moved
 from fgan.losses import value
-from fgan.terms import of_player
+from fgan.terms import Moment, Player, Total, metric_name, of_player
 from fgan.types import (
     Batch,
     Buffers,
@@ -74,6 +74,8 @@ Step: TypeAlias = Callable[[TrainState, Batch | Tensor, Draws], tuple[TrainState
 """(state, batch, draws) -> (state, metrics), see `make_step`."""
 Reduce: TypeAlias = Callable[[Tree], Tree]
 """A function from a tree of tensors to one of the same form, such as a mean over processes."""
+Means: TypeAlias = dict[str, Tensor]
+"""The mean of each term over the batch, without its weight, as ``name_player``."""
 
 
 def _as_it_is(tree: Tree) -> Tree:
@@ -86,6 +88,7 @@ class Report(NamedTuple):
     loss: Tensor  # []
     grad_norm: Tensor  # []
     terms: Means
+    carry: dict[str, Tree]  # the new memories of its terms
 
 
 class DiscReport(NamedTuple):
@@ -94,6 +97,7 @@ class DiscReport(NamedTuple):
     loss: Tensor  # [], as all tensors here
     grad_norm: Tensor
     terms: Means
+    carry: dict[str, Tree]
     value: Tensor
     d_real: Tensor
     d_fake: Tensor
@@ -106,8 +110,9 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         due: the names of the terms that count, each with ``every`` times its weight (see
             `make_steps`). Without it, all terms count at every step with their plain weight.
         reduce: a function from a tree of tensors to one of the same form, applied to each
-            player's gradients and reported numbers before they are used. With an average over
-            processes, the step acts as on all their batches together.
+            player's gradients, its reported numbers and the floating numbers that its terms
+            remember, before they are used. With an average over processes, the step acts as on
+            all their batches together.
     Returns:
         ``step(state, batch, draws) -> (state, metrics)``:
         state: the state from `fgan.init_state` or from the last step.
@@ -126,12 +131,9 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
     """
     if due is None:
-        every = with_every_term(game)
-        names = tuple(term.name for term in every.terms)
-        rounds = [every] * game.num_disc_steps
+        rounds = [with_every_term(game)] * game.num_disc_steps
     else:
-        names = tuple(term.name for term in game.terms)
-        rounds = [with_terms(game, (*each, *due.gen)) for each in due.disc]
+        rounds = [with_terms(game, each, due.gen) for each in due.disc]
     if len(rounds) != game.num_disc_steps:
         raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
     if reduce is not None and game.method is not None:
@@ -141,33 +143,38 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
     def step(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
         batch = as_batch(batch)
         check_inputs(game, state, batch, draws)
-        gen, disc = state.gen, state.disc
+        gen, disc, moment = state.gen, state.disc, Moment(state.step, state.carry)
         rows = [batch] if game.num_disc_steps == 1 else pytree.unstack(batch)
         reports = []
         for part, row, extra in zip(rounds[:-1], rows[:-1], draws.disc[:-1], strict=True):
             conditions = conditions_of(part, row.condition, extra)
             gen, fake = sample_fakes(part, gen, extra, conditions.fake)
             disc_grads, buffers, report = disc_gradient(
-                part, disc, row.real, fake, extra, reduced, conditions
+                part, disc, row.real, fake, extra, moment, reduced, conditions
             )
             disc = update_disc(part, disc, disc_grads, buffers)
+            moment = remembering(moment, report.carry)
             reports.append(report)
 
-        gen, disc, metrics = play_round(
-            rounds[-1], gen, disc, rows[-1], draws.disc[-1], draws.gen, reduced
+        gen, disc, moment, metrics = play_round(
+            rounds[-1], gen, disc, rows[-1], draws.disc[-1], draws.gen, moment, reduced
         )
         losses = [x for report in reports for x in (report.loss, report.grad_norm)]
         finite = _all_finite([metrics.finite, *losses])
         average = state.ema
         if isinstance(average, Weights):
-            decay = ema.unbiased(game.ema_decay, state.step)
+            decay = ema.unbiased(schedules.at(game.ema_decay, state.step), state.step)
             average = ema.update(average, gen.params, gen.buffers, decay, game.gen.unaveraged)
-        new = TrainState(gen, disc, average, state.key, state.step + 1)
+        new = TrainState(gen, disc, average, state.key, state.step + 1, moment.carry)
         pytree.check_like(new, state, "the state after the step")
         absent = torch.full_like(metrics.value, torch.nan)
         by_round = [*(report.terms for report in reports), metrics.terms]
         taken = {name: mean for found in by_round for name, mean in found.items()}
-        means = {name: taken.get(name, absent) for name in names}
+        means = {
+            metric_name(term, player): taken.get(f"{term.name}_{player}", absent)
+            for term in game.terms
+            for player in terms.players_of(term)
+        }
         # Dynamo of torch 2.11 traces no `_replace` here.
         return pytree.where(finite, new, state), Metrics(*metrics[:-2], finite, means)
 
@@ -181,20 +188,24 @@ def play_round(
     batch: Batch,
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
+    moment: Moment,
     reduce: Reduce,
-) -> tuple[PlayerState, PlayerState, Metrics]:
+) -> tuple[PlayerState, PlayerState, Moment, Metrics]:
     """One update of the discriminator and one of the generator, in the game's order."""
     real, condition = batch
-    in_gen = in_disc = conditions_of(game, condition, gen_draws)
+    disc_draws = with_latents(game, disc_draws, gen_draws)
+    in_gen, in_disc = (conditions_of(game, condition, draws) for draws in (gen_draws, disc_draws))
     if game.share_fakes:
         shared = generate(game.gen, gen, gen_draws, in_gen.fake)
         fake = shared.fake
     else:
-        shared, source = None, gen_draws if game.same_z else disc_draws
-        in_disc = conditions_of(game, condition, source)
-        gen, fake = sample_fakes(game, gen, source, in_disc.fake)
+        shared = None
+        gen, fake = sample_fakes(game, gen, disc_draws, in_disc.fake)
 
-    disc_grads, buffers, judged = disc_gradient(game, disc, real, fake, disc_draws, reduce, in_disc)
+    disc_grads, buffers, judged = disc_gradient(
+        game, disc, real, fake, disc_draws, moment, reduce, in_disc
+    )
+    met = remembering(moment, judged.carry)
     # In alternating play the generator meets the updated discriminator. Otherwise it meets the old
     # parameters, but running statistics that the passes above have updated.
     new_disc = opponent = moved(disc, buffers)
@@ -202,7 +213,7 @@ def play_round(
         new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
     made = generate(game.gen, gen, gen_draws, in_gen.fake) if shared is None else shared
     gen_grads, gen_buffers, report = gen_gradient(
-        game, gen, opponent, real, made, gen_draws, reduce, in_gen
+        game, gen, opponent, real, made, gen_draws, met, reduce, in_gen
     )
     finite = _all_finite([report.loss, report.grad_norm, judged.loss, judged.grad_norm])
     if game.method is None:
@@ -212,7 +223,7 @@ def play_round(
     else:
         players, v = {"gen": gen, "disc": disc}, {"gen": gen_grads, "disc": disc_grads}
         functions = round_objectives(
-            game, gen, disc, opponent, real, disc_draws, gen_draws, condition
+            game, gen, disc, opponent, real, disc_draws, gen_draws, condition, moment
         )
         played = game.method.play(functions, v, players, updater(game))
         new_gen, new_disc = played["gen"], played["disc"]
@@ -232,7 +243,12 @@ def play_round(
         finite=finite,
         terms=judged.terms | report.terms,
     )
-    return new_gen, new_disc, metrics
+    return new_gen, new_disc, remembering(met, report.carry), metrics
+
+
+def remembering(moment: Moment, carry: dict[str, Tree]) -> Moment:
+    """The moment after terms have changed their memories; the others keep theirs."""
+    return Moment(moment.step, moment.carry | carry)
 
 
 def disc_gradient(
@@ -241,22 +257,25 @@ def disc_gradient(
     real: Tensor,
     fake: Tensor,
     draws: DiscDraws,
+    moment: Moment | tuple[()] = (),
     reduce: Reduce = _as_it_is,
     conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, Buffers, DiscReport]:
     """The gradient of the discriminator's mean loss over its parameters."""
 
-    def objective(params: Params) -> tuple[Tensor, tuple[Judged, Means]]:
-        return disc_loss(game, params, disc.buffers, real, fake, draws, conditions)
+    def objective(params: Params) -> tuple[Tensor, tuple[Judged, Total]]:
+        return disc_loss(game, params, disc.buffers, real, fake, draws, conditions, moment)
 
-    grads, (loss, (judged, means)) = grad_and_value(objective, has_aux=True)(disc.params)
+    grads, (loss, (judged, extra)) = grad_and_value(objective, has_aux=True)(disc.params)
     scores = (
         value(real_logits=judged.real, fake_logits=judged.fake).mean(),
         judged.real.sigmoid().mean(),
         judged.fake.sigmoid().mean(),
     )
-    grads, loss, means, scores = reduce((grads, loss, means, scores))
-    return grads, judged.buffers, DiscReport(loss, pytree.norm(grads), means, *scores)
+    grads, loss, means, scores = reduce((grads, loss, extra.means, scores))
+    carry = _floats_reduced(extra.carry, reduce)
+    report = DiscReport(loss, pytree.norm(grads), _of("disc", means), carry, *scores)
+    return grads, judged.buffers, report
 
 
 def gen_gradient(
@@ -266,27 +285,41 @@ def gen_gradient(
     real: Tensor,
     made: Generated,
     draws: GenDraws,
+    moment: Moment,
     reduce: Reduce,
     conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, Buffers, Report]:
     """The gradient of the generator's mean loss over its parameters, through the fakes."""
 
-    def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Means]]:
+    def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Total]]:
         return gen_loss(game, disc.params, disc.buffers, real, fake, draws, conditions=conditions)
 
-    def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Means]]:
+    def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Total]]:
         again = generator(game, gen._replace(params=params), draws, conditions.fake)
-        return gen_loss(
-            game, disc.params, disc.buffers, real, again(draws.z), draws, again, conditions
-        )
+        fake = again(draws.z)
+        there = disc.params, disc.buffers, real, fake, draws, again, conditions
+        return gen_loss(game, *there, moment)
 
     if of_player(game.terms, "gen"):  # terms may generate other fakes
-        grads, (loss, (buffers, means)) = grad_and_value(of_params, has_aux=True)(gen.params)
+        grads, (loss, (buffers, extra)) = grad_and_value(of_params, has_aux=True)(gen.params)
     else:
-        fake_grad, (loss, (buffers, means)) = grad_and_value(of_fake, has_aux=True)(made.fake)
+        fake_grad, (loss, (buffers, extra)) = grad_and_value(of_fake, has_aux=True)(made.fake)
         (grads,) = made.pull_back(fake_grad)
-    grads, loss, means = reduce((grads, loss, means))
-    return grads, buffers, Report(loss, pytree.norm(grads), means)
+    grads, loss, means = reduce((grads, loss, extra.means))
+    carry = _floats_reduced(extra.carry, reduce)
+    return grads, buffers, Report(loss, pytree.norm(grads), _of("gen", means), carry)
+
+
+def _of(player: Player, means: Means) -> Means:
+    return {f"{name}_{player}": mean for name, mean in means.items()}
+
+
+def _floats_reduced(tree: Tree, reduce: Reduce) -> Tree:
+    """The tree with its floating leaves reduced: counts are the same in every process."""
+    leaves, structure = pytree.flatten(tree)
+    floats = iter(reduce([leaf for leaf in leaves if leaf.is_floating_point()]))
+    reduced = [next(floats) if leaf.is_floating_point() else leaf for leaf in leaves]
+    return pytree.unflatten(structure, reduced)
 
 
 def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:

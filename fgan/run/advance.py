@@ -232,7 +232,8 @@ class DrawAhead:
         if training.replays(key.device):  # equal parts of the steps between lines of metrics
             usual = training.log_every // math.ceil(training.log_every / fitting)
         self.most_steps = training.at_once or usual
-        rounds = {"gen": 1, "disc": game.num_disc_steps}  # updates of each player in a step
+        # Updates of each player in a step; a term of both comes again when both have.
+        rounds = {"gen": 1, "disc": game.num_disc_steps, "both": 1}
         periods = [term.every // math.gcd(term.every, rounds[term.player]) for term in game.terms]
         self.period = math.lcm(*periods)
         self._make = compile_function(make) if self._compiled else make

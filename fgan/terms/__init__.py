@@ -1,16 +1,22 @@
-"""Terms, which are added to a player's loss. Gradient penalties are ready-made terms."""
+"""Terms, which are added to the players' losses. Gradient penalties are ready-made terms."""
 
 from collections.abc import Callable
 
 from fgan.terms.base import (
     Critic,
+    Moment,
+    Need,
     Player,
     Term,
+    Total,
     View,
     due,
     logits_of,
+    metric_name,
+    needed,
     noise_shapes,
     of_player,
+    players_of,
     total,
 )
 from fgan.terms.penalties import (
@@ -31,8 +37,11 @@ from fgan.terms.penalties import (
 __all__ = [
     "ALL",
     "Critic",
+    "Moment",
+    "Need",
     "Player",
     "Term",
+    "Total",
     "View",
     "clip_weights",
     "dragan",
@@ -44,8 +53,11 @@ __all__ = [
     "make_r2",
     "make_wgan_gp",
     "make_zero_centred_interpolates",
+    "metric_name",
+    "needed",
     "noise_shapes",
     "of_player",
+    "players_of",
     "r1",
     "r2",
     "total",

@@ -1,24 +1,26 @@
-"""Terms, which are added to one player's mean loss, and the view that they are functions of.
+"""Terms, which are added to the players' mean losses, and the view that they are functions of.
 
 A term is a pure function of a `View`. It returns one number per example; their mean times the
-term's weight is added to the loss of its player. All randomness is an input. A weight is a number,
-which is a constant of the compiled graph, or a 0-d tensor. To change a weight without compiling
-again, a step gets it among its inputs and makes its terms anew:
-``dataclasses.replace(term, weight=state_leaf)``.
+term's weight is added to the loss of its player, or of both. All randomness is an input. A term
+may have a memory: a tree of tensors, its *carry*, which is part of the state of the game.
+
+A weight is a number, which is a constant of the compiled graph, a 0-d tensor, or a schedule of the
+number of the step, which changes it without compiling again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from fgan import scalars
+from fgan import pytree, scalars
 from fgan.scalars import Scalar
-from fgan.types import Noise
+from fgan.schedules import Schedule
+from fgan.types import Noise, Tree
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch dimension."""
@@ -28,7 +30,13 @@ Critic: TypeAlias = Callable[..., Tensor]
 In a `View` its second argument, which may be left out, is the examples' condition.
 """
 Player: TypeAlias = Literal["gen", "disc"]
-"""The player to whose loss a term is added."""
+"""A player, to whose loss terms are added."""
+Need: TypeAlias = Literal["real_out", "real_slope", "fake_slope"]
+"""A field of a `View` that is computed only for the terms that need it."""
+NEEDS: dict[str, tuple[str, ...]] = {
+    "gen": ("real_out",), "disc": ("real_slope", "fake_slope"), "both": ("real_out",),
+}  # fmt: skip
+"""The fields that the terms of each player may ask for."""
 
 
 class View(NamedTuple):
@@ -38,23 +46,23 @@ class View(NamedTuple):
         real: [B, *data], the reals. A term of the discriminator sees them with instance noise, as
             the discriminator did; a term of the generator sees them without.
         fake: [B, *data], the fakes in the same way.
-        z: [B, *latent], the latents of the fakes, for a term of the generator; ``()`` for a term
-            of the discriminator.
-        condition: the condition of the reals; ``()`` if there is none.
-        fake_condition: the condition that the fakes were made for; ``()`` if there is none.
         real_out, fake_out: the discriminator's outputs for both in the pass of the term's player:
-            logits [B], or its own named tuple whose first field is ``logits``. ``real_out`` is
-            ``()`` for a term of the generator if the loss does not look at reals.
+            logits [B], or its own named tuple whose first field is ``logits``. In the generator's
+            step ``real_out`` is ``()``, unless the loss looks at reals or a term needs it.
         critic: examples [B, *data] -> logits [B]: the discriminator with the parameters and
             buffers of that pass; its stochastic layers have the noise of the first B examples.
             Its calls do not update running statistics. It takes the examples to have the
             condition of the reals in a term of the discriminator, that of the fakes in a term of
             the generator; ``critic(x, condition)`` gives another.
-        generate: latents [B, *latent] -> fakes, for a term of the generator. The fakes have the
+        player: the player whose loss is computed, for a term of both.
+        z: [B, *latent], the latents of the fakes.
+        condition: the condition of the reals; ``()`` if there is none.
+        fake_condition: the condition that the fakes were made for; ``()`` if there is none.
+        generate: latents [B, *latent] -> fakes, in the generator's step. The fakes have the
             condition ``fake_condition``; ``generate(z, condition)`` gives another.
         noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
         slopes: the gradients of the logits over the reals and over the fakes, [B, *data] each, from
-            the pass that computed the logits; ``()`` for a term of the generator.
+            the pass that computed the logits; ``()`` in place of one that the term does not need.
     """
 
     real: Tensor
@@ -62,27 +70,56 @@ class View(NamedTuple):
     real_out: Any
     fake_out: Any
     critic: Critic
+    player: Player = "disc"
     z: Tensor | tuple[()] = ()
     condition: Any = ()
     generate: Callable[..., Tensor] | None = None
     noise: Any = ()
-    slopes: tuple[Tensor, ...] = ()
+    slopes: tuple[Tensor | tuple[()], Tensor | tuple[()]] = ((), ())
     fake_condition: Any = ()
 
     @property
     def real_slope(self) -> Tensor:
         """The gradient of each real's logit over the real, [B, *data], computed once."""
-        return self._slopes()[0]
+        return _asked(self.slopes[0], "real_slope")
 
     @property
     def fake_slope(self) -> Tensor:
         """The gradient of each fake's logit over the fake, [B, *data], computed once."""
-        return self._slopes()[1]
+        return _asked(self.slopes[1], "fake_slope")
 
-    def _slopes(self) -> tuple[Tensor, ...]:
-        if not self.slopes:
-            raise ValueError("the slopes of the logits are there for the discriminator's terms")
-        return self.slopes
+
+def _asked(slope: Tensor | tuple[()], name: str) -> Tensor:
+    if not isinstance(slope, Tensor):
+        raise ValueError(
+            f"a term that looks at {name} says so, and is the discriminator's: "
+            f'Term(needs=("{name}",), player="disc")'
+        )
+    return slope
+
+
+class Moment(NamedTuple):
+    """The part of a state that terms see beside networks.
+
+    step: int64 [], the number of the step, at which weights that are schedules are taken.
+    carry: the memories of terms, by name.
+    """
+
+    step: Tensor
+    carry: dict[str, Tree]
+
+
+class Total(NamedTuple):
+    """The terms of one player in one step.
+
+    sum: [], the sum of ``weight * every * mean``, to be added to the player's mean loss.
+    means: each term's own mean, [], by name.
+    carry: the new memory of each term that has one, by name.
+    """
+
+    sum: Tensor
+    means: dict[str, Tensor]
+    carry: dict[str, Tree]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,37 +127,71 @@ class Term:
     """A term of a player's objective: ``weight * mean(apply(view))``.
 
     Attributes:
-        name: the term's key in the noise and in ``Metrics.terms``.
-        apply: (view) -> [B].
-        weight: factor of the mean: a number, or a 0-d tensor, which is cast to the mean's dtype.
-        player: the player to whose loss the term is added.
+        name: the term's key in the noise, in the carry of the state and in ``Metrics.terms``.
+        apply: (view) -> [B], or [] for a number that is a mean already. A term with a memory takes
+            and returns it: (view, carry) -> ([B] or [], carry). No gradient flows from one step to
+            the next through the carry.
+        weight: factor of the mean: a number, a 0-d tensor, or a schedule of the number of the
+            step. It is cast to the mean's dtype.
+        player: the player to whose loss the term is added; "both" adds it to both, each with the
+            view of its own pass.
         noise_shape: shape of one example -> shape of its noise. The noise is uniform in [0, 1),
             [B, *noise_shape(data)]; None for a term without noise.
         every: the term counts in one of every ``every`` steps of its player, with ``every``
             times its weight (Karras et al. 2020, section 3.1, "lazy regularization").
+        needs: the fields of the view that the term looks at, among those that cost a pass and are
+            computed for terms that need them only: "real_slope" and "fake_slope" in the
+            discriminator's step, "real_out" in the generator's.
+        init: () -> the carry before the first step, a tree of tensors; None for a term without a
+            memory. Floating tensors get the dtype of the state.
 
     Raises:
         ValueError: when ``every`` is less than 1, a number ``weight`` is negative, or the player
-            is unknown.
+            or a field in ``needs`` is unknown.
     """
 
     name: str
-    apply: Callable[[View], Tensor]
-    weight: Scalar = 1.0
-    player: Player = "disc"
+    apply: Callable[..., Any]
+    weight: Scalar | Schedule = 1.0
+    player: Player | Literal["both"] = "disc"
     noise_shape: Callable[[Shape], Shape] | None = None
     every: int = 1
+    needs: tuple[Need, ...] = ()
+    init: Callable[[], Tree] | None = None
 
     def __post_init__(self) -> None:
         scalars.check_count("every", self.every)
-        scalars.check("a term's weight", self.weight, 0)
-        if self.player not in ("gen", "disc"):
-            raise ValueError(f'a term\'s player is "gen" or "disc", not {self.player!r}')
+        scalars.check_or_schedule("a term's weight", self.weight, 0)
+        if self.player not in NEEDS:
+            raise ValueError(f'a term\'s player is "gen", "disc" or "both", not {self.player!r}')
+        if isinstance(self.needs, str):
+            raise TypeError(f'needs is a tuple of names, also of one: ("{self.needs}",)')
+        if unknown := [name for name in self.needs if name not in NEEDS[self.player]]:
+            known = ", ".join(NEEDS[self.player])
+            raise ValueError(
+                f"needs of a term with player {self.player!r} has names among {known}, "
+                f"not {unknown[0]!r}"
+            )
+
+
+def players_of(term: Term) -> tuple[Player, ...]:
+    """The players to whose losses a term is added."""
+    return ("disc", "gen") if term.player == "both" else (term.player,)
 
 
 def of_player(terms: Sequence[Term], player: Player) -> tuple[Term, ...]:
-    """The terms of one player, in their order."""
-    return tuple(term for term in terms if term.player == player)
+    """The terms in the loss of one player, in their order."""
+    return tuple(term for term in terms if player in players_of(term))
+
+
+def needed(terms: Iterable[Term]) -> frozenset[str]:
+    """The fields of the view that any of the terms needs."""
+    return frozenset(name for term in terms for name in term.needs)
+
+
+def metric_name(term: Term, player: Player) -> str:
+    """The term's key in ``Metrics.terms``, where a term of both players has two."""
+    return f"{term.name}_{player}" if term.player == "both" else term.name
 
 
 def noise_shapes(terms: Sequence[Term], data: Shape) -> dict[str, Shape]:
@@ -140,34 +211,76 @@ def due(terms: Sequence[Term], step: int) -> tuple[Term, ...]:
     return tuple(t for t in terms if (step + 1) % t.every == 0)
 
 
-def total(terms: Sequence[Term], view: View, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of ``weight * every * mean``, [], and each term's own mean, by name.
+def total(
+    terms: Sequence[Term], view: View, noise: Noise, moment: Moment | tuple[()] = ()
+) -> Total:
+    """The sum of ``weight * every * mean``, each term's mean, and the new carries.
 
     Args:
         terms: the terms that are `due`.
         noise: uniform in [0, 1), by name, [B, *noise_shapes]; other terms' noise is ignored.
+        moment: the step and the carries; ``()`` where no term has a schedule or a memory.
     Raises:
-        ValueError: for a term that does not return one number per example, or calls
-            ``torch.autograd.grad``.
+        ValueError: for a term that does not return one number per example or one in all, calls
+            ``torch.autograd.grad``, or has a schedule or a memory where no moment is given.
     """
-    result, means = view.fake.new_zeros(()), {}
+    result, means, carries = view.fake.new_zeros(()), {}, {}
     for term in terms:
-        own = view if term.noise_shape is None else view._replace(noise=noise[term.name])
-        try:
-            each = term.apply(own)
-        except RuntimeError as error:
-            if not re.search(r"requires_grad_\(|does not require grad", str(error)):
-                raise
-            raise ValueError(
-                f"the term {term.name!r} calls torch.autograd.grad, which torch.func does not see: "
-                "take fgan.terms.input_gradient(critic, x), or torch.func.grad"
-            ) from error
-        mean = scalars.per_example(f"the term {term.name!r}", each, len(view.fake)).mean()
+        each, carry = _applied(term, view, noise, moment)
+        mean = each.mean()
         # Weight and mean are both 0-d, so a weight of a wider dtype would widen the loss.
-        weight = term.weight.to(mean.dtype) if isinstance(term.weight, Tensor) else term.weight
+        weight = _weight(term, moment)
+        weight = weight.to(mean.dtype) if isinstance(weight, Tensor) else weight
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
-    return result, means
+        if term.init is not None:
+            carries[term.name] = pytree.map(lambda x: x.detach(), carry)
+    return Total(result, means, carries)
+
+
+def _applied(
+    term: Term, view: View, noise: Noise, moment: Moment | tuple[()]
+) -> tuple[Tensor, Tree]:
+    """The numbers of one term, [B] or [], and its new carry or ``()``."""
+    real_slope, fake_slope = view.slopes
+    own = view._replace(
+        noise=() if term.noise_shape is None else noise[term.name],
+        slopes=(
+            real_slope if "real_slope" in term.needs else (),
+            fake_slope if "fake_slope" in term.needs else (),
+        ),
+    )
+    arguments = (own,) if term.init is None else (own, _at(term, moment).carry[term.name])
+    try:
+        returned = term.apply(*arguments)
+    except RuntimeError as error:
+        if not re.search(r"requires_grad_\(|does not require grad", str(error)):
+            raise
+        raise ValueError(
+            f"the term {term.name!r} calls torch.autograd.grad, which torch.func does not see: "
+            "take fgan.terms.input_gradient(critic, x), or torch.func.grad"
+        ) from error
+    carry: Tree = ()
+    if term.init is not None:
+        if not (isinstance(returned, tuple) and len(returned) == 2):
+            raise ValueError(f"the term {term.name!r} has a memory: it returns (numbers, carry)")
+        returned, carry = returned
+    if isinstance(returned, Tensor) and not returned.ndim:
+        return returned, carry
+    return scalars.per_example(f"the term {term.name!r}", returned, len(view.fake)), carry
+
+
+def _weight(term: Term, moment: Moment | tuple[()]) -> Scalar:
+    return term.weight(_at(term, moment).step) if callable(term.weight) else term.weight
+
+
+def _at(term: Term, moment: Moment | tuple[()]) -> Moment:
+    if not isinstance(moment, Moment):
+        raise ValueError(
+            f"the term {term.name!r} has a schedule or a memory: give the moment of a state, "
+            "fgan.terms.Moment(state.step, state.carry)"
+        )
+    return moment
 
 
 def logits_of(out: Any) -> Tensor:

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from fgan import pytree, scalars
+from fgan import pytree, scalars, schedules
 from fgan.scalars import Scalar
+from fgan.schedules import Schedule
 from fgan.terms.base import Critic, Shape, Term
 from fgan.types import Params
 
@@ -153,30 +154,32 @@ def _for_each_number(data: Shape) -> Shape:
     return data
 
 
-def make_r1(gamma: Scalar = 10.0, *, every: int = 1) -> Term:
-    """Make the term ``gamma / 2 * mean(r1)``."""
-    scalars.check("gamma", gamma, 0)
+def make_r1(gamma: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
+    """Make the term ``gamma / 2 * mean(r1)``; gamma may be a schedule of the step."""
+    scalars.check_or_schedule("gamma", gamma, 0)
     return Term(
         name="r1",
         apply=lambda view: _squared_norm(view.real_slope),
-        weight=gamma / 2,
+        weight=schedules.scaled(gamma, 0.5),
+        needs=("real_slope",),
         every=every,
     )
 
 
-def make_r2(gamma: Scalar = 10.0, *, every: int = 1) -> Term:
-    """Make the term ``gamma / 2 * mean(r2)``."""
-    scalars.check("gamma", gamma, 0)
+def make_r2(gamma: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
+    """Make the term ``gamma / 2 * mean(r2)``; gamma may be a schedule of the step."""
+    scalars.check_or_schedule("gamma", gamma, 0)
     return Term(
         name="r2",
         apply=lambda view: _squared_norm(view.fake_slope),
-        weight=gamma / 2,
+        weight=schedules.scaled(gamma, 0.5),
+        needs=("fake_slope",),
         every=every,
     )
 
 
 def make_wgan_gp(
-    weight: Scalar = 10.0,
+    weight: Scalar | Schedule = 10.0,
     *,
     target: Scalar = 1.0,
     one_sided: bool = False,
@@ -195,7 +198,7 @@ def make_wgan_gp(
     )
 
 
-def make_zero_centred_interpolates(weight: Scalar = 10.0, *, every: int = 1) -> Term:
+def make_zero_centred_interpolates(weight: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
     """Make the term ``weight * mean(zero_centred_interpolates)``."""
     return Term(
         name="zero_centred_interpolates",
@@ -207,7 +210,11 @@ def make_zero_centred_interpolates(weight: Scalar = 10.0, *, every: int = 1) -> 
 
 
 def make_dragan(
-    weight: Scalar = 10.0, *, target: Scalar = 1.0, scale: Scalar = 0.5, every: int = 1
+    weight: Scalar | Schedule = 10.0,
+    *,
+    target: Scalar = 1.0,
+    scale: Scalar = 0.5,
+    every: int = 1,
 ) -> Term:
     """Make the term ``weight * mean(dragan)``."""
     scalars.check("target", target)
