@@ -295,7 +295,8 @@ def test_interpolates_have_the_condition_of_the_reals():
         seen["mixed"] = view.critic(view.fake)
         return view.real_slope.flatten(1).sum(1)
 
-    game = small_game(terms=(terms.Term(name="look", apply=look),), condition=conditions.uniform(K))
+    term = terms.Term(name="look", apply=look, needs=("real_slope",))
+    game = small_game(terms=(term,), condition=conditions.uniform(K))
     state, batch = fgan.init_state(game, rng.key(1)), batch_of(small_game())
     draws = fgan.make_draws(game, state.key, 0, B)
     fgan.make_step(game)(state, batch, draws)

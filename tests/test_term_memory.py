@@ -231,7 +231,7 @@ def test_a_term_outside_of_a_step_needs_its_moment():
     with pytest.raises(ValueError, match="'pull' has a schedule or a memory: give the moment"):
         disc_loss(game, *players, real, real, draws.disc[0])
     moment = terms.Moment(state.step, state.carry)
-    assert disc_loss(game, *players, real, real, draws.disc[0], moment)[0].isfinite()
+    assert disc_loss(game, *players, real, real, draws.disc[0], moment=moment)[0].isfinite()
 
 
 # Terms of both players
