@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from fgan import ema, rng, scalars
+from fgan import ema, pytree, rng, scalars
 from fgan.game import conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
