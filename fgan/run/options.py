@@ -276,8 +276,8 @@ WEIGHTS: dict[str, Weight] = {name: row.weighs for name, row in _ROWS.items() if
 def _of_terms(name: str) -> Effect | None:
     """When an argument of terms has an effect: beside a weight of one of them."""
     takers = [weight for weight, term in WEIGHTS.items() if name in term.takes.values()]
-    words = ", ".join(_ROWS[weight].flag for weight in takers)
-    return Effect(lambda o: any(o[w] for w in takers), f"one of {words}") if takers else None
+    words = " or ".join(_ROWS[weight].flag for weight in takers)
+    return Effect(lambda o: any(o[w] for w in takers), words) if takers else None
 
 
 OPTIONS: dict[str, Option] = {
