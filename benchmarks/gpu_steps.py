@@ -48,6 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "population": {"recipe": "mnist-mlp-small", "seeds": "0-3"},
     "default in bfloat16": {"dtype": "bfloat16"},
     "dcgan in bfloat16": {"recipe": "mnist-dcgan", "dtype": "bfloat16"},
+    "dcgan in float64": {"recipe": "mnist-dcgan", "dtype": "float64"},
     "dcgan in tf32": {"recipe": "mnist-dcgan", "dtype": "tf32"},
     "ring in float64": RING | {"dtype": "float64"},
     "consensus": RING | {"order": "consensus"},
@@ -174,7 +175,10 @@ def same(name: str, device: torch.device) -> Iterator[dict[str, Any]]:
         pairs = zip(pytree.unstack(metrics), pytree.unstack(found["eager"][1]), strict=True)
         apart = [distance(*pair) for pair in pairs]
         about = {"seconds": round(time.perf_counter() - begun, 1), "losses_apart": max(apart)}
-        about |= {"graphs": count_graphs() - graphs}
+        about |= {
+            "graphs": count_graphs() - graphs,
+            "after_1_2_5_steps": [apart[i] for i in (0, 1, 4)],
+        }
         about |= {"state_apart": distance(state, found["eager"][0])}
         if "donated" in found:
             about["bits_of_donated"] = same_bits(found[way], found["donated"])

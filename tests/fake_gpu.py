@@ -19,7 +19,9 @@ from torch.utils import backend_registration as registration
 
 from fgan import population, pytree, rng
 from fgan.game import make_draws, scan
+from fgan.model import Model, Shape, spectral_norm
 from fgan.run import assemble, config, names, recipes
+from fgan.types import Buffers, Key, Params, Tree
 
 POINTS = {"data": "ring", "gen_hidden": (8,), "disc_hidden": (8,), "batch_size": 8}
 PENALTIES = {"r1": 0.1, "r2": 0.1, "wgan_gp": 0.1, "zero_centred": 0.1, "dragan": 0.1}
@@ -71,6 +73,21 @@ def check(name: str) -> None:
             assert (old.shape, old.dtype, old.stride()) == (new.shape, new.dtype, new.stride())
 
 
+def check_init() -> None:
+    """Values are made on the CPU, as `fgan.from_module` makes them, from a key on the GPU."""
+
+    def init(key: Key) -> tuple[Params, Buffers]:
+        return {"weight": torch.zeros(4, 3)}, {}
+
+    def apply(params: Params, buffers: Buffers, x: Tree, **_: Any) -> tuple[Tree, Buffers]:
+        return x @ params["weight"].mT, buffers
+
+    made = spectral_norm(Model(init=init, apply=apply, shape=Shape((3,), (4,))))
+    with FakeTensorMode():
+        for leaf in pytree.leaves(made.init(torch.empty(2, dtype=torch.int64, device="gpu"))):
+            assert leaf.device.type == "cpu", leaf
+
+
 class Backend(registration._DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
@@ -78,6 +95,7 @@ class Backend(registration._DummyBackendModule):
 
 if __name__ == "__main__":
     registration._setup_privateuseone_for_python_backend("gpu", Backend())
+    check_init()
     for each in sys.argv[1:] or [*CASES, *recipes.ALL]:
         check(each)
         print(each)

@@ -30,6 +30,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
 from fgan import population
+from fgan.compile.graph import inductor_options
 from fgan.game import make_draws
 from fgan.game.game import terms_due
 from fgan.run import assemble, config, recipes
@@ -61,7 +62,8 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
     base = {"data": "mnist", "compile": True} | options
     settings = recipes.resolve(recipe, base) if recipe else config.resolve(base)
     shape = (2,) if settings.data == "ring" else SHAPES.get(recipe, (1, 28, 28))
-    game = assemble.make_game(settings, shape)
+    with mock.patch.object(assemble, "find_device", return_value=CUDA):
+        game = assemble.make_game(settings, shape)
     training = assemble.make_training(settings)
     state = training.init(game, assemble.make_key(settings, "cpu"))
     lead = (len(settings.members),) if settings.members else ()
@@ -90,6 +92,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
             if not found:
                 raise
     inductor = {k: v for k, v in found["options"].items() if k != "guard_filter_fn"}
+    inductor |= inductor_options(on_gpu=True, convolves="size_asserts" not in inductor)
     return graphs, list(found["values"]), inductor
 
 
@@ -294,6 +297,7 @@ def main() -> None:
             "written": len({tensor for each in stored for tensor, _ in each}),
             "races": [race for k, s in kernels.items() for race in races_in(k, s, given[k])],
             "late": late_reads(source, given),
+            "timed": [k for k, s in kernels.items() if "'deterministic': True" not in s],
             "unrestored": [u for k, s in kernels.items() for u in unrestored_in(k, s, given[k])],
         }
         print(json.dumps(row), flush=True)

@@ -62,7 +62,7 @@ def test_a_step_lowers_to_few_kernels_of_a_gpu(tmp_path, case, most):
         assert row["kernels"] <= row["launches"] <= most
         assert row["compiled"] >= row["kernels"] > 0
         assert row["written"] > 10  # of the state that was given
-        assert row["races"] == row["late"] == row["unrestored"] == []
+        assert row["races"] == row["late"] == row["unrestored"] == row["timed"] == []
 
 
 GENERATED = """

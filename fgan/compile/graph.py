@@ -10,7 +10,7 @@ import re
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, TypeVar
 
 import torch
@@ -187,7 +187,7 @@ def _compile_graph(
                 f"{tensor.device}, where none of its arguments is: move it to their device"
             )
     _graphs += 1
-    compiled = _compile(graph, backend)
+    compiled = _compile(graph, backend, {device.type for device in devices})
     return lambda values: pytree.unflatten(result, compiled(values + captured))
 
 
@@ -251,17 +251,28 @@ def _lift_captured(graph: GraphModule) -> list[Tensor]:
     return [value for _, value in captured.values()]
 
 
-def _compile(graph: GraphModule, backend: str) -> Callable[[list[Tensor]], list[Tensor]]:
+def _compile(
+    graph: GraphModule, backend: str, devices: Set[str]
+) -> Callable[[list[Tensor]], list[Tensor]]:
     """``torch.compile`` of a traced graph."""
     options: dict[str, Any] = {"guard_filter_fn": _no_guards}
     if backend == "inductor":
-        options |= _inductor_options()
+        convolves = any("convolution" in str(node.target) for node in graph.graph.nodes)
+        options |= inductor_options(on_gpu="cuda" in devices, convolves=convolves)
     compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
 
     def run(values: list[Tensor]) -> list[Tensor]:
         try:
             with torch.no_grad():
                 outputs: list[Tensor] = compiled(*values)
+        except AssertionError as error:
+            if "stride" not in str(error):
+                raise
+            raise DeviceError(
+                "The compiled step met a tensor in another order than the compiler foretold: "
+                f"{str(error).splitlines()[0]}",
+                "Leave out fgan.model.channels_last, or use --no-compile or a newer torch.",
+            ) from error
         except Exception as error:
             if type(error).__name__ not in ("InductorError", "BackendCompilerFailed"):
                 raise
@@ -293,7 +304,8 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
 
 
 @functools.cache
-def _inductor_options() -> dict[str, Any]:
+def inductor_options(*, on_gpu: bool = False, convolves: bool = False) -> dict[str, Any]:
+    """The options of Inductor that graphs are compiled with, those that this torch knows."""
     known = torch._inductor.list_options()
     if "inplace_buffers" not in known:
         raise DeviceError(
@@ -307,10 +319,21 @@ def _inductor_options() -> dict[str, Any]:
         "max_fusion_buffer_group_pairwise_attempts": 4,
         # Small kernels that do not need each other are launched as one on a GPU.
         "combo_kernels": True,
-        # The forms of the inputs are checked here, and nothing else can have another form.
-        "size_asserts": False,
         "alignment_asserts": False,
     }
+    if not convolves:
+        # The forms of the inputs are checked here, and only the strides that a library gives to
+        # the results of convolutions are foretold: torch 2.11 errs in those of gradients on a GPU
+        # with channels last (pytorch/pytorch issue 171622), and would read them in another order.
+        fast["size_asserts"] = False
+    if on_gpu:
+        fast |= {
+            # Inductor times several forms of a sum and takes the fastest, so that another process,
+            # or the same step compiled again, would round differently.
+            "deterministic": True,
+            # It would make channels last of what was not, and err as above.
+            "layout_optimization": False,
+        }
     if toolchain.knows_the_processor():
         # Inductor would compile and run a probe for each instruction set, seven seconds in all.
         fast["cpp.vec_isa_ok"] = True
@@ -344,7 +367,7 @@ def prepare() -> None:
     with contextlib.suppress(ImportError, FganError):  # the first call meets these again
         importlib.import_module("torch._inductor.compile_fx")
         importlib.import_module("torch.fx.experimental.proxy_tensor")
-        _inductor_options()
+        inductor_options()
 
 
 def count_graphs() -> int:

@@ -72,7 +72,8 @@ def spectral_norm(
         buffers = dict(buffers)
         for i, (name, weight) in enumerate(weights.items()):
             m = matrix(name, weight)
-            v = normalize(rng.normal(rng.fold_in(key, i, _STREAM), m.shape[1:], m.dtype), dim=0)
+            own = rng.fold_in(key.to(m.device), i, _STREAM)  # the values are made on the CPU
+            v = normalize(rng.normal(own, m.shape[1:], m.dtype), dim=0)
             buffers[f"{name}.u"], buffers[f"{name}.v"] = _power_method(m, v, _FIRST_ITERATIONS)
         return params, buffers
 

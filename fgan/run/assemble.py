@@ -78,15 +78,16 @@ def check_device(config: TrainConfig) -> torch.device:
 
 
 def set_up(config: TrainConfig, device: torch.device) -> None:
-    """Set torch's number of threads, and whether float32 products round to TF32.
+    """Set torch's number of threads, and how a GPU rounds.
 
     PyTorch lets cuDNN round float32 convolutions to TF32 by default; here only ``--dtype tf32``
-    does.
+    does. Convolutions add in the same order each time, or a resumed run would be another.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     if device.type == "cuda":
         set_tf32(config.dtype == "tf32")
+        torch.backends.cudnn.deterministic = True
 
 
 def set_tf32(allowed: bool) -> None:
@@ -190,7 +191,9 @@ def _make_networks(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Mo
         raise ConfigError(
             f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, arch.sizes))}."
         ) from error
-    if not arch.convolves or config.members:  # vmap supports one memory layout only
+    # vmap supports one memory layout only; and on a GPU the compiler may mistake that of gradients
+    # where channels are last (`fgan.compile.graph.inductor_options`).
+    if not arch.convolves or config.members or find_device(config.device).type != "cpu":
         return gen, disc
     return channels_last(gen), channels_last(disc)
 
