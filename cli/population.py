@@ -45,7 +45,8 @@ def _by_metric(setting: Setting) -> list[str]:
 
 def _by_setting(settings: Sequence[Setting]) -> list[str]:
     """A row for each setting, and with several seeds a second row with the extremes."""
-    metrics = [m for m in summary.METRICS if not m.endswith("norm")]
+    there = {name: None for setting in settings for name in setting.spreads}
+    metrics = [m for m in summary.metrics_of(there) if not m.endswith("norm")]
     rows = [[*settings[0].values, "members", *metrics]]
     for setting in settings:
         spreads = [setting.spreads.get(name) for name in metrics]

@@ -26,6 +26,7 @@ from rich.progress import (
 
 import fgan
 from fgan.disk.rundir import RunDir
+from fgan.run import summary
 from fgan.run.loop import Result
 from fgan.run.plan import Observer, Plan
 
@@ -166,6 +167,9 @@ class Report(Observer):
         numbers = f"{row['images_per_second']:,.0f} img/s"
         for name, key in shown.items():
             numbers += f" {name} " + ("-" if row[key] is None else f"{row[key]:.2f}")
+        for key in row:
+            if key.startswith(summary.TERM) and row[key] is not None:  # it was due
+                numbers += f" {key.removeprefix(summary.TERM)} {row[key]:.3g}"
         if not self._bar.disable:
             self._bar.update(self._task, numbers=numbers)
         else:

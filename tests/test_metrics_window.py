@@ -16,11 +16,13 @@ from fgan.run.members import Member
 from fgan.types import Metrics, PlayerState, TrainState
 
 NUM_FIELDS = len(Metrics._fields) - 1  # without `terms`
+TERMS = ("a", "b", "c")
+WIDTH = NUM_FIELDS + 1 + 2 * len(TERMS)
 
 
-def log_in(folder, members=()):
+def log_in(folder, members=(), terms=TERMS):
     run = rundir.create(folder, "x")
-    return MetricsLog(run, Batches(data.load("ring"), rng.key(0), 8), members)
+    return MetricsLog(run, Batches(data.load("ring"), rng.key(0), 8), members, terms)
 
 
 def metrics(num, size=()):
@@ -33,7 +35,10 @@ def metrics(num, size=()):
         ]
         finite = torch.full(size, i % 9 != 8)
         numbers[0] = torch.where(finite, numbers[0], float("nan"))
-        yield Metrics(*numbers, finite)
+        a, b = torch.randn((2, *size), generator=generator)
+        absent = torch.full(size, float("nan"))
+        terms = {"a": a, "b": b if i % 4 == 3 else absent, "c": absent}  # b is lazy, c never due
+        yield Metrics(*numbers, finite, terms)
 
 
 def last_line(log):
@@ -68,6 +73,11 @@ def test_a_line_is_the_mean_of_the_finite_steps(tmp_path):
     for name in Metrics._fields[: NUM_FIELDS - 1]:
         expected = torch.stack([getattr(step, name) for step in finite]).double().mean()
         assert row[name] == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
+    for name in ("a", "b"):
+        due = torch.stack([step.terms[name] for step in finite]).double()
+        expected = due[~due.isnan()].mean()
+        assert row[f"term_{name}"] == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
+    assert row["term_c"] is None
     assert row["refused"] == len(steps) - len(finite)
     assert log.pending().count_nonzero() == 0
 
@@ -81,7 +91,27 @@ def test_what_waits_for_a_line_does_not_grow(tmp_path):
     while others:
         log.add([others.pop()])
     assert kept() is None
-    assert log.pending().shape == (NUM_FIELDS + 1,)
+    assert log.pending().shape == (WIDTH,)
+
+
+def test_means_of_other_terms_begin_anew(tmp_path):
+    """Where a run goes on with other terms, or from a file without any."""
+    steps = list(metrics(40))
+    old = log_in(tmp_path / "old")
+    old.add(steps)
+    pending = old.pending()
+    (whole,) = last_line(old)
+    for i, (sums, options) in enumerate(
+        ((pending, {"same_terms": False}), (pending[: NUM_FIELDS + 1], {}))
+    ):
+        log = log_in(tmp_path / f"{i}")
+        log.resume(sums, **options)
+        (row,) = last_line(log)
+        assert {name for name in row if row[name] != whole[name]} == {"term_a", "term_b"}
+        assert row["term_a"] is None
+        log.resume(sums, **options)
+        log.add(steps[:1])
+        assert last_line(log)[0]["term_a"] == steps[0].terms["a"]
 
 
 def test_a_step_that_was_not_finite_is_told_once_also_when_summed(tmp_path):
@@ -105,7 +135,7 @@ def test_a_checkpoint_that_kept_each_step_is_resumed_with_their_sums(tmp_path, m
     rows = torch.where(rows[:, -1:] > 0, rows, 0)
     monkeypatch.setattr(sealed, "SCHEMA", 2)
     checkpoint.save(tmp_path / "a", state, {}, rows)
-    log, like = log_in(tmp_path / "r"), log_in(tmp_path / "s")
+    log, like = log_in(tmp_path / "r", terms=()), log_in(tmp_path / "s", terms=())
     log.resume(checkpoint.load(tmp_path / "a").tensors[checkpoint.PENDING])
     like.add(steps)
     assert last_line(log)[0] == pytest.approx(last_line(like)[0], rel=1e-12)

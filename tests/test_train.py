@@ -13,7 +13,8 @@ import fgan
 from fgan import pytree
 from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DiskError, DivergedError
-from fgan.run import assemble, config, loop, names, sample
+from fgan.run import assemble, config, loop, names, sample, summary
+from fgan.run.members import Member
 from fgan.run.options import WEIGHTS
 from fgan.run.plan import make_plan
 
@@ -242,3 +243,20 @@ def test_every_name_trains_and_resumes(tmp_path, options):
     part = loop.resume(tmp_path / "part", steps=4)
     assert whole.state.step == 4
     assert_same(part.state, whole.state)
+
+
+def test_the_means_of_terms_are_columns_of_steps_in_which_they_were_due(tmp_path):
+    options = {"data": "ring", "loss": "hinge", "r1": 1.0, "wgan_gp": 2.0, "penalty_every": 4,
+               "log_every": 2, "steps": 4, "sample_every": 0}  # fmt: skip
+    lines = rows(loop.run(tiny(**options), run_dir=tmp_path / "one").run)
+    assert [(row["term_r1"] is None, row["term_wgan_gp"] is None) for row in lines] == [
+        (True, True), (False, False),
+    ]  # fmt: skip
+    result = loop.run(tiny(**options, seeds=(0, 1)), run_dir=tmp_path / "two")
+    both = [row for row in rows(result.run) if row["step"] == 4]
+    assert both[0]["term_r1"] == pytest.approx(lines[1]["term_r1"], rel=1e-4)
+    assert both[0]["term_r1"] != both[1]["term_r1"]
+    overall = summary.overall(both)
+    assert overall["term_r1"] == pytest.approx(sum(row["term_r1"] for row in both) / 2)
+    (setting,) = summary.settings([Member(0, 0, {}), Member(1, 1, {})], both)
+    assert setting.spreads["term_wgan_gp"].num == 2

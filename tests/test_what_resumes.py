@@ -27,7 +27,8 @@ from fgan.run.plan import make_plan
 # A run that carries all there is: statistics, power methods, averages, moments, sums of metrics.
 ALL = {"data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 5,
        "batch_norm": "all", "spectral_norm": True, "dropout": 0.2, "ema": 0.9, "log_every": 3,
-       "save_every": 0, "optimizer": "optimistic_adam", "lr": 0.01}  # fmt: skip
+       "save_every": 0, "optimizer": "optimistic_adam", "lr": 0.01,
+       "r1": 1.0, "r2": 1.0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +103,26 @@ def test_a_state_begins_with_nothing_that_was_trained(begun):
 def test_every_sum_that_waits_for_a_line_is_taken_up(begun, expected, tmp_path):
     pending = checkpoint.load(begun.run.checkpoint_path(5)).tensors[checkpoint.PENDING]
     (line,) = [line for line in expected[1] if line["step"] == 6]
-    fields = list(fgan.Metrics._fields[: len(pending) - 2])
+    fields = list(fgan.Metrics._fields[: fgan.Metrics._fields.index("finite")])
+    terms = [name for name in line if name.startswith("term_")]
+    assert len(terms) == 2
     for i in range(len(pending)):
         changed = pending.clone()
         changed[i] += 1
         _, lines = gone_on(altered(begun, tmp_path / str(i), pending=changed))
         (now,) = [line for line in lines if line["step"] == 6]
-        moved = [name for name in now if now[name] != line.get(name) and name in fields]
+        moved = [name for name in now if now[name] != line.get(name) and name in (*fields, *terms)]
         if i < len(fields):
             assert moved == [fields[i]]
             assert now[fields[i]] - line[fields[i]] == pytest.approx(1 / 3)
         elif i == len(fields):  # how many were finite: one more than there were steps
             assert moved == fields
             assert now["refused"] == -1
-        else:
+        elif i == len(fields) + 1:
             assert not moved
             assert now["refused"] == 1
+        else:  # the sum of a term, and the number of steps in which it was due
+            assert moved == [terms[(i - len(fields) - 2) // 2]]
 
 
 # Facts: what is said of one that is another, or that is missing.

@@ -12,24 +12,41 @@ from torch import Tensor
 
 from fgan.data import Batches
 from fgan.disk.rundir import RunDir
+from fgan.run import summary
 from fgan.run.members import Member
 from fgan.types import Metrics
 
 _MOST_WAITING = 1024  # steps whose numbers are kept one by one: 5 MB
-_FIELDS = Metrics._fields[: Metrics._fields.index("finite") + 1]  # `terms` are not logged
+_FIELDS = Metrics._fields[: Metrics._fields.index("finite") + 1]  # and then each of `terms`
+
+
+def waits(pending: Tensor | None) -> bool:
+    """Whether sums of `MetricsLog.pending` are those of any step."""
+    return pending is not None and bool(pending[len(_FIELDS)].any())
 
 
 class MetricsLog:
     """Collects the metrics of steps on the device; a line holds their means since the last line.
 
-    Steps that were not finite, and so left the state alone, are counted and not averaged. A
-    population has a line for each member, with its number, its seed and its swept values.
+    Steps that were not finite, and so left the state alone, are counted and not averaged. The mean
+    of a term is over the steps in which it was due. A population has a line for each member, with
+    its number, its seed and its swept values.
     """
 
-    def __init__(self, out: RunDir, batches: Batches, members: Sequence[Member] = ()) -> None:
+    def __init__(
+        self,
+        out: RunDir,
+        batches: Batches,
+        members: Sequence[Member] = (),
+        terms: Sequence[str] = (),
+    ) -> None:
+        """Args: ``terms`` are the keys of ``Metrics.terms``."""
         self._out, self._batches, self._members = out, batches, members
+        self._terms = tuple(terms)
         # Sums over the steps since the last line: each metric over the finite steps, the number
-        # of finite steps, and the number of all steps: float64 [fields + 1], or [fields + 1, M].
+        # of finite steps, the number of all steps, and for each term its sum and the number of
+        # steps in which it was due: float64 [width], or [width, M].
+        self._width = len(_FIELDS) + 1 + 2 * len(self._terms)
         self._sums: Tensor | None = None
         self._window: list[Metrics] = []  # steps not yet summed: numbers [], or [M]
         self._checked = 0  # entries of the window that `finite` has seen
@@ -65,16 +82,26 @@ class MetricsLog:
         return bool(torch.stack(flags).all()) and earlier
 
     def pending(self) -> Tensor:
-        """The sums that the next line will average, to be saved: [fields + 1], or [fields + 1, M].
+        """The sums that the next line will average, to be saved: [width], or [width, M].
 
         They are float64 on the CPU, and zeros right after a line.
         """
         self._sum()
-        return torch.zeros(len(_FIELDS) + 1).double() if self._sums is None else self._sums
+        return torch.zeros(self._width).double() if self._sums is None else self._sums
 
-    def resume(self, pending: Tensor | None) -> None:
-        """Go on from the sums of `pending`, or from none; forget everything added since."""
-        self._sums = pending if pending is not None and pending[-1].any() else None
+    def resume(self, pending: Tensor | None, *, same_terms: bool = True) -> None:
+        """Go on from the sums of `pending`, or from none; forget everything added since.
+
+        Args:
+            same_terms: whether the terms are those of the run that saved the sums. The means of
+                others begin here.
+        """
+        self._sums = None
+        if pending is not None and waits(pending):
+            if not same_terms or len(pending) != self._width:
+                anew = pending.new_zeros((2 * len(self._terms), *pending.shape[1:]))
+                pending = torch.cat([pending[: len(_FIELDS) + 1], anew])
+            self._sums = pending
         self._window, self._checked, self._finite = [], 0, True
 
     def _sum(self) -> None:
@@ -82,10 +109,18 @@ class MetricsLog:
         if not self._window:
             return
         self._finite = self.finite()
-        waiting = [metrics[: len(_FIELDS)] for metrics in self._window]
+        waiting = [
+            (*metrics[: len(_FIELDS)], *(metrics.terms[name] for name in self._terms))
+            for metrics in self._window
+        ]
         columns = [torch.stack(column).double() for column in zip(*waiting, strict=True)]
-        rows = torch.stack([*columns, torch.ones_like(columns[0])], 1).cpu()
-        rows[:, :-1] = torch.where(rows[:, -2:-1] > 0, rows[:, :-1], 0)
+        numbers = torch.stack(columns, 1).cpu()  # [steps, fields and terms, ...]
+        fields, terms = numbers[:, : len(_FIELDS)], numbers[:, len(_FIELDS) :]
+        finite = fields[:, -1:] > 0
+        due = finite & ~terms.isnan()
+        counted = torch.stack([torch.where(due, terms, 0), due.double()], 2).flatten(1, 2)
+        fields, steps = torch.where(finite, fields, 0), torch.ones_like(fields[:, :1])
+        rows = torch.cat([fields, steps, counted], 1)
         if self._sums is not None:
             rows = torch.cat([self._sums[None], rows])
         self._sums = rows.cumsum(0)[-1].clone()
@@ -100,8 +135,12 @@ class MetricsLog:
         """
         self._sum()
         assert self._sums is not None  # a line comes after a step
-        *sums, finite, steps = self._sums.view(len(self._sums), -1)  # [M] each, M = 1 for one GAN
-        means = torch.stack(sums, -1) / finite[:, None]  # NaN: no step was finite
+        sums = self._sums.view(self._width, -1)  # [width, M], M = 1 for one GAN
+        fields, terms = sums[: len(_FIELDS) + 1], sums[len(_FIELDS) + 1 :]
+        *metrics, finite, steps = fields
+        # NaN: no step was finite, or none in which the term was due.
+        means = torch.cat([torch.stack(metrics) / finite, terms[0::2] / terms[1::2]]).T
+        names = (*_FIELDS[:-1], *(summary.TERM + name for name in self._terms))
         refused_steps = (steps - finite).long().tolist()
         place, speed = self._place(step), self._speed()
         rows = []
@@ -110,7 +149,7 @@ class MetricsLog:
             who = {}
             if member is not None:
                 who = {"member": member.number, "seed": member.seed, **member.values}
-            named = zip(_FIELDS[:-1], numbers, strict=True)
+            named = zip(names, numbers, strict=True)
             said = {name: None if math.isnan(x) else x for name, x in named}  # JSON has no NaN
             row = {**place, **who, **said, **speed}
             if refused or member is not None:  # populations always have this column

@@ -27,7 +27,7 @@ from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, make_advance, with_options_of
 from fgan.run.checks import every
 from fgan.run.config import TrainConfig
-from fgan.run.log import MetricsLog
+from fgan.run.log import MetricsLog, waits
 from fgan.run.options import flag
 from fgan.run.pictures import Pictures
 from fgan.run.plan import Observer, Plan, diverged, make_plan, out_of_memory
@@ -153,7 +153,7 @@ class _Loop:
         self.steps = plan.training.steps(plan.game)
         self.advance = make_advance(self.steps, replay=plan.training.replays(plan.device))
         self.pictures = Pictures(plan, out)
-        self.log = MetricsLog(out, plan.batches(), plan.members)
+        self.log = MetricsLog(out, plan.batches(), plan.members, plan.game.metric_names)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
             self.go_back(point)  # it may not fit, so nothing is written before
@@ -187,10 +187,9 @@ class _Loop:
             ) from error
         self.state = with_options_of(state, self.state)  # --override may have changed them
         pending = point.saved.tensors.get(checkpoint.PENDING)
-        self.log.resume(pending)
+        self.log.resume(pending, same_terms=not point.changed)
         # If sums are pending, a line at that step was written early by a run that ended there.
-        early = pending is not None and bool(pending[-1].any())
-        self.out.cut_metrics(point.step - early)
+        self.out.cut_metrics(point.step - waits(pending))
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks
 

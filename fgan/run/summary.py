@@ -11,6 +11,7 @@ from fgan.run.members import Member
 METRICS = (
     "gen_loss", "disc_loss", "value", "d_real", "d_fake", "gen_grad_norm", "disc_grad_norm",
 )  # fmt: skip
+TERM = "term_"  # begins the columns of terms, which follow those metrics
 _SUMS = ("images_seen", "images_per_second")
 
 
@@ -32,6 +33,11 @@ class Setting(NamedTuple):
     spreads: dict[str, Spread]  # by metric; a metric that no member has is left out
 
 
+def metrics_of(row: Mapping[str, Any]) -> list[str]:
+    """The names of all metrics in a row: those of every game, and those of its terms."""
+    return [*METRICS, *(name for name in row if name.startswith(TERM))]
+
+
 def overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The rows of one step as one row: means over members, and sums of images and their rate.
 
@@ -40,7 +46,7 @@ def overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(rows) == 1 and "member" not in rows[0]:
         return dict(rows[0])
     total = {name: value for name, value in rows[0].items() if name in ("step", "epoch", "seconds")}
-    for name in METRICS:
+    for name in metrics_of(rows[0]):
         found = spread([row[name] for row in rows])
         total[name] = None if found is None else found.mean
     total |= {name: sum(row[name] for row in rows) for name in _SUMS}
@@ -71,7 +77,7 @@ def settings(members: Sequence[Member], rows: Sequence[Mapping[str, Any]]) -> li
         groups.setdefault(tuple(member.values.values()), []).append(member.number)
     found = []
     for numbers in groups.values():
-        spreads = {name: spread([rows[i][name] for i in numbers]) for name in METRICS}
+        spreads = {name: spread([rows[i][name] for i in numbers]) for name in metrics_of(rows[0])}
         there = {name: each for name, each in spreads.items() if each is not None}
         found.append(Setting(members[numbers[0]].values, len(numbers), there))
     return found
