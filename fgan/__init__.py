@@ -42,13 +42,14 @@ if TYPE_CHECKING:
         make_steps,
         orders,
         per_example,
+        players,
         population,
         scan,
         scheduled,
     )
     from fgan.game.objectives import objectives
     from fgan.model import Model, from_module
-    from fgan.types import Batch, Draws, Metrics, PlayerState, TrainState
+    from fgan.types import Batch, Draws, Metrics, PlayersState, PlayerState, TrainState
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ _MODULES = {
     "conditions": "game.conditions",
     "orders": "game.orders",
     "per_example": "game.per_example",
+    "players": "game.players",
     "population": "game.population",
 }  # fmt: skip
 _NAMES = {
@@ -72,6 +74,7 @@ _NAMES = {
     "Metrics": "types",
     "Model": "model",
     "PlayerState": "types",
+    "PlayersState": "types",
     "TrainState": "types",
     "compile_step": "compile",
     "descend": "game",

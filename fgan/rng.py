@@ -54,6 +54,7 @@ class Stream:
     ROLLBACK = 6  # folded in with the number of rollbacks so far
     INIT_GEN = 7
     PICTURES = 8
+    INIT_PLAYERS = 9  # folded in with the player's place
 
 
 class SampleStream:

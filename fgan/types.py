@@ -74,6 +74,20 @@ class TrainState(NamedTuple):
         return Weights(self.gen.params, self.gen.buffers)
 
 
+class PlayersState(NamedTuple):
+    """The state of a game between any number of players, see `fgan.players`.
+
+    Attributes:
+        players: each player's state, by name.
+        key: int64 [2], constant for a whole run, from which inputs may be drawn.
+        step: int64 [], the number of steps done.
+    """
+
+    players: dict[str, PlayerState]
+    key: Key
+    step: Tensor
+
+
 class DiscDraws(NamedTuple):
     """The randomness of one discriminator step of batch size B.
 
@@ -148,3 +162,18 @@ class Metrics(NamedTuple):
     disc_grad_norm: Tensor
     finite: Tensor  # bool
     terms: dict[str, Tensor] = {}  # noqa: RUF012  (nobody writes into it)
+
+
+class PlayersMetrics(NamedTuple):
+    """The numbers that a step of `fgan.players` reports, each by player and of its last turn.
+
+    losses, grad_norms: 0-d tensors; the norms are those of the plain gradients, which an order of
+    play may correct. ``finite``, a 0-d bool, is False when a loss or a gradient norm of any turn,
+    or a corrected update, is not finite: then the step left the state as it was. ``extra`` has what
+    each objective reports itself, ``()`` where that is nothing.
+    """
+
+    losses: dict[str, Tensor]
+    grad_norms: dict[str, Tensor]
+    finite: Tensor  # bool
+    extra: dict[str, Tree]

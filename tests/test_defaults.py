@@ -49,7 +49,10 @@ BUILDERS = {
     "orders.make_symplectic": {"weight": 1.0, "align": False},
     # Metz et al. 2017 unroll some few steps, of Adam.
     "orders.make_unrolled": {"num_steps": 5, "learning_rate": 0.1, "leaders": ("gen",)},
-    "orders.Method": {"leaders": ()},
+    "orders.Method": {"leaders": (), "min_players": 1},
+    # The order of `game.Game`; the rest of an outcome is absent.
+    "players.make_step": {"turns": (), "order": "alternating"},
+    "players.Outcome": {"metrics": ()},
     # Mescheder et al. 2018, in their experiments: gamma = 10.
     "terms.make_r1": {"gamma": 10.0, "every": 1},
     "terms.make_r2": {"gamma": 10.0, "every": 1},

@@ -10,6 +10,7 @@ The files, in the order in which to read them:
 - `fgan.game.orders`: methods that correct the gradients of simultaneous play.
 - `fgan.game.step`: `make_step`, Algorithm 1 of Goodfellow et al. 2014 as one pure function.
 - `fgan.game.steps`: functions from steps to steps: `make_steps`, `scheduled`, `scan`.
+- `fgan.game.players`: the step of any number of players, from a dictionary of objectives.
 - `fgan.game.population`: many games of one form at once.
 - `fgan.game.per_example`: gradients of single examples.
 - `fgan.game.inputs`: refuses inputs that were made for another game.

@@ -23,7 +23,7 @@ Two more methods need no order, since each only remembers a player's own gradien
 
 A `Method` sees functions of parameters, never a network, on the batch and the draws of
 one step: every evaluation of an objective in a step is on the same examples. Dictionaries have one
-entry for each player: "gen" and "disc" in a `fgan.Game`, any names in other games.
+entry for each player: "gen" and "disc" in a `fgan.Game`, names of your own in `fgan.players`.
 
 References:
     Korpelevich 1976; Gidel et al. 2019, arXiv:1802.10551; Mescheder et al. 2017,
@@ -69,11 +69,14 @@ class Method:
             players' parameters; ``update(players, direction)`` lets each player's
             optimizer step along its part of a direction, as if it were a gradient.
         leaders: the players that the method treats unlike the others; ``()`` if there are none.
+        min_players: the fewest players whose moves it changes: 2 for a correction of what players
+            do to each other.
     """
 
     name: str
     play: Callable[[Objectives, Grads, Players, Update], Players]
     leaders: tuple[str, ...] = ()
+    min_players: int = 1
 
 
 def gradient(objectives: Objectives, player: str, point: Point) -> tuple[Params, Tensor]:
@@ -170,7 +173,7 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
             scale = weight * torch.sign(agreement + 0.1)
         return update(players, _axpy(scale, adjustment, v))
 
-    return Method("symplectic", play)
+    return Method("symplectic", play, min_players=2)
 
 
 def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
@@ -227,7 +230,7 @@ def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
 
         return update(players, _solve(matrix, transposed, v, num_iterations))
 
-    return Method("competitive", play)
+    return Method("competitive", play, min_players=2)
 
 
 def _without(player: str, values: dict[str, T]) -> dict[str, T]:
@@ -273,7 +276,7 @@ def make_unrolled(
         led = vector_field({player: unrolled(player) for player in objectives if player in leaders})
         return update(players, v | led(params_of(players)))
 
-    return Method("unrolled", play, tuple(leaders))
+    return Method("unrolled", play, tuple(leaders), min_players=2)
 
 
 ALL: dict[str, Callable[..., Method]] = {
