@@ -284,8 +284,8 @@ OPTIONS: dict[str, Option] = {
     name: row._replace(acts=row.acts or _of_terms(name) or archs.effect_of(name))
     for name, row in _ROWS.items()
 }
-TERM_OPTIONS: frozenset[str] = frozenset(
-    {*WEIGHTS, *(option for term in WEIGHTS.values() for option in term.takes.values())}
+TERM_OPTIONS: tuple[str, ...] = tuple(
+    name for name in OPTIONS if name in WEIGHTS or _of_terms(name) is not None
 )
 """The weights of terms, and the options that those terms take."""
 
