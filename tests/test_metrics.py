@@ -14,6 +14,7 @@ from torch import Tensor
 import fgan
 from fgan import metrics
 from fgan.data.toy import grid_modes, grid_points, ring_modes
+from fgan.metrics import common
 from fgan.metrics.common import kl_to_uniform, squared_distances
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -189,6 +190,20 @@ def test_distances(n, m, dim, block):
     assert all(b.numel() <= max(block, m) for b in blocks)
     expected = (x[:, None] - y[None]).square().sum(-1)
     torch.testing.assert_close(torch.cat(blocks), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("held", [1, 20, 10**6])
+def test_bytes_become_float64_a_few_at_a_time(monkeypatch, held):
+    """Images of bytes would take eight times their memory."""
+    x, y = (torch.randint(0, 256, (n, 7), dtype=torch.uint8) for n in (9, 11))
+    monkeypatch.setattr(common, "_NUMBERS", held)
+    sizes, numbers = [], common._numbers
+    monkeypatch.setattr(common, "_numbers", lambda r: sizes.append(r.numel()) or numbers(r))
+    found = torch.cat(list(squared_distances(x, y)))
+    expected = (x[:, None].double() - y[None].double()).square().sum(-1) / 255**2
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+    assert max(sizes) <= max(held, 7)  # a row at least
+    assert sum(sizes) >= x.numel() + y.numel()
 
 
 def test_distances_are_never_negative():

@@ -1,9 +1,10 @@
-"""Parts that the metrics share: rows of float64, squared distances in blocks, a divergence.
+"""Parts that the metrics share: rows, squared distances in blocks, a divergence.
 
 Squared distances are computed as ||x||^2 + ||s||^2 - 2 x.s, which is one matrix product instead
-of a cube of differences, but in which most of the leading digits may cancel. So the rows are
-float64: float32 would leave errors of about 1e-4 in distances that the Parzen window divides by
-2 sigma^2, 0.02.
+of a cube of differences, but in which most of the leading digits may cancel. So they are computed
+in float64: float32 would leave errors of about 1e-4 in distances that the Parzen window divides by
+2 sigma^2, 0.02. Rows become float64 a block at a time, because images of bytes would take eight
+times their memory.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**23  # distances held at once, 64 MB
+_NUMBERS = 2**24  # numbers of rows held as float64 at once, 128 MB
 
 
 def as_rows(examples: Tensor, name: str) -> Tensor:
-    """Examples [N, ...] as float64 [N, D]; uint8 images become numbers in [0, 1].
+    """Examples [N, ...] as rows [N, D] of their own dtype.
 
     Raises:
         ValueError: for no examples, or numbers that are not finite.
     """
     if examples.ndim < 2 or not examples.numel():
         raise ValueError(f"{name} are [N, ...] with N at least 1, not {list(examples.shape)}")
-    rows = examples.detach().flatten(1).to(torch.float64)
-    if examples.dtype == torch.uint8:
-        return rows / 255
-    if not torch.isfinite(rows).all():
+    rows = examples.detach().flatten(1)
+    if rows.is_floating_point() and not torch.isfinite(rows).all():
         raise ValueError(f"{name} hold numbers that are not finite")
     return rows
+
+
+def _numbers(rows: Tensor) -> Tensor:
+    """Rows as float64; bytes of images become numbers in [0, 1]."""
+    numbers = rows.to(torch.float64)
+    return numbers / 255 if rows.dtype == torch.uint8 else numbers
 
 
 def check_dims(x: Tensor, y: Tensor, names: str) -> None:
@@ -43,15 +49,19 @@ def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tens
     """Yield ||x_i - y_j||^2, a block of whole rows at a time.
 
     Args:
-        x: float64 [N, D]; y: float64 [M, D].
+        x: [N, D]; y: [M, D]; bytes count as numbers in [0, 1], floats as they are.
         block: the most numbers in a block, which only a single row may exceed.
     Returns:
         float64 [n, M] for each next n rows of x, never negative.
     """
-    lengths = y.square().sum(1)  # [M]
-    for rows in torch.split(x, max(1, block // len(y))):
-        products = torch.addmm(lengths, rows, y.T, alpha=-2)  # [n, M]
-        yield products.add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
+    held = max(1, _NUMBERS // y.shape[1])
+    for rows in map(_numbers, torch.split(x, max(1, min(held, block // len(y))))):
+        lengths = rows.square().sum(1, keepdim=True)  # [n, 1]
+        parts = []
+        for others in map(_numbers, torch.split(y, held)):
+            part = torch.addmm(others.square().sum(1), rows, others.T, alpha=-2)  # [n, m]
+            parts.append(part.add_(lengths).clamp_(min=0))
+        yield parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def kl_to_uniform(counts: Tensor) -> float:
