@@ -4,6 +4,16 @@ from collections.abc import Callable
 
 from fgan.model import Model
 from fgan.nets.dcgan import SIZES, dcgan_discriminator, dcgan_generator, make_dcgan
+from fgan.nets.labels import (
+    CONDITIONINGS,
+    HEADS,
+    ConditionalBatchNorm,
+    Conditioning,
+    Head,
+    Heads,
+    Rows,
+    one_hot,
+)
 from fgan.nets.mlp import (
     Activation,
     Norms,
@@ -15,16 +25,24 @@ from fgan.nets.mlp import (
 
 __all__ = [
     "ALL",
+    "CONDITIONINGS",
+    "HEADS",
     "SIZES",
     "Activation",
+    "ConditionalBatchNorm",
+    "Conditioning",
+    "Head",
+    "Heads",
     "Norms",
     "Output",
+    "Rows",
     "dcgan_discriminator",
     "dcgan_generator",
     "make_dcgan",
     "make_mlp",
     "mlp_discriminator",
     "mlp_generator",
+    "one_hot",
 ]
 
 ALL: dict[str, Callable[..., tuple[Model, Model]]] = {"mlp": make_mlp, "dcgan": make_dcgan}
