@@ -89,14 +89,23 @@ BUILDERS = {
     "nets.mlp_generator": {
         "z_dim": 64, "image_shape": (1, 28, 28), "hidden": (256, 512),
         "activation": "leaky_relu", "slope": 0.2, "batch_norm": False, "output": "tanh",
+        "num_classes": 0, "condition": "concat",
     },
     "nets.mlp_discriminator": {
         "image_shape": (1, 28, 28), "hidden": (512, 256), "activation": "leaky_relu",
-        "slope": 0.2, "dropout": 0.0,
+        "slope": 0.2, "dropout": 0.0, "num_classes": 0, "head": "projection",
     },
     # Radford et al. 2016, figure 1 and section 3 (of 64 pixels, here grey).
-    "nets.dcgan_generator": {"z_dim": 100, "image_shape": (1, 64, 64), "features": 64},
-    "nets.dcgan_discriminator": {"image_shape": (1, 64, 64), "features": 64, "slope": 0.2},
+    "nets.dcgan_generator": {
+        "z_dim": 100, "image_shape": (1, 64, 64), "features": 64, "num_classes": 0,
+        "condition": "concat",
+    },
+    "nets.dcgan_discriminator": {
+        "image_shape": (1, 64, 64), "features": 64, "slope": 0.2, "num_classes": 0,
+        "head": "projection",
+    },
+    "nets.make_mlp": {"num_classes": 0, "condition": "concat", "head": "projection"},
+    "nets.make_dcgan": {"num_classes": 0, "condition": "concat", "head": "projection"},
     # Miyato et al. 2018, Algorithm 1: one step of the power method.
     "model.spectral_norm": {"num_iterations": 1},
     "model.Dropout": {"p": 0.5},  # Srivastava et al. 2014; torch.nn.Dropout

@@ -34,7 +34,9 @@ Head = Literal["projection", "concat", "acgan"]
 
 
 CONDITIONINGS: tuple[str, ...] = get_args(Conditioning)
+"""The names of the ways in which labels enter a generator, the default first."""
 HEADS: tuple[str, ...] = get_args(Head)
+"""The names of a discriminator's ways to treat labels, the default first."""
 
 
 class Heads(NamedTuple):
