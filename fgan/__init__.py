@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         population,
         scan,
         scheduled,
+        spectrum,
     )
     from fgan.game.objectives import objectives
     from fgan.model import Model, from_module
@@ -66,6 +67,7 @@ _MODULES = {
     "per_example": "game.per_example",
     "players": "game.players",
     "population": "game.population",
+    "spectrum": "game.spectrum",
 }  # fmt: skip
 _NAMES = {
     "Batch": "types",

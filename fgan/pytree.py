@@ -234,6 +234,12 @@ def index(tree: T, i: int) -> T:
     return map(lambda x: x[i], tree)
 
 
+def dot(a: Tree, b: Tree) -> Tensor:
+    """The inner product of two trees of one structure, the sum over all leaves, a 0-d tensor."""
+    pairs = zip(leaves(a), leaves(b), strict=True)
+    return torch.stack([(x * y).sum() for x, y in pairs]).sum()
+
+
 def norm(tree: Tree) -> Tensor:
     """The Euclidean norm of all the leaves together, a 0-d tensor.
 
