@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import BATCH, IMAGE, assert_near, copy_tree, real_batch, small_disc, small_game
+from support import (
+    BATCH,
+    IMAGE,
+    assert_near,
+    copy_tree,
+    real_batch,
+    small_disc,
+    small_game,
+    small_gen,
+)
 from torch import nn
 
 import fgan
-from fgan import losses, pytree, rng, terms
-from fgan.game.objectives import sample_fakes
+from fgan import losses, per_example, pytree, rng, terms
+from fgan.game.game import with_every_term
+from fgan.game.objectives import disc_loss, gen_loss, sample_fakes
 from fgan.game.per_example import (
     gradient_noise_scale,
     per_example_gradient_norms,
@@ -139,6 +149,95 @@ def test_the_scale_of_known_gradients():
     assert found.scale.item() == pytest.approx(trace / (9 - trace / 4))
 
 
+BOTH = {
+    **GAMES,
+    "fakes shared, reals seen": {"share_fakes": True, "loss": losses.relativistic},
+    "two steps": {"num_disc_steps": 2, "disc": small_disc(dropout=P), "instance_noise": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_both_players_against_a_loop(name):
+    """Example by example with torch.autograd; their mean is the gradient of the whole batch."""
+    game = small_game(**BOTH[name])
+    state = fgan.init_state(game, rng.key(3), dtype=torch.float64)
+    draws = fgan.make_draws(game, state.key, 0, BATCH, dtype=torch.float64)
+    batch = real_batch(game, dtype=torch.float64)
+    real = batch if game.num_disc_steps == 1 else batch[-1]
+    before = copy_tree((state, batch, draws))
+    found = per_example.gradients(game, state, batch, draws)
+    norms = per_example.gradient_norms(game, state, batch, draws)
+    assert_near((state, batch, draws), before, atol=0)
+
+    def backward(rows):
+        """Both gradients for some examples, by autograd."""
+
+        def own(u):
+            return (
+                torch.cat([u[i : i + 1] for i in rows])
+                if len(u) == BATCH
+                else torch.cat([u[j + i : j + i + 1] for j in (0, BATCH) for i in rows])
+            )
+
+        leaves = [
+            {k: v.clone().requires_grad_() for k, v in player.params.items()}
+            for player in (state.gen, state.disc)
+        ]
+        gen, disc = (
+            player._replace(params=params)
+            for player, params in zip((state.gen, state.disc), leaves, strict=True)
+        )
+        last, judged = pytree.map(own, draws.disc[-1]), pytree.map(own, draws.gen)
+        _, fake = sample_fakes(game, gen, judged if game.share_fakes else last)
+        every = with_every_term(game)
+        loss = disc_loss(every, disc.params, disc.buffers, own(real), fake, last)[0]
+        of_disc = torch.autograd.grad(loss, list(leaves[1].values()), retain_graph=True)
+        _, fake = sample_fakes(game, gen, judged)
+        loss = gen_loss(every, disc.params, disc.buffers, own(real), fake, judged)[0]
+        of_gen = torch.autograd.grad(loss, list(leaves[0].values()))
+        return {
+            "gen": dict(zip(leaves[0], of_gen, strict=True)),
+            "disc": dict(zip(leaves[1], of_disc, strict=True)),
+        }
+
+    rows = [backward([i]) for i in range(BATCH)]
+    assert_near(found, pytree.stack(rows), atol=1e-13)
+    mean = pytree.map(lambda g: g.mean(0), found)
+    assert_near(mean, backward(range(BATCH)), atol=1e-13)
+    for player, grads in found.items():
+        expected = torch.stack([pytree.norm(pytree.index(grads, i)) for i in range(BATCH)])
+        torch.testing.assert_close(norms[player], expected, rtol=0, atol=1e-13)
+        assert norms[player].unique().numel() == BATCH
+
+
+def test_the_scales_of_both_players_where_the_covariance_is_known():
+    """G(z) = W z before a linear critic a under a linear loss: its gradient for z is -a z^T.
+
+    So tr(Sigma) = |a|^2 tr(cov z) and |G|^2 = |a|^2 |E z|^2; for the critic the gradient of a pair
+    is W z - x.
+    """
+    gen = from_module(lambda: nn.Sequential(nn.Linear(3, 2, bias=False)), (3,))
+    disc = from_module(lambda: nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0)), (2,))
+    game = small_game(gen=gen, disc=disc, loss=losses.wasserstein, same_z=True)
+    state = fgan.init_state(game, rng.key(3), dtype=torch.float64)
+    size = 20_000
+    spread = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    shift = torch.tensor([3.0, -1.0, 0.0], dtype=torch.float64)
+    draws = fgan.make_draws(game, state.key, 0, size, dtype=torch.float64)
+    draws = draws._replace(gen=draws.gen._replace(z=shift + spread * draws.gen.z))
+    found = per_example.noise_scales(game, state, torch.zeros(size, 2).double(), draws)
+    (weight,), (a,) = state.gen.params.values(), state.disc.params.values()
+    known = {
+        "gen": (a.square().sum() * spread.square().sum(), a.square().sum() * shift.square().sum()),
+        "disc": ((weight * spread).square().sum(), (weight @ shift).square().sum()),
+    }
+    for player, (trace, squared_norm) in known.items():
+        # The relative error of a variance is sqrt(2 / N), 1 %, of the mean less.
+        assert found[player].trace.item() == pytest.approx(trace.item(), rel=0.04)
+        assert found[player].squared_norm.item() == pytest.approx(squared_norm.item(), rel=0.04)
+        assert found[player].scale.item() == pytest.approx((trace / squared_norm).item(), rel=0.08)
+
+
 def test_what_has_no_gradient_per_example():
     widths = (nn.Flatten(1), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 1), nn.Flatten(0))
     game, state, real, fake, draws = prepare(disc=from_module(nn.Sequential(*widths), IMAGE))
@@ -147,3 +246,9 @@ def test_what_has_no_gradient_per_example():
     game, state, real, fake, draws = prepare()
     with pytest.raises(ValueError, match="two pairs"):
         gradient_noise_scale(game, state.disc, real[:1], fake[:1], draws)
+    one = fgan.make_draws(game, state.key, 0, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="two pairs"):
+        per_example.noise_scales(game, state, real[:1], one)
+    game, state = small_game(gen=small_gen(batch_norm=True)), None
+    with pytest.raises(ValueError, match="a generator with batch statistics"):
+        per_example.gradients(game, state, real, draws)

@@ -11,7 +11,7 @@ from support import BATCH, assert_near, real_batch, signed, small_disc, small_ga
 from torch.func import jacrev, vmap
 
 import fgan
-from fgan import losses, pytree, rng, spectrum, terms
+from fgan import losses, orders, pytree, rng, spectrum, terms
 from fgan.compile import compile_step
 
 DOUBLE = torch.float64
@@ -69,8 +69,8 @@ def test_against_the_dense_jacobian(name):
     n = len(jacobian)
     u = signed(n, 7)
     parts = {
-        spectrum.product: jacobian,
-        spectrum.transposed_product: jacobian.T,
+        orders.product: jacobian,
+        orders.transposed_product: jacobian.T,
         spectrum.potential_product: (jacobian + jacobian.T) / 2,
         spectrum.rotational_product: (jacobian - jacobian.T) / 2,
     }
@@ -93,19 +93,18 @@ def test_against_the_dense_jacobian(name):
 def test_residuals_of_a_small_space():
     """The exact eigenvalue of a matrix as near: the least singular value of J - lambda I.
 
-    Within 12 dimensions of 51 the foremost are found, and what is not found says so.
+    Within 20 dimensions the foremost are found, and what is not found says so.
     """
     field, point = networks()
     jacobian = dense(field, point)
     n = len(jacobian)
     assert n > 40
-    found = spectrum.eigenvalues(field, point, KEY, num=12, num_iterations=12)
+    found = spectrum.eigenvalues(field, point, KEY, num=20, num_iterations=20)
     identity = torch.eye(n, dtype=found.values.dtype)
     for value, residual in zip(found.values, found.residuals, strict=True):
         least = torch.linalg.svdvals(jacobian - value * identity)[-1]
         assert least <= residual + 1e-12
-    assert found.residuals[:2].max() < 1e-6
-    assert found.residuals.max() > 1e-6
+    assert found.residuals[0] < 1e-6 < 1e-3 < found.residuals.max()
     largest = torch.linalg.eigvals(jacobian).abs().max()
     assert found.values[0].abs() == pytest.approx(largest.item(), abs=1e-6)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import vjp
 
 from fgan import pytree, scalars, terms
-from fgan.game.game import Game
+from fgan.game.game import Game, with_every_term
 from fgan.game.inputs import as_batch, check_inputs, fake_condition
 from fgan.game.orders import Objectives, Point
 from fgan.game.player import moved
@@ -316,9 +316,9 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
         losses = fgan.objectives(game, state, batch, draws)
         losses["disc"]({"gen": gen_params, "disc": disc_params})  # [], differentiable
 
-    They are those that `fgan.make_step` takes gradients of, terms included, with the buffers, the
-    memories and the step of the state. `fgan.orders.gradient` takes one player's gradient,
-    `fgan.orders.vector_field` both.
+    They are those that `fgan.make_step` takes gradients of, every term included with its plain
+    weight, with the buffers, the memories and the step of the state. `fgan.orders.gradient` takes
+    one player's gradient, `fgan.orders.vector_field` both.
 
     Args:
         state, batch, draws: as for the step. Where the discriminator has several steps, its loss is
@@ -332,8 +332,9 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
     check_inputs(game, state, batch, draws)
     real, condition = batch if game.num_disc_steps == 1 else pytree.index(batch, -1)
     disc_draws, gen_draws = draws.disc[-1], draws.gen
-    gen, disc, moment = state.gen, state.disc, Moment(state.step, state.carry)
-    return round_objectives(game, gen, disc, disc, real, disc_draws, gen_draws, condition, moment)
+    every, moment = with_every_term(game), Moment(state.step, state.carry)
+    gen, disc = state.gen, state.disc
+    return round_objectives(every, gen, disc, disc, real, disc_draws, gen_draws, condition, moment)
 
 
 def round_objectives(

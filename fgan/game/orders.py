@@ -99,6 +99,20 @@ def params_of(players: Players) -> Point:
     return {name: player.params for name, player in players.items()}
 
 
+def product(function: Callable[[Any], T], point: Any, u: Any) -> T:
+    """``J u``, J the Jacobian of a function at a point, u a tree like the point."""
+    along: T = jvp(function, (point,), (u,))[1]
+    return along
+
+
+def transposed_product(function: Callable[[Any], T], point: Any, u: T) -> Any:
+    """``J^T u``, as the gradient of ``<function, u>``, u a tree like the function's result.
+
+    (The pullback that ``vjp`` returns would leave its result attached to a graph.)
+    """
+    return grad(lambda point: pytree.dot(function(point), u))(point)
+
+
 def make_extragradient() -> Method:
     """Take a step ahead, and then the real step along the gradients found there.
 
@@ -140,7 +154,7 @@ def make_consensus(gamma: Scalar = 1.0) -> Method:
     scalars.check("gamma", gamma, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
-        correction = _transposed_product(vector_field(objectives), params_of(players), v)
+        correction = transposed_product(vector_field(objectives), params_of(players), v)
         return update(players, _axpy(gamma, correction, v))
 
     return Method("consensus", play)
@@ -164,12 +178,12 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
         field, point = vector_field(objectives), params_of(players)
-        along = _product(field, point, v)  # J v
-        across = _transposed_product(field, point, v)  # J^T v
+        along = product(field, point, v)  # J v
+        across = transposed_product(field, point, v)  # J^T v
         adjustment = pytree.map(lambda a, b: (a - b) / 2, across, along)
         scale = weight
         if align:
-            agreement = _dot(v, across) * _dot(adjustment, across) / pytree.size(v)
+            agreement = pytree.dot(v, across) * pytree.dot(adjustment, across) / pytree.size(v)
             scale = weight * torch.sign(agreement + 0.1)
         return update(players, _axpy(scale, adjustment, v))
 
@@ -216,7 +230,7 @@ def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
 
         def matrix(u: Grads) -> Grads:  # (I + eta K) u
             k = {
-                player: _product(own_gradient(player), others[player], _without(player, u))
+                player: product(own_gradient(player), others[player], _without(player, u))
                 for player in point
             }
             return _axpy(eta, k, u)
@@ -224,7 +238,7 @@ def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
         def transposed(u: Grads) -> Grads:  # (I + eta K)^T u
             result = u
             for player in point:
-                back = _transposed_product(own_gradient(player), others[player], u[player])
+                back = transposed_product(own_gradient(player), others[player], u[player])
                 result = result | {to: _axpy(eta, part, result[to]) for to, part in back.items()}
             return result
 
@@ -289,28 +303,9 @@ ALL: dict[str, Callable[..., Method]] = {
 """Every method's builder by its name, each with defaults for all of its arguments."""
 
 
-def _product(function: Callable[[Any], T], point: Any, u: Any) -> T:
-    """``J u``, J the Jacobian of a function at a point."""
-    product: T = jvp(function, (point,), (u,))[1]
-    return product
-
-
-def _transposed_product(function: Callable[[Any], T], point: Any, u: T) -> Any:
-    """``J^T u``, as the gradient of ``<function, u>``.
-
-    (The pullback that ``vjp`` returns would leave its result attached to a graph.)
-    """
-    return grad(lambda point: _dot(function(point), u))(point)
-
-
 def _axpy(a: Scalar, x: T, y: T) -> T:
     """``a x + y``, leaf by leaf, in the dtype of y, which ``a`` could widen beside 0-d leaves."""
     return pytree.map(lambda x, y: (a * x + y).to(y.dtype), x, y)
-
-
-def _dot(a: Any, b: Any) -> Tensor:
-    pairs = zip(pytree.leaves(a), pytree.leaves(b), strict=True)
-    return torch.stack([(x * y).sum() for x, y in pairs]).sum()
 
 
 def _solve(
@@ -326,15 +321,15 @@ def _solve(
     """
     solution = pytree.map(torch.zeros_like, b)
     residual, direction = b, transposed(b)
-    size = _dot(direction, direction)
+    size = pytree.dot(direction, direction)
     for i in range(num_iterations):
         image = matrix(direction)
-        length = _ratio(size, _dot(image, image))
+        length = _ratio(size, pytree.dot(image, image))
         solution = _axpy(length, direction, solution)
         if i + 1 < num_iterations:
             residual = _axpy(-length, image, residual)
             slope = transposed(residual)
-            new_size = _dot(slope, slope)
+            new_size = pytree.dot(slope, slope)
             direction, size = _axpy(_ratio(new_size, size), direction, slope), new_size
     return solution
 

@@ -1,8 +1,10 @@
 r"""Gradients of single examples, and the batch size that their spread suggests.
 
-The mean loss hides how much its examples agree. ``vmap(grad)`` takes the discriminator's
-gradient for each pair of a real and a fake apart, in one pass for all pairs of a batch.
-It holds B gradients at once: take a batch for which these fit into memory.
+The mean loss hides how much its examples agree. ``vmap(grad)`` takes the gradient for each example
+apart, in one pass for all of a batch: `gradients`, `gradient_norms` and `noise_scales` those of
+both players at a game's state; the others that of the discriminator for given pairs of a real and a
+fake, which may be from a generator with batch statistics. They hold B gradients at once: take a
+batch for which these fit into memory.
 
 References:
     McCandlish et al. 2018, arXiv:1812.06162.
@@ -10,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,9 +21,11 @@ from torch.func import grad, vmap
 
 from fgan import pytree
 from fgan.game.game import Game, with_every_term
-from fgan.game.objectives import NO_CONDITIONS, Conditions, disc_loss
+from fgan.game.inputs import as_batch
+from fgan.game.objectives import NO_CONDITIONS, Conditions, disc_loss, objectives
+from fgan.game.orders import Grads, vector_field
 from fgan.terms import Moment
-from fgan.types import DiscDraws, Params, PlayerState
+from fgan.types import Batch, DiscDraws, Draws, Params, PlayerState, TrainState
 
 
 class NoiseScale(NamedTuple):
@@ -129,14 +134,74 @@ def gradient_noise_scale(
         ValueError: for fewer than two pairs; and as `per_example_gradients`.
 
     References:
-        McCandlish et al. 2018, section 2.2 and appendix A.1 (there estimated from two
+        McCandlish et al. 2018, equation 2.9 and appendix A.1 (there estimated from two
         batch sizes).
     """
-    size = real.shape[0]
+    return _scale(per_example_gradients(game, disc, real, fake, draws, conditions, moment))
+
+
+def _scale(gradients: Params) -> NoiseScale:
+    grads = pytree.leaves(gradients)
+    size = len(grads[0])
     if size < 2:
         raise ValueError("the spread of gradients needs at least two pairs")
-    each = per_example_gradients(game, disc, real, fake, draws, conditions, moment)
-    grads = pytree.leaves(each)
     trace = torch.stack([g.var(0, correction=1).sum() for g in grads]).sum()
     squared_norm = torch.stack([g.mean(0).square().sum() for g in grads]).sum() - trace / size
     return NoiseScale(trace / squared_norm, trace, squared_norm)
+
+
+def gradients(
+    game: Game, state: TrainState, batch: Batch | Tensor, draws: Draws
+) -> dict[str, Params]:
+    """The gradient of both players' losses for each example, "gen" and "disc": [B, *parameter].
+
+    Example i is a step's real i and latent i with their own noise; each loss is that of a batch of
+    this example alone, as in `per_example_gradients`.
+
+    Args:
+        state, batch, draws: as for the step; of several discriminator steps the last counts.
+    Raises:
+        ValueError: for a player with batch statistics, where one example has no gradient of its
+            own; for inputs that do not fit the game.
+    """
+    for name, model in (("generator", game.gen), ("discriminator", game.disc)):
+        if model.batch_stats:
+            raise ValueError(f"a {name} with batch statistics has no gradient per example")
+    batch, several = as_batch(batch), game.num_disc_steps > 1
+    last = pytree.index(batch, -1) if several else batch
+    one = replace(game, num_disc_steps=1)
+    size = len(draws.gen.z)
+
+    def alone(rows: Tensor) -> Tensor:
+        """[B, ...] -> [B, 1, ...], and [2B, ...], reals first, -> [B, 2, ...]."""
+        return rows[:, None] if len(rows) == size else torch.stack(rows.chunk(2), 1)
+
+    def of_one(batch: Batch, draws: Draws) -> Grads:
+        point = {"gen": state.gen.params, "disc": state.disc.params}
+        return vector_field(objectives(one, state, batch, draws))(point)
+
+    own = Draws(draws.disc[-1:], draws.gen)
+    found: Grads = vmap(of_one)(pytree.map(alone, last), pytree.map(alone, own))
+    return found
+
+
+def gradient_norms(
+    game: Game, state: TrainState, batch: Batch | Tensor, draws: Draws
+) -> dict[str, Tensor]:
+    """The norms of `gradients`, [B] for "gen" and for "disc"."""
+    found = gradients(game, state, batch, draws)
+    return {player: vmap(pytree.norm)(grads) for player, grads in found.items()}
+
+
+def noise_scales(
+    game: Game, state: TrainState, batch: Batch | Tensor, draws: Draws
+) -> dict[str, NoiseScale]:
+    """The noise scale of both players' gradients, "gen" and "disc", as in `gradient_noise_scale`.
+
+    Args:
+        state, batch, draws: as for the step, with B at least 2.
+    Raises:
+        ValueError: for a single example; and as `gradients`.
+    """
+    found = gradients(game, state, batch, draws)
+    return {player: _scale(grads) for player, grads in found.items()}

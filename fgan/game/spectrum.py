@@ -13,7 +13,8 @@ part from what they have against each other:
 
     J = S + A,    S = (J + J^T) / 2,    A = (J - J^T) / 2.
 
-J is never formed: all that is used are products with it. A field is any function from a tree of
+J is never formed: all that is used are products with it, `fgan.orders.product` and
+`fgan.orders.transposed_product`. A field is any function from a tree of
 tensors to a tree of the same form; a whole step of training, as a function of parameters, is one
 too, whose eigenvalues are the factors of the step.
 
@@ -29,13 +30,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
 
 from fgan import pytree, rng, scalars
-from fgan.game.game import Game, with_every_term
-from fgan.game.inputs import as_batch, check_inputs
+from fgan.game.game import Game
 from fgan.game.objectives import objectives
-from fgan.game.orders import Pair, vector_field
+from fgan.game.orders import product, transposed_product, vector_field
 from fgan.scalars import Scalar
 from fgan.types import Batch, Draws, Key, TrainState, Tree
 
@@ -43,20 +42,6 @@ Field: TypeAlias = Callable[[Any], Any]
 """A function from a tree of tensors to a tree of the same form."""
 Linear: TypeAlias = Callable[[Tensor], Tensor]
 """A linear function from vectors [n] to vectors [n]."""
-
-
-def product(field: Field, point: Tree, u: Tree) -> Tree:
-    """``J u``, J the Jacobian of a function at a point, u a tree like the point."""
-    return jvp(field, (point,), (u,))[1]
-
-
-def transposed_product(field: Field, point: Tree, u: Tree) -> Tree:
-    """``J^T u``, u a tree like the function's result.
-
-    (It is the gradient of ``<function, u>``: the pullback that ``vjp`` returns would leave its
-    result attached to a graph.)
-    """
-    return grad(lambda point: pytree.dot(field(point), u))(point)
 
 
 def potential_product(field: Field, point: Tree, u: Tree) -> Tree:
@@ -93,14 +78,8 @@ def of_game(
     Raises:
         ValueError, TypeError: for inputs that do not fit the game.
     """
-    batch = as_batch(batch)
-    check_inputs(game, state, batch, draws)
-    real = batch.real if game.num_disc_steps == 1 else batch.real[-1]
-    functions = objectives(
-        with_every_term(game), state.gen, state.disc, state.disc, real, draws.disc[-1], draws.gen
-    )
-    field = vector_field(functions)
-    return lambda point: field(*point), Pair(state.gen.params, state.disc.params)
+    functions = objectives(game, state, batch, draws)
+    return vector_field(functions), {"gen": state.gen.params, "disc": state.disc.params}
 
 
 class Norms(NamedTuple):
