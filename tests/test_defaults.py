@@ -138,6 +138,8 @@ BUILDERS = {
     "rng.split": {"num": 2},
     "rng.uniform": {"shape": ()},
     "pytree.check_like": {"dtype": True},
+    "spectrum.eigenvalues": {"num": 6, "num_iterations": 40},
+    "spectrum.norms": {"key": (), "num_probes": 16},
     "types.Batch": {"condition": ()},
     "types.DiscDraws": {"condition": ()},
     "types.GenDraws": {"condition": ()},

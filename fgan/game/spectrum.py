@@ -242,7 +242,7 @@ def _flat(point: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
     sizes = [leaf.numel() for leaf in leaves]
 
     def back(u: Tensor) -> Tree:
-        parts = zip(u.split(sizes), leaves, strict=True)
+        parts = zip(torch.split(u, sizes), leaves, strict=True)
         return pytree.unflatten(structure, [u.view_as(a).to(a.dtype) for u, a in parts])
 
     return _vector(point, point), back
