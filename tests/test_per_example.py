@@ -244,9 +244,9 @@ def test_what_has_no_gradient_per_example():
     with pytest.raises(ValueError, match="batch statistics"):
         per_example_gradient_norms(game, state.disc, real, fake, draws)
     game, state, real, fake, draws = prepare()
-    with pytest.raises(ValueError, match="two pairs"):
-        gradient_noise_scale(game, state.disc, real[:1], fake[:1], draws)
     one = fgan.make_draws(game, state.key, 0, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="two pairs"):
+        gradient_noise_scale(game, state.disc, real[:1], fake[:1], one.disc[0])
     with pytest.raises(ValueError, match="two pairs"):
         per_example.noise_scales(game, state, real[:1], one)
     game, state = small_game(gen=small_gen(batch_norm=True)), None
