@@ -39,6 +39,8 @@ BUILDERS = {
     "losses.make_least_squares": {"a": 0.0, "b": 1.0, "c": 1.0},
     # Nowozin et al. 2016, Algorithm 1: the saddle point itself.
     "losses.make_f_gan": {"saturating": True},
+    "losses.smoothed": {"real": 0.9, "fake": 0.0},  # as make_label_smoothed
+    "losses.flipped": {"probability": 0.05},
     "losses.scaled": {"disc": 1.0, "gen": 1.0},
     "losses.GanLoss": {"gen_uses_real": False},
     "losses.FDivergence": {"limit": math.inf},
@@ -63,6 +65,15 @@ BUILDERS = {
     # Kodali et al. 2017: lambda = 10; their code adds half a standard deviation.
     "terms.make_dragan": {"weight": 10.0, "target": 1.0, "scale": 0.5, "every": 1},
     "terms.dragan": {"target": 1.0, "scale": 0.5},
+    # Tseng et al. 2021, section 4.1: 0.3 with the hinge loss on CIFAR; their decay is 0.99.
+    "terms.make_lecam": {"weight": 0.3, "decay": 0.99, "one_sided": False, "every": 1},
+    "terms.lecam": {"one_sided": False},
+    # Karras et al. 2020 (StyleGAN2), their code: weight 2, of which a hundredth is renewed.
+    "terms.make_path_length": {"weight": 2.0, "decay": 0.99, "every": 1},
+    # Mao et al. 2019, their code.
+    "terms.make_mode_seeking": {"weight": 1.0, "eps": 1e-5, "every": 1},
+    "terms.mode_seeking": {"eps": 1e-5},
+    "terms.make_infogan": {"weight": 1.0, "name": "infogan"},  # Chen et al. 2016, section 7
     "terms.View": {
         "player": "disc", "z": (), "condition": (), "noise": (), "fake_condition": (),
     },

@@ -29,6 +29,8 @@ measure other things, such as the Wasserstein distance, or nothing that has a na
 | ``margin`` | `hinge`, `wasserstein`, `least_squares`, `make_least_squares` |
 | ``relativistic`` | `relativistic` and the relativistic averages |
 | ``divergences`` | `F_DIVERGENCES`, `make_f_gan` |
+| ``labels`` | `smoothed`, `flipped`: any loss with soft labels |
+| ``top_k`` | `top_k`: any loss with the generator's mean over the best fakes |
 
 A loss that contains an exponential of a logit overflows at logits beyond the logarithm of
 the largest number (88 in float32). The losses of the Kullback-Leibler divergences and of
@@ -44,6 +46,7 @@ References:
 
 from fgan.losses.base import GanLoss, scaled, value
 from fgan.losses.divergences import F_DIVERGENCES, FDivergence, make_f_gan
+from fgan.losses.labels import flipped, smoothed
 from fgan.losses.logistic import make_label_smoothed, minimax, non_saturating
 from fgan.losses.margin import hinge, least_squares, make_least_squares, wasserstein
 from fgan.losses.relativistic import (
@@ -52,12 +55,14 @@ from fgan.losses.relativistic import (
     relativistic_average_hinge,
     relativistic_average_least_squares,
 )
+from fgan.losses.top_k import top_k
 
 __all__ = [
     "ALL",
     "F_DIVERGENCES",
     "FDivergence",
     "GanLoss",
+    "flipped",
     "hinge",
     "least_squares",
     "make_f_gan",
@@ -70,6 +75,8 @@ __all__ = [
     "relativistic_average_hinge",
     "relativistic_average_least_squares",
     "scaled",
+    "smoothed",
+    "top_k",
     "value",
     "wasserstein",
 ]

@@ -1,4 +1,13 @@
-"""Terms, which are added to the players' losses. Gradient penalties are ready-made terms."""
+"""Terms, which are added to the players' losses.
+
+| files | terms |
+|---|---|
+| ``base`` | `Term`, the `View` that a term is a function of |
+| ``penalties`` | gradient penalties: R1, R2, WGAN-GP, DRAGAN, zero-centred interpolates |
+| ``lecam`` | LeCam, which keeps moving averages of the logits |
+| ``path_length``, ``mode_seeking`` | two regularisers of the generator |
+| ``infogan`` | the mutual information between codes and images, for both players |
+"""
 
 from collections.abc import Callable
 
@@ -19,6 +28,10 @@ from fgan.terms.base import (
     players_of,
     total,
 )
+from fgan.terms.infogan import categorical, gaussian, make_infogan
+from fgan.terms.lecam import Averages, averaged, lecam, make_lecam
+from fgan.terms.mode_seeking import make_mode_seeking, mode_seeking
+from fgan.terms.path_length import make_path_length, path_lengths
 from fgan.terms.penalties import (
     clip_weights,
     dragan,
@@ -36,6 +49,7 @@ from fgan.terms.penalties import (
 
 __all__ = [
     "ALL",
+    "Averages",
     "Critic",
     "Moment",
     "Need",
@@ -43,20 +57,30 @@ __all__ = [
     "Term",
     "Total",
     "View",
+    "averaged",
+    "categorical",
     "clip_weights",
     "dragan",
     "due",
+    "gaussian",
     "input_gradient",
+    "lecam",
     "logits_of",
     "make_dragan",
+    "make_infogan",
+    "make_lecam",
+    "make_mode_seeking",
+    "make_path_length",
     "make_r1",
     "make_r2",
     "make_wgan_gp",
     "make_zero_centred_interpolates",
     "metric_name",
+    "mode_seeking",
     "needed",
     "noise_shapes",
     "of_player",
+    "path_lengths",
     "players_of",
     "r1",
     "r2",

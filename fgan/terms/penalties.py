@@ -43,7 +43,7 @@ def _squared_norm(gradient: Tensor) -> Tensor:
     return gradient.flatten(1).square().sum(1)  # [B]
 
 
-def _norm(gradient: Tensor) -> Tensor:
+def norm(gradient: Tensor) -> Tensor:
     """Norms [B] whose gradient at zero is zero; that of the square root would be infinite."""
     squared = _squared_norm(gradient)
     nonzero = squared != 0  # true for NaN, which must stay visible
@@ -98,7 +98,7 @@ def wgan_gp(
         Gulrajani et al. 2017, equation 3 and Algorithm 1; Petzka et al. 2018
         (the one-sided penalty, which they call WGAN-LP).
     """
-    excess = _norm(input_gradient(critic, _between(real, fake, uniform))) - target
+    excess = norm(input_gradient(critic, _between(real, fake, uniform))) - target
     return (excess.relu() if one_sided else excess).square()
 
 
@@ -130,7 +130,7 @@ def dragan(
         the paper has a Gaussian. (Their later code takes a random point between x and y.)
     """
     noise = scale * real.std(correction=0) * uniform.to(real.dtype)
-    return (_norm(input_gradient(critic, real + noise)) - target).square()
+    return (norm(input_gradient(critic, real + noise)) - target).square()
 
 
 def clip_weights(params: Params, c: Scalar) -> Params:
