@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from fgan.game.objectives import objectives
     from fgan.model import Model, from_module
+    from fgan.run.own import Run
     from fgan.types import Batch, Draws, Metrics, PlayersState, PlayerState, TrainState
 
 __version__ = "0.1.0"
@@ -77,6 +78,7 @@ _NAMES = {
     "Model": "model",
     "PlayerState": "types",
     "PlayersState": "types",
+    "Run": "run.own",
     "TrainState": "types",
     "compile_step": "compile",
     "descend": "game",

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from fgan.disk import checkpoint, lock
-from fgan.disk.rundir import RunDir, step_of
+from fgan.disk.history import step_of
+from fgan.disk.rundir import RunDir
 from fgan.errors import FganError
 from fgan.types import PlayerState, TrainState
 

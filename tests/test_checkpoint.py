@@ -17,7 +17,7 @@ from support import assert_same, small_game
 
 import fgan
 from fgan import pytree
-from fgan.disk import checkpoint, rundir, sealed
+from fgan.disk import checkpoint, history, rundir, sealed
 from fgan.errors import DiskError, RunError
 from fgan.run import loop, resume
 from fgan.types import PlayerState, TrainState
@@ -222,7 +222,7 @@ def break_file(path):
 
 
 def steps_of(run):
-    return [rundir.step_of(path) for path in run.saved()]
+    return [history.step_of(path) for path in run.saved()]
 
 
 def test_the_newest_that_is_intact_is_found_and_the_others_told(run):

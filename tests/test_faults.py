@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 
-from fgan.disk import checkpoint, lock, rundir, sealed
+from fgan.disk import checkpoint, history, lock, rundir, sealed
 from fgan.errors import RunError
 
 if sys.platform == "win32":
@@ -85,7 +85,7 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_that_was_acknowledged(t
             continue
         newest = run.newest()
         assert newest.damaged == []
-        step = rundir.step_of(newest.path)
+        step = history.step_of(newest.path)
         assert step in (acknowledged, acknowledged + 1)
         assert children.is_state_of(newest.path, step, size)
     assert step > 3  # the loop did get on
@@ -94,7 +94,7 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_that_was_acknowledged(t
     assert all(name.endswith(".safetensors") for name in names(run.checkpoints))
     assert not run.lock.exists()
     run.forget_old()
-    assert len(run.saved()) == rundir.KEEP
+    assert len(run.saved()) == history.KEEP
 
 
 @pytest.mark.parametrize(

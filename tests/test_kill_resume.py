@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fgan.disk import checkpoint, rundir
+from fgan.disk import checkpoint, history, rundir
 
 if sys.platform != "linux":
     pytest.skip("finds names of files in /proc", allow_module_level=True)
@@ -82,7 +82,7 @@ def killed_and_resumed(tmp_path, command, args, kill):
     killed = command(tmp_path, *args, fault=(faults.killed, call, name)).ended(300)
     assert killed.code == -signal.SIGKILL, killed.err
     run = rundir.RunDir(tmp_path / "r")
-    assert [rundir.step_of(path) for path in run.saved()][-1:] == ([step] if step else [])
+    assert [history.step_of(path) for path in run.saved()][-1:] == ([step] if step else [])
     if step:
         again = command(tmp_path, "train", "--resume", "r").ended(300)
         assert again.code == 0, again.err
@@ -138,7 +138,7 @@ def test_killed_again_and_again(tmp_path, command, data):
         again = args if step == 5 else ["train", "--resume", "r"]
         ended = command(tmp_path, *again, fault=(faults.killed, "fsync", following)).ended()
         assert ended.code == -signal.SIGKILL, ended.err
-        assert rundir.step_of(run.newest().path) == step
+        assert history.step_of(run.newest().path) == step
     assert command(tmp_path, "train", "--resume", "r", "-q").ended().code == 0
     assert_same_run(whole(tmp_path, command, args), run, 21)
 

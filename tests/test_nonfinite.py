@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fgan.disk import checkpoint, rundir
+from fgan.disk import checkpoint, history, rundir
 
 if sys.platform == "win32":
     pytest.skip("processes as of POSIX", allow_module_level=True)
@@ -24,7 +24,7 @@ OUTLIER = (faults.outlier, BAD_STEP, BATCH)  # gradients overflow at that step
 def saved(tmp_path):
     """The checkpoints by step, each shown to hold nothing but finite numbers."""
     run = rundir.RunDir(tmp_path / "r")
-    found = {rundir.step_of(path): checkpoint.load(path).tensors for path in run.saved()}
+    found = {history.step_of(path): checkpoint.load(path).tensors for path in run.saved()}
     for tensors in found.values():
         for name, tensor in tensors.items():
             assert bool(tensor.isfinite().all()), name

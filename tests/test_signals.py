@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from fgan.disk import rundir
+from fgan.disk import history, rundir
 from fgan.run import config as configs
 from fgan.run import loop
 
@@ -33,7 +33,7 @@ def names(folder):
 
 
 def steps_of(run):
-    return [rundir.step_of(path) for path in run.saved()]
+    return [history.step_of(path) for path in run.saved()]
 
 
 @linux

@@ -1,23 +1,18 @@
-"""A training state as one ``.safetensors`` file: tensors by path, and JSON about them.
+"""The checkpoints of the training command: a state, whose numbers are finite, and its metrics.
 
-The state is flattened to names like ``gen/params/0.weight``; the metadata describe the run that
-it belongs to. Loading never runs code from the file: it checks the checksum (`fgan.disk.sealed`)
-and fills a state of known structure. The same state makes the same file, bit for bit.
+A file of `fgan.disk.tensors` that holds a `fgan.types.TrainState`, what the next line of the log
+will average, and facts about the run that it belongs to.
 """
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from fgan import pytree
-from fgan.disk import files, sealed
+from fgan.disk import sealed, tensors
 from fgan.errors import RunError
 from fgan.types import TrainState
 
@@ -49,27 +44,16 @@ def save(
         DiskError: when the file cannot be written.
     """
     path = Path(path)
-    pytree.check_tensors(state, "state")
-    tensors = {}
-    for name, leaf in zip(pytree.paths(state), pytree.leaves(state), strict=True):
-        # Leaves may share storage or be channels_last, but a file holds each one contiguously.
-        tensors[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
-        if not bool(tensors[name].isfinite().all()):
+    leaves = tensors.named(state, "state")
+    for name, leaf in leaves.items():
+        if not bool(leaf.isfinite().all()):
             raise RunError(
                 f'{path} is not written: "{name}" holds a number that is not finite.',
                 "Go back to an earlier checkpoint and try a lower --lr.",
             )
     if pending is not None:
-        tensors[PENDING] = pending.contiguous()
-    versions = {
-        "python": platform.python_version(),
-        "safetensors": safetensors.__version__,
-        "torch": torch.__version__,
-    }
-    metadata = {sealed.KEY: sealed.facts_text({**versions, **about})}
-    digits, parts = sealed.seal(safetensors.torch.save(tensors, metadata))
-    files.write_bytes(path, *parts)
-    return digits
+        leaves[PENDING] = pending.contiguous()
+    return tensors.write(path, leaves, about)
 
 
 def load(path: Path | str) -> Checkpoint:
@@ -79,14 +63,13 @@ def load(path: Path | str) -> Checkpoint:
         RunError: when the file is missing, damaged, or not one of fgan's.
     """
     path = Path(path)
-    header, content = sealed.read(path)
-    try:
-        tensors = safetensors.torch.load(content)
-        if header.about["schema"] < 3 and PENDING in tensors:
-            tensors[PENDING] = _summed(tensors[PENDING])
-        return Checkpoint(tensors, header.about)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise sealed.damaged(path, f"its tensors cannot be read ({error})") from error
+    found, about = tensors.read(path)
+    if about["schema"] < 3 and PENDING in found:
+        try:
+            found[PENDING] = _summed(found[PENDING])
+        except (TypeError, RuntimeError) as error:
+            raise sealed.damaged(path, f"its tensors cannot be read ({error})") from error
+    return Checkpoint(found, about)
 
 
 def _summed(rows: Tensor) -> Tensor:
@@ -97,8 +80,8 @@ def _summed(rows: Tensor) -> Tensor:
 
 def member(checkpoint: Checkpoint, i: int) -> Checkpoint:
     """The checkpoint of member ``i`` of a population, as if it had trained alone."""
-    tensors = {name: t[i] for name, t in checkpoint.tensors.items() if name != PENDING}
-    return Checkpoint(tensors, checkpoint.about)
+    members = {name: t[i] for name, t in checkpoint.tensors.items() if name != PENDING}
+    return Checkpoint(members, checkpoint.about)
 
 
 def restore(checkpoint: Checkpoint, like: TrainState, path: Path | str) -> TrainState:
@@ -107,21 +90,7 @@ def restore(checkpoint: Checkpoint, like: TrainState, path: Path | str) -> Train
     Raises:
         RunError: naming the first leaf that is missing, superfluous, or of another shape.
     """
-    names = pytree.paths(like)
-    if unmatched := sorted(set(names) ^ (checkpoint.tensors.keys() - {PENDING})):
-        raise RunError(
-            f'{path} does not fit its configuration: "{unmatched[0]}" is on one side only.',
-            "Use the configuration it was saved with.",
-        )
-    leaves = []
-    for name, leaf in zip(names, pytree.leaves(like), strict=True):
-        saved = checkpoint.tensors[name]
-        if saved.shape != leaf.shape or saved.dtype != leaf.dtype:
-            raise RunError(
-                f'{path} holds "{name}" as {saved.dtype} {tuple(saved.shape)}, '
-                f"not {leaf.dtype} {tuple(leaf.shape)}.",
-                "Use the configuration it was saved with.",
-            )
-        leaves.append(torch.empty_like(leaf).copy_(saved))  # this takes the strides of ``like``
-    restored: TrainState = pytree.unflatten(pytree.structure(like), leaves)
+    found = {name: t for name, t in checkpoint.tensors.items() if name != PENDING}
+    fix = "Use the configuration it was saved with."
+    restored: TrainState = tensors.restore(found, like, Path(path), fix)
     return restored

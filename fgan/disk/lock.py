@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from fgan.errors import DiskError, RunError
 
+UNLOCKED = "add --no-lock"  # how the command goes without a lock
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 0.3, 0.1  # `holder` takes the lock for an instant
 _LACKING = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
@@ -59,12 +60,13 @@ class Lock:
         self.release()
 
 
-def acquire(path: Path, what: str) -> Lock:
+def acquire(path: Path, what: str, unlocked: str = UNLOCKED) -> Lock:
     """Take a lock, or raise an error that names its holder.
 
     Args:
         path: the file to lock, which is made and, on release, removed.
         what: the thing that is written, for the message.
+        unlocked: how to go without the lock, for the message.
     Raises:
         RunError: naming the process that holds it.
         DiskError: when the file cannot be made, or its file system has no locks.
@@ -86,7 +88,7 @@ def acquire(path: Path, what: str) -> Lock:
         if error.errno in _LACKING:
             raise DiskError(
                 f"{path} cannot be locked: its file system has no locks ({error.strerror}).",
-                "Write to another disk, or add --no-lock and see to it that one process writes.",
+                f"Write to another disk, or {unlocked} and see to it that one process writes.",
             ) from error
         raise DiskError(
             f"{path} cannot be locked: {error.strerror or error}.",

@@ -29,6 +29,7 @@ from fgan.errors import RunError
 SCHEMA = 3  # 1 had no checksum; 2 held the metrics of each step since the last line
 _KNOWN = (2, 3)
 KEY = "fgan"
+AS_BYTES = "as_bytes"  # the fact with the dtypes of tensors that are kept as their bytes, by name
 BLANK = "0" * 64  # the digits while the checksum is computed
 # A header of some sixteen thousand tensors. Parsing JSON can take twenty times its size in memory.
 MAX_HEADER_BYTES = 2**21

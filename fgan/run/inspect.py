@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fgan.disk import lock, sealed
-from fgan.disk.rundir import RunDir, step_of
+from fgan.disk.history import step_of
+from fgan.disk.rundir import RunDir
 from fgan.errors import RunError
 from fgan.run import members
 
@@ -74,11 +75,13 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         header = sealed.read_header(path)
     except RunError:
         return about
+    as_bytes = header.about.get(sealed.AS_BYTES)
+    dtypes = as_bytes if isinstance(as_bytes, dict) else {}
     leaves = [
         {
             "name": name,
-            "dtype": entry["dtype"],
-            "shape": entry["shape"],
+            "dtype": dtypes.get(name, entry["dtype"]),
+            "shape": entry["shape"][:-1] if name in dtypes else entry["shape"],
             "bytes": entry["data_offsets"][1] - entry["data_offsets"][0],
         }
         for name, entry in sorted(header.tensors.items(), key=lambda item: _by_number(item[0]))
@@ -87,7 +90,8 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     if about["verdict"] == "intact":
         # The state does not count refused steps, so the count in the facts comes first.
         about["step"] = done if type(done) is int else max(own, default=None)
-        if type(done) is int and len(own) == 1 and own[0] != done:
+        of_command = "config" in header.about  # else "step" may be any leaf of a program's state
+        if of_command and type(done) is int and len(own) == 1 and own[0] != done:
             about["not_finite"] = done - own[0]
     return about | {
         "sha256": header.about.get("sha256"),

@@ -22,7 +22,7 @@ from fgan.data import Source, fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
-from fgan.run import disturbed, inherit, summary
+from fgan.run import conditions, disturbed, inherit, summary
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, make_advance, with_options_of
 from fgan.run.checks import every
@@ -294,7 +294,7 @@ class _Loop:
             "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,
-            **resuming.conditions(compiled=plan.training.compile, device=str(plan.device)),
+            **conditions.of_command(compiled=plan.training.compile, device=str(plan.device)),
         }
         path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())

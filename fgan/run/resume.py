@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fgan.compile import environment, toolchain
 from fgan.data import NAMES
 from fgan.disk import checkpoint, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, FganError, RunError
+from fgan.run import conditions
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 from fgan.run.members import seeds_text, sweep_text
 from fgan.run.options import BEGUN, FREE, MEMBER, OPTIONS, PLACE, ROUNDING, flag, shown
+from fgan.run.own import OWN
 from fgan.run.validate import idle
 
 # Values that mean "decide automatically", which happens when a run begins. On resume they do not
@@ -47,12 +46,6 @@ class Point:
     changed: tuple[str, ...] = ()  # options that differ from those of the run's beginning
 
 
-def conditions(*, compiled: bool, device: str) -> dict[str, str]:
-    """The conditions besides configuration and torch that decide a run's last bits."""
-    products = toolchain.who_multiplies(compiled=compiled, device=device)
-    return {"denormals": environment.denormals(), "products": products}
-
-
 def find(path: Path) -> Point:
     """The newest checkpoint of a run that is intact.
 
@@ -70,26 +63,8 @@ def find(path: Path) -> Point:
     if type(step) is not int or type(rollbacks) is not int or step < 0 or rollbacks < 0:
         raise RunError(f"{file} does not say where its run stood.", "Use another checkpoint.")
     notes = [f"Passed over: {error.problem}" for error in damaged]
-    if about.get("torch") != torch.__version__:
-        notes.append(
-            f"Saved with torch {about.get('torch')}, resumed with {torch.__version__}: "
-            "the numbers may differ in their last bits."
-        )
-    now = conditions(compiled=config.compile, device=config.device)
-    # Files without these facts are from versions that did not change the processor's settings.
-    then = {"denormals": "kept", "products": now["products"]} | about
-    if then["denormals"] != now["denormals"]:
-        notes.append(
-            f"Saved with denormal numbers {then['denormals']}, resumed with them "
-            f"{now['denormals']} ({environment.FLUSH}=0 keeps them): the numbers may differ in "
-            "their last bits."
-        )
-    if then["products"] != now["products"]:
-        notes.append(
-            f"Saved with matrix products of {then['products']}, resumed with those of "
-            f"{now['products']}, which are right for this processor: the numbers may differ in "
-            "their last bits."
-        )
+    now = conditions.of_command(compiled=config.compile, device=config.device)
+    notes += conditions.differences(about, now)
     return Point(run, file, saved, config, step, rollbacks, tuple(notes))
 
 
@@ -100,6 +75,11 @@ def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
         RunError: when there is none, or it is not one of this version.
     """
     base = about.get("config")
+    if about.get("run") == OWN:
+        raise RunError(
+            f"{file} is a checkpoint of a program's own run (fgan.Run).",
+            "Go on with it in that program, or give a run of the command.",
+        )
     if not isinstance(base, dict):
         raise RunError(f"{file} holds no configuration.", "Use another checkpoint.")
     try:
