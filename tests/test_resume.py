@@ -128,7 +128,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
 
 def test_another_version_of_torch_is_said(tmp_path, monkeypatch):
     loop.run(settings(steps=3), run_dir=tmp_path / "run")
-    monkeypatch.setattr(resume.torch, "__version__", "9.9")
+    monkeypatch.setattr(torch, "__version__", "9.9")
     assert "resumed with 9.9" in resume.find(tmp_path / "run").notes[0]
 
 
