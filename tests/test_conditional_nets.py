@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from oracle import moments, values
-from support import assert_near, signed
+from support import assert_near, assert_same, signed
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional
@@ -207,6 +208,31 @@ def test_rows_keep_their_precision_under_autocast():
         assert torch.equal(rows(LABELS), rows.weight[LABELS])
     out, _ = gen.apply(*made(gen, torch.float32), (signed((B, Z), 0, torch.float32), LABELS))
     assert out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("label", [-1, K])
+def test_a_label_out_of_range_changes_nothing(label, head):
+    """A step cannot look at values; it is not finite, where an index would read elsewhere."""
+    game = replace(game_of("mlp", "concat", head), condition=conditions.of_reals)
+    state = fgan.init_state(game, rng.key(0))
+    labels = torch.cat([LABELS[1:], torch.tensor([label])])
+    batch = Batch(signed((B, *POINT), 0, torch.float32), labels)
+    new, metrics = fgan.make_step(game)(state, batch, fgan.make_draws(game, state.key, 0, B))
+    assert not metrics.finite
+    assert_same(new, state)
+
+
+def test_wrappers_of_models_take_labels():
+    disc = dcgan()[1]
+    wrapped = model.channels_last(model.autocast(model.spectral_norm(disc), torch.bfloat16))
+    game = replace(game_of("dcgan", "batch_norm", "projection"), disc=wrapped)
+    state = fgan.init_state(game, rng.key(0))
+    assert "rows.weight.u" in state.disc.buffers
+    batch = Batch(signed((B, *IMAGE), 0, torch.float32), LABELS)
+    new, metrics = fgan.make_step(game)(state, batch, fgan.make_draws(game, state.key, 0, B))
+    assert metrics.finite
+    assert not torch.equal(new.disc.params["rows.weight"], state.disc.params["rows.weight"])
 
 
 @pytest.mark.parametrize(

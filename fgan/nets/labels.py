@@ -51,8 +51,14 @@ class Heads(NamedTuple):
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Rows [B, num_classes] of labels [B], 1 at the label and 0 elsewhere."""
-    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).to(dtype)
+    """Rows [B, num_classes] of labels [B], 1 at the label and 0 elsewhere.
+
+    The row of a label out of range is NaN. A step, which cannot look at values, is then not finite
+    and leaves the state as it was, so that nothing wrong is learnt.
+    """
+    rows = (labels[:, None] == torch.arange(num_classes, device=labels.device)).to(dtype)
+    known = (labels >= 0) & (labels < num_classes)
+    return torch.where(known[:, None], rows, torch.nan)
 
 
 class Rows(nn.Module):
