@@ -147,9 +147,20 @@ def test_what_cannot_be_is_refused(fgan, ring, options, said):
 
 def test_all_that_fit_are_computed_unless_some_are_named(ring):
     fitting = [n for n in metrics.ALL if set(metrics.ALL[n].needs) <= evaluate.offers("ring")]
-    assert list(evaluate.evaluate(ring, num=5)["metrics"]) == fitting
+    assert list(evaluate.evaluate(ring, num=9)["metrics"]) == fitting
     assert "modes" in fitting
     assert "parzen" not in fitting
+
+
+def test_a_metric_that_takes_more_samples_is_left_out_or_refused(fgan, ring):
+    code, out, err = fgan("evaluate", ring, "-n", 5)
+    assert code == 0
+    assert err == "neighbourhoods is left out: k is from 1 to 4, not 5.\n"
+    assert "modes" in out
+    assert "neighbourhoods" not in out
+    code, out, err = fgan("evaluate", ring, "-n", 5, "--metrics", "neighbourhoods")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --metrics neighbourhoods: k is from 1 to 4, not 5.\nfix: Leave")
 
 
 def test_data_that_no_metric_fits(tmp_path, monkeypatch):

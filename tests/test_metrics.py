@@ -197,8 +197,8 @@ def test_bytes_become_float64_a_few_at_a_time(monkeypatch, held):
     """Images of bytes would take eight times their memory."""
     x, y = (torch.randint(0, 256, (n, 7), dtype=torch.uint8) for n in (9, 11))
     monkeypatch.setattr(common, "_NUMBERS", held)
-    sizes, numbers = [], common._numbers
-    monkeypatch.setattr(common, "_numbers", lambda r: sizes.append(r.numel()) or numbers(r))
+    sizes, numbers = [], common.as_numbers
+    monkeypatch.setattr(common, "as_numbers", lambda r: sizes.append(r.numel()) or numbers(r))
     found = torch.cat(list(squared_distances(x, y)))
     expected = (x[:, None].double() - y[None].double()).square().sum(-1) / 255**2
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)

@@ -15,14 +15,33 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from fgan.metrics.classes import ClassShares, nearest_class_shares
     from fgan.metrics.modes import ModeCoverage, mode_coverage
+    from fgan.metrics.moments import (
+        FrechetDistance,
+        KernelDistance,
+        SlicedWasserstein,
+        frechet_distance,
+        kernel_distance,
+        sliced_wasserstein,
+    )
+    from fgan.metrics.neighbours import (
+        Memorised,
+        Neighbourhoods,
+        TwoSample,
+        memorised,
+        nearest_neighbour_test,
+        neighbourhoods,
+    )
     from fgan.metrics.parzen import SIGMAS, ParzenScore, parzen_log_density, parzen_score
 
 __all__ = [
-    "ALL", "SIGMAS", "ClassShares", "Metric", "ModeCoverage", "ParzenScore", "check_names",
-    "mode_coverage", "nearest_class_shares", "parzen_log_density", "parzen_score",
+    "ALL", "SIGMAS", "ClassShares", "FrechetDistance", "KernelDistance", "Memorised", "Metric",
+    "ModeCoverage", "Neighbourhoods", "ParzenScore", "SlicedWasserstein", "TwoSample",
+    "check_names", "frechet_distance", "kernel_distance", "memorised", "mode_coverage",
+    "nearest_class_shares", "nearest_neighbour_test", "neighbourhoods", "parzen_log_density",
+    "parzen_score", "sliced_wasserstein",
 ]  # fmt: skip
 
-_MODULES = ("classes", "modes", "parzen")
+_MODULES = ("classes", "modes", "moments", "neighbours", "parzen")
 
 
 class Metric(NamedTuple):
@@ -46,6 +65,12 @@ ALL: dict[str, Metric] = {
     "parzen": Metric("parzen_score", 10_000, ("validation", "test")),
     "classes": Metric("nearest_class_shares", 10_000, ("examples", "labels")),
     "modes": Metric("mode_coverage", 2500, ("modes", "std")),
+    "neighbourhoods": Metric("neighbourhoods", 10_000, ("examples",)),
+    "frechet_pixels": Metric("frechet_distance", 10_000, ("examples",)),
+    "kernel_pixels": Metric("kernel_distance", 10_000, ("examples",)),
+    "sliced_wasserstein": Metric("sliced_wasserstein", 10_000, ("examples",)),
+    "memorised": Metric("memorised", 10_000, ("examples",)),
+    "two_sample": Metric("nearest_neighbour_test", 10_000, ("examples",)),
 }
 """The metrics of ``fgan evaluate``, by name."""
 

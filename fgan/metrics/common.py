@@ -33,7 +33,7 @@ def as_rows(examples: Tensor, name: str) -> Tensor:
     return rows
 
 
-def _numbers(rows: Tensor) -> Tensor:
+def as_numbers(rows: Tensor) -> Tensor:
     """Rows as float64; bytes of images become numbers in [0, 1]."""
     numbers = rows.to(torch.float64)
     return numbers / 255 if rows.dtype == torch.uint8 else numbers
@@ -43,6 +43,11 @@ def check_dims(x: Tensor, y: Tensor, names: str) -> None:
     """Refuse rows [N, D] and [M, E] of different lengths with a ValueError."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{names} have {x.shape[1]} and {y.shape[1]} numbers each")
+
+
+def block_rows(x: Tensor, y: Tensor, block: int = BLOCK) -> int:
+    """The rows of x in each block of `squared_distances`."""
+    return max(1, min(_NUMBERS // y.shape[1], block // len(y)))
 
 
 def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tensor]:
@@ -55,10 +60,10 @@ def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tens
         float64 [n, M] for each next n rows of x, never negative.
     """
     held = max(1, _NUMBERS // y.shape[1])
-    for rows in map(_numbers, torch.split(x, max(1, min(held, block // len(y))))):
+    for rows in map(as_numbers, torch.split(x, block_rows(x, y, block))):
         lengths = rows.square().sum(1, keepdim=True)  # [n, 1]
         parts = []
-        for others in map(_numbers, torch.split(y, held)):
+        for others in map(as_numbers, torch.split(y, held)):
             part = torch.addmm(others.square().sum(1), rows, others.T, alpha=-2)  # [n, m]
             parts.append(part.add_(lengths).clamp_(min=0))
         yield parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -62,7 +62,17 @@ def evaluate(
         )
     counts = {name: num or metrics.ALL[name].num_samples for name in fitting}
     samples = sample.draw(saved, file, max(counts.values()), seed, device)
-    found = {name: _judge(name, samples[: counts[name]], known) for name in fitting}
+    found = {}
+    for name in fitting:
+        try:
+            found[name] = _judge(name, samples[: counts[name]], known)
+        except ValueError as error:
+            if chosen:
+                raise ConfigError(
+                    f"--metrics {name}: {error}.", "Leave it out, or change --num."
+                ) from error
+            if notify is not None:
+                notify(f"{name} is left out: {error}.")
     step = saved.about.get("step")
     return {"checkpoint": str(file), "step": step, "seed": seed, "metrics": found}
 
