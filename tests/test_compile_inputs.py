@@ -79,12 +79,6 @@ def test_what_is_no_tensor_is_named(function, args, says):
         compile_function(function, backend="eager")(*args)
 
 
-def test_a_donated_step_takes_three_arguments():
-    step = compile_step(lambda s, a, b, c: (s, a), donate=True, backend="eager")
-    with pytest.raises(TypeError, match="given 4 arguments"):
-        step(*[torch.ones(1)] * 4)
-
-
 def test_a_compiled_scan_is_known_as_one():
     game, _ = start({})
     scan = fgan.scan([fgan.make_step(game)] * 2)

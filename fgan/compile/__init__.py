@@ -12,8 +12,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fgan.compile.graph import compile_function, compile_step
+    from fgan.compile.donated import compile_step
+    from fgan.compile.graph import compile_function
     from fgan.compile.replay import replayed
+
+_HOMES = {"compile_function": "graph", "compile_step": "donated", "replayed": "replay"}
 
 __all__ = ["compile_function", "compile_step", "replayed"]
 
@@ -21,5 +24,4 @@ __all__ = ["compile_function", "compile_step", "replayed"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'fgan.compile' has no attribute {name!r}")
-    module = "replay" if name == "replayed" else "graph"
-    return getattr(importlib.import_module(f"fgan.compile.{module}"), name)
+    return getattr(importlib.import_module(f"fgan.compile.{_HOMES[name]}"), name)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import itertools
 import re
 import tempfile
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, TypeVar
 
@@ -21,96 +19,11 @@ from fgan import pytree
 from fgan.compile import toolchain
 from fgan.disk import files
 from fgan.errors import DeviceError, FganError
-from fgan.game import Step
 from fgan.model import generators
-from fgan.types import Batch, Draws, Metrics, TrainState
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _graphs = 0  # graphs compiled in this process
-
-
-def compile_step(step: Step, *, donate: bool = False, backend: str = "inductor") -> Step:
-    """Compile a step into one graph.
-
-    Args:
-        step: from `fgan.make_step`, or any function of that form.
-        donate: write the new state into the tensors of the old one. The state given is
-            then gone, the state returned is the same object, and a step allocates next
-            to nothing. Without it, the step stays pure.
-        backend: the backend of ``torch.compile``.
-    Returns:
-        A step. Its first call compiles; later calls with tensors of the same shapes and
-        dtypes never do.
-    Raises:
-        DeviceError: on the first call, when there is no working compiler.
-        ValueError: from a donated step, for a state whose leaves share memory.
-    """
-    if not donate:
-        return compile_function(step, backend=backend)
-
-    @functools.wraps(step)
-    def in_place(state: TrainState, batch: Batch | Tensor, draws: Draws) -> Metrics:
-        new, metrics = step(state, batch, draws)
-        given = [leaf.untyped_storage() for leaf in pytree.leaves(state)]
-
-        def apart(fresh: Tensor) -> Tensor:
-            # A result in the old state's memory would be lost when that is written.
-            memory = fresh.untyped_storage()
-            return fresh.clone() if any(memory is old for old in given) else fresh
-
-        def kept(old: Tensor, fresh: Tensor) -> Tensor:
-            return fresh if old is fresh else apart(fresh)
-
-        def write(old: Tensor, fresh: Tensor) -> None:
-            if old is not fresh:
-                old.copy_(fresh)
-
-        metrics = pytree.map(apart, metrics)
-        # Leaves are matched by name: a step may return a dictionary in another order.
-        pytree.map(write, state, pytree.map(kept, state, new))
-        return metrics
-
-    compiled = compile_function(in_place, backend=backend)
-
-    # The last state that was checked. The weak reference does not keep it alive, but shows whether
-    # another state has come to have its id.
-    seen, leaf = 0, None
-
-    @functools.wraps(step)
-    def donated(*args: Any) -> tuple[TrainState, Metrics]:
-        if len(args) != 3:
-            raise TypeError(
-                f"a donated step takes a state, reals and draws; it was given {len(args)} arguments"
-            )
-        state, real, draws = args
-        nonlocal seen, leaf
-        if seen != id(state) or leaf is None or leaf() is None:
-            _check_writable(state)
-            seen, leaf = id(state), weakref.ref(pytree.leaves(state)[0])
-        return state, compiled(state, real, draws)
-
-    return donated
-
-
-def _check_writable(state: TrainState) -> None:
-    """Refuse a state whose leaves share memory: writing one number would change another."""
-    advice = "a donated step writes into the state it is given: clone what shares memory"
-    leaves = pytree.leaves(state)
-    memory = [leaf.untyped_storage() for leaf in leaves]  # kept, so that each has an id of its own
-    spans = []
-    for name, leaf, own in zip(pytree.paths(state), leaves, memory, strict=True):
-        if not leaf.numel():
-            continue
-        sizes = list(zip(leaf.shape, leaf.stride(), strict=True))
-        if any(size > 1 and stride == 0 for size, stride in sizes):
-            raise ValueError(f"{name} is one number under many places (expanded); {advice}")
-        end = sum((size - 1) * stride for size, stride in sizes)
-        first = leaf.storage_offset()
-        spans.append((id(own), first * leaf.itemsize, (first + end) * leaf.itemsize, name))
-    for (place, _, last, name), (other, first, _, second) in itertools.pairwise(sorted(spans)):
-        if place == other and first <= last:
-            raise ValueError(f"{name} and {second} are in the same memory; {advice}")
 
 
 def compile_function(function: F, *, backend: str = "inductor") -> F:

@@ -21,23 +21,24 @@ from torch import Tensor
 from fgan import pytree
 from fgan.errors import DeviceError
 from fgan.game import Step
-from fgan.types import Batch, Draws, Metrics, TrainState
+from fgan.pytree import Tree
 
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def replayed(step: Step) -> Step:
+def replayed(step: F) -> F:
     """Make a CUDA graph of a donated step, or of a scan of donated steps.
 
         ten = fgan.replayed(fgan.scan([fgan.compile_step(step, donate=True)] * 10))
 
     The graph knows tensors by their addresses. So it trains the state it was recorded with, and
-    reals and draws are copied to the addresses that they had then.
+    the inputs are copied to the addresses that they had then.
 
     Args:
-        step: writes the new state into the old one's memory and returns it, as
-            ``compile_step(donate=True)`` makes it; launches the same kernels at every call,
-            and never waits for the device.
+        step: (state, *inputs) -> (state, metrics), which writes the new state into the old one's
+            memory and returns it, as ``compile_step(donate=True)`` makes it; launches the same
+            kernels at every call, and never waits for the device.
     Returns:
         A step of the same form. Its first call with a state, and with tensors of given
         shapes and dtypes, runs the step as it is, which compiles; the second records it; later
@@ -49,24 +50,23 @@ def replayed(step: Step) -> Step:
     known: Any = None  # the state and the forms of the inputs of the last call
     recording: _Recording | None = None
 
-    def play(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+    def play(state: Tree, *inputs: Tree) -> tuple[Tree, Tree]:
         nonlocal known, recording
-        inputs = (batch, draws)
         forms = [(x.shape, x.stride(), x.dtype, x.device) for x in pytree.leaves(inputs)]
         if known is None or known[0] is not state or known[1] != forms:
             known, recording = (state, forms), None
-            return step(state, batch, draws)
+            return step(state, *inputs)  # type: ignore[no-any-return]
         if recording is None:
             recording = _Recording(step, state, inputs)
         return state, recording.replay(inputs)
 
-    return play
+    return play  # type: ignore[return-value]
 
 
 class _Recording:
     """A step on tensors that stay where they are."""
 
-    def __init__(self, step: Step, state: TrainState, inputs: tuple[Batch | Tensor, Draws]) -> None:
+    def __init__(self, step: Callable[..., Any], state: Tree, inputs: tuple[Tree, ...]) -> None:
         self._inputs = pytree.map(twin, inputs)
         try:
             self._launch, (_, self._metrics) = record(step, state, *self._inputs)
@@ -78,7 +78,7 @@ class _Recording:
                 "Use --chunk-steps 1, or FGAN_DEBUG=1 to see more.",
             ) from error
 
-    def replay(self, inputs: tuple[Batch | Tensor, Draws]) -> Metrics:
+    def replay(self, inputs: tuple[Tree, ...]) -> Tree:
         pairs = zip(pytree.leaves(self._inputs), pytree.leaves(inputs), strict=True)
         for kept, fresh in pairs:
             span(kept).copy_(span(fresh), non_blocking=True)

@@ -1,10 +1,10 @@
-"""Functions from steps to steps: lazy terms, scheduled learning rates, several steps as one."""
+"""Functions from steps to steps: lazy terms, scheduled hyperparameters, several steps as one."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -15,7 +15,11 @@ from fgan.optim import hypers, map_hypers
 from fgan.optim.base import Hyper
 from fgan.pytree import Tree
 from fgan.schedules import Schedule
-from fgan.types import Batch, Draws, Metrics, PlayerState, TrainState
+from fgan.types import PlayerState
+
+F = TypeVar("F", bound=Callable[..., Any])
+Schedules: TypeAlias = Mapping[str, Schedule | Mapping[str, Schedule]]
+"""Schedules by the name of a player or of a hyperparameter; "" is a factor for all players."""
 
 
 def make_steps(
@@ -44,44 +48,156 @@ def make_steps(
     return lambda number: made(terms_due(game, number))
 
 
-def scheduled(step: Step, factor: Schedule) -> Step:
-    """Multiply all learning rates of both players in a step by a function of the steps done.
+def scheduled(
+    step: F, factor: Schedule | tuple[()] = (), **named: Schedule | Mapping[str, Schedule]
+) -> F:
+    """A step whose optimizers have other hyperparameters at each step, as functions of its number.
 
-        step = fgan.scheduled(fgan.make_step(game), schedules.cosine(1.0, 0.05, num_steps=20_000))
+        step = fgan.scheduled(step, schedules.cosine(1.0, 0.05, num_steps=20_000))  # a factor
+        step = fgan.scheduled(step, disc=schedules.constant(0.5))  # of one player's rates
+        step = fgan.scheduled(step, b2=schedules.linear(0.9, 0.99, num_steps=20_000))  # a value
+        step = fgan.scheduled(step, gen={"b2": schedules.linear(0.9, 0.99, num_steps=20_000)})
 
-    The state keeps the rates without the factor, so that nothing but its count says where a run
-    is. Where an optimizer has several learning rates, each is multiplied.
-    A population's step may be given as well, before ``vmap`` or after.
+    A schedule of a player, like one without a name, is a factor of all its learning rates; a
+    schedule of a hyperparameter is its value, in every optimizer that has it or in that of one
+    player. Factors are multiplied.
+
+    The state keeps its own hyperparameters, so that nothing but its count says where a run
+    is. A population's step may be given as well, before ``vmap`` or after.
 
     Args:
+        step: (state, *inputs) -> (state, metrics), where the state is any tree with a
+            `fgan.types.PlayerState` for each player and a field ``step``.
         factor: a function from `fgan.schedules`. It is given ``state.step`` (int64 [], or [M] for
             a population) and returns a value of that shape.
+        named: schedules by the name of a player or of a hyperparameter; for a player also a
+            dictionary of schedules by the name of the hyperparameter.
     Returns:
         A step of the same form.
     Raises:
         TypeError: for a factor that is no function; ``schedules.constant`` makes one of a number.
-        ValueError: for a scan of steps, each of which has rates of its own: scan scheduled steps
-            instead; on a call, for a scan that is hidden in another function, and for a player
-            without a learning rate.
+        ValueError: for no schedule, and for a scan of steps, each of which has rates of its own:
+            scan scheduled steps instead; on a call, for a scan that is hidden in another function,
+            for a name that no player and no optimizer has, for a player without a learning rate,
+            and for a learning rate with a value and a factor.
     """
-    if not callable(factor):
-        raise TypeError(f"a factor is a schedule, like schedules.constant({factor!r})")
+    given: dict[str, Any] = {"": factor, **named} if factor != () else named
+    if not given:
+        raise ValueError("scheduled needs a schedule")
+    for schedule in given.values():
+        for each in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
+            if not callable(each):
+                raise TypeError(f"a factor is a schedule, like schedules.constant({each!r})")
     if _num_steps(step) != 1:
         raise ValueError(_SCHEDULED_SCAN)
 
-    def at_present_rates(
-        state: TrainState, batch: Batch | Tensor, draws: Draws
-    ) -> tuple[TrainState, Metrics]:
-        if not isinstance(state, TrainState):
-            raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
-        now = factor(state.step)
-        present = _map_rates(lambda rate: (rate * now).to(rate.dtype), state)
-        new, metrics = step(present, batch, draws)
-        if isinstance(metrics, Metrics) and metrics.finite.numel() != state.step.numel():
-            raise ValueError(_SCHEDULED_SCAN)
-        return _map_rates(lambda scaled, rate: rate, new, state), metrics
+    def at_present_values(state: Any, *inputs: Tree) -> Any:
+        if not hasattr(state, "step"):
+            raise TypeError(
+                "state is made by fgan.init_state, or is your own with a field step, "
+                f"and not a {type(state).__name__}"
+            )
+        plan = _plan(state, given)
 
-    return at_present_rates
+        def present(player: str, old: PlayerState) -> PlayerState:
+            changes = plan[player]
+
+            def changed(own: Hyper) -> Hyper:
+                return {
+                    name: changes[name](leaf, state.step) if name in changes else leaf
+                    for name, leaf in own.items()
+                }
+
+            return PlayerState(old.params, old.buffers, map_hypers(changed, old.opt_state))
+
+        def restored(player: str, new: PlayerState, old: PlayerState) -> PlayerState:
+            def own_values(new: Hyper, old: Hyper) -> Hyper:
+                return {n: old[n] if n in plan[player] else leaf for n, leaf in new.items()}
+
+            opt_state = map_hypers(own_values, new.opt_state, old.opt_state)
+            return PlayerState(new.params, new.buffers, opt_state)
+
+        new, metrics = step(_map_players(present, state), *inputs)
+        finite = getattr(metrics, "finite", None)
+        if isinstance(finite, Tensor) and finite.numel() != state.step.numel():
+            raise ValueError(_SCHEDULED_SCAN)
+        return _map_players(restored, new, state), metrics
+
+    return at_present_values  # type: ignore[return-value]
+
+
+Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(hyperparameter, number of the step) -> the hyperparameter at that step."""
+_RATE = "learning_rate"
+
+
+def _plan(state: Tree, given: Schedules) -> dict[str, dict[str, Change]]:
+    """For each player, by name, how its hyperparameters change."""
+    known: dict[str, set[str]] = {}
+
+    def note(player: str, own: PlayerState) -> PlayerState:
+        known[player] = {name for part in hypers(own.opt_state) for name in part}
+        return own
+
+    _map_players(note, state)
+    everywhere = {name for names in known.values() for name in names}
+    if unknown := [name for name in given if name and name not in known.keys() | everywhere]:
+        raise ValueError(
+            f"scheduled has {unknown[0]!r}, which is no player and no hyperparameter: there are "
+            f"{', '.join([*known, *sorted(everywhere)])}"
+        )
+    return {player: _changes(player, names, given) for player, names in known.items()}
+
+
+def _changes(player: str, names: set[str], given: Schedules) -> dict[str, Change]:
+    """How the hyperparameters of one player change, of which it has ``names``."""
+    own = given.get(player, {})
+    factors = [f for f in (given.get("", ()), own) if callable(f)]
+    if factors and _RATE not in names:
+        raise ValueError(
+            f"the optimizer of {player} has no {_RATE} to be scheduled: "
+            "optim.sgd(0.0) keeps a player still"
+        )
+    values: dict[str, Any] = {n: given[n] for n in names if n in given and n != player}
+    if isinstance(own, Mapping):
+        if unknown := sorted(own.keys() - names):
+            raise ValueError(f"the optimizer of {player} has no {unknown[0]} to be scheduled")
+        values |= own
+    if factors and _RATE in values:
+        raise ValueError(f"the {_RATE} of {player} has a schedule of its value and one of a factor")
+
+    def value_of(schedule: Schedule) -> Change:
+        return lambda leaf, count: schedule(count).to(leaf.dtype).expand_as(leaf)
+
+    def scaled(rate: Tensor, count: Tensor) -> Tensor:
+        for factor in factors:
+            rate = (rate * factor(count)).to(rate.dtype)
+        return rate
+
+    changes = {name: value_of(schedule) for name, schedule in values.items()}
+    return changes | {_RATE: scaled} if factors else changes
+
+
+def _map_players(fn: Callable[..., PlayerState], tree: Tree, *rest: Tree, name: str = "") -> Tree:
+    """Apply ``fn(name, player, ...)`` to every `PlayerState` in a state, and to those of ``rest``.
+
+    A player is called by the field or the key at which it stands.
+    """
+    if isinstance(tree, PlayerState):
+        return fn(name, tree, *rest)
+    if isinstance(tree, dict):
+        return {
+            key: _map_players(fn, part, *(other[key] for other in rest), name=str(key))
+            for key, part in tree.items()
+        }
+    if not isinstance(tree, tuple | list):
+        return tree
+    names = getattr(tree, "_fields", range(len(tree)))
+    parts = [
+        _map_players(fn, *each, name=str(key))
+        for key, *each in zip(names, tree, *rest, strict=True)
+    ]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
 _SCHEDULED_SCAN = "step is a scan, which has several rates: schedule its steps, then scan them"
@@ -97,29 +213,7 @@ def _num_steps(step: Callable[..., Any]) -> int:
     return int(step.num_steps)
 
 
-def _map_rates(fn: Callable[..., Tensor], state: TrainState, *rest: TrainState) -> TrainState:
-    """Apply ``fn`` to each learning rate of a state, and to those of ``rest`` at its place."""
-    name = "learning_rate"
-
-    def in_part(own: Hyper, *others: Hyper) -> Hyper:
-        return {**own, name: fn(own[name], *(h[name] for h in others))} if name in own else own
-
-    def player(whose: str, own: PlayerState, *others: PlayerState) -> PlayerState:
-        if not any(name in part for part in hypers(own.opt_state)):
-            raise ValueError(
-                f"the optimizer of {whose} has no {name} to be scheduled: "
-                "optim.sgd(0.0) keeps a player still"
-            )
-        opt_state = map_hypers(in_part, own.opt_state, *(other.opt_state for other in others))
-        return own._replace(opt_state=opt_state)
-
-    return state._replace(
-        gen=player("gen", state.gen, *(other.gen for other in rest)),
-        disc=player("disc", state.disc, *(other.disc for other in rest)),
-    )
-
-
-def scan(steps: Sequence[Step]) -> Step:
+def scan(steps: Sequence[F]) -> F:
     """Join steps into a function that takes them one after the other.
 
         ten = fgan.scan([step] * 10)
@@ -127,14 +221,14 @@ def scan(steps: Sequence[Step]) -> Step:
         state, metrics = ten(state, reals, draws)  # reals [10, B, *data], metrics.value [10]
 
     Args:
-        steps: at least one; for lazy terms ``[steps(t) for t in range(...)]`` of
+        steps: at least one, each (state, *inputs) -> (state, metrics) on a state that is any tree
+            of tensors; for lazy terms ``[steps(t) for t in range(...)]`` of
             `fgan.make_steps`. Compiled steps remain as many calls; a graph compiled around a
             scan has the operations of every step.
     Returns:
-        ``(state, reals, draws) -> (state, metrics)``: reals and all leaves of draws and
-        metrics have a first dimension over steps; the state is that after the last step. Your
-        own steps may have any number of inputs beside the state, each a tree. The function
-        has an attribute ``num_steps``.
+        ``(state, *inputs) -> (state, metrics)``: all leaves of the inputs and of the metrics have a
+        first dimension over steps; the state is that after the last step. The function has an
+        attribute ``num_steps``.
     Raises:
         ValueError: for no step; on a call, for inputs of another number of steps.
         TypeError: on a call, for a leaf that is no tensor.
@@ -142,7 +236,7 @@ def scan(steps: Sequence[Step]) -> Step:
     if not steps:
         raise ValueError("a scan needs at least one step")
 
-    def play(state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
+    def play(state: Tree, *inputs: Tree) -> tuple[Tree, Tree]:
         columns = [_unstacked(tree, len(steps), f"input {i}") for i, tree in enumerate(inputs, 1)]
         history = []
         for i, step in enumerate(steps):
@@ -151,7 +245,7 @@ def scan(steps: Sequence[Step]) -> Step:
         return state, pytree.stack(history)
 
     play.num_steps = len(steps)  # type: ignore[attr-defined]
-    return play
+    return play  # type: ignore[return-value]
 
 
 def _unstacked(tree: Tree, num_steps: int, name: str) -> list[Tree]:
