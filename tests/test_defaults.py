@@ -125,7 +125,8 @@ BUILDERS = {
     "model.from_module": {"batch_size": 2},
     "schedules.step": {"factor": 0.1},  # torch.optim.lr_scheduler.StepLR
     "schedules.warmup": {"start": 0.0},
-    "compile.compile_step": {"donate": False, "backend": "inductor"},
+    "compile.compile_step": {"donate": (), "backend": "inductor"},
+    "game.scheduled": {"factor": ()},
     "compile.compile_function": {"backend": "inductor"},
     "data.Batches": {"num_disc_steps": 1},
     "data.Source": {"skipped": (), "labels": (), "classes": ()},

@@ -157,10 +157,10 @@ def test_a_docstring_becomes_lists_and_links(build):
 
 
 def test_a_header_is_as_it_is_written(build):
-    place = names.walk("fgan.scan")
-    shown = build.header(names.node(place), "scan", place, "fgan.game")
-    assert re.sub(r"<[^>]+>", "", shown) == "def scan(steps: Sequence[Step]) -&gt; Step"
-    assert '<a href="#Step">Step</a>' in shown
+    place = names.walk("fgan.game.game.terms_due")
+    shown = build.header(names.node(place), "terms_due", place, "fgan.game")
+    assert re.sub(r"<[^>]+>", "", shown) == "def terms_due(game: Game, step: int) -&gt; Due"
+    assert '<a href="#Due">Due</a>' in shown
 
 
 def test_a_reference_that_leads_nowhere_ends_the_build(build):
