@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from fgan.metrics.classes import ClassShares, nearest_class_shares
+    from fgan.metrics.digits import DigitClasses, digit_classes, frechet_digits
     from fgan.metrics.modes import ModeCoverage, mode_coverage
     from fgan.metrics.moments import (
         FrechetDistance,
@@ -34,14 +35,15 @@ if TYPE_CHECKING:
     from fgan.metrics.parzen import SIGMAS, ParzenScore, parzen_log_density, parzen_score
 
 __all__ = [
-    "ALL", "SIGMAS", "ClassShares", "FrechetDistance", "KernelDistance", "Memorised", "Metric",
-    "ModeCoverage", "Neighbourhoods", "ParzenScore", "SlicedWasserstein", "TwoSample",
-    "check_names", "frechet_distance", "kernel_distance", "memorised", "mode_coverage",
-    "nearest_class_shares", "nearest_neighbour_test", "neighbourhoods", "parzen_log_density",
-    "parzen_score", "sliced_wasserstein",
+    "ALL", "SIGMAS", "ClassShares", "DigitClasses", "FrechetDistance", "KernelDistance",
+    "Memorised", "Metric", "ModeCoverage", "Neighbourhoods", "ParzenScore", "SlicedWasserstein",
+    "TwoSample", "check_names", "digit_classes", "frechet_digits", "frechet_distance",
+    "kernel_distance", "memorised", "mode_coverage", "nearest_class_shares",
+    "nearest_neighbour_test", "neighbourhoods", "parzen_log_density", "parzen_score",
+    "sliced_wasserstein",
 ]  # fmt: skip
 
-_MODULES = ("classes", "modes", "moments", "neighbours", "parzen")
+_MODULES = ("classes", "digits", "modes", "moments", "neighbours", "parzen")
 
 
 class Metric(NamedTuple):
@@ -53,7 +55,7 @@ class Metric(NamedTuple):
         num_samples: the number of samples in the papers' protocol.
         needs: its further arguments, which `fgan.run.evaluate` has from a run's data: "examples"
             of the training set, their "labels", the "validation" and "test" examples, or the
-            "modes" of a mixture and their "std".
+            "modes" of a mixture and their "std", or training examples that are "digits".
     """
 
     function: str
@@ -65,6 +67,8 @@ ALL: dict[str, Metric] = {
     "parzen": Metric("parzen_score", 10_000, ("validation", "test")),
     "classes": Metric("nearest_class_shares", 10_000, ("examples", "labels")),
     "modes": Metric("mode_coverage", 2500, ("modes", "std")),
+    "frechet_digits": Metric("frechet_digits", 10_000, ("digits",)),
+    "digit_classes": Metric("digit_classes", 10_000, ("digits",)),
     "neighbourhoods": Metric("neighbourhoods", 10_000, ("examples",)),
     "frechet_pixels": Metric("frechet_distance", 10_000, ("examples",)),
     "kernel_pixels": Metric("kernel_distance", 10_000, ("examples",)),

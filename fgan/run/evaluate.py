@@ -81,7 +81,8 @@ def offers(name: str) -> set[str]:
     """The names of what `Known` has for a data set."""
     if name in _POINTS:
         return {"examples", "modes", "std"}
-    return {"examples", "labels", "validation", "test"} if name == "mnist" else {"examples"}
+    digits = {"examples", "labels", "validation", "test", "digits"}
+    return digits if name == "mnist" else {"examples"}
 
 
 class Known:
@@ -102,6 +103,11 @@ class Known:
     def examples(self) -> Tensor:
         """The first training examples, 10 000 at most."""
         return self._source.first(_EXAMPLES)
+
+    @property
+    def digits(self) -> Tensor:
+        """The same examples, which are known to be digits."""
+        return self.examples
 
     @property
     def labels(self) -> Tensor:
