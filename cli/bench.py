@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fgan.errors import DeviceError
+from fgan.errors import ConfigError, DeviceError
 from fgan.run import config as configs
 from fgan.run import names, recipes
 from fgan.run.config import TrainConfig
@@ -28,10 +28,11 @@ SHAPES_HELP = (
 _OTHERS = ("image_size", "channels", "device", "dtype", "threads", "seed")
 # These options change nothing in a single step.
 _NOT_MEASURED = ("lr_schedule", "lr_length", "lr_end", "lr_warmup", "sample_stats")
+_REFUSED = ("conditional", "condition_head")  # the programs have no labels
 _FIELDS = [
     name
     for name, row in OPTIONS.items()
-    if (row.panel in (NETS, GAME) or name in _OTHERS) and name not in _NOT_MEASURED
+    if (row.panel in (NETS, GAME) or name in _OTHERS) and name not in (*_NOT_MEASURED, *_REFUSED)
 ]
 _MEASURE, _OUT = "Measuring", "Output"
 
@@ -105,6 +106,11 @@ def bench(
         )
     chosen = parse_names(compare)
     resolved = _resolve({**given, "data": data or None}, config, recipe)
+    if resolved.conditional:
+        raise ConfigError(
+            f'"conditional" in {config}: fgan bench measures GANs without labels.',
+            "Set it to false there.",
+        )
 
     from .train import prepare_torch
 

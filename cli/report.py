@@ -58,12 +58,14 @@ def header(plan: Plan, run: RunDir | None) -> None:
     said, source = plan.settings, plan.source
     kind = "images" if source.is_images else "points"
     size = "×".join(str(n) for n in source.shape)
+    labelled = f", {len(plan.classes.names)} classes" if plan.classes.names else ""
     where = str(plan.device)
     if plan.device.type == "cuda":
         where += f" ({torch.cuda.get_device_name(plan.device)})"
     elif plan.device.type == "cpu":
         where += f", {said['threads']} threads"
     epochs = plan.batches().epoch(plan.steps)
+    head = f", condition by {said['condition_head']}" if said["conditional"] else ""
     mode = "compiled" if said["compile"] else "eager"
     play = f"{said['loss']}, {said['optimizer']}"
     # A swept rate differs between members, and the line about the members shows it.
@@ -75,8 +77,8 @@ def header(plan: Plan, run: RunDir | None) -> None:
     if said["disc_steps"] > 1:
         play += f", {said['disc_steps']} discriminator steps"
     facts = {
-        "data": f"{source.name}, {len(source):,} {kind} of {size}",
-        "nets": f"{said['arch']}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
+        "data": f"{source.name}, {len(source):,} {kind} of {size}{labelled}",
+        "nets": f"{said['arch']}{head}, {plan.gen_size:,} + {plan.disc_size:,} parameters",
         "game": f"{play}, {said['order']}, ema {said['ema']:g}",
         "run": f"{plan.steps:,} steps of {said['batch_size']} ({epochs:.3g} epochs), "
         f"{said['dtype']}",

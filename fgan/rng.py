@@ -62,6 +62,7 @@ class SampleStream:
 
     LATENTS = 1
     NOISE = 2  # folded in with the number of the stochastic layer
+    LABELS = 3
 
 
 def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:

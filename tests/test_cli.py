@@ -297,7 +297,10 @@ BY_PANEL = {  # the options of a run, as the documentation has them
     part.split("\n")[0]: " ".join(re.findall(r"^\| `(--[^`]+)`", part, re.MULTILINE))
     for part in DOCUMENT.replace("/", " ").split("## ")[1:]
 }
-NOT_MEASURED = {"--lr-schedule", "--lr-length", "--lr-end", "--lr-warmup", "--sample-stats"}
+NOT_MEASURED = {
+    "--lr-schedule", "--lr-length", "--lr-end", "--lr-warmup", "--sample-stats",
+    "--conditional", "--unconditional", "--condition-head",
+}  # fmt: skip
 PLAYED = f"{BY_PANEL['Networks']} {BY_PANEL['Game']} ".split()
 SURFACE = {
     "train": " ".join(BY_PANEL.values())
@@ -308,7 +311,7 @@ SURFACE = {
     "recipes": "--help --compile --recipe",
     "inspect": "--json --help",
     "doctor": "--json --help",
-    "sample": "--num --seed --member --out --device --help",
+    "sample": "--num --seed --member --label --out --device --help",
     "evaluate": "--metrics --num --seed --member --device --json --help",
 }
 
@@ -332,6 +335,7 @@ def test_the_commands_of_the_readme(fgan):
     assert len(commands) >= 4
     fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")
     fgan("train", "ring", *SMALL, "--seeds", "0-7", "--run-dir", "runs/0002-ring-mlp")
+    fgan("train", "mnist", *SMALL, "--conditional", "--run-dir", "runs/0003-mnist-mlp")
     for verb, rest in commands:
         args = rest.split("#")[0].split()
         quick = {"train": ["--dry-run"], "evaluate": ["-n", "20"]}.get(verb, [])

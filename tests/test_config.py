@@ -113,6 +113,7 @@ def test_names_agree_with_the_library():
     assert get_args(nets.Activation) == names.ACTIVATIONS
     assert get_args(nets.Output) == names.OUTPUTS
     assert get_args(nets.Norms) == names.BATCH_NORMS
+    assert nets.HEADS == names.CONDITION_HEADS
 
 
 def test_architectures_agree_with_the_library():
@@ -123,7 +124,8 @@ def test_architectures_agree_with_the_library():
         needed = {p.name for p in parameters if p.default is p.empty}
         assert needed == arch.options.keys() <= OPTIONS.keys()
         # Networks that take labels have more arguments, which not every run gives.
-        assert {p.name for p in parameters} - needed <= {"num_classes", "condition", "head"}
+        others = {p.name for p in parameters} - needed
+        assert others == ({"num_classes", "condition", "head"} if arch.heads else set())
         assert {*arch.images, *(arch.points or ())} <= OPTIONS.keys()
     assert archs.ALL["dcgan"].sizes == nets.SIZES
 

@@ -56,6 +56,8 @@ BUILDERS = {
     "players.make_step": {"turns": (), "order": "alternating"},
     "players.Outcome": {"metrics": ()},
     # Mescheder et al. 2018, in their experiments: gamma = 10.
+    # Odena et al. 2017, section 3: the plain sum.
+    "terms.make_acgan": {"weight": 1.0},
     "terms.make_r1": {"gamma": 10.0, "every": 1},
     "terms.make_r2": {"gamma": 10.0, "every": 1},
     # Gulrajani et al. 2017, Algorithm 1: lambda = 10; Petzka et al. 2018 for one side.
@@ -218,6 +220,7 @@ IMAGES = {
     "features": 64,
     # nothing that is not asked for
     "data_root": "", "pattern": "*", "image_size": 0, "channels": 0, "skip_bad": False,
+    "conditional": False, "condition_head": "projection",  # Miyato and Koyama 2018
     "dropout": 0.0, "disc_loss_scale": 1.0, "lr_schedule": "constant", "lr_length": 0,
     "lr_end": 0.0, "lr_warmup": 0, "disc_steps": 1, "order": "alternating", "share_fakes": False,
     "same_z": False, "wgan_gp": 0.0, "zero_centred": 0.0, "dragan": 0.0, "instance_noise": 0.0,

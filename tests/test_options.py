@@ -36,6 +36,8 @@ OTHERS = {
     "output": ("sigmoid", "sigmoid", {}),
     "features": ("7", 7, DCGAN),
     "dropout": ("0.3", 0.3, {}),
+    "conditional": (None, True, {"data": "mnist"}),
+    "condition_head": ("concat", "concat", {"data": "mnist", "conditional": True}),
     "loss": ("hinge", "hinge", {}),
     "disc_loss_scale": ("0.5", 0.5, {}),
     "optimizer": ("adamw", "adamw", {}),

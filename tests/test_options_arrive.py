@@ -21,6 +21,8 @@ from fgan import losses, optim, orders, pytree, rng
 from fgan.data import StreamedSource
 from fgan.disk import checkpoint
 from fgan.errors import DataError, DeviceError, DivergedError
+from fgan.model import Labels
+from fgan.nets import HEADS
 from fgan.run import config as configs
 from fgan.run import loop
 from fgan.run.options import OPTIONS
@@ -192,6 +194,37 @@ def disc_hidden(tmp_path):
     made = game(disc_hidden=(3, 7))
     assert widths(made.disc) == [2, 3, 7, 1]
     assert widths(made.gen) == [2, 4, 2]
+
+
+@row
+def conditional(tmp_path):
+    path = labelled_array(tmp_path)
+    assert not game(data=path).has_condition
+    made = game(data=path, conditional=True)
+    assert made.gen.shape.condition == made.disc.shape.condition == Labels(4)
+
+
+@row
+def condition_head(tmp_path):
+    options = {"data": labelled_array(tmp_path), "conditional": True}
+    sizes = {head: planned(**options, condition_head=head).disc_size for head in HEADS}
+    width, hidden, pixels = 4, 4, 16  # of labels, of the hidden layer, of an image
+    bare = pixels * hidden + hidden + hidden + 1
+    assert sizes == {
+        "projection": bare + width * hidden,  # a row of features for each class
+        "acgan": bare + width * hidden + width,  # a classifier with biases
+        "concat": bare + width * hidden,  # one-hot rows beside the image
+    }
+    for head in HEADS:
+        terms = [term.name for term in game(**options, condition_head=head).terms]
+        assert ("acgan" in terms) == (head == "acgan")
+
+
+def labelled_array(folder: Path) -> str:
+    """The images of `array` with labels of four classes."""
+    images = np.load(array(folder))
+    np.savez(folder / "labelled.npz", images=images, labels=np.arange(len(images)) % 4)
+    return str(folder / "labelled.npz")
 
 
 def widths(model: fgan.Model) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fgan.run import names
 from fgan.run.effects import Effect, Values
 
 ALWAYS = Effect(lambda options: True, "")
@@ -41,6 +42,8 @@ class Arch:
         sizes: the sides of the images that it can make, in pixels; () for any shape.
         convolves: whether it has convolutions, which like another memory layout.
         normalises: options -> whether the generator has batch normalisation.
+        heads: the condition heads that its discriminator may have; () for networks that take no
+            labels.
     """
 
     options: Mapping[str, Effect]
@@ -49,6 +52,7 @@ class Arch:
     sizes: tuple[int, ...] = ()
     convolves: bool = False
     normalises: Callable[[Values], bool] = lambda options: False
+    heads: tuple[str, ...] = ()
 
 
 ALL: dict[str, Arch] = {
@@ -88,6 +92,7 @@ ALL: dict[str, Arch] = {
             "epochs": 25.0,
         },
         normalises=_mlp_normalises,
+        heads=names.CONDITION_HEADS,
     ),
     "dcgan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "slope": ALWAYS},
@@ -103,6 +108,7 @@ ALL: dict[str, Arch] = {
         sizes=(16, 32, 64, 128, 256),
         convolves=True,
         normalises=lambda options: True,
+        heads=names.CONDITION_HEADS,
     ),
 }
 """Every architecture by its name."""

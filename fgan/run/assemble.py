@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from fgan import data, losses, nets, optim, pytree, rng, schedules, terms
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DataError, DeviceError
-from fgan.game import Game
+from fgan.game import Game, conditions
+from fgan.game.conditions import Condition
 from fgan.game.orders import Method, make_competitive
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last, shapes, spectral_norm
@@ -123,7 +124,7 @@ def load_source(
         resize=config.resize,
         skip_bad=config.skip_bad,
         stream=config.stream,
-        labels=False,
+        labels=config.conditional,
         notify=notify,
         progress=progress,
     )
@@ -151,13 +152,19 @@ def state_dtype(config: TrainConfig) -> torch.dtype:
     return torch.float64 if config.dtype == "float64" else torch.float32
 
 
-def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
+def make_game(
+    config: TrainConfig, data_shape: tuple[int, ...], class_counts: Sequence[int] = ()
+) -> Game:
     """The game of a configuration, for examples of ``data_shape``.
 
+    Args:
+        class_counts: the number of examples of each class, for a conditional run.
     Raises:
         ConfigError: for images that the architecture cannot make.
     """
-    gen, disc = _make_networks(config, data_shape)
+    if config.conditional != bool(class_counts):
+        raise ValueError("class_counts are for a conditional run, and it needs them")
+    gen, disc = _make_networks(config, data_shape, len(class_counts))
     if config.spectral_norm:
         disc = spectral_norm(disc)
     return Game(
@@ -168,6 +175,7 @@ def make_game(config: TrainConfig, data_shape: tuple[int, ...]) -> Game:
         loss=_make_loss(config),
         order=_make_order(config),
         terms=_make_terms(config),
+        condition=_make_condition(config, class_counts),
         **_fields(config, "game"),
     )
 
@@ -180,9 +188,13 @@ def _fields(config: TrainConfig, home: str) -> dict[str, Any]:
     }
 
 
-def _make_networks(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Model, Model]:
+def _make_networks(
+    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
+) -> tuple[Model, Model]:
     arch = archs.ALL[config.arch]
     options = {name: getattr(config, name) for name in arch.options}
+    if num_classes:
+        options |= {"num_classes": num_classes, "head": config.condition_head}
     try:
         gen, disc = nets.ALL[config.arch](data_shape, **options)
     except ValueError as error:
@@ -198,18 +210,32 @@ def _make_networks(config: TrainConfig, data_shape: tuple[int, ...]) -> tuple[Mo
     return channels_last(gen), channels_last(disc)
 
 
+def _make_condition(config: TrainConfig, class_counts: Sequence[int]) -> Condition:
+    """Where the fakes' labels come from.
+
+    They are drawn with the frequencies of the data's classes. The paired relativistic loss compares
+    real i with fake i, and there both have one label, as in R3GAN's code
+    (Huang et al. 2024, arXiv:2501.05441).
+    """
+    if not class_counts or config.loss == "relativistic":
+        return conditions.of_reals
+    return conditions.categorical(class_counts)
+
+
 def _make_order(config: TrainConfig) -> str | Method:
     # The strength of competitive play is the learning rate that it corrects for.
     return make_competitive(config.lr) if config.order == "competitive" else config.order
 
 
 def _make_terms(config: TrainConfig) -> tuple[Term, ...]:
-    """The terms whose weights are not 0, in the order of the table of options."""
+    """The terms whose weights are not 0, in the order of the table, and that of the head."""
     found = []
     for option, (name, takes) in WEIGHTS.items():
         if weight := getattr(config, option):
             arguments = {argument: getattr(config, of) for argument, of in takes.items()}
             found.append(terms.ALL[name](weight, **arguments))
+    if config.conditional and config.condition_head == "acgan":
+        found.append(terms.make_acgan())
     return tuple(found)
 
 

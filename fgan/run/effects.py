@@ -52,6 +52,10 @@ SETS = Effect(
 )
 IMAGES = Effect(_images, "images", unless_off=True)
 PICTURES = Effect(_images, "grids of images")
+LABELLED = Effect(
+    lambda o: o["data"] not in names.UNLABELLED_SETS, "data with labels", unless_off=True
+)
+CONDITIONAL = Effect(lambda o: bool(o["conditional"]), "--conditional")
 OBLONG = Effect(
     lambda o: _may_be_oblong(o) and bool(o["image_size"]),
     "images that may not be square, with --image-size",

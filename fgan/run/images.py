@@ -16,6 +16,7 @@ from einops import rearrange
 from PIL import Image, ImageColor
 from torch import Tensor
 
+from fgan.data.labels import Labelled
 from fgan.disk import files
 
 
@@ -93,12 +94,17 @@ def save_png(image: Image.Image, path: Path) -> None:
     files.write_bytes(path, buffer.getvalue())
 
 
-def save_npz(images: Tensor, path: Path) -> None:
+def save_npz(samples: Labelled, path: Path) -> None:
     """Write uint8 [N, C, H, W] as ``arr_0``, uint8 [N, H, W, C], the layout evaluation suites read.
 
-    Points [N, D] are written as they are.
+    Points [N, D] are written as they are. Labels are written as ``labels``, int64 [N], with the
+    names of their classes as ``classes``, as `fgan.data.load` reads them.
     """
+    images, labels, classes = samples
     array = rearrange(images, "n c h w -> n h w c") if images.ndim == 4 else images
+    arrays = {"arr_0": array.contiguous().numpy()}
+    if isinstance(labels, Tensor):
+        arrays |= {"labels": labels.numpy(), "classes": np.array(classes)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, array.contiguous().numpy())
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     files.write_bytes(path, buffer.getvalue())

@@ -35,8 +35,9 @@ def facts(path: Path) -> dict[str, Any]:
           (the newest one if none is intact; None if there is none): ``path``, ``bytes``,
           ``modified`` (UTC), ``verdict`` ("intact", "damaged" or "unreadable") and ``problem``
           (a sentence or None), ``step``, and, if its header can be read, ``sha256`` (as written
-          in the file), ``versions``, ``config``, ``data_shape``, ``players`` (totals for
-          ``gen``, ``disc`` and every other part of the state: ``leaves``, ``numbers``,
+          in the file), ``versions``, ``config``, ``data_shape``, for a conditional run
+          ``num_classes`` and ``classes`` (their names), ``players`` (totals for ``gen``,
+          ``disc`` and every other part of the state: ``leaves``, ``numbers``,
           ``bytes``, ``parameters``, in a population over all members) and ``leaves`` (``name``,
           ``dtype``, ``shape``, ``bytes``);
         - ``population``: if the checkpoint holds one: ``members`` (their number), ``seeds``,
@@ -98,10 +99,16 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "versions": {name: header.about.get(name) for name in _VERSIONS},
         "config": header.about.get("config"),
         "data_shape": header.about.get("data_shape"),
+        **_classes(header),
         "players": _totals(leaves),
         **_population(path, header, about["verdict"] == "intact"),
         "leaves": leaves,
     }
+
+
+def _classes(header: sealed.Header) -> dict[str, Any]:
+    names = header.about.get("classes")
+    return {"num_classes": len(names), "classes": names} if isinstance(names, list) else {}
 
 
 def _by_number(name: str) -> str:

@@ -22,7 +22,7 @@ from fgan.data import Source, fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
-from fgan.run import conditions, disturbed, inherit, summary
+from fgan.run import classes, conditions, disturbed, inherit, summary
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, make_advance, with_options_of
 from fgan.run.checks import every
@@ -291,6 +291,7 @@ class _Loop:
             "fgan": fgan.__version__,
             "config": plan.settings,
             "data_shape": list(plan.source.shape),
+            **classes.as_facts(plan.classes),
             "data": self.data,
             "step": self.done,
             "rollbacks": self.rollbacks,

@@ -94,6 +94,14 @@ class Making:
     dropout: float = row(
         NETS, COMPUTED, 0.0, number(0, below=1),
         "Drop hidden units of the discriminator with this probability.")
+    conditional: bool = row(
+        NETS, COMPUTED, False, checks.boolean,
+        "Give both networks the labels of the data, so that samples of a class can be drawn.",
+        flags="--conditional/--unconditional", acts=effects.LABELLED)
+    condition_head: str = row(
+        NETS, COMPUTED, "projection", one_of(*names.CONDITION_HEADS),
+        "Show the label to the discriminator by projection or concat, or have it classify "
+        "(acgan).", acts=effects.CONDITIONAL)
 
     loss: str = row(
         GAME, COMPUTED, "non_saturating", one_of(*names.LOSSES),

@@ -25,10 +25,11 @@ from fgan.disk import files, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
-from fgan.run import assemble, inherit
+from fgan.run import assemble, classes, inherit
 from fgan.run import config as configs
 from fgan.run.advance import Training
 from fgan.run.checks import in_steps
+from fgan.run.classes import Classes
 from fgan.run.config import TrainConfig
 from fgan.run.inherit import Inherited
 from fgan.run.members import Member
@@ -73,6 +74,7 @@ class Plan:
     settings: dict[str, Any]
     name: str  # part of the run directory's name
     source: Source | StreamedSource
+    classes: Classes  # without names for a run without a condition
     game: Game
     training: Training
     device: torch.device
@@ -120,7 +122,8 @@ def make_plan(
     source = assemble.load_source(config, hears.noted, hears.decoding)
     if config.compile:  # two threads that import at once can see half a module
         head_start.join()
-    game = assemble.make_game(config, source.shape)
+    known = classes.of_source(source, config.data) if config.conditional else Classes()
+    game = assemble.make_game(config, source.shape, known.counts)
     networks = {
         name: model.init(rng.key(config.seed))
         for name, model in (("gen", game.gen), ("disc", game.disc))
@@ -143,6 +146,7 @@ def make_plan(
         settings=configs.as_dict(config),
         name=f"{rundir.plain(source.name)}-{config.arch}",
         source=source,
+        classes=known,
         game=game,
         training=assemble.make_training(config),
         device=device,

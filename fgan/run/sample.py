@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from fgan import rng
+from fgan.data.labels import Labelled, Labels
 from fgan.disk import checkpoint, files, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.errors import ConfigError, DiskError, RunError
-from fgan.game import init_state
-from fgan.run import assemble, images, inherit, resume
+from fgan.game import conditions, init_state
+from fgan.run import assemble, classes, images, inherit, resume
+from fgan.run.classes import Classes
 from fgan.run.config import TrainConfig
 
 # Other paths become folders, but nobody who names such a path means a folder.
@@ -31,6 +34,7 @@ def sample(
     seed: int = 0,
     *,
     member: int | None = None,
+    label: str | None = None,
     device: str = "auto",
     out: Path | None = None,
     notify: Callable[[str], None] | None = None,
@@ -43,9 +47,13 @@ def sample(
         seed: the seed of the latents, from 0 up to 2^63 - 1. Sample i depends only on the seed
             and i.
         member: the number of a population's member, from 0; None for a run of one GAN.
+        label: for a conditional run the classes of the samples, which take turns:
+            `fgan.run.classes.chosen`. None draws them with the frequencies of the data, or takes
+            all in turn if ``out`` is a grid.
         out: the path to write: ``X.png`` becomes a grid, ``X.npz`` ``arr_0`` as uint8
             [N, H, W, C], any other name a folder of numbered PNGs; other file types are refused.
-            It must not exist, and appears whole.
+            It must not exist, and appears whole. Of a conditional run a grid has a class a row,
+            an .npz file also has ``labels`` and ``classes``, and a folder has class folders.
         notify: called with a sentence for each damaged checkpoint that is passed over.
     Returns:
         uint8 [N, C, H, W] for images, float32 [N, D] for points; on the CPU.
@@ -57,10 +65,11 @@ def sample(
         check_new(out)
         _check_form(out)
     saved, file = open_run(run, member, notify)
-    samples = draw(saved, file, num, seed, device)
+    turns = _turns(saved, file, label, out)
+    made = _draw(saved, file, num, seed, device, turns)
     if out is not None:
-        _write(samples, out)
-    return samples
+        _write(made, len(turns), out)
+    return made.examples
 
 
 def check_numbers(num: int, seed: int) -> None:
@@ -84,15 +93,40 @@ def open_run(
 
 def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Tensor:
     """The samples of `sample`, from a checkpoint of one GAN that was read from ``file``."""
-    return torch.cat(list(_batches(saved, file, num, seed, device)))
+    return _draw(saved, file, num, seed, device, ()).examples
+
+
+def _draw(
+    saved: Checkpoint, file: Path, num: int, seed: int, device: str, turns: Sequence[int]
+) -> Labelled:
+    """Samples and their labels; ``turns`` are the classes that take turns, () draws the labels."""
+    batches = list(_batches(saved, file, num, seed, device, turns))
+    samples, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    names = _facts(saved.about, file)[2].names
+    return Labelled(samples, labels if names else (), names)
+
+
+def _turns(saved: Checkpoint, file: Path, label: str | None, out: Path | None) -> Sequence[int]:
+    """The classes that take turns: those asked for, or for a grid all; () for a draw."""
+    known = _facts(saved.about, file)[2]
+    if label is not None:
+        if not known.names:
+            raise ConfigError(
+                f"--label is for conditional runs, and {file} is of a run without --conditional.",
+                "Leave it out.",
+            )
+        return classes.chosen(label, known.names)
+    is_grid = out is not None and out.suffix.lower() == ".png"
+    return range(len(known.names)) if is_grid else ()
 
 
 def _batches(
-    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str
-) -> Iterator[Tensor]:
-    config, data_shape = _facts(saved.about, file)
+    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str, turns: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Samples and their labels, which are without elements for a run without a condition."""
+    config, data_shape, known = _facts(saved.about, file)
     device = assemble.find_device(device_name)
-    game = assemble.make_game(config, data_shape)
+    game = assemble.make_game(config, data_shape, known.counts)
     dtype = assemble.state_dtype(config)
     like = init_state(game, rng.key(0), device=device, dtype=dtype)
     weights = checkpoint.restore(saved, like, file).sampler
@@ -100,15 +134,25 @@ def _batches(
         key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
         z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
         z = rng.normal(z_key, (_BATCH, *game.gen.shape.main), dtype)
+        labels: Labels = ()
+        if turns:
+            place = torch.arange(first, first + _BATCH) % len(turns)
+            labels = torch.tensor(turns)[place].to(device)
+        elif known.names:
+            label_key = rng.fold_in(key, 0, rng.SampleStream.LABELS)
+            labels = conditions.categorical(known.counts).draw(label_key, (_BATCH,))
         # Every batch is whole, because the number of rows decides how products round.
-        fake = assemble.sample(game.gen, weights, z, key, config.sample_stats)[: num - first]
+        fake = assemble.sample(game.gen, weights, z, key, config.sample_stats, labels)
+        fake = fake[: num - first]
+        own = torch.empty(0) if isinstance(labels, tuple) else labels[: num - first].cpu()
         if len(data_shape) == 3:
-            yield images.to_uint8(fake, assemble.image_low(config))
+            yield images.to_uint8(fake, assemble.image_low(config)), own
         else:
-            yield fake.float().cpu()
+            yield fake.float().cpu(), own
 
 
-def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...]]:
+def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...], Classes]:
+    """The configuration of a run, the shape of its examples, and its classes."""
     config = resume.config_of(about, file)
     shape = about.get("data_shape")
     sizes = shape if isinstance(shape, list) else []
@@ -117,7 +161,8 @@ def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, .
             f"{file} holds a shape of the data that cannot be: {shape}.",
             "Use another checkpoint.",
         )
-    return config, tuple(sizes)
+    known = classes.of_facts(about, file) if config.conditional else Classes()
+    return config, tuple(sizes), known
 
 
 def _check_form(out: Path) -> None:
@@ -146,11 +191,20 @@ def check_new(out: Path, option: str = "--out") -> None:
         raise DiskError(f"There is no folder {out.parent}.", f"Make it, or give another {option}.")
 
 
-def _write(samples: Tensor, out: Path) -> None:
+def _write(made: Labelled, rows: int, out: Path) -> None:
+    """Write samples as the name of the file says.
+
+    Args:
+        rows: the number of classes that take turns, which are the rows of a grid; 0 without.
+    """
+    samples = made.examples
     if out.suffix.lower() == ".npz":
-        images.save_npz(samples, out)
+        images.save_npz(made, out)
     elif out.suffix.lower() == ".png":
         columns = images.columns(len(samples))
+        if 1 < rows < len(samples):
+            columns = -(-len(samples) // rows)
+            samples = _in_rows(samples, rows, columns)
         extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
         images.save_png(images.picture(samples, extent=extent, columns=columns), out)
     elif samples.ndim == 2:
@@ -158,17 +212,30 @@ def _write(samples: Tensor, out: Path) -> None:
             "Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz."
         )
     else:
-        _write_folder(samples, out)
+        _write_folder(made, out)
 
 
-def _write_folder(samples: Tensor, out: Path) -> None:
+def _in_rows(samples: Tensor, rows: int, columns: int) -> Tensor:
+    """Samples [N, C, H, W] of classes in turn, a class a row; empty places are black."""
+    empty = rows * columns - len(samples)
+    whole = torch.cat([samples, samples.new_zeros((empty, *samples.shape[1:]))])
+    turned: Tensor = rearrange(whole, "(column row) c h w -> (row column) c h w", row=rows)
+    return turned
+
+
+def _write_folder(samples: Labelled, out: Path) -> None:
     """Write numbered PNGs into a folder that gets its name once all are written."""
-    digits = max(6, len(str(len(samples) - 1)))
+    digits = max(6, len(str(len(samples.examples) - 1)))
     made = files.beside(out)
+    folders = classes.folders(samples.classes)
     try:
         made.mkdir()
-        for i, image in enumerate(samples):
-            images.save_png(images.to_pil(image), made / f"{i:0{digits}d}.png")
+        for i, image in enumerate(samples.examples):
+            folder = made
+            if isinstance(samples.labels, Tensor):
+                folder = made / folders[int(samples.labels[i])]
+                folder.mkdir(exist_ok=True)
+            images.save_png(images.to_pil(image), folder / f"{i:0{digits}d}.png")
         made.rename(out)
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)

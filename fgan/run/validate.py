@@ -93,6 +93,9 @@ def _arch_conflicts(checked: dict[str, Any]) -> list[str]:
         problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
     if arch.points is None and data in names.POINT_SETS:
         problems.append(f"--arch {name} makes images, and {data} is points")
+    if checked["conditional"] and (head := checked["condition_head"]) not in arch.heads:
+        asked = f"--condition-head {head}" if arch.heads else "--conditional"
+        problems.append(f"--arch {name} has no {asked}")
     return problems
 
 

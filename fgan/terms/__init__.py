@@ -11,6 +11,7 @@
 
 from collections.abc import Callable
 
+from fgan.terms.acgan import acgan, make_acgan
 from fgan.terms.base import (
     Critic,
     Moment,
@@ -57,6 +58,7 @@ __all__ = [
     "Term",
     "Total",
     "View",
+    "acgan",
     "averaged",
     "categorical",
     "clip_weights",
@@ -66,6 +68,7 @@ __all__ = [
     "input_gradient",
     "lecam",
     "logits_of",
+    "make_acgan",
     "make_dragan",
     "make_infogan",
     "make_lecam",
