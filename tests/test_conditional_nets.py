@@ -317,10 +317,41 @@ class TheirDisc(nn.Module):
         return self.logit(phi)[:, 0] + (self.classes(y) * phi).sum(1)
 
 
+class TheirClassifier(TheirDisc):
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes = nn.Linear(5, K)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        phi = functional.leaky_relu(self.first(x.flatten(1)), 0.2)
+        return self.logit(phi)[:, 0], self.classes(phi)
+
+
+def classify(view: terms.View) -> Tensor:
+    fake = functional.cross_entropy(view.fake_out.classes, view.fake_condition, reduction="none")
+    if view.player == "gen":
+        return fake
+    real = functional.cross_entropy(view.real_out.classes, view.condition, reduction="none")
+    return real + fake
+
+
+def judged(disc: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
+    """The imperative discriminator's logits, and its mean cross-entropy if it classifies."""
+    if not isinstance(disc, TheirClassifier):
+        return disc(x, y), 0.0
+    logits, classes = disc(x)
+    return logits, functional.cross_entropy(classes, y)
+
+
 GEN_NAMES = {
     "layers.0.": "first.", "layers.1.": "norm.", "layers.3.": "last.",
 }  # fmt: skip
-DISC_NAMES = {"features.1.": "first.", "logit.0.": "logit.", "rows.": "classes."}
+DISC_NAMES = {
+    "features.1.": "first.",
+    "logit.0.": "logit.",
+    "rows.": "classes.",
+    "classes.0.": "classes.",
+}
 
 
 def renamed(tree: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
@@ -331,22 +362,28 @@ def renamed(tree: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]
     return found
 
 
+@pytest.mark.parametrize("head", ["projection", "acgan"])
 @pytest.mark.parametrize("order", ["alternating", "simultaneous"])
-def test_a_projection_game_equals_the_imperative_loop(order):
+def test_a_conditional_game_equals_the_imperative_loop(order, head):
     """Twenty steps in float64 with R1; both round at 1e-16. Adam's eps is as in test_parity."""
     k, gamma = 2 if order == "alternating" else 1, 0.5
+    classifier = terms.Term(name="classes", apply=classify, player="both", weight=0.7)
     game = game_of(
         "mlp",
         "batch_norm",
-        "projection",
+        head,
         loss=losses.hinge,
         num_disc_steps=k,
         order=order,
-        terms=(terms.make_r1(gamma),),
+        disc_batches="apart" if order == "simultaneous" else "together",
+        terms=(terms.make_r1(gamma), *([classifier] if head == "acgan" else [])),
     )
     state = fgan.init_state(game, rng.key(5), dtype=torch.float64)
     step, first = fgan.make_step(game), state
-    gen, disc = TheirGen().double(), TheirDisc().double()
+    gen, disc = (
+        TheirGen().double(),
+        (TheirClassifier() if head == "acgan" else TheirDisc()).double(),
+    )
     gen.load_state_dict(renamed(state.gen.params | state.gen.buffers, GEN_NAMES))
     disc.load_state_dict(renamed(state.disc.params, DISC_NAMES))
     gen_opt = torch.optim.Adam(gen.parameters(), lr=0.01, eps=1e-4)
@@ -358,20 +395,20 @@ def test_a_projection_game_equals_the_imperative_loop(order):
         for real, labels, own in zip(x, y, draws.disc, strict=True):
             real.requires_grad_()
             fake = gen(own.z, own.condition).detach()
-            real_logits = disc(real, labels)
+            real_logits, of_real = judged(disc, real, labels)
+            fake_logits, of_fake = judged(disc, fake, own.condition)
             (slope,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-            loss = (
-                functional.relu(1 - real_logits).mean()
-                + functional.relu(1 + disc(fake, own.condition)).mean()
-            )
+            loss = (1 - real_logits).relu().mean() + (1 + fake_logits).relu().mean()
             loss = loss + gamma / 2 * slope.square().flatten(1).sum(1).mean()
+            loss = loss + 0.7 * (of_real + of_fake)
             disc_opt.zero_grad()
             loss.backward()
             if order == "alternating":
                 disc_opt.step()
         grads = [p.grad.clone() for p in disc.parameters()]
         fake = gen(draws.gen.z, draws.gen.condition)
-        gen_loss = -disc(fake, draws.gen.condition).mean()
+        fake_logits, of_fake = judged(disc, fake, draws.gen.condition)
+        gen_loss = 0.7 * of_fake - fake_logits.mean()
         gen_opt.zero_grad()
         gen_loss.backward()
         gen_opt.step()

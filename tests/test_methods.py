@@ -24,7 +24,13 @@ FOLDER = pathlib.Path(__file__).parent.parent / "docs" / "methods"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))
 STEPS = 3
 # The most that `main()` of a page may return.
-GOALS = {"conditional-projection": 0.02, "own-run": 0.5, "per-layer-rates": 0.1, "wgan-gp": 0.1}
+GOALS = {
+    "acgan": 0.02,
+    "conditional-projection": 0.02,
+    "own-run": 0.5,
+    "per-layer-rates": 0.1,
+    "wgan-gp": 0.1,
+}
 # How far apart a population and its members trained alone may be after STEPS steps in float64,
 # where products are summed in another order. Only matrix products in 16 bits show more of that.
 APART = {"bfloat16": 2e-2}
