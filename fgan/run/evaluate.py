@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from torch import Tensor
 
 from fgan import data, metrics
 from fgan.data import Source, StreamedSource, mnist, resize, toy
-from fgan.errors import ConfigError
-from fgan.run import assemble, names, resume, sample
+from fgan.errors import ConfigError, DataError
+from fgan.run import assemble, resume, sample
 from fgan.run.config import TrainConfig
 
 _MNIST_TRAIN = 50_000  # of the training images; the others are for validation, as in the papers
 _EXAMPLES = 10_000  # training examples that stand for all, so that memory is bounded
+_OF = {  # whose data have what metrics need, in words
+    "examples": "all data", "labels": "data with labels", "validation": "mnist", "test": "mnist",
+    "modes": "ring and grid", "std": "ring and grid",
+}  # fmt: skip
 _POINTS = {"ring": (toy.ring_modes, toy.RING_STD), "grid": (toy.grid_modes, toy.GRID_STD)}
 
 
@@ -55,11 +60,13 @@ def evaluate(
     saved, file = sample.open_run(run, member, notify)
     config = resume.config_of(saved.about, file)
     known = Known(config, saved.about, run, notify)
-    fitting = [name for name in chosen or metrics.ALL if _fits(name, config, named=bool(chosen))]
+    fitting = [
+        name
+        for name in chosen or metrics.ALL
+        if _fits(name, known, config.data, named=bool(chosen))
+    ]
     if not fitting:
-        raise ConfigError(
-            f"No metric fits {config.data}.", f"There are {'; '.join(map(_purpose, metrics.ALL))}."
-        )
+        raise ConfigError(f"No metric fits {config.data}.", f"There are {_purposes()}.")
     counts = {name: num or metrics.ALL[name].num_samples for name in fitting}
     samples = sample.draw(saved, file, max(counts.values()), seed, device)
     found = {}
@@ -77,14 +84,6 @@ def evaluate(
     return {"checkpoint": str(file), "step": step, "seed": seed, "metrics": found}
 
 
-def offers(name: str) -> set[str]:
-    """The names of what `Known` has for a data set."""
-    if name in _POINTS:
-        return {"examples", "modes", "std"}
-    digits = {"examples", "labels", "validation", "test", "digits"}
-    return digits if name == "mnist" else {"examples"}
-
-
 class Known:
     """What metrics may need, found in the data of a run when it is first asked for."""
 
@@ -93,10 +92,24 @@ class Known:
     ) -> None:
         self._config, self._about, self._run, self._notify = config, about, run, notify
 
+    def has(self, need: str) -> bool:
+        """Whether the data have what a metric needs."""
+        if need in ("modes", "std"):
+            return self._config.data in _POINTS
+        if need in ("validation", "test", "digits"):
+            return self._config.data == "mnist"
+        return need != "labels" or isinstance(self._source.labels, Tensor)
+
     @cached_property
     def _source(self) -> Source | StreamedSource:
-        source = assemble.load_source(self._config, self._notify)
-        resume.check_data(self._about, self._run, data.fingerprint(source))
+        """The run's data, also with labels that the run did not use, if they are good."""
+        config = self._config
+        try:
+            source = assemble.load_source(replace(config, conditional=True), self._notify)
+        except DataError:
+            source = assemble.load_source(config, self._notify)
+        used = source if config.conditional else source.without_labels()
+        resume.check_data(self._about, self._run, data.fingerprint(used))
         return source
 
     @property
@@ -111,8 +124,10 @@ class Known:
 
     @property
     def labels(self) -> Tensor:
-        """Their labels, integers from 0."""
-        return mnist.load_mnist_labels(root=self._config.data_root or None)[:_EXAMPLES]
+        """Their labels, integers from 0; only for data that have some."""
+        labels = self._source.labels
+        assert isinstance(labels, Tensor)
+        return labels[:_EXAMPLES]
 
     @property
     def validation(self) -> Tensor:
@@ -123,7 +138,7 @@ class Known:
     def test(self) -> Tensor:
         """The test images, in the size and the channels of the run's."""
         config = self._config
-        images = mnist.load_mnist("test", config.data_root or None).examples
+        images = mnist.load_mnist("test", config.data_root or None, labels=False).examples
         return resize.fit(images, config.image_size, config.channels, config.resize)
 
     @property
@@ -137,20 +152,18 @@ class Known:
         return _POINTS[self._config.data][1]
 
 
-def _fits(name: str, config: TrainConfig, *, named: bool) -> bool:
-    missing = [need for need in metrics.ALL[name].needs if need not in offers(config.data)]
+def _fits(name: str, known: Known, data_name: str, *, named: bool) -> bool:
+    missing = [need for need in metrics.ALL[name].needs if not known.has(need)]
     if missing and named:
         raise ConfigError(
-            f"--metrics {name} needs {' and '.join(missing)}, which {config.data} does not have.",
-            f"There are {'; '.join(map(_purpose, metrics.ALL))}.",
+            f"--metrics {name} needs {' and '.join(missing)}, which {data_name} does not have.",
+            f"There are {_purposes()}.",
         )
     return not missing
 
 
-def _purpose(name: str) -> str:
-    needs = set(metrics.ALL[name].needs)
-    fitting = [known for known in names.DATA_SETS if needs <= offers(known)]
-    return f"{name} for {' and '.join(fitting) if needs - offers('') else 'all data'}"
+def _purposes() -> str:
+    return "; ".join(f"{name} for {_OF[row.needs[-1]]}" for name, row in metrics.ALL.items())
 
 
 def _judge(name: str, samples: Tensor, known: Known) -> dict[str, Any]:
