@@ -22,8 +22,8 @@ from fgan.run.config import TrainConfig
 _MNIST_TRAIN = 50_000  # of the training images; the others are for validation, as in the papers
 _EXAMPLES = 10_000  # training examples that stand for all, so that memory is bounded
 _OF = {  # whose data have what metrics need, in words
-    "examples": "all data", "labels": "data with labels", "validation": "mnist", "test": "mnist", "digits": "mnist",
-    "modes": "ring and grid", "std": "ring and grid",
+    "examples": "all data", "labels": "data with labels", "validation": "mnist", "test": "mnist",
+    "digits": "mnist", "modes": "ring and grid", "std": "ring and grid",
 }  # fmt: skip
 _POINTS = {"ring": (toy.ring_modes, toy.RING_STD), "grid": (toy.grid_modes, toy.GRID_STD)}
 
