@@ -19,7 +19,7 @@ import fgan
 from fgan import optim, pytree, rng
 from fgan.disk import checkpoint
 from fgan.disk.sealed import SCHEMA
-from fgan.errors import DivergedError, FganError
+from fgan.errors import DivergedError, FganError, RunError
 from fgan.run import config as configs
 from fgan.run import loop, resume, sample
 from fgan.run.plan import make_plan
@@ -154,6 +154,15 @@ def test_every_fact_is_looked_at(begun, tmp_path, name):
         except FganError as error:
             listener.notes.append(error.problem)
     assert [note for note in listener.notes if re.search(said, note)]
+
+
+@pytest.mark.parametrize("name", ["step", "rollbacks"])
+@pytest.mark.parametrize("value", [-1, 5.0, "5", True])
+def test_a_count_that_is_none_is_refused(begun, tmp_path, name, value):
+    """One of the two alone, the other being right."""
+    folder = altered(begun, tmp_path / "run", **{name: value})
+    with pytest.raises(RunError, match="does not say where its run stood"):
+        resume.find(folder)
 
 
 def test_a_checkpoint_says_no_more(begun):
