@@ -35,7 +35,14 @@ def test_pictures_of_images_have_no_extent(tmp_path):
 @pytest.mark.parametrize("seeds", [(), (0, 1)])
 def test_convolutions_of_one_gan_are_channels_last_and_of_a_population_not(seeds):
     """Only one memory layout is possible under ``vmap``."""
-    options = {"data": "mnist", "arch": "dcgan", "features": 3, "image_size": 16, "z_dim": 4}
+    options = {
+        "data": "mnist",
+        "arch": "dcgan",
+        "features": 3,
+        "image_size": 16,
+        "z_dim": 4,
+        "device": "cpu",
+    }
     if seeds:
         options["seeds"] = seeds
     game = assemble.make_game(config.resolve(options), (1, 16, 16))

@@ -126,6 +126,13 @@ def test_labels_out_of_order(real, fake):
         losses.make_label_smoothed(real=real, fake=fake)
 
 
+@pytest.mark.parametrize("name", ["real", "fake"])
+def test_a_label_that_is_no_number_is_named(name):
+    for value, error in (("0.5", TypeError), (torch.ones(2), ValueError), (None, TypeError)):
+        with pytest.raises(error, match=f"^{name} is a number"):
+            losses.make_label_smoothed(**{name: value})
+
+
 # Relativistic losses
 
 RELATIVISTIC = [n for n in losses.ALL if n.startswith("relativistic")]
