@@ -327,14 +327,6 @@ class TheirClassifier(TheirDisc):
         return self.logit(phi)[:, 0], self.classes(phi)
 
 
-def classify(view: terms.View) -> Tensor:
-    fake = functional.cross_entropy(view.fake_out.classes, view.fake_condition, reduction="none")
-    if view.player == "gen":
-        return fake
-    real = functional.cross_entropy(view.real_out.classes, view.condition, reduction="none")
-    return real + fake
-
-
 def judged(disc: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
     """The imperative discriminator's logits, and its mean cross-entropy if it classifies."""
     if not isinstance(disc, TheirClassifier):
@@ -367,7 +359,6 @@ def renamed(tree: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]
 def test_a_conditional_game_equals_the_imperative_loop(order, head):
     """Twenty steps in float64 with R1; both round at 1e-16. Adam's eps is as in test_parity."""
     k, gamma = 2 if order == "alternating" else 1, 0.5
-    classifier = terms.Term(name="classes", apply=classify, player="both", weight=0.7)
     game = game_of(
         "mlp",
         "batch_norm",
@@ -376,7 +367,7 @@ def test_a_conditional_game_equals_the_imperative_loop(order, head):
         num_disc_steps=k,
         order=order,
         disc_batches="apart" if order == "simultaneous" else "together",
-        terms=(terms.make_r1(gamma), *([classifier] if head == "acgan" else [])),
+        terms=(terms.make_r1(gamma), *([terms.make_acgan(weight=0.7)] if head == "acgan" else [])),
     )
     state = fgan.init_state(game, rng.key(5), dtype=torch.float64)
     step, first = fgan.make_step(game), state
