@@ -30,6 +30,8 @@ BUILDERS = {
         "instance_noise": 0.0, "clip_disc": 0.0,
     },
     "game.Due": {"gen": ()},
+    "game.make_step": {"microbatches": 1},
+    "game.make_steps": {"microbatches": 1},
     "game.init_player": {"name": "player"},
     "game.descend": {"buffers": ()},
     "population.make_step": {"own_reals": False},
@@ -83,7 +85,7 @@ BUILDERS = {
     "per_example.gradient_noise_scale": {"moment": ()},
     "per_example.per_example_gradient_norms": {"moment": ()},
     "per_example.per_example_gradients": {"moment": ()},
-    "terms.Term": {"weight": 1.0, "player": "disc", "every": 1, "needs": ()},
+    "terms.Term": {"weight": 1.0, "player": "disc", "every": 1, "needs": (), "whole_batch": False},
     # Tests below hold these to torch.optim.
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
     "optim.adam": {"betas": (0.9, 0.999), "eps": 1e-8},

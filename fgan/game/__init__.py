@@ -8,6 +8,7 @@ The files, in the order in which to read them:
 - `fgan.game.draws`: `make_draws`, all the randomness of one step.
 - `fgan.game.objectives`: the loss that each player minimises, as a function of parameters.
 - `fgan.game.orders`: methods that correct the gradients of simultaneous play.
+- `fgan.game.microbatches`: gradients as means over parts of a batch.
 - `fgan.game.step`: `make_step`, Algorithm 1 of Goodfellow et al. 2014 as one pure function.
 - `fgan.game.steps`: functions from steps to steps: `make_steps`, `scheduled`, `scan`.
 - `fgan.game.players`: the step of any number of players, from a dictionary of objectives.

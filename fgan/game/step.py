@@ -36,8 +36,10 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from fgan import ema, pytree, scalars, schedules, terms
+from fgan.game import microbatches as parts
 from fgan.game.game import Due, Game, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
+from fgan.game.microbatches import AS_IT_IS, Averages, Reduce
 from fgan.game.objectives import (
     NO_CONDITIONS,
     Conditions,
@@ -72,14 +74,8 @@ from fgan.types import (
 
 Step: TypeAlias = Callable[[TrainState, Batch | Tensor, Draws], tuple[TrainState, Metrics]]
 """(state, batch, draws) -> (state, metrics), see `make_step`."""
-Reduce: TypeAlias = Callable[[Tree], Tree]
-"""A function from a tree of tensors to one of the same form, such as a mean over processes."""
 Means: TypeAlias = dict[str, Tensor]
 """The mean of each term over the batch, without its weight, as ``name_player``."""
-
-
-def _as_it_is(tree: Tree) -> Tree:
-    return tree
 
 
 class Report(NamedTuple):
@@ -103,7 +99,13 @@ class DiscReport(NamedTuple):
     d_fake: Tensor
 
 
-def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = None) -> Step:
+def make_step(
+    game: Game,
+    due: Due | None = None,
+    *,
+    reduce: Reduce | None = None,
+    microbatches: int = 1,
+) -> Step:
     """The training step of a game.
 
     Args:
@@ -113,6 +115,9 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
             player's gradients, its reported numbers and the floating numbers that its terms
             remember, before they are used. With an average over processes, the step acts as on
             all their batches together.
+        microbatches: the number of equal parts of a batch, of which each player's gradient is the
+            mean, taken one after the other in the one graph. The step is that of the whole
+            batch; it needs memory for the passes of one part.
     Returns:
         ``step(state, batch, draws) -> (state, metrics)``:
         state: the state from `fgan.init_state` or from the last step.
@@ -123,9 +128,10 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         was given, and ``metrics.finite`` False.
     Raises:
         ValueError: for a name that no term has, a number of tuples of names that is not the
-            number of discriminator steps, or ``reduce`` with a method in place of an order,
-            because a method takes gradients of its own; from the step, for inputs that do not
-            fit the game.
+            number of discriminator steps, ``reduce`` with a method in place of an order,
+            because a method takes gradients of its own, or microbatches of a game for which they
+            would not add up to the batch, since one example's loss depends on the others; from the
+            step, for inputs that do not fit the game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
@@ -138,7 +144,8 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
         raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
     if reduce is not None and game.method is not None:
         raise ValueError(f"the method {game.method.name} takes gradients that reduce does not see")
-    reduced = reduce or _as_it_is
+    parts.check(game, microbatches)
+    how = Averages(microbatches, reduce or AS_IT_IS.reduce)
 
     def step(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
         batch = as_batch(batch)
@@ -150,14 +157,14 @@ def make_step(game: Game, due: Due | None = None, *, reduce: Reduce | None = Non
             conditions = conditions_of(part, row.condition, extra)
             gen, fake = sample_fakes(part, gen, extra, conditions.fake)
             disc_grads, buffers, report = disc_gradient(
-                part, disc, row.real, fake, extra, moment, reduced, conditions
+                part, disc, row.real, fake, extra, moment, how, conditions
             )
             disc = update_disc(part, disc, disc_grads, buffers)
             moment = remembering(moment, report.carry)
             reports.append(report)
 
         gen, disc, moment, metrics = play_round(
-            rounds[-1], gen, disc, rows[-1], draws.disc[-1], draws.gen, moment, reduced
+            rounds[-1], gen, disc, rows[-1], draws.disc[-1], draws.gen, moment, how
         )
         losses = [x for report in reports for x in (report.loss, report.grad_norm)]
         finite = _all_finite([metrics.finite, *losses])
@@ -189,7 +196,7 @@ def play_round(
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
     moment: Moment,
-    reduce: Reduce,
+    how: Averages,
 ) -> tuple[PlayerState, PlayerState, Moment, Metrics]:
     """One update of the discriminator and one of the generator, in the game's order."""
     real, condition = batch
@@ -203,7 +210,7 @@ def play_round(
         gen, fake = sample_fakes(game, gen, disc_draws, in_disc.fake)
 
     disc_grads, buffers, judged = disc_gradient(
-        game, disc, real, fake, disc_draws, moment, reduce, in_disc
+        game, disc, real, fake, disc_draws, moment, how, in_disc
     )
     met = remembering(moment, judged.carry)
     # In alternating play the generator meets the updated discriminator. Otherwise it meets the old
@@ -211,13 +218,12 @@ def play_round(
     new_disc = opponent = moved(disc, buffers)
     if game.order == "alternating":
         new_disc = opponent = update_disc(game, disc, disc_grads, buffers)
-    made = generate(game.gen, gen, gen_draws, in_gen.fake) if shared is None else shared
-    gen_grads, gen_buffers, report = gen_gradient(
-        game, gen, opponent, real, made, gen_draws, met, reduce, in_gen
+    gen_grads, made, report = gen_gradient(
+        game, gen, opponent, real, shared, gen_draws, met, how, in_gen
     )
     finite = _all_finite([report.loss, report.grad_norm, judged.loss, judged.grad_norm])
     if game.method is None:
-        new_gen = descend(game.gen_opt, gen, gen_grads, made.buffers)
+        new_gen = descend(game.gen_opt, gen, gen_grads, made.gen)
         if game.order == "simultaneous":
             new_disc = update_disc(game, disc, disc_grads, buffers)
     else:
@@ -228,10 +234,10 @@ def play_round(
         played = game.method.play(functions, v, players, updater(game))
         new_gen, new_disc = played["gen"], played["disc"]
         finite = finite & pytree.all_finite((new_gen.params, new_disc.params))
-        new_gen, new_disc = moved(new_gen, made.buffers), moved(new_disc, buffers)
+        new_gen, new_disc = moved(new_gen, made.gen), moved(new_disc, buffers)
 
     if game.stat_passes == "every":
-        new_disc = moved(new_disc, gen_buffers)
+        new_disc = moved(new_disc, made.disc)
     metrics = Metrics(
         gen_loss=report.loss,
         disc_loss=judged.loss,
@@ -258,24 +264,37 @@ def disc_gradient(
     fake: Tensor,
     draws: DiscDraws,
     moment: Moment | tuple[()] = (),
-    reduce: Reduce = _as_it_is,
+    how: Averages = AS_IT_IS,
     conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, Buffers, DiscReport]:
     """The gradient of the discriminator's mean loss over its parameters."""
 
-    def objective(params: Params) -> tuple[Tensor, tuple[Judged, Total]]:
-        return disc_loss(game, params, disc.buffers, real, fake, draws, conditions, moment)
+    def of_part(
+        real: Tensor, fake: Tensor, draws: DiscDraws, conditions: Conditions
+    ) -> tuple[Tree, Tree, Buffers]:
+        def objective(params: Params) -> tuple[Tensor, tuple[Judged, Total]]:
+            return disc_loss(game, params, disc.buffers, real, fake, draws, conditions, moment)
 
-    grads, (loss, (judged, extra)) = grad_and_value(objective, has_aux=True)(disc.params)
-    scores = (
-        value(real_logits=judged.real, fake_logits=judged.fake).mean(),
-        judged.real.sigmoid().mean(),
-        judged.fake.sigmoid().mean(),
+        grads, (loss, (judged, extra)) = grad_and_value(objective, has_aux=True)(disc.params)
+        scores = (
+            value(real_logits=judged.real, fake_logits=judged.fake).mean(),
+            judged.real.sigmoid().mean(),
+            judged.fake.sigmoid().mean(),
+        )
+        return (grads, loss, extra.means, scores), extra.carry, judged.buffers
+
+    grads, loss, means, scores, carry, buffers = how.of(
+        of_part, (real, fake, draws, conditions), len(real)
     )
-    grads, loss, means, scores = reduce((grads, loss, extra.means, scores))
-    carry = _floats_reduced(extra.carry, reduce)
     report = DiscReport(loss, pytree.norm(grads), _of("disc", means), carry, *scores)
-    return grads, judged.buffers, report
+    return grads, buffers, report
+
+
+class After(NamedTuple):
+    """Both players' buffers after the generator's own pass."""
+
+    gen: Buffers
+    disc: Buffers
 
 
 def gen_gradient(
@@ -283,43 +302,46 @@ def gen_gradient(
     gen: PlayerState,
     disc: PlayerState,
     real: Tensor,
-    made: Generated,
+    shared: Generated | None,
     draws: GenDraws,
     moment: Moment,
-    reduce: Reduce,
+    how: Averages,
     conditions: Conditions = NO_CONDITIONS,
-) -> tuple[Params, Buffers, Report]:
-    """The gradient of the generator's mean loss over its parameters, through the fakes."""
+) -> tuple[Params, After, Report]:
+    """The gradient of the generator's mean loss over its parameters, through the fakes.
 
-    def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Total]]:
-        return gen_loss(game, disc.params, disc.buffers, real, fake, draws, conditions=conditions)
+    Args:
+        shared: the generator's pass, where one has been made of the whole batch.
+    """
 
-    def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Total]]:
-        again = generator(game, gen._replace(params=params), draws, conditions.fake)
-        fake = again(draws.z)
-        there = disc.params, disc.buffers, real, fake, draws, again, conditions
-        return gen_loss(game, *there, moment)
+    def of_part(real: Tensor, draws: GenDraws, conditions: Conditions) -> tuple[Tree, Tree, After]:
+        if shared is None or how.microbatches > 1:
+            made = generate(game.gen, gen, draws, conditions.fake)
+        else:
+            made = shared
 
-    if of_player(game.terms, "gen"):  # terms may generate other fakes
-        grads, (loss, (buffers, extra)) = grad_and_value(of_params, has_aux=True)(gen.params)
-    else:
-        fake_grad, (loss, (buffers, extra)) = grad_and_value(of_fake, has_aux=True)(made.fake)
-        (grads,) = made.pull_back(fake_grad)
-    grads, loss, means = reduce((grads, loss, extra.means))
-    carry = _floats_reduced(extra.carry, reduce)
-    return grads, buffers, Report(loss, pytree.norm(grads), _of("gen", means), carry)
+        def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Total]]:
+            there = disc.params, disc.buffers, real, fake, draws
+            return gen_loss(game, *there, conditions=conditions)
+
+        def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Total]]:
+            again = generator(game, gen._replace(params=params), draws, conditions.fake)
+            there = disc.params, disc.buffers, real, again(draws.z), draws, again, conditions
+            return gen_loss(game, *there, moment)
+
+        if of_player(game.terms, "gen"):  # terms may generate other fakes
+            grads, (loss, (buffers, extra)) = grad_and_value(of_params, has_aux=True)(gen.params)
+        else:
+            fake_grad, (loss, (buffers, extra)) = grad_and_value(of_fake, has_aux=True)(made.fake)
+            (grads,) = made.pull_back(fake_grad)
+        return (grads, loss, extra.means), extra.carry, After(made.buffers, buffers)
+
+    grads, loss, means, carry, after = how.of(of_part, (real, draws, conditions), len(real))
+    return grads, after, Report(loss, pytree.norm(grads), _of("gen", means), carry)
 
 
 def _of(player: Player, means: Means) -> Means:
     return {f"{name}_{player}": mean for name, mean in means.items()}
-
-
-def _floats_reduced(tree: Tree, reduce: Reduce) -> Tree:
-    """The tree with its floating leaves reduced: counts are the same in every process."""
-    leaves, structure = pytree.flatten(tree)
-    floats = iter(reduce([leaf for leaf in leaves if leaf.is_floating_point()]))
-    reduced = [next(floats) if leaf.is_floating_point() else leaf for leaf in leaves]
-    return pytree.unflatten(structure, reduced)
 
 
 def update_disc(game: Game, disc: PlayerState, grads: Params, buffers: Buffers) -> PlayerState:

@@ -23,7 +23,10 @@ Schedules: TypeAlias = Mapping[str, Schedule | Mapping[str, Schedule]]
 
 
 def make_steps(
-    game: Game, wrap: Callable[[Step, Due], Step] = lambda step, due: step
+    game: Game,
+    wrap: Callable[[Step, Due], Step] = lambda step, due: step,
+    *,
+    microbatches: int = 1,
 ) -> Callable[[int], Step]:
     """Make the step of each number, for a game whose terms are due only in some steps.
 
@@ -33,6 +36,7 @@ def make_steps(
     Args:
         wrap: (step, due) -> the step to use in its place, such as the compiled step; ``due``
             is as in `terms_due`.
+        microbatches: as in `make_step`.
     Returns:
         ``steps(number) -> step`` for the numbers from 0; a game without lazy terms
         has one step for all of them.
@@ -43,7 +47,7 @@ def make_steps(
 
     @functools.cache
     def made(due: Due) -> Step:
-        return wrap(make_step(game, due), due)
+        return wrap(make_step(game, due, microbatches=microbatches), due)
 
     return lambda number: made(terms_due(game, number))
 

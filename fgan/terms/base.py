@@ -145,6 +145,9 @@ class Term:
         init: () -> the carry before the first step, a tree of tensors; None for a term without a
             memory. Floating tensors get the dtype of the state.
 
+        whole_batch: whether the number of one example depends on the others of its batch, so that
+            the term is another one on parts of the batch.
+
     Raises:
         ValueError: when ``every`` is less than 1, a number ``weight`` is negative, or the player
             or a field in ``needs`` is unknown.
@@ -158,6 +161,7 @@ class Term:
     every: int = 1
     needs: tuple[Need, ...] = ()
     init: Callable[[], Tree] | None = None
+    whole_batch: bool = False
 
     def __post_init__(self) -> None:
         scalars.check_count("every", self.every)

@@ -47,4 +47,11 @@ def make_mode_seeking(
         other = view.z.roll(1, 0)
         return mode_seeking(view.fake, view.generate(other), view.z, other, eps=eps)
 
-    return Term(name="mode_seeking", apply=apply, weight=weight, player="gen", every=every)
+    return Term(
+        name="mode_seeking",
+        apply=apply,
+        weight=weight,
+        player="gen",
+        every=every,
+        whole_batch=True,  # it compares examples
+    )

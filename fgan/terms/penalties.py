@@ -225,4 +225,5 @@ def make_dragan(
         weight=weight,
         noise_shape=_for_each_number,
         every=every,
+        whole_batch=True,  # its noise has the standard deviation of the batch
     )
