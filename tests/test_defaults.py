@@ -147,7 +147,9 @@ BUILDERS = {
     "data.normalise": {"low": -1.0},
     "metrics.mode_coverage": {"num_stds": 3.0},  # Srivastava et al. 2017 (VEEGAN), section 4
     "metrics.parzen_log_density": {"block": 2**23},
+    "metrics.neighbourhoods": {"k": 5},  # Naeem et al. 2020, section 4
     "metrics.parzen_score": {"num_validation": 1000, "sigmas": (0.1, 1.0)},  # its ends
+    "metrics.sliced_wasserstein": {"num_directions": 512, "seed": 0},  # ours; no paper has one
     "rng.bits": {"shape": ()},
     "rng.fold_in": {"stream": 0},
     "rng.normal": {"shape": ()},
