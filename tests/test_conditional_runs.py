@@ -151,10 +151,10 @@ def test_a_run_without_conditional_reads_no_labels(tmp_path):
     "options",
     [
         {},
-        {"condition_head": "acgan", "disc_steps": 2},
+        {"condition_head": "projection", "disc_steps": 2},
         {"condition_head": "concat", "loss": "hinge", "seeds": (0, 3)},
         {"loss": "non_saturating", "same_z": True, "order": "simultaneous"},
-        {"spectral_norm": True, "dtype": "bfloat16", "condition_head": "acgan"},
+        {"spectral_norm": True, "dtype": "bfloat16", "condition_head": "projection"},
         {"arch": "dcgan", "features": 2, "image_size": 16, "sample_stats": "batch"},
     ],
     ids=str,
@@ -377,10 +377,10 @@ def test_names_come_before_numbers():
 def test_the_command(fgan, archive, tmp_path):
     options = ("--conditional", "--steps", 2, "--batch-size", 6, "--gen-hidden", 4,
                "--disc-hidden", 4, "--run-dir", "made")  # fmt: skip
-    code, out, err = fgan("train", archive, *options, "--condition-head", "acgan")
+    code, out, err = fgan("train", archive, *options, "--condition-head", "concat")
     assert code == 0, err
     assert "zoo, 40 images of 1×4×4, 3 classes" in err
-    assert "mlp, condition by acgan" in err
+    assert "mlp, condition by concat" in err
     code, out, err = fgan("sample", "made", "--label", "0-1", "-n", 4, "--out", "two.npz")
     assert (code, out) == (0, "two.npz\n")
     with np.load("two.npz") as found:

@@ -224,7 +224,8 @@ IMAGES = {
     "features": 64,
     # nothing that is not asked for
     "data_root": "", "pattern": "*", "image_size": 0, "channels": 0, "skip_bad": False,
-    "conditional": False, "condition_head": "projection",  # Miyato and Koyama 2018
+    # benchmarks/results/mnist-conditional.md
+    "conditional": False, "condition_head": "acgan",
     "dropout": 0.0, "disc_loss_scale": 1.0, "lr_schedule": "constant", "lr_length": 0,
     "lr_end": 0.0, "lr_warmup": 0, "disc_steps": 1, "order": "alternating", "share_fakes": False,
     "same_z": False, "wgan_gp": 0.0, "zero_centred": 0.0, "dragan": 0.0, "instance_noise": 0.0,

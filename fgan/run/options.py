@@ -99,9 +99,9 @@ class Making:
         "Give both networks the labels of the data, so that samples of a class can be drawn.",
         flags="--conditional/--unconditional", acts=effects.LABELLED)
     condition_head: str = row(
-        NETS, COMPUTED, "projection", one_of(*names.CONDITION_HEADS),
-        "Show the label to the discriminator by projection or concat, or have it classify "
-        "(acgan).", acts=effects.CONDITIONAL)
+        NETS, COMPUTED, "acgan", one_of(*names.CONDITION_HEADS),
+        "Have the discriminator classify (acgan), or show it the label by projection or concat.",
+        acts=effects.CONDITIONAL)
 
     loss: str = row(
         GAME, COMPUTED, "non_saturating", one_of(*names.LOSSES),
