@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(str(importlib.util.find_spec("fgan").origin)).parent  # type: ignore[union-attr]
 FLOORS = {
     "Ground": ("types", "pytree", "rng", "schedules", "scalars", "errors"),
-    "Parts of a game": ("losses", "terms", "optim", "ema", "model", "nets"),
+    "Parts of a game": ("losses", "terms", "augment", "optim", "ema", "model", "nets"),
     "The game": ("game",),
     "Tools": ("compile", "data", "disk", "metrics"),
     "The run": ("run",),

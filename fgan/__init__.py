@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fgan import (
+        augment,
         compile,
         data,
         ema,
@@ -59,8 +60,8 @@ _MODULES = {
     **{
         name: name
         for name in (
-            "compile", "data", "ema", "errors", "game", "losses", "metrics", "model", "nets",
-            "optim", "pytree", "rng", "schedules", "terms", "types",
+            "augment", "compile", "data", "ema", "errors", "game", "losses", "metrics", "model",
+            "nets", "optim", "pytree", "rng", "schedules", "terms", "types",
         )
     },
     "conditions": "game.conditions",

@@ -55,8 +55,8 @@ class TrainState(NamedTuple):
         key: int64 [2], constant for a whole run; the randomness of a step is made from the
             key and the step's number.
         step: int64 [], the number of generator updates done.
-        carry: the values that terms remember from step to step, by the term's name; empty for a
-            game whose terms have no memory.
+        carry: the values that terms remember from step to step, by the term's name, and the
+            augmentation's as "augment"; empty for a game that remembers nothing.
     """
 
     gen: PlayerState
@@ -93,7 +93,8 @@ class DiscDraws(NamedTuple):
 
     z: latents [B, *latent]; ``()`` when the latents of the generator step are used here too.
     gen_noise: noise of the generator's stochastic layers, [B, ...]; ``()`` in the same case.
-    disc_noise: noise of the discriminator's stochastic layers, [2B, ...]: reals first, then fakes.
+    disc_noise: noise of the discriminator's stochastic layers, and of the game's augmentation as
+        "augment", [2B, ...]: reals first, then fakes.
     term_noise: uniform [B, ...] in [0, 1), by name, for each of the discriminator's terms that
         needs noise.
     instance_noise: [2B, *data], which is added to reals and fakes; ``()`` when there is none.
@@ -151,6 +152,7 @@ class Metrics(NamedTuple):
     not finite: then the step left the state as it was. ``terms`` has the mean of each term over
     the batch, without its weight, in the last step of its player in which it was due; NaN for a
     term that was due in none. A term of both players has two, ``name_gen`` and ``name_disc``.
+    ``terms["augment"]`` is the probability of an adaptive augmentation.
     """
 
     gen_loss: Tensor

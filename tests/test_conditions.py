@@ -13,7 +13,8 @@ from torch.func import vmap
 
 import fgan
 from fgan import Batch, conditions, losses, optim, orders, population, pytree, rng, terms
-from fgan.game.objectives import conditions_of, sample_fakes
+from fgan.game.judging import conditions_of
+from fgan.game.objectives import sample_fakes
 from fgan.game.per_example import per_example_gradients
 from fgan.game.step import disc_gradient
 from fgan.model import Labels, from_module

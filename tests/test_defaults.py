@@ -86,6 +86,15 @@ BUILDERS = {
     "per_example.per_example_gradient_norms": {"moment": ()},
     "per_example.per_example_gradients": {"moment": ()},
     "terms.Term": {"weight": 1.0, "player": "disc", "every": 1, "needs": (), "whole_batch": False},
+    # Zhao et al. 2020, their code; Karras et al. 2020 (ADA): a fixed rise from 0, target 0.6.
+    "augment.make_diffaug": {"parts": ("colour", "translation", "cutout")},
+    "augment.translation": {"ratio": 0.125},
+    "augment.cutout": {"ratio": 0.5},
+    "augment.make_pipeline": {"kinds": ("blit", "geometry", "colour")},
+    "augment.make_ada": {
+        "target": 0.6, "every": 4, "probability": 0.0, "kinds": ("blit", "geometry", "colour"),
+    },
+    "augment.Augment": {"probability": 1.0},
     # Tests below hold these to torch.optim.
     "optim.sgd": {"momentum": 0.0, "nesterov": False},
     "optim.adam": {"betas": (0.9, 0.999), "eps": 1e-8},
@@ -229,8 +238,8 @@ IMAGES = {
     "dropout": 0.0, "disc_loss_scale": 1.0, "lr_schedule": "constant", "lr_length": 0,
     "lr_end": 0.0, "lr_warmup": 0, "disc_steps": 1, "order": "alternating", "share_fakes": False,
     "same_z": False, "wgan_gp": 0.0, "zero_centred": 0.0, "dragan": 0.0, "instance_noise": 0.0,
-    "clip_disc": 0.0, "spectral_norm": False, "init_from": "", "compile": False, "threads": 0,
-    "chunk_steps": 0, "dtype": "float32", "device": "auto",
+    "augment": "none", "clip_disc": 0.0, "spectral_norm": False, "init_from": "",
+    "compile": False, "threads": 0, "chunk_steps": 0, "dtype": "float32", "device": "auto",
     # as in an imperative loop
     "disc_batches": "auto", "stat_passes": "every", "sample_stats": "running",
     # what the help texts say

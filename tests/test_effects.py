@@ -38,6 +38,7 @@ ROWS = {
         [{}, DCGAN, {"gen_activation": "relu"}, {"disc_activation": "tanh"}],
     ),
     "features": (8, [{}], [DCGAN]),
+    "augment": ("diffaug", [{"data": "ring"}], [{}, {"data": "faces"}]),
     "lr": (0.1, [{"sweep": ["lr=0.1,0.2"]}], [{"sweep": ["disc_lr=0.1,0.2"]}]),
     "disc_lr": (0.1, [{"sweep": ["disc_lr=0.1,0.2"]}], [{"sweep": ["lr=0.1,0.2"]}]),
     "betas": (

@@ -17,7 +17,7 @@ PACKAGE = Path(fgan.__file__).parent
 # its neighbours.
 FLOORS = (
     ("errors",), ("pytree",), ("scalars", "types"), ("rng", "schedules"),
-    ("ema", "losses", "model", "optim", "terms"), ("nets",),
+    ("augment", "ema", "losses", "model", "optim", "terms"), ("nets",),
     ("game",),
     ("disk",), ("compile", "data", "metrics"),
     ("run",),

@@ -60,6 +60,7 @@ OTHERS = {
     "dragan": ("0.5", 0.5, {}),
     "penalty_every": ("3", 3, {"r1": 1.0}),
     "instance_noise": ("0.5", 0.5, {}),
+    "augment": ("ada", "ada", FOLDER),
     "clip_disc": ("0.5", 0.5, {}),
     "spectral_norm": (None, True, {}),
     "disc_batches": ("apart", "apart", {}),

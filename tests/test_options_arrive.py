@@ -488,6 +488,24 @@ def instance_noise(tmp_path):
 
 
 @row
+def augment(tmp_path):
+    folder = str(pictures(tmp_path / "faces"))
+    options = {"data": folder, "batch_size": 2, "steps": 6, "log_every": 4, "r1": 1.0}
+    assert game(data=folder, batch_size=2).augment is None
+    plain = trained(tmp_path, **options).state
+    fixed = trained(tmp_path, augment="diffaug", **options)
+    assert distance(fixed.state.disc.params, plain.disc.params) > 1e-4
+    adaptive = trained(tmp_path, augment="ada", **options)
+    assert adaptive.state.carry["augment"].seen == 2
+    assert adaptive.last[0]["term_augment"] is not None
+    rule = game(data=folder, batch_size=2, augment="ada").augment
+    carry = rule.init()
+    for _ in range(4):
+        carry = rule.update(carry, torch.tensor(1.0))
+    assert carry.probability == pytest.approx(4 / 250_000)
+
+
+@row
 def clip_disc(tmp_path):
     state = trained(tmp_path, clip_disc=0.01).state
     sizes = [float(p.abs().max()) for p in state.disc.params.values()]

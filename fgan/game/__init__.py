@@ -6,6 +6,7 @@ The files, in the order in which to read them:
 - `fgan.game.conditions`: where the conditions of fakes come from.
 - `fgan.game.player`: one player's first state and one step of its optimizer.
 - `fgan.game.draws`: `make_draws`, all the randomness of one step.
+- `fgan.game.judging`: the passes of the discriminator.
 - `fgan.game.objectives`: the loss that each player minimises, as a function of parameters.
 - `fgan.game.orders`: methods that correct the gradients of simultaneous play.
 - `fgan.game.microbatches`: gradients as means over parts of a batch.

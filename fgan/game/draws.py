@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from fgan import pytree, rng
+from fgan.augment import AUGMENT
 from fgan.game.game import Game
 from fgan.scalars import Scalar
 from fgan.terms import Player, noise_shapes, of_player
@@ -17,7 +18,7 @@ from fgan.types import DiscDraws, Draws, GenDraws, Key, Noise, Tree
 # Streams under the key of a step, so that the draws of one use never depend on the others.
 _Z, _GEN_NOISE, _DISC_NOISE = 1, 2, 3
 # These begin beyond the streams of any number of passes.
-_TERM_NOISE, _INSTANCE_NOISE, _CONDITION = 1 << 20, 1 << 21, 1 << 22
+_TERM_NOISE, _INSTANCE_NOISE, _CONDITION, _AUGMENT = 1 << 20, 1 << 21, 1 << 22, 1 << 23
 
 
 def make_draws(
@@ -53,7 +54,7 @@ def make_draws(
         return rng.fold_in(step_key, 0, streams)  # [..., passes, 2]
 
     def noise(
-        shapes: dict[str, tuple[int, ...]], role: int, passes: range, rows: int
+        shapes: Mapping[str, tuple[int, ...]], role: int, passes: range, rows: int
     ) -> list[Noise]:
         if not shapes:
             return [{} for _ in passes]
@@ -82,9 +83,17 @@ def make_draws(
     z = rng.normal(keys(_Z, own_passes), z_shape, dtype).unbind(lead)
     conditions = condition(own_passes)
     gen_noise = noise(game.gen.noise_shapes, _GEN_NOISE, own_passes, batch_size)
-    disc_noise = noise(game.disc.noise_shapes, _DISC_NOISE, disc_passes, 2 * batch_size)
+
+    def judge_noise(passes: range, rows: int) -> list[Noise]:
+        layers = noise(game.disc.noise_shapes, _DISC_NOISE, passes, rows)
+        if game.augment is None:
+            return layers
+        changes = noise({AUGMENT: (game.augment.num_numbers,)}, _AUGMENT, passes, rows)
+        return [{**layer, **change} for layer, change in zip(layers, changes, strict=True)]
+
+    disc_noise = judge_noise(disc_passes, 2 * batch_size)
     gen_rows = 2 * batch_size if game.gen_judges_real else batch_size
-    judge_noise = noise(game.disc.noise_shapes, _DISC_NOISE, range(1), gen_rows)[0]
+    (gen_judge_noise,) = judge_noise(range(1), gen_rows)
 
     def term_noise(player: Player, passes: range) -> list[Noise]:
         shapes = noise_shapes(of_player(game.terms, player), game.gen.shape.output)
@@ -115,5 +124,5 @@ def make_draws(
         disc.append(DiscDraws(latents, making, judging, own_terms, seen, drawn))
     (own_terms,) = term_noise("gen", range(1))
     (seen,) = instance_noise(range(1), gen_rows)
-    gen = GenDraws(z[0], gen_noise[0], judge_noise, own_terms, seen, conditions[0])
+    gen = GenDraws(z[0], gen_noise[0], gen_judge_noise, own_terms, seen, conditions[0])
     return Draws(disc=tuple(disc), gen=gen)

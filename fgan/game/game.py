@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fgan import ema, pytree, rng, scalars
+from fgan.augment import AUGMENT, Augment
 from fgan.game import conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
@@ -74,6 +75,9 @@ class Game:
             discriminator sees, in both losses and in its own terms; at least 0. A number, or a
             schedule of the number of the step (Sønderby et al. 2017, arXiv:1610.04490;
             Arjovsky and Bottou 2017, arXiv:1701.04862, section 3).
+        augment: a random change of all images that the discriminator sees, reals and fakes, in both
+            losses and in all terms (`fgan.augment`), after the instance noise; None for none.
+            Slopes are over the images before the change, as in StyleGAN2-ADA.
         clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
             after each of its updates; 0 turns clipping off.
         condition: where the fakes' condition comes from, one of `fgan.conditions`: by default
@@ -99,6 +103,7 @@ class Game:
     ema_decay: Scalar | Schedule = 0.0
     terms: tuple[Term, ...] = ()
     instance_noise: Scalar | Schedule = 0.0
+    augment: Augment | None = None
     clip_disc: Scalar = 0.0
     condition: Condition = conditions.of_reals
 
@@ -128,6 +133,8 @@ class Game:
         scalars.check_or_schedule("ema_decay", self.ema_decay, 0, 1)
         scalars.check("clip_disc", self.clip_disc, 0)
         scalars.check_or_schedule("instance_noise", self.instance_noise, 0)
+        if self.augment is not None and len(self.disc.shape.main) != 3:
+            raise ValueError(f"augment changes images [C, H, W], not data {self.disc.shape.main}")
         called = self.metric_names
         if len(set(called)) < len(called):
             raise ValueError(f"each term has a name of its own, not {', '.join(called)}")
@@ -143,6 +150,8 @@ class Game:
                 raise TypeError(f"{name}_opt is an optimizer, like fgan.optim.adam(2e-4)")
         if not isinstance(self.loss, GanLoss):
             raise TypeError("the loss is a GanLoss, like fgan.losses.hinge")
+        if not isinstance(self.augment, Augment | None):
+            raise TypeError("augment is an Augment, like fgan.augment.make_diffaug()")
         if isinstance(self.terms, Term):
             raise TypeError("terms is a tuple of terms, also of one: (term,)")
         object.__setattr__(self, "terms", tuple(self.terms))
@@ -196,12 +205,26 @@ class Game:
     @property
     def metric_names(self) -> list[str]:
         """The keys of ``Metrics.terms``, in the order of the terms."""
-        return [metric_name(term, player) for term in self.terms for player in players_of(term)]
+        names = [metric_name(term, player) for term in self.terms for player in players_of(term)]
+        return [*names, AUGMENT] if self.adapts else names
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the game's augmentation has a probability of its own in the state."""
+        return self.augment is not None and self.augment.init is not None
+
+    @property
+    def judge_noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the discriminator's noise for one example, with its augmentation's."""
+        if self.augment is None:
+            return self.disc.noise_shapes
+        return {**self.disc.noise_shapes, AUGMENT: (self.augment.num_numbers,)}
 
     @property
     def remembering(self) -> list[str]:
-        """The keys of ``TrainState.carry``: the names of the terms that have a memory."""
-        return [term.name for term in self.terms if term.init is not None]
+        """The keys of ``TrainState.carry``: terms that have a memory, and such an augmentation."""
+        names = [term.name for term in self.terms if term.init is not None]
+        return [*names, AUGMENT] if self.adapts else names
 
     @property
     def gen_judges_real(self) -> bool:
@@ -304,17 +327,16 @@ def init_state(
         ema=ema.init(gen.params, gen.buffers) if game.is_averaged else (),
         key=key.to(device, copy=True),
         step=torch.zeros((), dtype=torch.int64, device=device),
-        carry={
-            term.name: _first_carry(term, device, dtype)
-            for term in game.terms
-            if term.init is not None
-        },
+        carry=_first_carry(game, device, dtype),
     )
 
 
-def _first_carry(term: Term, device: torch.device, dtype: torch.dtype | None) -> Tree:
-    """The memory of a term before the first step."""
-    assert term.init is not None
-    carry = term.init()
-    pytree.check_tensors(carry, f"init of the term {term.name!r}")
+def _first_carry(game: Game, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tree]:
+    """The memories of terms and of the augmentation before the first step."""
+    inits = {term.name: term.init for term in game.terms}
+    if game.augment is not None:
+        inits[AUGMENT] = game.augment.init
+    carry = {name: init() for name, init in inits.items() if init is not None}
+    for name, tree in carry.items():
+        pytree.check_tensors(tree, f"init of the term {name!r}")
     return pytree.to(carry, device, dtype)

@@ -58,7 +58,7 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
     needed = noise_shapes(of_player(game.terms, "gen"), game.disc.shape.main)
     _check_noise(draws.gen.term_noise, needed, size, "the generator's terms")
     judge = "the discriminator in the generator step"
-    _check_noise(draws.gen.disc_noise, game.disc.noise_shapes, rows, judge)
+    _check_noise(draws.gen.disc_noise, game.judge_noise_shapes, rows, judge)
     if game.is_averaged and not isinstance(state.ema, Weights):
         raise ValueError(
             "the game keeps a moving average and the state has none: begin with "
@@ -112,7 +112,7 @@ def _check_disc_draws(game: Game, draws: DiscDraws, size: int) -> None:
     _check_instance_noise(game, draws.instance_noise)
     needed = noise_shapes(of_player(game.terms, "disc"), game.disc.shape.main)
     _check_noise(draws.term_noise, needed, size, "the discriminator's terms")
-    _check_noise(draws.disc_noise, game.disc.noise_shapes, 2 * size, "the discriminator")
+    _check_noise(draws.disc_noise, game.judge_noise_shapes, 2 * size, "the discriminator")
     if isinstance(draws.gen_noise, dict):
         _check_noise(draws.gen_noise, game.gen.noise_shapes, size, "the generator")
 

@@ -1,14 +1,14 @@
 """The objective of each player: its mean loss with its terms, as a function of parameters.
 
-This module runs the passes of both networks in training, and makes the views that terms look at.
+This module makes fakes, has them judged (`fgan.game.judging`), and makes the views that terms look
+at.
 Gradients and updates are the business of `fgan.game.step`.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch.func import vjp
 
 from fgan import pytree, scalars, terms
 from fgan.game.game import Game, with_every_term
-from fgan.game.inputs import as_batch, check_inputs, fake_condition
+from fgan.game.inputs import as_batch, check_inputs
+from fgan.game.judging import NO_CONDITIONS, Conditions, Judged, conditions_of, judge, say
 from fgan.game.orders import Objectives, Point
 from fgan.game.player import moved
 from fgan.losses.base import UNSEEN
@@ -34,107 +35,6 @@ from fgan.types import (
     TrainState,
     Tree,
 )
-
-
-class Conditions(NamedTuple):
-    """The conditions of the reals and of the fakes in one pass; ``()`` where there are none."""
-
-    real: Tree = ()
-    fake: Tree = ()
-
-
-NO_CONDITIONS = Conditions()
-"""The conditions of a game without any."""
-
-
-def conditions_of(game: Game, real: Tree, draws: DiscDraws | GenDraws) -> Conditions:
-    """The conditions of a pass, from the reals' and the draws that its fakes are made of."""
-    assert isinstance(draws.z, Tensor), "these draws were made for another game"
-    return Conditions(real, fake_condition(game, draws.condition, real, draws.z))
-
-
-class Judged(NamedTuple):
-    """The discriminator's output for a batch, from one pass or two."""
-
-    real: Tensor  # logits [B]; UNSEEN where the loss does not look at reals
-    fake: Tensor  # logits [B]
-    real_out: Tree  # the whole output for the reals; () where the loss does not look at them
-    fake_out: Tree
-    buffers: Buffers
-    # The slopes of the logits over reals and fakes, [B, *data] each; () for those not needed.
-    slopes: tuple[Tensor | tuple[()], Tensor | tuple[()]] = ((), ())
-
-
-def say(
-    game: Game, params: Params, buffers: Buffers, x: Tensor, noise: Noise, condition: Tree = ()
-) -> tuple[Tensor, tuple[Tree, Buffers]]:
-    """The discriminator's logits [B] for examples x [B, *data] in training, and all it returned.
-
-    Args:
-        condition: the examples', which a discriminator without a condition does not see.
-    Raises:
-        TypeError, ValueError: for a discriminator that returns anything else.
-    """
-    out, buffers = game.disc.apply(
-        params, buffers, game.disc.shape.joined(x, condition), noise=noise
-    )
-    logits = scalars.per_example("the discriminator", terms.logits_of(out), len(x))
-    return logits, (out, buffers)
-
-
-def judge(
-    game: Game,
-    params: Params,
-    buffers: Buffers,
-    real: Tensor,
-    fake: Tensor,
-    noise: Noise,
-    conditions: Conditions = NO_CONDITIONS,
-    *,
-    needs: Collection[str] = (),
-) -> Judged:
-    """Run the discriminator on reals and fakes, in one pass or two as the game says.
-
-    Args:
-        real, fake: [B, *data]; noise: [2B, ...], reals first.
-        needs: those of "real_slope" and "fake_slope" that are computed too, by a backward pass
-            through the passes made here that they need.
-    """
-
-    def forward(
-        buffers: Buffers, x: Tensor, noise: Noise, condition: Tree, sloped: bool
-    ) -> tuple[Tensor, Tree, Buffers, Tree]:
-        """Logits, the whole output, new buffers, and the slopes or ()."""
-        judged = functools.partial(say, game, params, buffers, noise=noise, condition=condition)
-        if not sloped:
-            logits, (out, buffers) = judged(x)
-            return logits, out, buffers, ()
-        passed: Any = vjp(judged, x, has_aux=True)  # typed as if it never had an aux
-        logits, pull_back, (out, buffers) = passed
-        return logits, out, buffers, pull_back(torch.ones_like(logits))[0]
-
-    def halves(tree: Tree) -> tuple[Tree, Tree]:
-        size = len(real)
-        return pytree.map(lambda x: x[:size], tree), pytree.map(lambda x: x[size:], tree)
-
-    of_real, of_fake = "real_slope" in needs, "fake_slope" in needs
-    if game.judges_apart:
-        first, second = halves(noise)
-        real_logits, real_out, buffers, real_slope = forward(
-            buffers, real, first, conditions.real, of_real
-        )
-        fake_logits, fake_out, buffers, fake_slope = forward(
-            buffers, fake, second, conditions.fake, of_fake
-        )
-        slopes = (real_slope, fake_slope)
-        return Judged(real_logits, fake_logits, real_out, fake_out, buffers, slopes)
-    both: Tree = ()
-    if game.disc.shape.has_condition:
-        both = pytree.map(lambda *each: torch.cat(each), *conditions)
-    logits, out, buffers, slope = forward(
-        buffers, torch.cat([real, fake]), noise, both, of_real or of_fake
-    )
-    return Judged(*halves(logits), *halves(out), buffers, halves(slope))
 
 
 class Generated(NamedTuple):
@@ -202,10 +102,10 @@ def disc_loss(
     real, fake = _noised(draws.instance_noise, real, fake)
     own, noise = terms.of_player(game.terms, "disc"), draws.disc_noise
     needs = terms.needed(own)
-    judged = judge(game, params, buffers, real, fake, noise, conditions, needs=needs)
+    judged = judge(game, params, buffers, real, fake, noise, conditions, moment, needs=needs)
     each = game.loss.disc(real_logits=judged.real, fake_logits=judged.fake)
     loss = scalars.per_example("loss.disc", each, len(real)).mean()
-    critic = _critic(game, params, buffers, noise, len(real), conditions.real)
+    critic = _critic(game, params, buffers, noise, len(real), conditions.real, moment)
     view = _view("disc", judged, real, fake, draws.z, critic, conditions)
     extra = terms.total(own, view, draws.term_noise, moment)
     return loss + extra.sum if own else loss, (judged, extra)
@@ -239,15 +139,17 @@ def gen_loss(
         instance_noise = instance_noise[-rows:]
     if game.gen_judges_real:
         seen_real, seen_fake = _noised(instance_noise, real, fake)
-        judged = judge(game, params, buffers, seen_real, seen_fake, noise, conditions)
+        judged = judge(game, params, buffers, seen_real, seen_fake, noise, conditions, moment)
     else:
         (seen_fake,) = _noised(instance_noise, fake)
-        logits, (out, new_buffers) = say(game, params, buffers, seen_fake, noise, conditions.fake)
+        logits, (out, new_buffers) = say(
+            game, params, buffers, seen_fake, noise, conditions.fake, moment
+        )
         judged = Judged(UNSEEN, logits, (), out, new_buffers)
     each = game.loss.gen(real_logits=judged.real, fake_logits=judged.fake)
     loss = scalars.per_example("loss.gen", each, len(fake)).mean()
     own = terms.of_player(game.terms, "gen")
-    critic = _critic(game, params, buffers, noise, len(fake), conditions.fake)
+    critic = _critic(game, params, buffers, noise, len(fake), conditions.fake, moment)
     view = _view("gen", judged, real, fake, draws.z, critic, conditions, generate)
     extra = terms.total(own, view, draws.term_noise, moment)
     return loss + extra.sum if own else loss, (judged.buffers, extra)
@@ -280,7 +182,13 @@ def _view(
 
 
 def _critic(
-    game: Game, params: Params, buffers: Buffers, noise: Noise, size: int, condition: Tree
+    game: Game,
+    params: Params,
+    buffers: Buffers,
+    noise: Noise,
+    size: int,
+    condition: Tree,
+    moment: Moment | tuple[()],
 ) -> Critic:
     """The discriminator for terms: with the first examples' noise, and updating no statistics.
 
@@ -290,7 +198,7 @@ def _critic(
     # The critic reuses the noise and buffers of the pass over the reals. With separate passes both
     # are then identical, and the compiler runs only one.
     own = {name: u[:size] for name, u in noise.items()}
-    return lambda x, condition=condition: say(game, params, buffers, x, own, condition)[0]
+    return lambda x, condition=condition: say(game, params, buffers, x, own, condition, moment)[0]
 
 
 def _noised(noise: Tensor | tuple[()], *batches: Tensor) -> tuple[Tensor, ...]:

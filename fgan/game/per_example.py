@@ -22,7 +22,8 @@ from torch.func import grad, vmap
 from fgan import pytree
 from fgan.game.game import Game, with_every_term
 from fgan.game.inputs import as_batch
-from fgan.game.objectives import NO_CONDITIONS, Conditions, disc_loss, objectives
+from fgan.game.judging import NO_CONDITIONS, Conditions
+from fgan.game.objectives import disc_loss, objectives
 from fgan.game.orders import Grads, vector_field
 from fgan.terms import Moment
 from fgan.types import Batch, DiscDraws, Draws, Params, PlayerState, TrainState

@@ -36,16 +36,14 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from fgan import ema, pytree, scalars, schedules, terms
+from fgan.augment import AUGMENT
 from fgan.game import microbatches as parts
 from fgan.game.game import Due, Game, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
+from fgan.game.judging import NO_CONDITIONS, Conditions, Judged, conditions_of
 from fgan.game.microbatches import AS_IT_IS, Averages, Reduce
 from fgan.game.objectives import (
-    NO_CONDITIONS,
-    Conditions,
     Generated,
-    Judged,
-    conditions_of,
     disc_loss,
     gen_loss,
     generate,
@@ -182,6 +180,8 @@ def make_step(
             for term in game.terms
             for player in terms.players_of(term)
         }
+        if game.adapts:
+            means[AUGMENT] = state.carry[AUGMENT].probability
         # Dynamo of torch 2.11 traces no `_replace` here.
         return pytree.where(finite, new, state), Metrics(*metrics[:-2], finite, means)
 
@@ -281,11 +281,14 @@ def disc_gradient(
             judged.real.sigmoid().mean(),
             judged.fake.sigmoid().mean(),
         )
-        return (grads, loss, extra.means, scores), extra.carry, judged.buffers
+        sign = judged.real.sign().mean()
+        return (grads, loss, extra.means, scores, sign), extra.carry, judged.buffers
 
-    grads, loss, means, scores, carry, buffers = how.of(
+    grads, loss, means, scores, sign, carry, buffers = how.of(
         of_part, (real, fake, draws, conditions), len(real)
     )
+    if game.augment is not None and game.adapts and isinstance(moment, Moment):
+        carry[AUGMENT] = game.augment.update(moment.carry[AUGMENT], sign)
     report = DiscReport(loss, pytree.norm(grads), _of("disc", means), carry, *scores)
     return grads, buffers, report
 
@@ -321,8 +324,8 @@ def gen_gradient(
             made = shared
 
         def of_fake(fake: Tensor) -> tuple[Tensor, tuple[Buffers, Total]]:
-            there = disc.params, disc.buffers, real, fake, draws
-            return gen_loss(game, *there, conditions=conditions)
+            there = disc.params, disc.buffers, real, fake, draws, None, conditions
+            return gen_loss(game, *there, moment)
 
         def of_params(params: Params) -> tuple[Tensor, tuple[Buffers, Total]]:
             again = generator(game, gen._replace(params=params), draws, conditions.fake)

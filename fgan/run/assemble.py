@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fgan import data, losses, nets, optim, pytree, rng, schedules, terms
+from fgan import augment, data, losses, nets, optim, pytree, rng, schedules, terms
+from fgan.augment import Augment
 from fgan.data import Source, StreamedSource
 from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import Game, conditions
@@ -176,6 +177,7 @@ def make_game(
         order=_make_order(config),
         terms=_make_terms(config),
         condition=_make_condition(config, class_counts),
+        augment=_make_augment(config, data_shape),
         **_fields(config, "game"),
     )
 
@@ -237,6 +239,17 @@ def _make_terms(config: TrainConfig) -> tuple[Term, ...]:
     if config.conditional and config.condition_head == "acgan":
         found.append(terms.make_acgan())
     return tuple(found)
+
+
+def _make_augment(config: TrainConfig, data_shape: tuple[int, ...]) -> Augment | None:
+    if config.augment != "none" and len(data_shape) != 3:
+        raise ConfigError(
+            f"--augment {config.augment} changes images, and the data are points.",
+            "Use --augment none.",
+        )
+    if config.augment == "ada":  # the probability may go from 0 to 1 in 500 000 reals
+        return augment.make_ada(num_steps=max(1, 500_000 // config.batch_size))
+    return augment.make_diffaug() if config.augment == "diffaug" else None
 
 
 def _make_loss(config: TrainConfig) -> GanLoss:

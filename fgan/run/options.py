@@ -174,6 +174,11 @@ class Making:
     instance_noise: float = row(
         GAME, COMPUTED, 0.0, number(0),
         "Add normal noise of this standard deviation to the discriminator's inputs.", to="game")
+    augment: str = row(
+        GAME, COMPUTED, "none", one_of(*names.AUGMENTS),
+        "Change all images that the discriminator sees at random: diffaug shifts, cuts and colours "
+        "every image, ada makes each of its changes with a probability that follows the "
+        "discriminator.", acts=effects.IMAGES)
     clip_disc: float = row(
         GAME, COMPUTED, 0.0, number(0),
         "Clip the discriminator's weights to this absolute value; 0 turns clipping off.", to="game")
