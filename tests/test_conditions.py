@@ -462,7 +462,7 @@ REFUSED = {
     ),
     "draws without labels": (
         takes(game={"condition": conditions.uniform(K)}, drawn={}),
-        "the fakes' condition is one tensor, not a tuple",
+        "the draws have no condition, which the game's fakes take",
     ),
     "other classes": (
         lambda: small_game(condition=conditions.uniform(5)),

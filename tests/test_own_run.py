@@ -611,3 +611,9 @@ def test_inspect_shows_a_run_of_ones_own(tmp_path):
         {"name": "step", "dtype": "I64", "shape": [], "bytes": 8},
     ]
     assert facts["run"]["metrics"] == {"rows": 1, "last": {"step": 8, "loss": 1.5}}
+
+
+def test_a_row_has_names(tmp_path):
+    run = fgan.Run(tmp_path / "run", like=torch.zeros(2))
+    with run, pytest.raises(TypeError, match=r"row has values by name, and is not a list"):
+        run.log([1, 0.5])

@@ -262,3 +262,53 @@ def test_a_checkpoint_may_be_named_by_a_string(tmp_path):
     assert_same(checkpoint.restore(checkpoint.load(path), state, path), state)
     with pytest.raises(TypeError, match="state: leaf 'step' is an int, not a tensor"):
         checkpoint.save(path, state._replace(step=3), {})
+
+
+def test_a_step_says_how_a_condition_is_given():
+    game, state, real, draws = prepare()
+    with pytest.raises(TypeError, match=r"a batch is fgan.Batch\(real, condition\)"):
+        fgan.make_step(game)(state, (real, torch.zeros(BATCH)), draws)
+    drawn = fgan.conditions.uniform(4)
+    with pytest.raises(ValueError, match=r"the draws have no condition, .* fgan.make_draws"):
+        drawn.choose((), ())
+
+
+def test_an_average_that_would_not_move_is_refused():
+    game, _, real, draws = prepare()
+    averaging = fgan.init_state(small_game(ema_decay=0.9), rng.key(0))
+    with pytest.raises(ValueError, match=r"a moving average that the game does not keep"):
+        fgan.make_step(game)(averaging, real, draws)
+    state, _ = fgan.make_step(game)(averaging._replace(ema=()), real, draws)
+    assert_same(state.sampler.params, state.gen.params)
+
+
+def test_a_scan_takes_a_list_of_steps():
+    game, *_ = prepare()
+    with pytest.raises(TypeError, match=r"steps is a list of steps, also of one repeated"):
+        fgan.scan(fgan.make_step(game))
+
+
+def test_a_term_says_what_it_is_made_of():
+    with pytest.raises(TypeError, match=r"apply is a function of a view, not 0.5"):
+        terms.Term(name="t", apply=0.5)
+    apply = lambda view, carry: (view.fake_out, 0.5)  # noqa: E731
+    term = terms.Term(name="t", apply=apply, init=lambda: torch.tensor(1.0))
+    with pytest.raises(TypeError, match=r"the carry of the term 't' is a float, not a tensor"):
+        step_once(terms=(term,))
+
+
+def test_players_are_made_of_keys_and_functions():
+    model, players = small_disc(), fgan.players
+    with pytest.raises(TypeError, match=r"key is made by fgan.rng.key\(seed\), and not 7"):
+        players.init({"a": model}, {"a": DESCENT}, 7)
+    with pytest.raises(ValueError, match=r"one game has a key \[2\], not \[3, 2\]"):
+        fgan.init_player(model, DESCENT, rng.split(rng.key(0), 3))
+    with pytest.raises(TypeError, match=r"the objective of 'a' is a function, not 0.5"):
+        players.make_step({"a": 0.5}, {"a": DESCENT})
+
+
+@pytest.mark.parametrize("donate", [(), (0,)])
+def test_a_compiled_function_takes_inputs_by_position(donate):
+    step = fgan.compile_step(lambda state, x: (state + x, x), donate=donate, backend="eager")
+    with pytest.raises(TypeError, match=r"takes its inputs by position, not x="):
+        step(torch.zeros(2), x=torch.ones(2))

@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.func import grad
 
 import fgan
-from fgan import losses, optim, pytree, rng, schedules, terms
+from fgan import losses, optim, orders, pytree, rng, schedules, terms
 from fgan.compile.graph import count_graphs, trace
 from fgan.disk import checkpoint
 from fgan.game import population
@@ -337,3 +337,23 @@ def test_a_term_of_the_generator_may_ask_what_is_said_of_reals(together):
     gen_loss = losses.non_saturating.gen(real_logits=None, fake_logits=logits[BATCH:]).mean()
     assert_near(undue.gen_loss, gen_loss, atol=ROUNDING)
     assert_near(metrics.gen_loss, gen_loss + expected, atol=ROUNDING)
+
+
+def test_a_method_sees_the_memory_that_each_player_meets():
+    fields = []
+
+    def probe(objectives, v, players, update):
+        field = orders.vector_field(objectives)(orders.params_of(players))
+        fields.append((v, field))
+        return update(players, v)
+
+    def apply(view, carry):  # its slope depends on its memory
+        return view.fake_out * carry, carry + 1
+
+    both = terms.Term(name="both", apply=apply, player="both", init=lambda: torch.tensor(1.0))
+    game = small_game(terms=(both,), order=orders.Method("probe", probe))
+    state = fgan.init_state(game, rng.key(0), dtype=F64)
+    draws = fgan.make_draws(game, state.key, 0, BATCH, dtype=F64)
+    fgan.make_step(game)(state, real_batch(game).double(), draws)
+    ((v, field),) = fields
+    assert_near(v, field, ROUNDING)

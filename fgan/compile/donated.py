@@ -77,8 +77,10 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
     first_leaves: list[weakref.ref[Tensor]] = []
 
     @functools.wraps(step)
-    def donated(*args: Any) -> Any:
+    def donated(*args: Any, **named: Any) -> Any:
         nonlocal seen, first_leaves
+        if named:
+            raise TypeError(f"a compiled function takes its inputs by position, not {min(named)}=")
         if len(args) <= max(places):
             raise TypeError(f"donate has argument {max(places)}, and the step got {len(args)}")
         old = [args[i] for i in places]

@@ -64,7 +64,9 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
         return pytree.leaves(args), known[-1][1]
 
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **named: Any) -> Any:
+        if named:
+            raise TypeError(f"a compiled function takes its inputs by position, not {min(named)}=")
         values, graphs = find(args)
         form = tuple([(v.shape, v.stride(), v.dtype, v.device) for v in values])
         graph = graphs.get(form)

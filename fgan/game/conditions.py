@@ -33,6 +33,11 @@ def _nothing(key: Key, shape: tuple[int, ...]) -> Tree:
 
 
 def _drawn(drawn: Tree, real: Tree) -> Tree:
+    if not pytree.leaves(drawn):
+        raise ValueError(
+            "the draws have no condition, which the game's fakes take: make them with "
+            "fgan.make_draws for this game"
+        )
     return drawn
 
 

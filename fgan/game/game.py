@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
 
 from fgan import ema, pytree, rng, scalars
 from fgan.augment import AUGMENT, Augment
@@ -15,7 +14,7 @@ from fgan.game import conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
 from fgan.game.orders import Method
-from fgan.game.player import init_player
+from fgan.game.player import check_key, init_player
 from fgan.losses import GanLoss, non_saturating
 from fgan.model import Labels, Model
 from fgan.model.shapes import is_sizes
@@ -307,12 +306,7 @@ def init_state(
         TypeError: for no key, or a model or an optimizer whose values are not all tensors.
         ValueError: for several keys: `fgan.population.init` takes those.
     """
-    if not isinstance(key, Tensor):
-        raise TypeError(f"key is made by fgan.rng.key(seed), and not {key!r}")
-    if key.shape != (2,):
-        raise ValueError(
-            f"one GAN has a key [2], not {list(key.shape)}; fgan.population.init takes many"
-        )
+    check_key(key)
     device = key.device if device is None else torch.device(device)
 
     def player(name: str, stream: int) -> PlayerState:

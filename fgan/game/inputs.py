@@ -31,7 +31,9 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
         raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
     real = batch.real
     if not isinstance(real, Tensor):
-        raise TypeError(f"real is a tensor, not a {type(real).__name__}")
+        pair = "; with a condition a batch is fgan.Batch(real, condition)"
+        hint = pair if isinstance(real, tuple | list) else ""
+        raise TypeError(f"real is a tensor, not a {type(real).__name__}{hint}")
     if not isinstance(draws, Draws):
         raise TypeError(f"draws is made by fgan.make_draws, and not a {type(draws).__name__}")
     pytree.check_tensors(state, "state")
@@ -63,6 +65,11 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
         raise ValueError(
             "the game keeps a moving average and the state has none: begin with "
             "fgan.init_state, or with fgan.ema.init of the generator's weights"
+        )
+    if isinstance(state.ema, Weights) and not game.is_averaged:
+        raise ValueError(
+            "the state has a moving average that the game does not keep, and samples would be made "
+            "with it as it is: give Game(ema_decay=...), or state._replace(ema=())"
         )
     remembering, remembered = set(game.remembering), set(state.carry)
     if remembering != remembered:

@@ -255,12 +255,15 @@ def round_objectives(
     gen_draws: GenDraws,
     condition: Tree = (),
     moment: Moment | tuple[()] = (),
+    met: Moment | tuple[()] = (),
 ) -> Objectives:
     """Both losses in one round, where the generator meets the buffers of ``opponent``.
 
     Args:
         condition: the reals'.
         moment: the step and the memories of terms; ``()`` for a game that needs neither.
+        met: the same as the generator meets them, after a term of both players has remembered
+            the discriminator's pass; ``()`` where they are those of ``moment``.
     """
     disc_draws = with_latents(game, disc_draws, gen_draws)
     in_gen, in_disc = (conditions_of(game, condition, draws) for draws in (gen_draws, disc_draws))
@@ -270,7 +273,7 @@ def round_objectives(
         _, fake = sample_fakes(game, made, gen_draws, in_gen.fake)
         again = generator(game, made, gen_draws, in_gen.fake)
         params, seen = point["disc"], opponent.buffers
-        return gen_loss(game, params, seen, real, fake, gen_draws, again, in_gen, moment)[0]
+        return gen_loss(game, params, seen, real, fake, gen_draws, again, in_gen, met or moment)[0]
 
     def of_disc(point: Point) -> Tensor:
         made = PlayerState(point["gen"], gen.buffers, ())

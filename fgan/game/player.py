@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from fgan import pytree
 from fgan.model import Model
 from fgan.optim import Optimizer, apply_updates
 from fgan.types import Buffers, Key, Params, PlayerState
+
+
+def check_key(key: Key) -> None:
+    """Refuse anything but the key of one game.
+
+    Raises:
+        TypeError, ValueError: for no tensor, and for several keys.
+    """
+    if not isinstance(key, Tensor):
+        raise TypeError(f"key is made by fgan.rng.key(seed), and not {key!r}")
+    if key.shape != (2,):
+        raise ValueError(
+            f"one game has a key [2], not {list(key.shape)}; states of several keys are stacked, "
+            "as fgan.population.init does"
+        )
 
 
 def init_player(
@@ -27,8 +43,10 @@ def init_player(
         dtype: dtype of all floating values; float32 by default.
         name: the name of the player in messages.
     Raises:
-        TypeError: for a model or an optimizer whose values are not all tensors.
+        TypeError: for a model or an optimizer whose values are not all tensors, or no key.
+        ValueError: for several keys.
     """
+    check_key(key)
     values = model.init(key)
     pytree.check_tensors(values, f"{name}.init")
     params, buffers = pytree.to(values, key.device if device is None else device, dtype)

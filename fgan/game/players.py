@@ -39,7 +39,7 @@ from torch.func import grad_and_value
 from fgan import pytree, rng
 from fgan.game.orders import ALL as METHODS
 from fgan.game.orders import Grads, Method, Players, Point, params_of
-from fgan.game.player import descend, init_player, moved
+from fgan.game.player import check_key, descend, init_player, moved
 from fgan.model import Model
 from fgan.optim import Optimizer
 from fgan.types import (
@@ -99,6 +99,7 @@ def init(
         ValueError: for models and optimizers of different players.
     """
     _check_names(optimizers, models, "optimizers", "a model")
+    check_key(key)
     players = {
         name: init_player(
             model,
@@ -147,6 +148,9 @@ def make_step(
             objective that returns anything but a mean.
     """
     _check_names(optimizers, objectives, "optimizers", "an objective")
+    for name, objective in objectives.items():
+        if not callable(objective):
+            raise TypeError(f"the objective of {name!r} is a function, not {objective!r}")
     method = _method(order)
     played = _turns(tuple(objectives), turns, order)
     _check_method(method, played)

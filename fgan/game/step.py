@@ -229,7 +229,7 @@ def play_round(
     else:
         players, v = {"gen": gen, "disc": disc}, {"gen": gen_grads, "disc": disc_grads}
         functions = round_objectives(
-            game, gen, disc, opponent, real, disc_draws, gen_draws, condition, moment
+            game, gen, disc, opponent, real, disc_draws, gen_draws, condition, moment, met
         )
         played = game.method.play(functions, v, players, updater(game))
         new_gen, new_disc = played["gen"], played["disc"]

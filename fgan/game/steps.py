@@ -237,6 +237,8 @@ def scan(steps: Sequence[F]) -> F:
         ValueError: for no step; on a call, for inputs of another number of steps.
         TypeError: on a call, for a leaf that is no tensor.
     """
+    if callable(steps):
+        raise TypeError("steps is a list of steps, also of one repeated: [step] * 10")
     if not steps:
         raise ValueError("a scan needs at least one step")
 

@@ -163,12 +163,15 @@ class Run:
                 arrays become numbers and lists of them. A number that is not finite becomes null,
                 since JSON has none.
         Raises:
-            TypeError: for a value that JSON does not have; the message names it.
+            TypeError: for a row without names, or a value that JSON does not have; the message
+                names it.
             ValueError: for a row without a step, or of a step that was saved already.
             RunError: in a directory with an earlier run that was not resumed.
             DiskError: when it cannot be written; the file stays as it was.
         """
         self._check_begun()
+        if not isinstance(row, Mapping):
+            raise TypeError(f"row has values by name, and is not a {type(row).__name__}")
         plain = _plain(row, "row")
         step = plain.get("step")
         if type(step) is not int or step < 0:

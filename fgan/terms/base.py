@@ -164,6 +164,8 @@ class Term:
     whole_batch: bool = False
 
     def __post_init__(self) -> None:
+        if not callable(self.apply):
+            raise TypeError(f"apply is a function of a view, not {self.apply!r}")
         scalars.check_count("every", self.every)
         scalars.check_or_schedule("a term's weight", self.weight, 0)
         if self.player not in NEEDS:
@@ -238,6 +240,7 @@ def total(
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
         if term.init is not None:
+            pytree.check_tensors(carry, f"the carry of the term {term.name!r}")
             carries[term.name] = pytree.map(lambda x: x.detach(), carry)
     return Total(result, means, carries)
 
