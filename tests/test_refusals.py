@@ -64,6 +64,9 @@ def test_a_loss_that_does_not_return_one_number_per_example(shape):
         term = terms.Term(
             name="mine", apply=lambda view: SHAPES[shape](view.critic(view.fake)), player=player
         )
+        if SHAPES[shape] is torch.mean:  # a term may return a mean itself
+            step_once(terms=(term,))
+            continue
         with pytest.raises(ValueError, match=f"the term 'mine' {said}"):
             step_once(terms=(term,))
 
