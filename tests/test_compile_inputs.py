@@ -106,7 +106,7 @@ def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
 
 def test_an_option_that_correctness_needs_is_not_done_without(monkeypatch):
     monkeypatch.setattr(torch._inductor, "list_options", lambda: ["combo_kernels"])
-    monkeypatch.setattr(compiling, "_inductor_options", compiling._inductor_options.__wrapped__)
+    monkeypatch.setattr(compiling, "inductor_options", compiling.inductor_options.__wrapped__)
     with pytest.raises(DeviceError, match="inplace_buffers"):
         compile_function(lambda x: x + 1)(torch.ones(1))
 
@@ -123,7 +123,7 @@ def test_without_the_passes_steps_compile_all_the_same(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch._inductor.custom_graph_pass", None)
     for name in ("fgan.compile.cse", "fgan.compile.products"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(compiling, "_inductor_options", compiling._inductor_options.__wrapped__)
+    monkeypatch.setattr(compiling, "inductor_options", compiling.inductor_options.__wrapped__)
     with pytest.warns(UserWarning, match="slower than they could be"):
         found = compile_function(lambda x: x.sin() + 54321)(torch.zeros(3))
     assert_same(found, torch.full((3,), 54321.0))
