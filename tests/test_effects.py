@@ -38,6 +38,8 @@ ROWS = {
         [{}, DCGAN, {"gen_activation": "relu"}, {"disc_activation": "tanh"}],
     ),
     "features": (8, [{}], [DCGAN]),
+    "conditional": (True, [{"data": "ring"}, {"data": "celeba"}], [{}, {"data": "faces"}]),
+    "condition_head": ("projection", [{}, {"data": "faces"}], [{"conditional": True}]),
     "augment": ("diffaug", [{"data": "ring"}], [{}, {"data": "faces"}]),
     "lr": (0.1, [{"sweep": ["lr=0.1,0.2"]}], [{"sweep": ["disc_lr=0.1,0.2"]}]),
     "disc_lr": (0.1, [{"sweep": ["disc_lr=0.1,0.2"]}], [{"sweep": ["lr=0.1,0.2"]}]),
