@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,11 @@ def test_public_names():
     assert dir(fgan) == fgan.__all__
     with pytest.raises(AttributeError, match="nothing"):
         fgan.nothing  # noqa: B018
+
+
+def test_every_folder_of_the_package_is_installed():
+    root = Path(__file__).parent.parent
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in (root / "fgan").rglob("__init__.py")}
+    names = {".".join(folder.relative_to(root).parts) for folder in folders}
+    assert {name for name in listed if name.split(".")[0] == "fgan"} == names
