@@ -315,3 +315,27 @@ def test_a_compiled_function_takes_inputs_by_position(donate):
     step = fgan.compile_step(lambda state, x: (state + x, x), donate=donate, backend="eager")
     with pytest.raises(TypeError, match=r"takes its inputs by position, not x="):
         step(torch.zeros(2), x=torch.ones(2))
+
+
+def test_draws_are_of_some_examples():
+    game, _, _, _ = prepare()
+    with pytest.raises(ValueError, match="batch_size is at least 1"):
+        fgan.make_draws(game, rng.key(0), 0, batch_size=0)
+
+
+def test_a_term_of_the_discriminator_has_no_generator():
+    term = terms.Term(name="mine", apply=lambda view: view.critic(view.generate(view.z)))
+    with pytest.raises(ValueError, match=r"view.generate is there for terms of the generator"):
+        step_once(terms=(term,))
+
+
+def test_the_draws_of_a_population_are_of_as_many():
+    game, _, real, draws = prepare()
+    states = population.init(game, rng.split(rng.key(0), 3))
+    with pytest.raises(ValueError, match=r"of a population of 3 .* fgan.population.make_draws"):
+        population.make_step(game)(states, real, draws)
+
+
+def test_players_have_optimizers():
+    with pytest.raises(TypeError, match=r"the optimizer of 'a' is made in fgan.optim, not None"):
+        fgan.players.make_step({"a": lambda nets: 0}, {"a": None})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from fgan import pytree, rng
+from fgan import pytree, rng, scalars
 from fgan.augment import AUGMENT
 from fgan.game.game import Game
 from fgan.scalars import Scalar
@@ -43,6 +43,7 @@ def make_draws(
         uniform: (key, shape) -> numbers, which draws the noise of stochastic layers and of terms;
             for a faster function that gives the numbers of `fgan.rng.uniform`.
     """
+    scalars.check_count("batch_size", batch_size)
     step = rng.number(step, key.device)
     lead = max(step.ndim, key.ndim - 1)
     num_passes = game.num_disc_steps + 1  # pass 0 is the generator's, then the discriminator's

@@ -150,7 +150,8 @@ def gen_loss(
     loss = scalars.per_example("loss.gen", each, len(fake)).mean()
     own = terms.of_player(game.terms, "gen")
     critic = _critic(game, params, buffers, noise, len(fake), conditions.fake, moment)
-    view = _view("gen", judged, real, fake, draws.z, critic, conditions, generate)
+    view = _view("gen", judged, real, fake, draws.z, critic, conditions)
+    view = view if generate is None else view._replace(generate=generate)
     extra = terms.total(own, view, draws.term_noise, moment)
     return loss + extra.sum if own else loss, (judged.buffers, extra)
 
@@ -163,7 +164,6 @@ def _view(
     z: Tensor | tuple[()],
     critic: Critic,
     conditions: Conditions,
-    generate: Callable[..., Tensor] | None = None,
 ) -> View:
     """The view that the terms of either player have of a pass of the discriminator."""
     return View(
@@ -174,7 +174,6 @@ def _view(
         fake_out=judged.fake_out,
         z=z,
         critic=critic,
-        generate=generate,
         slopes=judged.slopes,
         condition=conditions.real,
         fake_condition=conditions.fake,

@@ -151,6 +151,8 @@ def make_step(
     for name, objective in objectives.items():
         if not callable(objective):
             raise TypeError(f"the objective of {name!r} is a function, not {objective!r}")
+        if not isinstance(optimizer := optimizers[name], Optimizer):
+            raise TypeError(f"the optimizer of {name!r} is made in fgan.optim, not {optimizer!r}")
     method = _method(order)
     played = _turns(tuple(objectives), turns, order)
     _check_method(method, played)

@@ -30,7 +30,7 @@ from fgan import optim, pytree, rng
 from fgan.game import step as steps
 from fgan.game.game import Due, Game
 from fgan.game.step import Step
-from fgan.types import Draws, Key, PlayerState, TrainState
+from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
 
 
 def init(
@@ -59,8 +59,18 @@ def make_step(game: Game, due: Due | None = None, *, own_reals: bool = False) ->
         ``step(states, real, draws) -> (states, metrics)``; every leaf of states, draws and
         metrics has a first dimension M.
     """
-    together: Step = vmap(steps.make_step(game, due), in_dims=(0, 0 if own_reals else None, 0))
-    return together
+    together = vmap(steps.make_step(game, due), in_dims=(0, 0 if own_reals else None, 0))
+
+    def step(states: TrainState, real: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+        given = {leaf.shape[0] if leaf.ndim else 0 for leaf in pytree.leaves(draws)}
+        if given and given != {size(states)}:
+            raise ValueError(
+                f"the draws of a population of {size(states)} have a first dimension of as many: "
+                "fgan.population.make_draws makes them"
+            )
+        return together(states, real, draws)
+
+    return step
 
 
 def make_draws(

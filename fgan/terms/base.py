@@ -39,6 +39,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """The fields that the terms of each player may ask for."""
 
 
+def _no_generator(*_: Any) -> Tensor:
+    raise ValueError('view.generate is there for terms of the generator: Term(player="gen")')
+
+
 class View(NamedTuple):
     """The values that a term may look at. A compiled step computes those that terms use.
 
@@ -73,7 +77,7 @@ class View(NamedTuple):
     player: Player = "disc"
     z: Tensor | tuple[()] = ()
     condition: Any = ()
-    generate: Callable[..., Tensor] | None = None
+    generate: Callable[..., Tensor] = _no_generator
     noise: Any = ()
     slopes: tuple[Tensor | tuple[()], Tensor | tuple[()]] = ((), ())
     fake_condition: Any = ()
