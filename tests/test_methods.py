@@ -161,3 +161,22 @@ def test_the_compiled_step_of_a_page(page, fresh_dynamo):
 @pytest.mark.parametrize("page", GOALS)
 def test_a_page_shows_what_it_says(page):
     assert program(page)["main"]() < GOALS[page]
+
+
+def test_pages_are_shorter_than_the_same_in_equinox():
+    """As the README counts them: lines of code, without blank ones and the docstring."""
+
+    def count(program):
+        body = re.sub(r'^""".*?"""', "", program, flags=re.DOTALL)
+        return sum(bool(line.strip()) for line in body.splitlines())
+
+    told = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    ours, theirs = re.search(r"take ([\d, and]+) lines of code, and ([\d, and]+) in", told).groups()
+    others = FOLDER.parents[1] / "benchmarks" / "equinox"
+    for page, own, other in zip(
+        ("wgan-gp", "acgan", "lecam"),
+        re.findall(r"\d+", ours), re.findall(r"\d+", theirs), strict=True,
+    ):  # fmt: skip
+        program = (others / f"{page.replace('-', '_')}.py").read_text(encoding="utf-8")
+        assert (count(code(page)), count(program)) == (int(own), int(other))
+        assert int(own) < int(other)
