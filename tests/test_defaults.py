@@ -34,7 +34,7 @@ BUILDERS = {
     "game.make_steps": {"microbatches": 1},
     "game.init_player": {"name": "player"},
     "game.descend": {"buffers": ()},
-    "population.make_step": {"own_reals": False},
+    "population.make_step": {"own_reals": False, "microbatches": 1},
     # Salimans et al. 2016, section 3.4: one-sided, 0.9.
     "losses.make_label_smoothed": {"real": 0.9, "fake": 0.0, "saturating": False},
     # Mao et al. 2017, equation 9.

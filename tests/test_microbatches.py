@@ -18,11 +18,12 @@ from support import (
 )
 
 import fgan
-from fgan import losses, optim, pytree, rng, terms
+from fgan import losses, optim, population, pytree, rng, terms
 from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
 from fgan.model import spectral_norm
 
+F64 = torch.float64
 PULL = terms.Term(
     name="pull", player="gen", apply=lambda v: v.generate(v.z).flatten(1).abs().mean(1)
 )
@@ -107,6 +108,18 @@ def test_one_graph_and_a_population(fresh_dynamo):
     draws = fgan.make_draws(game, state.key, 0, 6)
     many = torch.func.vmap(step, in_dims=(0, None, None))(states, real_batch(game), draws)
     assert_near(pytree.index(many, 0), step(state, real_batch(game), draws), 1e-5, equal_nan=True)
+
+
+def test_a_population_takes_microbatches():
+    game = small_game(**GAMES["paired"])
+    keys = rng.split(rng.key(2), 3)
+    states, real = population.init(game, keys, dtype=torch.float64), real_batch(game, dtype=F64)
+    draws = population.make_draws(game, keys, 0, len(real), dtype=F64)
+    expected = population.make_step(game)(states, real, draws)
+    found = population.make_step(game, microbatches=2)(states, real, draws)
+    assert_near(found, expected, 1e-9, equal_nan=True)
+    with pytest.raises(ValueError, match="no 5 microbatches"):
+        population.make_step(game, microbatches=5)(states, real, draws)
 
 
 def test_lazy_terms_and_a_reduction_go_with_microbatches():

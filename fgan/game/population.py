@@ -49,17 +49,21 @@ def init(
     return stack([games.init_state(game, key, device=device, dtype=dtype) for key in keys])
 
 
-def make_step(game: Game, due: Due | None = None, *, own_reals: bool = False) -> Step:
+def make_step(
+    game: Game, due: Due | None = None, *, own_reals: bool = False, microbatches: int = 1
+) -> Step:
     """The step of a whole population.
 
     Args:
         due: as in `fgan.make_step`; the same for all members.
         own_reals: whether each member has reals of its own, [M, ...], rather than all the same.
+        microbatches: as in `fgan.make_step`.
     Returns:
         ``step(states, real, draws) -> (states, metrics)``; every leaf of states, draws and
         metrics has a first dimension M.
     """
-    together = vmap(steps.make_step(game, due), in_dims=(0, 0 if own_reals else None, 0))
+    alone = steps.make_step(game, due, microbatches=microbatches)
+    together = vmap(alone, in_dims=(0, 0 if own_reals else None, 0))
 
     def step(states: TrainState, real: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
         given = {leaf.shape[0] if leaf.ndim else 0 for leaf in pytree.leaves(draws)}
