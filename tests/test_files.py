@@ -12,6 +12,7 @@ from PIL import Image
 
 import fgan
 from fgan import nets, optim, pytree
+from fgan.data.labels import Labelled
 from fgan.disk import checkpoint, files, rundir
 from fgan.errors import DiskError, RunError
 from fgan.run import images
@@ -121,7 +122,7 @@ def test_a_grid_places_images_row_by_row(tmp_path, channels):
 
 def test_npz_holds_arr_0_with_channels_last(tmp_path):
     batch = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5)
-    images.save_npz(batch, tmp_path / "s.npz")
+    images.save_npz(Labelled(batch), tmp_path / "s.npz")
     array = np.load(tmp_path / "s.npz")["arr_0"]
     assert array.dtype == np.uint8
     assert np.array_equal(array, batch.permute(0, 2, 3, 1).numpy())
