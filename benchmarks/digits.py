@@ -32,7 +32,8 @@ def train(epochs: int, batch_size: int, seed: int) -> Classifier:
     torch.manual_seed(seed)
     numbers = torch.Generator().manual_seed(seed)
     network = Classifier().to(memory_format=torch.channels_last)
-    images, labels = mnist.load_mnist("train").examples, mnist.load_mnist_labels("train").long()
+    source = mnist.load_mnist()
+    images, labels = source.examples, source.labels
     steps = epochs * (len(images) // batch_size)
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
@@ -57,7 +58,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     network = train(args.epochs, args.batch_size, args.seed)
-    images, labels = mnist.load_mnist("test").examples, mnist.load_mnist_labels("test")
+    source = mnist.load_mnist("test")
+    images, labels = source.examples, source.labels
     with torch.no_grad():
         logits = torch.cat([network(block / 255)[0] for block in images.split(1000)])
     error = (logits.argmax(1) != labels).double().mean().item()

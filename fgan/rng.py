@@ -189,6 +189,16 @@ def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return radius * torch.cos(angle), radius * torch.sin(angle)
 
 
+def as_normal(uniform: Tensor) -> Tensor:
+    """Standard normal numbers of uniform ones, ``sqrt(2) erfinv(2 u - 1 + 2^-24)``.
+
+    Args:
+        uniform: multiples of 2^-24 in [0, 1), as `uniform` gives them; none of the results is
+            infinite.
+    """
+    return math.sqrt(2) * torch.erfinv(2 * uniform - 1 + 2**-24)
+
+
 def permutation(key: Key, n: int) -> Tensor:
     """A uniformly random order of 0 ... n - 1, int64 [..., n]."""
     words = bits(key, (n, 2))

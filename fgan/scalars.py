@@ -24,6 +24,7 @@ def check(
     high: float = math.inf,
     *,
     above: bool = False,
+    closed: bool = False,
     as_float32: bool = False,
 ) -> None:
     """Refuse a value that is no number, or is out of range.
@@ -33,7 +34,8 @@ def check(
 
     Args:
         name: the argument's name, with which the message begins.
-        low, high: a number lies in [low, high), or in (low, high) where ``above`` is true.
+        low, high: a number lies in [low, high). It is not ``low`` where ``above`` is true, and may
+            be ``high`` where ``closed`` is true.
         as_float32: whether the number is rounded to float32 before it is compared.
     Raises:
         TypeError: for anything but a number or a tensor, such as a schedule.
@@ -48,22 +50,29 @@ def check(
     if not isinstance(value, Real):
         raise TypeError(f"{name} is a number or a 0-d tensor, not {_kind(value)}")
     seen = ctypes.c_float(value).value if as_float32 else value
-    if not low <= seen < high or (above and seen == low):
+    inside = low <= seen < high or (closed and seen == high)
+    if not inside or (above and seen == low):
         if low == -math.inf:
             bounds = "is finite"
         elif high < math.inf:
-            bounds = f"lies in {'(' if above else '['}{low:g}, {high:g})"
+            bounds = f"lies in {'(' if above else '['}{low:g}, {high:g}{']' if closed else ')'}"
         else:
             bounds = f"is {'above' if above else 'at least'} {low:g}"
         raise ValueError(f"{name} {bounds}, not {value}")
 
 
 def check_or_schedule(
-    name: str, value: object, low: float = -math.inf, high: float = math.inf
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    closed: bool = False,
 ) -> None:
     """Refuse a value as `check` does, unless it is a schedule, whose values are not checked."""
     if not callable(value):
-        check(name, value, low, high)  # type: ignore[arg-type]  # it says what is wrong
+        # The check says what is wrong with a value of another type.
+        check(name, value, low, high, closed=closed)  # type: ignore[arg-type]
 
 
 def check_count(name: str, value: int) -> None:

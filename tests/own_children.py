@@ -132,7 +132,7 @@ def save_with_file_limit(folder: Path, limit: int, pipe: Any) -> None:
 
 
 def under(fault: Callable[..., None], args: tuple[Any, ...], folder: Path, pipe: Any) -> None:
-    """What comes of a run where the system does something to it."""
+    """A run to which the system does something, and what it says."""
     fault(*args)
     pipe.send(outcome(lambda: _save_once(folder)))
 

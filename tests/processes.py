@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,38 @@ def context() -> Any:
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(list(PRELOADED))
     return made
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[Callable[..., tuple[BaseProcess, Any]]]:
+    """A function that starts another in a process that has torch from its birth.
+
+    It returns the process, which is killed in the end, and our side of a pipe, whose other side is
+    the last argument of a function that ``talks``.
+    """
+    started = []
+
+    def start(function: Callable[..., None], *args: Any, talks: bool = True) -> Any:
+        ours, theirs = context().Pipe()
+        given = (*args, theirs) if talks else args
+        process = context().Process(target=function, args=given)
+        process.start()
+        theirs.close()
+        started.append(process)
+        return process, ours
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def answer(process: BaseProcess, pipe: Any) -> Any:
+    """One message of a process, which then ends."""
+    assert pipe.poll(60), "no answer"
+    said = pipe.recv()
+    process.join(60)
+    return said
 
 
 class Ended(NamedTuple):

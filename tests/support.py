@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,29 @@ def small_game(**options: Any) -> fgan.Game:
         "disc_opt": optim.adam(0.02, betas=(0.5, 0.999)),
     }
     return fgan.Game(**{**parts, **options})
+
+
+class Imperative(NamedTuple):
+    """The players of `small_game` as modules with optimizers, for an imperative loop."""
+
+    gen: nn.Module
+    disc: nn.Module
+    gen_opt: torch.optim.Optimizer
+    disc_opt: torch.optim.Optimizer
+
+
+def imperative(state: fgan.TrainState) -> Imperative:
+    """Modules in float64 with a state's values, and Adam with rates of 0.01 and 0.02."""
+    gen = nn.Sequential(nn.Linear(Z_DIM, 5), nn.LeakyReLU(0.2), nn.Linear(5, 4), nn.Tanh())
+    disc = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.LeakyReLU(0.2), nn.Linear(5, 1))
+    for net, player in ((gen, state.gen), (disc, state.disc)):
+        net.double()
+        with torch.no_grad():
+            for p, value in zip(net.parameters(), player.params.values(), strict=True):
+                p.copy_(value.view_as(p))
+    rates = ((gen, 0.01), (disc, 0.02))
+    opts = (torch.optim.Adam(net.parameters(), rate, (0.5, 0.999)) for net, rate in rates)
+    return Imperative(gen, disc, *opts)
 
 
 def start(options: dict[str, Any]) -> tuple[fgan.Game, fgan.TrainState]:

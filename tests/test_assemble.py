@@ -1,4 +1,4 @@
-"""What is made of a configuration, where no run of the command shows it."""
+"""Objects that are made of a configuration and that no run of the command shows."""
 
 from __future__ import annotations
 

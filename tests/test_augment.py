@@ -1,4 +1,4 @@
-"""What the discriminator sees: parts against other arithmetic, and games against other programs."""
+"""Augmentations: their parts against other arithmetic, games with them against other programs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import BATCH, IMAGE, Z_DIM, assert_near, assert_same, real_batch, signed, small_game
-from torch import nn
+from support import (
+    BATCH,
+    IMAGE,
+    assert_near,
+    assert_same,
+    imperative,
+    real_batch,
+    signed,
+    small_game,
+)
 from torch._dynamo.testing import CompileCounter
 from torch.func import grad, vmap
 
@@ -215,15 +223,7 @@ class Loop:
     """An imperative loop whose discriminator sees changed images, with R1 on the slope through."""
 
     def __init__(self, game, state, change, probability):
-        self.gen = nn.Sequential(nn.Linear(Z_DIM, 5), nn.LeakyReLU(0.2), nn.Linear(5, 4), nn.Tanh())
-        self.disc = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.LeakyReLU(0.2), nn.Linear(5, 1))
-        for net, player in ((self.gen, state.gen), (self.disc, state.disc)):
-            net.double()
-            with torch.no_grad():
-                for p, value in zip(net.parameters(), player.params.values(), strict=True):
-                    p.copy_(value.view_as(p))
-        self.gen_opt = torch.optim.Adam(self.gen.parameters(), 0.01, (0.5, 0.999))
-        self.disc_opt = torch.optim.Adam(self.disc.parameters(), 0.02, (0.5, 0.999))
+        self.gen, self.disc, self.gen_opt, self.disc_opt = imperative(state)
         self.change, self.p = change, probability
 
     def judge(self, x, u):

@@ -260,7 +260,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_condition_reaches_both_players(name):
-    """With another condition of the reals alone, every number and both players change."""
+    """Another condition of the reals alone changes every number and both players."""
     game = small_game(**OPTIONS[name])
     state = fgan.init_state(game, rng.key(1))
     kept = copy_tree(state)

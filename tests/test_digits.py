@@ -15,7 +15,8 @@ from fgan.metrics import digits
 
 @pytest.fixture(scope="module")
 def test_set():
-    return mnist.load_mnist("test").examples, mnist.load_mnist_labels("test").long()
+    source = mnist.load_mnist("test")
+    return source.examples, source.labels
 
 
 def test_its_error_is_the_one_that_is_told(test_set):

@@ -29,29 +29,8 @@ MEBIBYTE = 2**20
 @pytest.fixture(scope="module")
 def start():
     """Start a function of fault_children in a process that has torch from its birth."""
-    started = []
-
-    def start(function, *args, talks=True):
-        ours, theirs = processes.context().Pipe()
-        process = processes.context().Process(
-            target=function, args=(*args, theirs) if talks else args
-        )
-        process.start()
-        theirs.close()
-        started.append(process)
-        return process, ours
-
-    yield start
-    for process in started:
-        process.kill()
-        process.join()
-
-
-def answer(process, pipe):
-    assert pipe.poll(60), "no answer"
-    said = pipe.recv()
-    process.join(60)
-    return said
+    with processes.starting() as start:
+        yield start
 
 
 def everything_said(pipe):
@@ -127,7 +106,7 @@ def test_a_file_that_cannot_grow_leaves_the_earlier_one(tmp_path, start, limit):
     path = tmp_path / "a.safetensors"
     checkpoint.save(path, children.state_of(1), {})
     limit = limit if limit >= 0 else path.stat().st_size - 1
-    name, code, text = answer(*start(children.save_with_file_limit, limit, path))
+    name, code, text = processes.answer(*start(children.save_with_file_limit, limit, path))
     assert (name, code) == ("DiskError", 7)
     assert "File too large" in text
     assert str(path) in text
@@ -138,12 +117,14 @@ def test_a_file_that_cannot_grow_leaves_the_earlier_one(tmp_path, start, limit):
 def test_the_same_limit_lets_a_file_of_its_size_through(tmp_path, start):
     path = tmp_path / "a.safetensors"
     checkpoint.save(path, children.state_of(1), {})
-    assert answer(*start(children.save_with_file_limit, path.stat().st_size, path)) is None
+    assert (
+        processes.answer(*start(children.save_with_file_limit, path.stat().st_size, path)) is None
+    )
     assert children.is_state_of(path, 2)
 
 
 def test_a_full_disk_leaves_the_earlier_ones(tmp_path, start):
-    said = answer(*start(children.save_on_small_disk, tmp_path))
+    said = processes.answer(*start(children.save_on_small_disk, tmp_path))
     if said == "not permitted":
         pytest.skip("mounting a small disk is not permitted here")
     (name, code, text), left, intact = said
@@ -164,8 +145,8 @@ def test_loading_takes_about_twice_the_file(tmp_path, start):
     checkpoint.save(path, children.state_of(1, 16 * MEBIBYTE), {})
     num_bytes = path.stat().st_size
     assert num_bytes > 128 * MEBIBYTE
-    assert answer(*start(children.load_with_memory, path, 2 * num_bytes + SLACK)) is None
-    failed = answer(*start(children.load_with_memory, path, num_bytes))
+    assert processes.answer(*start(children.load_with_memory, path, 2 * num_bytes + SLACK)) is None
+    failed = processes.answer(*start(children.load_with_memory, path, num_bytes))
     assert failed[0] == "MemoryError"  # the limit does limit
 
 
@@ -216,7 +197,7 @@ HOSTILE = {
 def test_a_hostile_file_is_refused_in_little_memory(tmp_path, start, kind):
     path = tmp_path / "a.safetensors"
     path.write_bytes(HOSTILE[kind]())
-    outcome = answer(*start(children.load_with_memory, path, SLACK))
+    outcome = processes.answer(*start(children.load_with_memory, path, SLACK))
     assert outcome is not None
     assert outcome[:2] == ("RunError", 4)
     assert str(path) in outcome[2]
@@ -227,7 +208,7 @@ def test_a_file_longer_than_it_says_is_not_read(tmp_path, start):
     path = tmp_path / "a.safetensors"
     checkpoint.save(path, children.state_of(1), {})
     os.truncate(path, 2**36)  # with a hole
-    outcome = answer(*start(children.load_with_memory, path, SLACK))
+    outcome = processes.answer(*start(children.load_with_memory, path, SLACK))
     assert outcome[:2] == ("RunError", 4)
 
 
@@ -274,7 +255,7 @@ def test_of_many_writers_at_once_one_wins(tmp_path, start):
 def test_no_two_hold_a_lock_at_one_time(tmp_path, start):
     """The file goes at each release, while others are opening it."""
     everyone = [start(children.contend, tmp_path / "lock", 1.5) for _ in range(4)]
-    said = [answer(*one) for one in everyone]
+    said = [processes.answer(*one) for one in everyone]
     assert sum(times for times, _ in said) > 50
     assert sum(overlaps for _, overlaps in said) == 0
 

@@ -69,9 +69,9 @@ def test_wrappers_that_cannot_be():
         losses.smoothed(losses.hinge, fake=0.9)
     with pytest.raises(ValueError, match="probability lies in"):
         losses.flipped(losses.hinge, 0.5)
-    with pytest.raises(ValueError, match="fraction is above 0"):
+    with pytest.raises(ValueError, match=r"fraction lies in \(0, 1\]"):
         losses.top_k(losses.hinge, 0.0)
-    with pytest.raises(ValueError, match="fraction is at most 1"):
+    with pytest.raises(ValueError, match=r"fraction lies in \(0, 1\]"):
         losses.top_k(losses.hinge, 1.5)
 
 

@@ -316,8 +316,8 @@ def test_a_frozen_player():
 def test_lookahead_on_the_bilinear_game():
     """min_x max_y xy: descent leaves the equilibrium, k steps and a way back approach it.
 
-    With w = x + iy each player's simultaneous step multiplies w by 1 + ih, and a round of
-    Lookahead by 1 + alpha ((1 + ih)^k - 1) (Chavdarova et al. 2021, section 4).
+    A simultaneous step of both players multiplies w = x + iy by 1 + ih, and a round of Lookahead
+    multiplies it by 1 + alpha ((1 + ih)^k - 1) (Chavdarova et al. 2021, section 4).
     """
     h, k, alpha = 0.2, 5, 0.5
     rule = optim.lookahead(optim.sgd(h), k, alpha)

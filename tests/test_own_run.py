@@ -101,7 +101,7 @@ def test_every_kind_of_leaf_comes_back(tmp_path, kind):
         state, step = run.resume()
         assert step == 7
         assert_restored(state, tree)
-        # What is restored makes the same file again.
+        # The restored state makes the same file again.
         before = file.read_bytes()
         assert run.save(state, 7) == file
         assert file.read_bytes() == before

@@ -27,28 +27,8 @@ LIKE = torch.zeros(2)
 @pytest.fixture
 def start():
     """Start a function of own_children in a process that has torch from its birth."""
-    started = []
-
-    def start(function, *args, talks=True):
-        ours, theirs = processes.context().Pipe()
-        given = (*args, theirs) if talks else args
-        process = processes.context().Process(target=function, args=given)
-        process.start()
-        theirs.close()
-        started.append(process)
-        return process, ours
-
-    yield start
-    for process in started:
-        process.kill()
-        process.join()
-
-
-def answer(process, pipe):
-    assert pipe.poll(60), "no answer"
-    said = pipe.recv()
-    process.join(60)
-    return said
+    with processes.starting() as start:
+        yield start
 
 
 def ended(process):
@@ -165,7 +145,7 @@ def test_the_workers_of_a_loader_neither_keep_nor_release_the_lock(tmp_path, sta
 
 def test_a_forked_child_may_not_write(tmp_path, start):
     process, pipe = start(children.fork_and_write, tmp_path)
-    child, parent = answer(process, pipe)
+    child, parent = processes.answer(process, pipe)
     assert f"belongs to process {process.pid}" in child
     assert parent == ""
     assert [step_of(path) for path in History(tmp_path).saved()] == [2]
@@ -173,7 +153,7 @@ def test_a_forked_child_may_not_write(tmp_path, start):
 
 def test_a_file_that_cannot_grow_leaves_what_was_written(tmp_path, start):
     """Half a row is taken back, so that later rows stand on lines of their own."""
-    row, save = answer(*start(children.save_with_file_limit, tmp_path, 100))
+    row, save = processes.answer(*start(children.save_with_file_limit, tmp_path, 100))
     assert row.startswith(f"DiskError: {tmp_path / 'metrics.jsonl'} cannot be written: File too l")
     assert save.startswith(f"DiskError: {tmp_path / 'checkpoints' / name_of(3)} cannot be written:")
     with fgan.Run(tmp_path, like=torch.zeros(64)) as run:
@@ -193,7 +173,7 @@ def begun(tmp_path):
 
 
 def under(start, begun, fault, *args):
-    return answer(*start(children.under, fault, args, begun))
+    return processes.answer(*start(children.under, fault, args, begun))
 
 
 FAILING = {

@@ -58,3 +58,30 @@ def test_the_modes_that_are_told_of_are_those_of_the_committed_results():
             )
             expected += [f"{captured}/25", f"{good:.0%}".replace("%", " %"), f"{kl:.3f}"]
         assert [cell.strip() for cell in cells.split("|")] == expected
+
+
+def test_the_readme_tells_of_the_default_run_what_its_evaluation_found():
+    (file,) = (BENCHMARKS / "results").glob("evaluate-mnist-mlp-*.json")
+    metrics = json.loads(file.read_text())["metrics"]
+    readme = " ".join((BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").split())
+    parzen, near = metrics["parzen"], metrics["neighbourhoods"]
+    shares = metrics["digit_classes"]["shares"]
+    for said in (
+        f"{parzen['log_likelihood']:.0f} ± {parzen['standard_error']:.0f} nats (Goodfellow",
+        f"precision {near['precision']:.2f}, recall {near['recall']:.2f}, "
+        f"coverage {near['coverage']:.2f}",
+        f"features {metrics['frechet_digits']['distance']:.1f},",
+        f"each digit {min(shares):.0%} to {max(shares):.0%} of".replace("%", "", 1).replace(
+            "%", " %"
+        ),
+    ):
+        assert said in readme, said
+
+
+def test_the_speed_on_a_gpu_is_that_of_the_committed_check():
+    (file,) = (BENCHMARKS / "results").glob("gpu-*.json")
+    (run,) = (p for p in json.loads(file.read_text())["parts"] if p["part"] == "train: cold")
+    told = f"{round(run['last']['images_per_second'], -3):,.0f} images a second".replace(",", " ")
+    for page in ("README.md", "docs/speed.md"):
+        text = " ".join((BENCHMARKS.parent / page).read_text(encoding="utf-8").split())
+        assert told in text, page

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from support import BATCH, IMAGE, Z_DIM, assert_near, real_batch, signed, small_game
+from support import BATCH, IMAGE, Z_DIM, assert_near, imperative, real_batch, signed, small_game
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
@@ -36,15 +36,7 @@ class Loop:
     """An imperative loop with LeCam's penalty, as its authors write it, on the hinge loss."""
 
     def __init__(self, game, state, weight, decay, one_sided):
-        self.gen = nn.Sequential(nn.Linear(Z_DIM, 5), nn.LeakyReLU(0.2), nn.Linear(5, 4), nn.Tanh())
-        self.disc = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.LeakyReLU(0.2), nn.Linear(5, 1))
-        for net, player in ((self.gen, state.gen), (self.disc, state.disc)):
-            net.double()
-            with torch.no_grad():
-                for p, value in zip(net.parameters(), player.params.values(), strict=True):
-                    p.copy_(value.view_as(p))
-        self.gen_opt = torch.optim.Adam(self.gen.parameters(), 0.01, (0.5, 0.999))
-        self.disc_opt = torch.optim.Adam(self.disc.parameters(), 0.02, (0.5, 0.999))
+        self.gen, self.disc, self.gen_opt, self.disc_opt = imperative(state)
         self.weight, self.decay, self.one_sided = weight, decay, one_sided
         self.real_average = self.fake_average = None
 
@@ -145,12 +137,11 @@ def test_path_length_is_its_equation_over_two_steps():
 
 
 def test_the_directions_are_normal_numbers_none_of_which_is_infinite():
-    from fgan.terms.path_length import _normal
 
     ends = torch.tensor([0.0, 1 - 2**-24])
-    assert torch.equal(_normal(ends), -_normal(ends.flip(0)))
-    assert 5 < _normal(ends)[1] < 6
-    numbers = _normal(rng.uniform(rng.key(0), (100_000,)))
+    assert torch.equal(rng.as_normal(ends), -rng.as_normal(ends.flip(0)))
+    assert 5 < rng.as_normal(ends)[1] < 6
+    numbers = rng.as_normal(rng.uniform(rng.key(0), (100_000,)))
     assert numbers.mean().abs() < 0.02  # six deviations of a mean of 100 000 numbers
     assert (numbers.square().mean() - 1).abs() < 0.03
 

@@ -1,4 +1,6 @@
-"""What the discriminator sees: random changes of its images, through which gradients flow.
+"""Augmentation: random changes of the images that the discriminator sees.
+
+Gradients flow through the changes.
 
 With few data a discriminator learns them by heart. Where every image that it sees, real or fake, in
 either player's step, is changed at random, it cannot; and where the change is differentiable and

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgan import scalars
+from fgan import rng, scalars
 from fgan.augment.base import Augment
 from fgan.scalars import Scalar
 from fgan.schedules import Schedule
@@ -58,7 +58,7 @@ class _Numbers:
         return self._columns[self._next - 1]
 
     def normal(self) -> Tensor:
-        return math.sqrt(2) * torch.erfinv(2 * self.uniform() - 1 + 2**-24)
+        return rng.as_normal(self.uniform())
 
     def where(self, chosen: Tensor, other: float, *, of_two: bool = False) -> Tensor:
         """``chosen`` with the probability, else ``other``.
@@ -190,7 +190,7 @@ def make_pipeline(
     Raises:
         ValueError: for a probability out of range, no kind, or one of another name.
     """
-    scalars.check_or_schedule("probability", probability, 0, 1 + 1e-9)
+    scalars.check_or_schedule("probability", probability, 0, 1, closed=True)
     chosen = tuple(kinds)
     if not chosen or isinstance(kinds, str) or set(chosen) - _NUMBERS.keys():
         raise ValueError(f"kinds are some of {', '.join(_NUMBERS)}, not {kinds!r}")

@@ -25,6 +25,13 @@ def _whole(uniform: Tensor, num: int) -> Tensor:
     return (uniform * num).long().clamp(max=num - 1)
 
 
+def _places(images: Tensor, dim: int) -> Tensor:
+    """The places 0, 1, ... along a dimension of images, beside their other dimensions."""
+    shape = [1, 1, 1, 1]
+    shape[dim] = images.shape[dim]
+    return torch.arange(images.shape[dim], device=images.device).view(shape)
+
+
 def brightness(images: Tensor, uniform: Tensor) -> Tensor:
     """``x + u - 1/2``; uniform: [B]."""
     return images + (_column(uniform, images) - 0.5)
@@ -51,10 +58,7 @@ def translation(images: Tensor, uniform: Tensor, *, ratio: float = 0.125) -> Ten
     for dim, u in ((2, uniform[:, 0]), (3, uniform[:, 1])):
         size = images.shape[dim]
         most = int(size * ratio + 0.5)
-        shape = [1, 1, 1, 1]
-        shape[dim] = size
-        places = torch.arange(size, device=images.device).view(shape)
-        source = places + (_whole(u, 2 * most + 1) - most)[:, None, None, None]
+        source = _places(images, dim) + (_whole(u, 2 * most + 1) - most)[:, None, None, None]
         there = (source >= 0) & (source < size)
         images = torch.take_along_dim(images, source.clamp(0, size - 1), dim) * there
     return images
@@ -71,9 +75,7 @@ def cutout(images: Tensor, uniform: Tensor, *, ratio: float = 0.5) -> Tensor:
         size = images.shape[dim]
         cut = int(size * ratio + 0.5)
         first = _whole(u, size + 1 - cut % 2)[:, None, None, None] - cut // 2
-        shape = [1, 1, 1, 1]
-        shape[dim] = size
-        places = torch.arange(size, device=images.device).view(shape)
+        places = _places(images, dim)
         inside = (places >= first) & (places < first + cut) & inside
     assert isinstance(inside, Tensor)
     return images * ~inside

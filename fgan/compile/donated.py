@@ -47,7 +47,7 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
 
     @functools.wraps(step)
     def in_place(*args: Any) -> Any:
-        """What the step returns beside the new values, which have ``()`` in their places."""
+        """The step's result with ``()`` in the places of the new values."""
         result, old = step(*args), tuple(args[i] for i in places)
         fresh, others = _new_values(result, old, places)
         memory = [leaf.untyped_storage() for leaf in pytree.leaves(old)]

@@ -81,7 +81,7 @@ def split(tree: T, num: int, size: int) -> list[T]:
     return [pytree.map(lambda leaf, i=i: rows(leaf, i), tree) for i in range(num)]
 
 
-class Averages(NamedTuple):
+class Averaging(NamedTuple):
     """How gradients and reported numbers are averaged before they are used."""
 
     microbatches: int = 1
@@ -103,7 +103,7 @@ class Averages(NamedTuple):
         return (*self.reduce(numbers[0]), _floats_reduced(carry, self.reduce), buffers)
 
 
-AS_IT_IS = Averages()
+AS_IT_IS = Averaging()
 """The mean over one batch, in one process."""
 
 

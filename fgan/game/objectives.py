@@ -1,7 +1,6 @@
 """The objective of each player: its mean loss with its terms, as a function of parameters.
 
-This module makes fakes, has them judged (`fgan.game.judging`), and makes the views that terms look
-at.
+This module makes fakes, has them judged (`fgan.game.judging`), and makes the views of terms.
 Gradients and updates are the business of `fgan.game.step`.
 """
 

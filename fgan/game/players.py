@@ -60,7 +60,7 @@ Turn: TypeAlias = tuple[str, ...]
 
 
 class Outcome(NamedTuple):
-    """What an objective returns that has more to say than its loss.
+    """The result of an objective that has more to say than its loss.
 
     loss: [], minimised by the player over its own parameters.
     buffers: new buffers by player, of networks whose passes update some, such as running
@@ -290,7 +290,7 @@ def _numbered(turns: tuple[Turn, ...]) -> list[dict[str, int | tuple[()]]]:
 
 
 def _checked(player: str, returned: object, weights: dict[str, Weights]) -> Outcome:
-    """What an objective returned, as an `Outcome`."""
+    """The result of an objective as an `Outcome`."""
     found = Outcome(returned) if isinstance(returned, Tensor) else returned
     if not isinstance(found, Outcome):
         raise TypeError(

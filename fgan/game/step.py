@@ -41,7 +41,7 @@ from fgan.game import microbatches as parts
 from fgan.game.game import Due, Game, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.judging import NO_CONDITIONS, Conditions, Judged, conditions_of
-from fgan.game.microbatches import AS_IT_IS, Averages, Reduce
+from fgan.game.microbatches import AS_IT_IS, Averaging, Reduce
 from fgan.game.objectives import (
     Generated,
     disc_loss,
@@ -143,7 +143,7 @@ def make_step(
     if reduce is not None and game.method is not None:
         raise ValueError(f"the method {game.method.name} takes gradients that reduce does not see")
     parts.check(game, microbatches)
-    how = Averages(microbatches, reduce or AS_IT_IS.reduce)
+    how = Averaging(microbatches, reduce or AS_IT_IS.reduce)
 
     def step(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
         batch = as_batch(batch)
@@ -196,7 +196,7 @@ def play_round(
     disc_draws: DiscDraws,
     gen_draws: GenDraws,
     moment: Moment,
-    how: Averages,
+    how: Averaging,
 ) -> tuple[PlayerState, PlayerState, Moment, Metrics]:
     """One update of the discriminator and one of the generator, in the game's order."""
     real, condition = batch
@@ -264,7 +264,7 @@ def disc_gradient(
     fake: Tensor,
     draws: DiscDraws,
     moment: Moment | tuple[()] = (),
-    how: Averages = AS_IT_IS,
+    how: Averaging = AS_IT_IS,
     conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, Buffers, DiscReport]:
     """The gradient of the discriminator's mean loss over its parameters."""
@@ -308,7 +308,7 @@ def gen_gradient(
     shared: Generated | None,
     draws: GenDraws,
     moment: Moment,
-    how: Averages,
+    how: Averaging,
     conditions: Conditions = NO_CONDITIONS,
 ) -> tuple[Params, After, Report]:
     """The gradient of the generator's mean loss over its parameters, through the fakes.

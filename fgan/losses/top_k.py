@@ -25,9 +25,7 @@ def top_k(loss: GanLoss, fraction: Scalar) -> GanLoss:
     References:
         Sinha et al. 2020, arXiv:2002.06224, equation 4 and section 3.1.
     """
-    scalars.check("fraction", fraction, 0, above=True)
-    if scalars.are_numbers(fraction) and fraction > 1:
-        raise ValueError(f"fraction is at most 1, not {fraction}")
+    scalars.check("fraction", fraction, 0, 1, above=True, closed=True)
 
     def gen(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         each = loss.gen(real_logits=real_logits, fake_logits=fake_logits)

@@ -45,9 +45,23 @@ def check_dims(x: Tensor, y: Tensor, names: str) -> None:
         raise ValueError(f"{names} have {x.shape[1]} and {y.shape[1]} numbers each")
 
 
-def block_rows(x: Tensor, y: Tensor, block: int = BLOCK) -> int:
-    """The rows of x in each block of `squared_distances`."""
-    return max(1, min(_NUMBERS // y.shape[1], block // len(y)))
+def as_pair(
+    samples: Tensor, examples: Tensor, *, least: int = 1, equally: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Samples [M, ...] and examples [N, ...] as rows [M, D] and [N, D].
+
+    Args:
+        least: the fewest of each that can be compared.
+        equally: whether the larger set is cut, so that there are as many of both.
+    Raises:
+        ValueError: as `as_rows`, for too few of either, and for different D.
+    """
+    size = min(len(samples), len(examples)) if equally else None
+    pair = as_rows(samples[:size], "the samples"), as_rows(examples[:size], "the examples")
+    check_dims(*pair, "samples and examples")
+    if min(map(len, pair)) < least:
+        raise ValueError(f"{least} samples and {least} examples at least can be compared")
+    return pair
 
 
 def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tensor]:
@@ -60,7 +74,7 @@ def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tens
         float64 [n, M] for each next n rows of x, never negative.
     """
     held = max(1, _NUMBERS // y.shape[1])
-    for rows in map(as_numbers, torch.split(x, block_rows(x, y, block))):
+    for rows in map(as_numbers, torch.split(x, max(1, min(held, block // len(y))))):
         lengths = rows.square().sum(1, keepdim=True)  # [n, 1]
         parts = []
         for others in map(as_numbers, torch.split(y, held)):

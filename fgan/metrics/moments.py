@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from fgan import rng
-from fgan.metrics.common import BLOCK, as_numbers, as_rows, check_dims
+from fgan.metrics.common import BLOCK, as_numbers, as_pair
 
+_KERNELS = 2048  # rows of both sets in a block of kernels, 34 MB
 _MOST_FEATURES = 4096  # a matrix of covariances is 134 MB, and its roots take minutes
 
 
@@ -52,14 +53,11 @@ def frechet_distance(samples: Tensor, examples: Tensor) -> FrechetDistance:
     >>> frechet_distance(points, points + 3)
     FrechetDistance(distance=9.0, of_means=9.0)
     """
-    fake, real = as_rows(samples, "the samples"), as_rows(examples, "the examples")
-    check_dims(fake, real, "samples and examples")
+    fake, real = as_pair(samples, examples, least=2)
     if fake.shape[1] > _MOST_FEATURES:
         raise ValueError(
             f"a Fréchet distance takes {_MOST_FEATURES} features at most, not {fake.shape[1]}"
         )
-    if min(len(fake), len(real)) < 2:
-        raise ValueError("a covariance takes two samples and two examples")
     (mean, cov), (other_mean, other_cov) = _moments(fake), _moments(real)
     # tr (C C')^(1/2) is the sum of the roots of the eigenvalues of C^(1/2) C' C^(1/2), which is
     # symmetric, so that no complex root of a matrix is needed.
@@ -91,10 +89,7 @@ def kernel_distance(samples: Tensor, examples: Tensor) -> KernelDistance:
     Raises:
         ValueError: as `frechet_distance`, but for large D.
     """
-    fake, real = as_rows(samples, "the samples"), as_rows(examples, "the examples")
-    check_dims(fake, real, "samples and examples")
-    if min(len(fake), len(real)) < 2:
-        raise ValueError("an unbiased estimate takes two samples and two examples")
+    fake, real = as_pair(samples, examples, least=2)
     within = sum(_mean_kernel(rows, rows, apart=True) for rows in (fake, real))
     return KernelDistance(within - 2 * _mean_kernel(fake, real, apart=False))
 
@@ -123,14 +118,12 @@ def sliced_wasserstein(
     """
     if num_directions < 1:
         raise ValueError(f"num_directions is at least 1, not {num_directions}")
-    size = min(len(samples), len(examples))
-    fake, real = as_rows(samples[:size], "the samples"), as_rows(examples[:size], "the examples")
-    check_dims(fake, real, "samples and examples")
+    fake, real = as_pair(samples, examples, equally=True)
     key = rng.key(seed, fake.device)
     directions = rng.normal(key, (num_directions, fake.shape[1]), torch.float64)
     directions = directions / directions.norm(dim=1, keepdim=True)
     total = 0.0
-    for some in torch.split(directions, max(1, BLOCK // size)):
+    for some in torch.split(directions, max(1, BLOCK // len(fake))):
         gaps = _projected(fake, some).sort(0).values - _projected(real, some).sort(0).values
         total += float(gaps.square().mean(0).sum())
     return SlicedWasserstein(math.sqrt(total / num_directions))
@@ -156,10 +149,11 @@ def _root(matrix: Tensor) -> Tensor:
 
 def _mean_kernel(x: Tensor, y: Tensor, *, apart: bool) -> float:
     """The mean of the kernel over all pairs; ``apart`` leaves out each row beside itself."""
-    total, dims, others = 0.0, x.shape[1], as_numbers(y)
-    for block in torch.split(x, max(1, BLOCK // max(len(y), dims))):
-        rows = as_numbers(block)
-        total += float((rows @ others.T / dims + 1).pow(3).sum())
+    total, dims = 0.0, x.shape[1]
+    held = max(1, BLOCK // max(_KERNELS, dims))
+    for rows in map(as_numbers, torch.split(x, held)):
+        for others in map(as_numbers, torch.split(y, held)):
+            total += float((rows @ others.T / dims + 1).pow(3).sum())
         if apart:
             total -= float((rows.square().sum(1) / dims + 1).pow(3).sum())
     return total / (len(x) * (len(y) - apart))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgan.metrics.common import as_rows, block_rows, check_dims, squared_distances
+from fgan.metrics.common import as_pair, squared_distances
 
 
 class Neighbourhoods(NamedTuple):
@@ -56,15 +56,14 @@ def neighbourhoods(samples: Tensor, examples: Tensor, *, k: int = 5) -> Neighbou
     >>> neighbourhoods(line, line + 0.25, k=1)
     Neighbourhoods(precision=1.0, recall=1.0, density=1.875, coverage=1.0)
     """
-    fake, real = as_rows(samples, "the samples"), as_rows(examples, "the examples")
-    check_dims(fake, real, "samples and examples")
+    fake, real = as_pair(samples, examples)
     if not 1 <= k < min(len(fake), len(real)):
         raise ValueError(f"k is from 1 to {min(len(fake), len(real)) - 1}, not {k}")
     fake_radii, real_radii = _radii(fake, k), _radii(real, k)
-    counts, near_fake, nearest = [], [], torch.full_like(real_radii, torch.inf)
-    for distances, radii in zip(
-        squared_distances(fake, real), _like(fake_radii, fake, real), strict=True
-    ):
+    counts, near_fake, nearest, begun = [], [], torch.full_like(real_radii, torch.inf), 0
+    for distances in squared_distances(fake, real):
+        radii = fake_radii[begun : begun + len(distances)]
+        begun += len(distances)
         counts.append((distances < real_radii).sum(1))  # the balls that each sample lies in
         near_fake.append((distances < radii[:, None]).any(0))
         nearest = torch.minimum(nearest, distances.min(0).values)
@@ -107,11 +106,7 @@ def memorised(samples: Tensor, examples: Tensor) -> Memorised:
     Raises:
         ValueError: as `neighbourhoods`; or for examples half of which repeat each other.
     """
-    size = min(len(samples), len(examples))
-    fake, real = as_rows(samples[:size], "the samples"), as_rows(examples[:size], "the examples")
-    check_dims(fake, real, "samples and examples")
-    if size < 2:
-        raise ValueError("to have a nearest other takes two examples and two samples")
+    fake, real = as_pair(samples, examples, least=2, equally=True)
     usual = float(_radii(real, 1).sqrt().median())
     if not usual > 0:
         raise ValueError("half of the examples repeat each other: leave out repetitions")
@@ -146,17 +141,14 @@ def nearest_neighbour_test(samples: Tensor, examples: Tensor) -> TwoSample:
     Raises:
         ValueError: as `memorised`.
     """
-    size = min(len(samples), len(examples))
-    fake, real = as_rows(samples[:size], "the samples"), as_rows(examples[:size], "the examples")
-    check_dims(fake, real, "samples and examples")
-    if size < 2:
-        raise ValueError("to have a nearest other takes two examples and two samples")
-    to_real, to_fake = [], torch.full((size,), torch.inf, dtype=torch.float64, device=real.device)
+    fake, real = as_pair(samples, examples, least=2, equally=True)
+    fake_radii, real_radii = _radii(fake, 1), _radii(real, 1)
+    to_real, to_fake = [], torch.full_like(real_radii, torch.inf)
     for distances in squared_distances(fake, real):
         to_real.append(distances.min(1).values)
         to_fake = torch.minimum(to_fake, distances.min(0).values)
-    on_samples = _share(_radii(fake, 1) < torch.cat(to_real))
-    on_examples = _share(_radii(real, 1) < to_fake)
+    on_samples = _share(fake_radii < torch.cat(to_real))
+    on_examples = _share(real_radii < to_fake)
     return TwoSample((on_samples + on_examples) / 2, on_samples, on_examples)
 
 
@@ -169,11 +161,6 @@ def _radii(rows: Tensor, k: int) -> Tensor:
         found.append(distances.kthvalue(k + 1, dim=1).values)
         begun += len(distances)
     return torch.cat(found)
-
-
-def _like(values: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Values of the rows of x, in the blocks that `squared_distances` makes of them."""
-    return list(torch.split(values, block_rows(x, y)))
 
 
 def _share(which: Tensor) -> float:

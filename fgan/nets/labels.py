@@ -40,7 +40,7 @@ HEADS: tuple[str, ...] = get_args(Head)
 
 
 class Heads(NamedTuple):
-    """What a discriminator with an auxiliary classifier returns.
+    """The output of a discriminator with an auxiliary classifier.
 
     logits: [B], whether the examples are real.
     classes: [B, K], the logits of their classes.

@@ -85,7 +85,7 @@ def evaluate(
 
 
 class Known:
-    """What metrics may need, found in the data of a run when it is first asked for."""
+    """The arguments of metrics, found in the data of a run when they are first asked for."""
 
     def __init__(
         self, config: TrainConfig, about: dict[str, Any], run: Path, notify: assemble.Notify | None

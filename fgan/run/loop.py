@@ -140,6 +140,7 @@ class _Loop:
             resuming.check_data(point.saved.about, point.run.path, self.data)
         self.done = self.last_saved = 0
         self.rollbacks = 0
+        self.save_every = every(plan.options.save_every)  # a number of "steps" or "seconds"
         self.saved_at = time.monotonic()
         # The decoders of a stream use the same cores, so that interruptions are expected then.
         alone = plan.device.type == "cpu" and isinstance(plan.source, Source)
@@ -245,7 +246,7 @@ class _Loop:
     def _next_due(self) -> int:
         """The next number of steps after which a file is due."""
         options = self.plan.options
-        number, unit = every(options.save_every)
+        number, unit = self.save_every
         periods = [options.log_every, options.sample_every, int(number) if unit == "steps" else 0]
         due = [self.done - self.done % period + period for period in periods if period]
         return min([self.plan.steps, *due])
@@ -279,7 +280,7 @@ class _Loop:
         return False
 
     def _save_due(self) -> bool:
-        number, unit = every(self.plan.options.save_every)
+        number, unit = self.save_every
         if unit == "steps":
             return _due(self.done, int(number))
         return time.monotonic() - self.saved_at >= number

@@ -7,6 +7,7 @@
 | ``lecam`` | LeCam, which keeps moving averages of the logits |
 | ``path_length``, ``mode_seeking`` | two regularisers of the generator |
 | ``infogan`` | the mutual information between codes and images, for both players |
+| ``acgan`` | the auxiliary classifier's cross entropy, for both players |
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from fgan.terms.base import (
     total,
 )
 from fgan.terms.infogan import categorical, gaussian, make_infogan
-from fgan.terms.lecam import Averages, averaged, lecam, make_lecam
+from fgan.terms.lecam import LogitAverages, average_logits, lecam, make_lecam
 from fgan.terms.mode_seeking import make_mode_seeking, mode_seeking
 from fgan.terms.path_length import make_path_length, path_lengths
 from fgan.terms.penalties import (
@@ -50,8 +51,8 @@ from fgan.terms.penalties import (
 
 __all__ = [
     "ALL",
-    "Averages",
     "Critic",
+    "LogitAverages",
     "Moment",
     "Need",
     "Player",
@@ -59,7 +60,7 @@ __all__ = [
     "Total",
     "View",
     "acgan",
-    "averaged",
+    "average_logits",
     "categorical",
     "clip_weights",
     "dragan",

@@ -148,7 +148,6 @@ class Term:
             discriminator's step, "real_out" in the generator's.
         init: () -> the carry before the first step, a tree of tensors; None for a term without a
             memory. Floating tensors get the dtype of the state.
-
         whole_batch: whether the number of one example depends on the others of its batch, so that
             the term is another one on parts of the batch.
 

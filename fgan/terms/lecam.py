@@ -17,7 +17,7 @@ from fgan.schedules import Schedule
 from fgan.terms.base import Term, View, logits_of
 
 
-class Averages(NamedTuple):
+class LogitAverages(NamedTuple):
     """The moving averages of the mean logits.
 
     real, fake: [], and seen: int64 [], the number of batches in them.
@@ -29,7 +29,7 @@ class Averages(NamedTuple):
 
 
 def lecam(
-    real_logits: Tensor, fake_logits: Tensor, averages: Averages, *, one_sided: bool = False
+    real_logits: Tensor, fake_logits: Tensor, averages: LogitAverages, *, one_sided: bool = False
 ) -> Tensor:
     """``(c(x) - a_fake)^2 + (c(G(z)) - a_real)^2``, [B], the averages a being constants.
 
@@ -46,9 +46,9 @@ def lecam(
     return above.square() + below.square()
 
 
-def averaged(
-    averages: Averages, real_logits: Tensor, fake_logits: Tensor, decay: Scalar
-) -> Averages:
+def average_logits(
+    averages: LogitAverages, real_logits: Tensor, fake_logits: Tensor, decay: Scalar
+) -> LogitAverages:
     """The averages with the mean logits of one more batch, of which the first is taken whole."""
 
     def mix(old: Tensor, logits: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def averaged(
         return torch.lerp(logits.mean(), old, kept.to(old.dtype))
 
     real, fake = mix(averages.real, real_logits), mix(averages.fake, fake_logits)
-    return Averages(real, fake, averages.seen + 1)
+    return LogitAverages(real, fake, averages.seen + 1)
 
 
 def make_lecam(
@@ -80,12 +80,12 @@ def make_lecam(
     """
     scalars.check("decay", decay, 0, 1)
 
-    def apply(view: View, averages: Averages) -> tuple[Tensor, Averages]:
+    def apply(view: View, averages: LogitAverages) -> tuple[Tensor, LogitAverages]:
         real, fake = logits_of(view.real_out), logits_of(view.fake_out)
-        new = averaged(averages, real, fake, decay)
+        new = average_logits(averages, real, fake, decay)
         return lecam(real, fake, new, one_sided=one_sided), new
 
-    def init() -> Averages:
-        return Averages(torch.zeros(()), torch.zeros(()), torch.zeros((), dtype=torch.int64))
+    def init() -> LogitAverages:
+        return LogitAverages(torch.zeros(()), torch.zeros(()), torch.zeros((), dtype=torch.int64))
 
     return Term(name="lecam", apply=apply, weight=weight, every=every, init=init)

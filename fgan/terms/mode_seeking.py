@@ -42,7 +42,6 @@ def make_mode_seeking(
     scalars.check("eps", eps, 0)
 
     def apply(view: View) -> Tensor:
-        assert view.generate is not None
         assert isinstance(view.z, Tensor)
         other = view.z.roll(1, 0)
         return mode_seeking(view.fake, view.generate(other), view.z, other, eps=eps)

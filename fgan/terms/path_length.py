@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from fgan import scalars
+from fgan import rng, scalars
 from fgan.scalars import Scalar
 from fgan.schedules import Schedule
-from fgan.terms.base import Shape, Term, View
-from fgan.terms.penalties import norm
+from fgan.terms.base import Term, View
+from fgan.terms.penalties import for_each_number, norm
 
 
 def path_lengths(generate: Callable[[Tensor], Tensor], z: Tensor, y: Tensor) -> Tensor:
@@ -28,11 +28,6 @@ def path_lengths(generate: Callable[[Tensor], Tensor], z: Tensor, y: Tensor) -> 
     """
     passed: Any = vjp(generate, z)  # typed as if it always had an aux
     return norm(passed[1](y)[0])
-
-
-def _normal(uniform: Tensor) -> Tensor:
-    """Standard normal numbers from multiples of 2^-24 in [0, 1), of which none is infinite."""
-    return math.sqrt(2) * torch.erfinv(2 * uniform - 1 + 2**-24)
 
 
 def make_path_length(
@@ -57,10 +52,9 @@ def make_path_length(
     scalars.check("decay", decay, 0, 1)
 
     def apply(view: View, average: Tensor) -> tuple[Tensor, Tensor]:
-        assert view.generate is not None
         assert isinstance(view.z, Tensor)
         pixels = math.prod(view.fake.shape[2:])  # 1 for points
-        y = _normal(view.noise).to(view.fake.dtype) / math.sqrt(pixels)
+        y = rng.as_normal(view.noise).to(view.fake.dtype) / math.sqrt(pixels)
         lengths = path_lengths(view.generate, view.z, y)
         average = decay * average + (1 - decay) * lengths.mean()
         return (lengths - average).square(), average.to(lengths.dtype)
@@ -70,11 +64,7 @@ def make_path_length(
         apply=apply,
         weight=weight,
         player="gen",
-        noise_shape=_for_each_number,
+        noise_shape=for_each_number,
         every=every,
         init=lambda: torch.zeros(()),
     )
-
-
-def _for_each_number(data: Shape) -> Shape:
-    return data

@@ -150,7 +150,8 @@ def _for_each_example(data: Shape) -> Shape:
     return ()
 
 
-def _for_each_number(data: Shape) -> Shape:
+def for_each_number(data: Shape) -> Shape:
+    """The shape of noise with one number for each number of an example."""
     return data
 
 
@@ -223,7 +224,7 @@ def make_dragan(
         name="dragan",
         apply=lambda view: dragan(view.critic, view.real, view.noise, target=target, scale=scale),
         weight=weight,
-        noise_shape=_for_each_number,
+        noise_shape=for_each_number,
         every=every,
         whole_batch=True,  # its noise has the standard deviation of the batch
     )
