@@ -66,14 +66,13 @@ def test_the_readme_tells_of_the_default_run_what_its_evaluation_found():
     readme = " ".join((BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").split())
     parzen, near = metrics["parzen"], metrics["neighbourhoods"]
     shares = metrics["digit_classes"]["shares"]
+    low, high = (round(100 * share) for share in (min(shares), max(shares)))
     for said in (
         f"{parzen['log_likelihood']:.0f} ± {parzen['standard_error']:.0f} nats (Goodfellow",
         f"precision {near['precision']:.2f}, recall {near['recall']:.2f}, "
         f"coverage {near['coverage']:.2f}",
         f"features {metrics['frechet_digits']['distance']:.1f},",
-        f"each digit {min(shares):.0%} to {max(shares):.0%} of".replace("%", "", 1).replace(
-            "%", " %"
-        ),
+        f"each digit {low} to {high} % of",
     ):
         assert said in readme, said
 
