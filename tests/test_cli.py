@@ -312,7 +312,7 @@ SURFACE = {
     "inspect": "--json --help",
     "doctor": "--json --help",
     "sample": "--num --seed --member --label --out --device --help",
-    "evaluate": "--metrics --num --seed --member --device --json --help",
+    "evaluate": "--metrics --num --seed --member --again --device --json --help",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+import statistics
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +16,15 @@ from torch import Tensor
 from fgan import data, metrics
 from fgan.data import resize, toy
 from fgan.errors import ConfigError, RunError
-from fgan.run import config, evaluate, loop, sample
+from fgan.run import config, evaluate, known, loop, sample
 
 TINY = {"gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 2}
+
+
+def judged(*args, **options):
+    """The numbers of samples and the results of each metric."""
+    lines = evaluate.evaluate(*args, **options)
+    return {line["metric"]: {"samples": line["samples"]} | line["values"] for line in lines}
 
 
 def trained(folder, **options):
@@ -35,27 +43,34 @@ def digits(tmp_path_factory):
 
 @pytest.mark.parametrize("name", metrics.ALL)
 def test_a_metric_needs_its_arguments_and_some_data_set_has_them(name):
-    function, num_samples, needs = metrics.ALL[name]
+    function, num_samples, needs, protocol = metrics.ALL[name]
     (samples, *others) = inspect.signature(getattr(metrics, function)).parameters.values()
     assert samples.name == "samples"
     assert [p.name for p in others if p.default is p.empty] == list(needs)
     assert num_samples > 0
+    assert re.fullmatch(r"\d+: .+", protocol)
     for need in needs:
         assert hasattr(evaluate.Known, need)
 
 
 def test_modes(ring):
-    found = evaluate.evaluate(ring, ["modes"], seed=3)
-    assert (found["step"], found["seed"]) == (2, 3)
+    (found,) = evaluate.evaluate(ring, ["modes"], seed=3)
+    assert (found["step"], found["seed"], found["samples"], found["against"]) == (
+        2,
+        3,
+        2500,
+        "train",
+    )
+    assert found["checkpoint"] == "step-0000002.safetensors"
     samples = sample.sample(ring, 2500, seed=3)
     expected = metrics.mode_coverage(samples, toy.ring_modes(), toy.RING_STD)._asdict()
     said = {k: expected[k] if expected[k] == expected[k] else None for k in expected}  # NaN
-    assert found["metrics"]["modes"] == {"samples": 2500} | said
+    assert found["values"] == said
 
 
 def test_parzen_and_classes(digits, monkeypatch):
-    monkeypatch.setattr(evaluate, "_EXAMPLES", 500)
-    found = evaluate.evaluate(digits, ["parzen", "classes"], num=7, seed=1)["metrics"]
+    monkeypatch.setattr(known, "EXAMPLES", 500)
+    found = judged(digits, ["parzen", "classes"], num=7, seed=1)
     samples = sample.sample(digits, 7, seed=1)
     train, test = (resize.resize_images(data.load_mnist(s).examples, 4) for s in ("train", "test"))
     parzen = metrics.parzen_score(samples, train[50_000:], test)
@@ -80,22 +95,23 @@ def gap_of_means(samples: Tensor, examples: Tensor) -> Gap:
 def with_gap(monkeypatch):
     """A metric more, which needs only what all data have."""
     monkeypatch.setattr(metrics, "gap_of_means", gap_of_means, raising=False)
-    row = metrics.Metric("gap_of_means", 5, ("examples",))
+    row = metrics.Metric("gap_of_means", 5, ("examples",), "1: means")
     monkeypatch.setattr(metrics, "ALL", metrics.ALL | {"gap": row})
 
 
 def test_a_new_metric_is_its_function_and_a_row(fgan, ring, with_gap):
     code, out, err = fgan("evaluate", ring, "--metrics", "gap,modes", "--json", "-n", 9)
     assert code == 0, err
-    found = json.loads(out)["metrics"]
+    found = {line["metric"]: line for line in json.loads(out)}
     expected = gap_of_means(sample.sample(ring, 9), toy.ring_points().first(10_000))
     assert list(found) == ["gap", "modes"]
-    assert found["gap"] == {"samples": 9, "gap": expected.gap, "means": expected.means.tolist()}
+    assert found["gap"]["samples"] == 9
+    assert found["gap"]["values"] == {"gap": expected.gap, "means": expected.means.tolist()}
 
 
 def test_one_set_of_samples_serves_all(ring, with_gap):
     """Each metric has its own number of samples, the first of the same ones."""
-    found = evaluate.evaluate(ring)["metrics"]
+    found = judged(ring)
     assert (found["gap"]["samples"], found["modes"]["samples"]) == (5, 2500)
     assert found["gap"]["means"] == sample.sample(ring, 5).double().mean(0).tolist()
 
@@ -104,29 +120,37 @@ def test_data_that_have_changed_are_refused(tmp_path, with_gap):
     images = np.random.default_rng(0).integers(0, 256, (16, 4, 4), dtype=np.uint8)
     np.save(tmp_path / "few.npy", images)
     run = trained(tmp_path / "r", data=str(tmp_path / "few.npy"))
-    assert "gap" in evaluate.evaluate(run)["metrics"]
+    assert "gap" in judged(run)
     np.save(tmp_path / "few.npy", images[::-1])
     with pytest.raises(RunError, match="have changed"):
-        evaluate.evaluate(run)
+        evaluate.evaluate(run, again=True)
 
 
-def test_a_member_of_a_population(tmp_path):
+def test_the_members_of_a_population(tmp_path, fgan):
     run = trained(tmp_path / "r", data="ring", seeds=(0, 1), sweep=(("lr", (0.01, 0.1)),))
-    with pytest.raises(ConfigError, match="--member is missing"):
-        evaluate.evaluate(run)
-    found = evaluate.evaluate(run, member=3, num=50)["metrics"]["modes"]
-    samples = sample.sample(run, 50, member=3)
-    captured = metrics.mode_coverage(samples, toy.ring_modes(), toy.RING_STD).captured
-    assert found["captured"] == captured
+    found = evaluate.evaluate(run, ["modes"], num=50)
+    assert [line["member"] for line in found] == [0, 1, 2, 3]
+    for line in found:
+        samples = sample.sample(run, 50, member=line["member"])
+        expected = metrics.mode_coverage(samples, toy.ring_modes(), toy.RING_STD)
+        assert line["values"]["high_quality"] == expected.high_quality
+    (one,) = evaluate.evaluate(run, ["modes"], num=50, member=3)
+    assert one == found[3] | {"kept": True}
+    code, out, err = fgan("evaluate", run, "-n", 50, "--metrics", "modes")
+    assert (code, err) == (0, "")
+    qualities = [line["values"]["high_quality"] for line in found]
+    mean, error = statistics.fmean(qualities), statistics.stdev(qualities) / 2
+    assert re.search(rf"modes +high_quality +all +{mean:.4g} ± {error:.4g}", out)
+    with pytest.raises(ConfigError, match="no --member 4"):
+        evaluate.evaluate(run, member=4)
 
 
 def test_a_table(fgan, ring):
     code, out, err = fgan("evaluate", ring, "-n", 40)
     assert (code, err) == (0, "")
-    rows = [line.split() for line in out.splitlines()]
-    assert ["modes", "samples", "40"] in rows
-    assert ["modes", "num_modes", "8"] in rows
-    assert torch.tensor([len(row) for row in rows]).eq(3).all()
+    assert out.startswith("step 2, samples of seed 0, against train\n")
+    assert re.search(r"^  modes +num_modes +8 .* 40$", out, re.MULTILINE)
+    assert re.search(r"^  modes +high quality is within 3 standard", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +173,7 @@ def test_what_cannot_be_is_refused(fgan, ring, options, said):
 def test_all_that_fit_are_computed_unless_some_are_named(ring):
     here = {"examples", "modes", "std"}
     fitting = [name for name, row in metrics.ALL.items() if here.issuperset(row.needs)]
-    assert list(evaluate.evaluate(ring, num=9)["metrics"]) == fitting
+    assert list(judged(ring, num=9)) == fitting
     assert "modes" in fitting
     assert "parzen" not in fitting
 
@@ -171,14 +195,14 @@ def test_labels_of_a_file(tmp_path, with_gap):
     labels = np.arange(16) % 3
     np.savez(tmp_path / "few.npz", images=images, labels=labels)
     run = trained(tmp_path / "r", data=str(tmp_path / "few.npz"))
-    found = evaluate.evaluate(run, ["classes"], num=20)["metrics"]["classes"]
+    found = judged(run, ["classes"], num=20)["classes"]
     known = torch.from_numpy(images)[:, None], torch.from_numpy(labels)
     expected = metrics.nearest_class_shares(sample.sample(run, 20), *known)
     assert found["shares"] == expected.shares.tolist()
     np.savez(tmp_path / "few.npz", images=images, labels=labels + 1)  # there is no class 0
     with pytest.raises(ConfigError, match="classes needs labels"):
         evaluate.evaluate(run, ["classes"], num=20)
-    assert "gap" in evaluate.evaluate(run, ["gap"], num=20)["metrics"]
+    assert "gap" in judged(run, ["gap"], num=20)
 
 
 def test_data_that_no_metric_fits(tmp_path, monkeypatch):

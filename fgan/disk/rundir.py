@@ -3,6 +3,7 @@
     runs/0001-mnist-mlp/
         config.toml      every option, resolved
         metrics.jsonl    one line per logged step
+        evaluations.jsonl   one line per metric of a checkpoint, if `fgan evaluate` was asked
         skipped.txt      files of the data that were left out, if any
         samples/         real.png, step-0001000.png ... of the same latents
         checkpoints/     step-0001000.safetensors ...
@@ -34,6 +35,7 @@ class RunDir(History):
         super().__init__(path)
         self.config = path / "config.toml"
         self.samples = path / "samples"
+        self.evaluations = path / "evaluations.jsonl"
         self.folders.insert(1, self.samples)
 
     def sample_path(self, step: int) -> Path:
@@ -60,7 +62,7 @@ class RunDir(History):
     def begin_again(self) -> None:
         """Remove the files of a run that never saved; only its one writer may."""
         pictures = (p for p in self.samples.glob("*.png") if _PICTURE.fullmatch(p.name))
-        for path in (self.metrics, self.path / SKIPPED, *pictures):
+        for path in (self.metrics, self.evaluations, self.path / SKIPPED, *pictures):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 

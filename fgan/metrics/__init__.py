@@ -53,29 +53,51 @@ class Metric(NamedTuple):
         function: the name here of a function of ``samples`` and of what it ``needs``, by name. It
             returns a named tuple of numbers and 1-D tensors.
         num_samples: the number of samples in the papers' protocol.
-        needs: its further arguments, which `fgan.run.evaluate` has from a run's data: "examples"
+        needs: its further arguments, which `fgan.run.known` has from data: "examples"
             of the training set, their "labels", the "validation" and "test" examples, or the
             "modes" of a mixture and their "std", or training examples that are "digits".
+        protocol: how it is computed, in a few words. Kept results count as long as these are the
+            same, so that a change of the computation changes the number at their beginning.
     """
 
     function: str
     num_samples: int
     needs: tuple[str, ...]
+    protocol: str
 
 
 ALL: dict[str, Metric] = {
-    "parzen": Metric("parzen_score", 10_000, ("validation", "test")),
-    "classes": Metric("nearest_class_shares", 10_000, ("examples", "labels")),
-    "modes": Metric("mode_coverage", 2500, ("modes", "std")),
-    "frechet_digits": Metric("frechet_digits", 10_000, ("digits",)),
-    "digit_classes": Metric("digit_classes", 10_000, ("digits",)),
-    "neighbourhoods": Metric("neighbourhoods", 10_000, ("examples",)),
-    "frechet_pixels": Metric("frechet_distance", 10_000, ("examples",)),
-    "kernel_pixels": Metric("kernel_distance", 10_000, ("examples",)),
-    "sliced_wasserstein": Metric("sliced_wasserstein", 10_000, ("examples",)),
-    "memorised": Metric("memorised", 10_000, ("examples",)),
-    "two_sample": Metric("nearest_neighbour_test", 10_000, ("examples",)),
-}
+    "parzen": Metric(
+        "parzen_score", 10_000, ("validation", "test"),
+        "1: width of 10 chosen on 1 000 validation images; mean over all test images"),
+    "classes": Metric(
+        "nearest_class_shares", 10_000, ("examples", "labels"),
+        "1: class of the nearest of 10 000 examples"),
+    "modes": Metric(
+        "mode_coverage", 2500, ("modes", "std"),
+        "1: high quality is within 3 standard deviations of a mode"),
+    "frechet_digits": Metric(
+        "frechet_digits", 10_000, ("digits",),
+        "1: 64 features of fgan's digit classifier, 10 000 examples"),
+    "digit_classes": Metric(
+        "digit_classes", 10_000, ("digits",), "1: classes of fgan's digit classifier"),
+    "neighbourhoods": Metric(
+        "neighbourhoods", 10_000, ("examples",), "1: k = 5, pixels or points, 10 000 examples"),
+    "frechet_pixels": Metric(
+        "frechet_distance", 10_000, ("examples",), "1: pixels or points, 10 000 examples"),
+    "kernel_pixels": Metric(
+        "kernel_distance", 10_000, ("examples",),
+        "1: kernel (x.y / D + 1)^3, unbiased, pixels or points, 10 000 examples"),
+    "sliced_wasserstein": Metric(
+        "sliced_wasserstein", 10_000, ("examples",),
+        "1: order 2, 512 directions, as many examples as samples"),
+    "memorised": Metric(
+        "memorised", 10_000, ("examples",),
+        "1: Euclidean, as many examples as samples; duplicates within 0.1 of the usual distance"),
+    "two_sample": Metric(
+        "nearest_neighbour_test", 10_000, ("examples",),
+        "1: Euclidean 1-NN, leave one out, as many examples as samples"),
+}  # fmt: skip
 """The metrics of ``fgan evaluate``, by name."""
 
 

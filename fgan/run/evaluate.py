@@ -1,31 +1,33 @@
 """Metrics of a run's samples, beside the data that the run was trained on.
 
-`fgan.metrics.ALL` says what each metric needs; `Known` finds it in the data of the run.
+`fgan.metrics.ALL` says what each metric needs; `Known` finds it in the data of the run. What a
+run directory has kept of earlier evaluations is read and not computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from fgan import data, metrics
-from fgan.data import Source, StreamedSource, mnist, resize, toy
-from fgan.errors import ConfigError, DataError
-from fgan.run import assemble, resume, sample
-from fgan.run.config import TrainConfig
+import fgan
+from fgan import metrics
+from fgan.disk.checkpoint import Checkpoint
+from fgan.disk.rundir import RunDir
+from fgan.errors import ConfigError, DiskError, RunError
+from fgan.run import inherit, kept, resume, sample
+from fgan.run.kept import Line, evaluations
+from fgan.run.known import Known, purposes
 
-_MNIST_TRAIN = 50_000  # of the training images; the others are for validation, as in the papers
-_EXAMPLES = 10_000  # training examples that stand for all, so that memory is bounded
-_OF = {  # whose data have what metrics need, in words
-    "examples": "all data", "labels": "data with labels", "validation": "mnist", "test": "mnist",
-    "digits": "mnist", "modes": "ring and grid", "std": "ring and grid",
-}  # fmt: skip
-_POINTS = {"ring": (toy.ring_modes, toy.RING_STD), "grid": (toy.grid_modes, toy.GRID_STD)}
+__all__ = ["Known", "evaluate", "evaluations"]
+
+Notify = Callable[[str], None]
+OWN = "train"  # the name of a run's own training data in results
 
 
 def evaluate(
@@ -35,9 +37,10 @@ def evaluate(
     seed: int = 0,
     *,
     member: int | None = None,
+    again: bool = False,
     device: str = "auto",
-    notify: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+    notify: Notify | None = None,
+) -> list[Line]:
     """Metrics of the samples of a run's averaged generator, or of its plain one without average.
 
     Args:
@@ -46,10 +49,12 @@ def evaluate(
         num: samples for each metric; None for the number in its papers' protocol.
         seed: the seed of the latents. Metrics share samples, the first of which are the same
             for every ``num``.
-        member, device, notify: as in `fgan.run.sample.sample`; ``notify`` also hears of downloads.
+        member: the number of a population's member; None for all of them.
+        again: whether to compute also what the run directory has kept.
+        device, notify: as in `fgan.run.sample.sample`; ``notify`` also hears of downloads.
     Returns:
-        Facts that JSON can hold: the checkpoint's path and step, the seed, and for each metric
-        its number of samples and its results by name. A number that is not finite is None.
+        A line for each member and metric, of the form of `fgan.run.kept`, and in each whether
+        it was ``kept`` from an earlier evaluation.
     Raises:
         FganError: for a run that cannot be used, a metric that needs something that the data do
             not have, or data that are others than the run began with.
@@ -57,122 +62,134 @@ def evaluate(
     """
     metrics.check_names(chosen)
     sample.check_numbers(1 if num is None else num, seed)
-    saved, file = sample.open_run(run, member, notify)
+    saved, file = sample.load_run(run, notify)
     config = resume.config_of(saved.about, file)
     known = Known(config, saved.about, run, notify)
-    fitting = [
-        name
-        for name in chosen or metrics.ALL
-        if _fits(name, known, config.data, named=bool(chosen))
-    ]
-    if not fitting:
-        raise ConfigError(f"No metric fits {config.data}.", f"There are {_purposes()}.")
-    counts = {name: num or metrics.ALL[name].num_samples for name in fitting}
-    samples = sample.draw(saved, file, max(counts.values()), seed, device)
-    found = {}
-    for name in fitting:
-        try:
-            found[name] = _judge(name, samples[: counts[name]], known)
-        except ValueError as error:
-            if chosen:
-                raise ConfigError(
-                    f"--metrics {name}: {error}.", "Leave it out, or change --num."
-                ) from error
-            if notify is not None:
-                notify(f"{name} is left out: {error}.")
+    names = _fitting(chosen, known, config.data)
+    before = [] if again else _kept(file)
+    found = []
+    for subject in _members(saved, file, member, seed, device):
+        asked = [_asked(name, num, subject, known) for name in names]
+        results = [kept.find(before, line) for line in asked]
+        missing = [
+            line["samples"] for line, result in zip(asked, results, strict=True) if not result
+        ]
+        samples = subject.draw(max(missing)) if missing else None
+        for line, result in zip(asked, results, strict=True):
+            if result is not None:
+                found.append(result | {"kept": True})
+            elif made := _judged(line, samples, known, notify, refuse=bool(chosen)):
+                _keep(file, made, notify)
+                found.append(made | {"kept": False})
+    return found
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A set of samples to judge, made when it is asked for."""
+
+    facts: dict[str, Any]  # how its lines begin
+    draw: Callable[[int], Tensor]  # the first samples
+
+
+def _members(
+    saved: Checkpoint, file: Path, member: int | None, seed: int, device: str
+) -> Iterator[Subject]:
+    """The GANs of a checkpoint: one, the members of a population, or the one asked for."""
+    config = resume.config_of(saved.about, file)
     step = saved.about.get("step")
-    return {"checkpoint": str(file), "step": step, "seed": seed, "metrics": found}
+    if type(step) is not int:
+        raise RunError(f"{file} does not say where its run stood.", "Use another checkpoint.")
+    facts = {"step": step, "checkpoint": file.name, "sha256": saved.about["sha256"]}
+    asked: Sequence[int | None] = [member]
+    if member is None and config.members:
+        asked = range(len(config.members))
+    for number in asked:
+        one = inherit.member_of(saved, file, number)
+        who = {} if number is None else {"member": number}
+        draw = partial(sample.draw, one, file, seed=seed, device=device)
+        yield Subject(facts | who | {"seed": seed}, draw)
 
 
-class Known:
-    """The arguments of metrics, found in the data of a run when they are first asked for."""
-
-    def __init__(
-        self, config: TrainConfig, about: dict[str, Any], run: Path, notify: assemble.Notify | None
-    ) -> None:
-        self._config, self._about, self._run, self._notify = config, about, run, notify
-
-    def has(self, need: str) -> bool:
-        """Whether the data have what a metric needs."""
-        if need in ("modes", "std"):
-            return self._config.data in _POINTS
-        if need in ("validation", "test", "digits"):
-            return self._config.data == "mnist"
-        return need != "labels" or isinstance(self._source.labels, Tensor)
-
-    @cached_property
-    def _source(self) -> Source | StreamedSource:
-        """The run's data, also with labels that the run did not use, if they are good."""
-        config = self._config
-        try:
-            source = assemble.load_source(replace(config, conditional=True), self._notify)
-        except DataError:
-            source = assemble.load_source(config, self._notify)
-        used = source if config.conditional else source.without_labels()
-        resume.check_data(self._about, self._run, data.fingerprint(used))
-        return source
-
-    @property
-    def examples(self) -> Tensor:
-        """The first training examples, 10 000 at most."""
-        return self._source.first(_EXAMPLES)
-
-    @property
-    def digits(self) -> Tensor:
-        """The same examples, which are known to be digits."""
-        return self.examples
-
-    @property
-    def labels(self) -> Tensor:
-        """Their labels, integers from 0; only for data that have some."""
-        labels = self._source.labels
-        assert isinstance(labels, Tensor)
-        return labels[:_EXAMPLES]
-
-    @property
-    def validation(self) -> Tensor:
-        """The last 10 000 training images, on which the papers choose a metric's own settings."""
-        return self._source.take(range(_MNIST_TRAIN, len(self._source)))
-
-    @property
-    def test(self) -> Tensor:
-        """The test images, in the size and the channels of the run's."""
-        config = self._config
-        images = mnist.load_mnist("test", config.data_root or None, labels=False).examples
-        return resize.fit(images, config.image_size, config.channels, config.resize)
-
-    @property
-    def modes(self) -> Tensor:
-        """The centres of the mixture, [K, D]."""
-        return _POINTS[self._config.data][0]()
-
-    @property
-    def std(self) -> float:
-        """The standard deviation of its components."""
-        return _POINTS[self._config.data][1]
+def _asked(name: str, num: int | None, subject: Subject, known: Known) -> Line:
+    """The line of a metric, without its results."""
+    row = metrics.ALL[name]
+    return subject.facts | {
+        "against": OWN,
+        "data": known.digest,
+        "metric": name,
+        "samples": num or row.num_samples,
+        "protocol": row.protocol,
+    }
 
 
-def _fits(name: str, known: Known, data_name: str, *, named: bool) -> bool:
-    missing = [need for need in metrics.ALL[name].needs if not known.has(need)]
-    if missing and named:
-        raise ConfigError(
-            f"--metrics {name} needs {' and '.join(missing)}, which {data_name} does not have.",
-            f"There are {_purposes()}.",
-        )
-    return not missing
+def _fitting(chosen: Sequence[str], known: Known, data: str) -> list[str]:
+    """The metrics to compute: the chosen ones, which must fit the data, or all that fit."""
+    found = []
+    for name in chosen or metrics.ALL:
+        missing = [need for need in metrics.ALL[name].needs if not known.has(need)]
+        if not missing:
+            found.append(name)
+        elif chosen:
+            raise ConfigError(
+                f"--metrics {name} needs {' and '.join(missing)}, which {data} does not have.",
+                f"There are {purposes()}.",
+            )
+    if not found:
+        raise ConfigError(f"No metric fits {data}.", f"There are {purposes()}.")
+    return found
 
 
-def _purposes() -> str:
-    return "; ".join(f"{name} for {_OF[row.needs[-1]]}" for name, row in metrics.ALL.items())
+def _judged(
+    line: Line, samples: Tensor | None, known: Known, notify: Notify | None, *, refuse: bool
+) -> Line | None:
+    """A line with its results; None, and a sentence, where the samples do not allow the metric.
 
-
-def _judge(name: str, samples: Tensor, known: Known) -> dict[str, Any]:
-    function, _, needs = metrics.ALL[name]
-    result = getattr(metrics, function)(samples, **{need: getattr(known, need) for need in needs})
-    return {"samples": len(samples)} | {k: _plain(v) for k, v in result._asdict().items()}
+    Args:
+        refuse: whether that is refused instead.
+    """
+    assert samples is not None
+    name = line["metric"]
+    function, _, needs, _ = metrics.ALL[name]
+    try:
+        given = {need: getattr(known, need) for need in needs}
+        result = getattr(metrics, function)(samples[: line["samples"]], **given)
+    except ValueError as error:
+        if refuse:
+            raise ConfigError(
+                f"--metrics {name}: {error}.", "Leave it out, or change --num."
+            ) from error
+        if notify is not None:
+            notify(f"{name} is left out: {error}.")
+        return None
+    values = {key: _plain(value) for key, value in result._asdict().items()}
+    return line | {"values": values, "intervals": {}, "fgan": fgan.__version__}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return [_plain(each) for each in value.tolist()]
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _directory(file: Path) -> RunDir | None:
+    """The run directory of a checkpoint; None for a file that lies elsewhere."""
+    run = RunDir(file.absolute().parent.parent)
+    return run if file.absolute().parent == run.checkpoints and run.config.exists() else None
+
+
+def _kept(file: Path) -> list[Line]:
+    run = _directory(file)
+    return [] if run is None else evaluations(run)
+
+
+def _keep(file: Path, line: Line, notify: Notify | None) -> None:
+    """Keep a line in the run directory; where that cannot be written, only say so."""
+    run = _directory(file)
+    if run is None:
+        return
+    try:
+        kept.add(run, [line])
+    except DiskError as error:
+        if notify is not None:
+            notify(f"The results are not kept: {error.problem}")

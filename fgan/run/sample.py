@@ -84,11 +84,17 @@ def open_run(
     run: Path, member: int | None, notify: Callable[[str], None] | None
 ) -> tuple[Checkpoint, Path]:
     """The checkpoint to sample from, and its file; the arguments are those of `sample`."""
+    saved, file = load_run(run, notify)
+    return inherit.member_of(saved, file, member), file
+
+
+def load_run(run: Path, notify: Callable[[str], None] | None) -> tuple[Checkpoint, Path]:
+    """The checkpoint of a run, with all members of a population, and its file."""
     file, passed_over = rundir.find_checkpoint(run)
     for error in passed_over:
         if notify is not None:
             notify(f"Passed over: {error.problem}")
-    return inherit.member_of(checkpoint.load(file), file, member), file
+    return checkpoint.load(file), file
 
 
 def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Tensor:
