@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 import study
 from fgan_benchmarks.harness import timing
-from fgan_cli import report
+from fgan_cli import progress
 from rich.console import Console
 from study import Found, digits, markdown, ratio_text
 
@@ -105,7 +105,7 @@ def whole(settings: config.TrainConfig) -> dict[str, float]:
     """
     stepped, written = Stopwatch(), Stopwatch()
 
-    class Timed(report.Report):
+    class Timed(progress.Terminal):
         begun = ended = 0.0
 
         def advanced(self, step: int) -> None:
@@ -128,7 +128,7 @@ def whole(settings: config.TrainConfig) -> dict[str, float]:
     )  # fmt: skip
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
     with (
-        patch.object(report, "_console", terminal),
+        patch.object(progress, "_console", terminal),
         patch.object(loop, "make_advance", make_advance),
         written.watching(*writing),
         tempfile.TemporaryDirectory() as folder,

@@ -96,10 +96,10 @@ def train(
     from fgan.run import resume as resuming
     from fgan.run.plan import make_plan
 
-    from .report import Report, header
+    from .progress import Terminal, header
 
-    with Report(quiet) as report:
-        _on_signals(report)
+    with Terminal(quiet) as terminal:
+        _on_signals(terminal)
         point = None
         path = resuming.latest_like(resolved, run_dir) if resolved and resume else resume
         if path:
@@ -111,7 +111,7 @@ def train(
             point = resuming.extend(point, asked, override=override)
             resolved = point.config
         assert resolved is not None
-        plan = make_plan(resolved, report, begins=point is None)
+        plan = make_plan(resolved, terminal, begins=point is None)
         if dry_run:
             if not quiet:
                 header(plan, None)
@@ -119,13 +119,13 @@ def train(
             return
         fresh = run_dir if resume and not point else None
         again = fresh is not None and resuming.never_saved(resolved, fresh)
-        result = loop.train(plan, report, run_dir, point, again=again, locked=locked)
-    report.ended(plan, result)
+        result = loop.train(plan, terminal, run_dir, point, again=again, locked=locked)
+    terminal.ended(plan, result)
     # The terminal may have closed and so stopped the run; the exit code reports the stop.
     with contextlib.suppress(*([OSError] if result.stopped else [])):
         print(result.run.path, flush=True)
     if result.stopped:
-        raise typer.Exit(128 + report.signal)
+        raise typer.Exit(128 + terminal.signal)
 
 
 def _check_sources(
@@ -167,17 +167,17 @@ def ending() -> list[signal.Signals]:
     return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
 
 
-def _on_signals(report: Any) -> None:
+def _on_signals(terminal: Any) -> None:
     """Let a signal end the run after the present step, or at once where no step is under way.
 
     A second signal ends the process at once.
     """
 
     def stop(number: int, frame: object) -> None:
-        if report.signal:
+        if terminal.signal:
             os._exit(128 + number)
-        report.signal = number
-        if not report.under_way:  # it decodes or compiles, and nothing would be lost
+        terminal.signal = number
+        if not terminal.under_way:  # it decodes or compiles, and nothing would be lost
             raise Interrupted(number)
         with contextlib.suppress(OSError):  # not `print`, which the signal may have interrupted
             os.write(2, b"\nStopping after this step; once more to stop at once.\n")

@@ -21,7 +21,7 @@ PRELOADED = (
     "fgan.run.sample",
     "fgan.run.inspect",
     "fgan_cli.main",
-    "fgan_cli.report",
+    "fgan_cli.progress",
 )
 
 

@@ -1,4 +1,4 @@
-"""The report of a run to a person: a header, a live bar, and the next command to type.
+"""A run as it is shown to a person: a header, a live bar, and the next command to type.
 
 Everything goes to stderr. Without a terminal, plain lines take the place of the bar.
 """
@@ -93,7 +93,7 @@ def header(plan: Plan, run: RunDir | None) -> None:
         _console.print(line, markup=False, soft_wrap=True)
 
 
-class Report(Observer):
+class Terminal(Observer):
     """Shows a run as it goes; it is a context manager."""
 
     def __init__(self, quiet: bool) -> None:
