@@ -1,0 +1,131 @@
+"""``fgan reproduce`` runs a published experiment and compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fgan.errors import ConfigError
+from fgan.run import reproduce as presets
+
+from .options import AsJson, Device
+
+
+def reproduce(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run this preset; without a name the command lists all.", show_default=False
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Run a shorter protocol, which two cores can do in minutes."),
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Run this many trials, with the seeds 0, 1, ... \\[default: the paper's number]",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the step of the population into one graph."
+        ),
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the result to this JSON file, also while it is being found. "
+            "\\[default: reproduce/NAME.json]",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train what a paper trained, and compare the result with the published one.
+
+    The command prints a table: the quantity, its published value and the one obtained, with
+    standard errors over trials, the tolerance and whether the value lies inside of it. The paper's
+    trials are trained together, as a population. A value outside of its tolerance is a result like
+    any other, so the exit code is 0.
+    """
+    from .tables import lines
+
+    if name is None:
+        if seeds is not None or quick or out is not None:
+            raise ConfigError(
+                "--quick, --seeds and --out need the NAME of a preset.",
+                f"Use one of {', '.join(presets.ALL)}.",
+            )
+        _list(as_json)
+        return
+    presets.check(name, seeds)
+
+    from .train import prepare_torch
+
+    prepare_torch()
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    file = Path("reproduce") / f"{name}.json" if out is None else out
+    found = presets.reproduce(
+        name,
+        size="quick" if quick else "full",
+        seeds=seeds,
+        device=device,
+        compile=compile,
+        out=file,
+        notify=say,
+    )
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    head = ("", "published", "obtained", "tolerance", "")
+    print("\n".join(lines([head, *map(_cells, found["rows"])])))
+    if found["seeds"]:
+        print(f"\n{found['seeds']} seeds, {found['size']} protocol, {found['seconds']:.0f} s")
+    for deviation in found["deviations"]:
+        print(f"differs from the paper: {deviation}")
+    say(f"written to {file}")
+
+
+def _list(as_json: bool) -> None:
+    from .tables import lines
+
+    if as_json:
+        print(json.dumps({name: p._asdict() for name, p in presets.ALL.items()}, indent=2))
+        return
+    head = ("preset", "", "seeds", "--quick", "in full")
+    rows = [
+        (name, p.about, str(p.seeds or "-"), p.quick, p.full) for name, p in presets.ALL.items()
+    ]
+    print("\n".join(lines([head, *rows])))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    bound = {"near": "", "at least": "≥ ", "at most": "≤ "}[row["bound"]]
+    tolerance = f"± {row['tolerance']:.2g}" if row["tolerance"] else ""
+    return (
+        row["what"],
+        bound + _value(row["published"], row["published_error"]),
+        _value(row["obtained"], row["obtained_error"]),
+        tolerance,
+        "inside" if row["inside"] else "OUTSIDE",
+    )
+
+
+def _value(value: float | str | None, error: float | None) -> str:
+    if value is None:
+        return "not finite"
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
