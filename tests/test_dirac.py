@@ -1,4 +1,6 @@
-"""The Dirac-GAN played by `fgan.make_step`, against its recursions written out in floats.
+"""The Dirac-GAN played by methods of `fgan.orders` and by optimizers with a memory, in floats.
+
+tests/test_reproduce.py has the games of the paper itself.
 
 Mescheder, Geiger and Nowozin 2018: L(theta, psi) = f(psi theta) + f(0), f(t) = -log(1 + e^-t),
 which the generator makes small and the discriminator large. Both sides round at 1e-16, and
@@ -12,12 +14,10 @@ import math
 import pytest
 from dirac import dirac_gan
 
-GAMES, METHODS, PLAYS = dirac_gan.GAMES, dirac_gan.METHODS, dirac_gan.PLAYS
+METHODS = dirac_gan.METHODS
 make_game, trajectory, verdict = dirac_gan.make_game, dirac_gan.trajectory, dirac_gan.verdict
 
 H = 0.2
-CLIP = 1.0
-STEPS = 500
 
 
 def slope(t):
@@ -33,76 +33,6 @@ def bend(t):
 def gan(theta, psi):
     """What theta descends and what psi ascends, of both players."""
     return slope(psi * theta) * psi, slope(psi * theta) * theta
-
-
-def non_saturating(theta, psi):
-    return slope(-psi * theta) * psi, slope(psi * theta) * theta
-
-
-def wgan(theta, psi):
-    return psi, theta
-
-
-def none(psi):
-    return 0.0
-
-
-def gradient_penalty(psi):
-    """Of 0.7 (|psi| - 1)^2."""
-    return 2 * 0.7 * (abs(psi) - 1) * (math.copysign(1, psi) if psi else 0.0)
-
-
-def r1(gamma):
-    return lambda psi: gamma * psi  # of gamma / 2 psi^2
-
-
-# The players' slopes, the slope of the penalty, and the bound on psi.
-RULES = {
-    "GAN": (gan, none, math.inf),
-    "non-saturating GAN": (non_saturating, none, math.inf),
-    "WGAN, clipped at 1": (wgan, none, CLIP),
-    "WGAN-GP, 0.7": (wgan, gradient_penalty, math.inf),
-    "GAN + R1, 0.3": (gan, r1(0.3), math.inf),
-    "GAN + R1, 1": (gan, r1(1.0), math.inf),
-    "non-saturating + R1, 0.3": (non_saturating, r1(0.3), math.inf),
-    "non-saturating + R1, 1": (non_saturating, r1(1.0), math.inf),
-}
-
-
-def by_hand(name, play, num_steps):
-    slopes, penalty, bound = RULES[name]
-    theta = psi = 1.0
-    for _ in range(num_steps):
-        old = psi
-        for _ in range(5 if play == "alternating 1:5" else 1):
-            psi += H * (slopes(theta, psi)[1] - penalty(psi))
-            psi = max(-bound, min(bound, psi))
-        met = old if play == "simultaneous" else psi
-        theta -= H * slopes(theta, met)[0]
-        yield theta, psi
-
-
-def test_the_games_are_those_of_the_paper():
-    assert dirac_gan.RATE == H
-    assert STEPS == dirac_gan.STEPS
-    assert set(RULES) == set(GAMES)
-
-
-@pytest.mark.parametrize("play", PLAYS)
-@pytest.mark.parametrize("name", GAMES)
-def test_recursion(name, play):
-    num_steps = 100 if play == "alternating 1:5" else STEPS  # six passes a step
-    found = trajectory(make_game(**GAMES[name], **PLAYS[play]), num_steps)
-    for actual, expected in zip(found, by_hand(name, play, num_steps), strict=True):
-        assert actual == pytest.approx(expected, rel=0, abs=1e-10)
-    last = math.hypot(*found[-1])
-    if "R1" in name:
-        assert verdict(found) == "converges"
-        assert last < 1e-2
-    elif name == "GAN" and play == "simultaneous":
-        assert verdict(found) == "diverges"
-    else:
-        assert last > 0.2
 
 
 def consensus(theta, psi):

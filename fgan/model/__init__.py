@@ -11,10 +11,11 @@ as new buffers, and dropout takes its uniform noise as an argument.
 from fgan.model.base import NO_NOISE, Apply, Model, autocast, channels_last
 from fgan.model.dropout import Dropout
 from fgan.model.modules import from_module
+from fgan.model.packing import packed
 from fgan.model.shapes import Labels, Shape
 from fgan.model.spectral import spectral_norm
 
 __all__ = [
     "NO_NOISE", "Apply", "Dropout", "Labels", "Model", "Shape", "autocast", "channels_last",
-    "from_module", "spectral_norm",
+    "from_module", "packed", "spectral_norm",
 ]  # fmt: skip

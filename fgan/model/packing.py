@@ -71,6 +71,6 @@ def packed(model: Model, num_packed: int) -> Model:
         # A pack has the noise of its first example.
         own = {name: u[::m] for name, u in noise.items()}
         logits, buffers = model.apply(params, buffers, packs, noise=own, train=train)
-        return logits.repeat_interleave(m), buffers
+        return logits[:, None].expand(-1, m).reshape(-1), buffers
 
     return replace(model, apply=apply, shape=Shape(single, ()), batch_stats=True)

@@ -14,6 +14,7 @@ from fgan.nets.labels import (
     Rows,
     one_hot,
 )
+from fgan.nets.maxout import Maxout
 from fgan.nets.mlp import (
     Activation,
     Norms,
@@ -33,6 +34,7 @@ __all__ = [
     "Conditioning",
     "Head",
     "Heads",
+    "Maxout",
     "Norms",
     "Output",
     "Rows",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 import torch
@@ -56,6 +56,8 @@ class Training:
         swept: (player, hyperparameter, a value for each member), in the order of setting.
         factor: the number that multiplies the learning rates, by the number of updates; None
             means 1 always.
+        values: the values of hyperparameters by the number of updates, by name, as in
+            `fgan.scheduled`.
         compile: whether the step is compiled.
         at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
@@ -70,6 +72,7 @@ class Training:
     compile: bool
     at_once: int
     log_every: int
+    values: Mapping[str, Schedule] = field(default_factory=dict)
 
     def init(self, game: Game, key: Key) -> TrainState:
         """The state before the first step."""
@@ -95,8 +98,8 @@ class Training:
         low, dtype = self.low, self.dtype
 
         def over_stored(step: Step, due: Due) -> Step:
-            if self.factor is not None:
-                step = scheduled(step, self.factor)
+            if self.factor is not None or self.values:
+                step = scheduled(step, self.factor or (), **self.values)
             if self.is_population:
                 step = vmap(_guarded(step))
 

@@ -96,9 +96,7 @@ def parzen(trial: Trial) -> list[Row]:
     real = metrics.parzen_score(train[:num], validation, test).log_likelihood
     points = train[:_NUM_TRAIN].flatten(1).float() / 255
     centres = centroids(points[: trial.of(full=_NUM_TRAIN, quick=20_000, tiny=400)], num, trial)
-    clustered = metrics.parzen_score(
-        centres.view(-1, 1, 28, 28), validation, test
-    ).log_likelihood
+    clustered = metrics.parzen_score(centres.view(-1, 1, 28, 28), validation, test).log_likelihood
     return [
         Row("Parzen: training digits, nats", 241.2, real, 0.05, "half a published digit"),
         Row(
