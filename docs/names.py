@@ -146,10 +146,15 @@ def pages() -> list[str]:
     found = []
     for name in (name for floor in FLOORS.values() for name in floor):
         page = f"fgan.{name}"
-        files = sorted(path.stem for path in (ROOT / name).glob("[!_]*.py")) if name in OPEN else []
-        found += [page, *(f"{page}.{file}" for file in files)]
+        files = sorted(map(_page_name, (ROOT / name).glob("[!_]*"))) if name in OPEN else []
+        found += [page, *(f"{page}.{file}" for file in files if file)]
         found += [alone for alone in ALONE if alone.startswith(f"{page}.")]
     return found
+
+
+def _page_name(path: pathlib.Path) -> str:
+    """The name of a file or of a folder of files; "" for what is no module."""
+    return path.stem if path.suffix == ".py" or (path / "__init__.py").is_file() else ""
 
 
 @functools.cache

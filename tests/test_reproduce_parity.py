@@ -19,6 +19,23 @@ CLOSE = {"rtol": 0, "atol": 1e-10}  # steps of the size 1e-4 to 1e-1, summed in 
 softplus = functional.softplus
 
 
+def strong(state, factor=30.0):
+    """The state with larger weights, whose gradients are not lost in a tolerance, and with biases.
+
+    Where all biases are 0, a generator of five units makes some zeros, for which the pieces of a
+    maxout unit are equal: ``amax`` and ``max`` differ in whose gradient they take.
+    """
+
+    def stronger(player):
+        params = {
+            name: p * factor if p.ndim > 1 else p + 0.1 * rng.normal(rng.key(i), p.shape, p.dtype)
+            for i, (name, p) in enumerate(player.params.items())
+        }
+        return player._replace(params=params)
+
+    return state._replace(gen=stronger(state.gen), disc=stronger(state.disc))
+
+
 def trainable(params):
     return {name: p.clone().requires_grad_() for name, p in params.items()}
 
@@ -40,7 +57,7 @@ def test_adversarial_nets():
     size, steps = 4, 3
     images = load_mnist().examples[:40]
     game = digits.adversarial_nets(images, gen_width=6, disc_width=5)
-    state = fgan.init_state(game, rng.key(3), dtype=torch.float64)
+    state = strong(fgan.init_state(game, rng.key(3), dtype=torch.float64))
     gen, disc = trainable(state.gen.params), trainable(state.disc.params)
     velocity = {id(p): torch.zeros_like(p) for p in (*gen.values(), *disc.values())}
     momentum = fgan.schedules.linear(0.5, 0.7, num_steps=10)
@@ -108,7 +125,7 @@ def test_pacgan(m):
     """Two simultaneous steps of Adam, with batch norm in the generator and packs of fakes."""
     size = 6
     game = mixtures.pacgan(m, gen_width=5, disc_width=4)
-    state = fgan.init_state(game, rng.key(1), dtype=torch.float64)
+    state = strong(fgan.init_state(game, rng.key(1), dtype=torch.float64))
     gen, disc = trainable(state.gen.params), trainable(state.disc.params)
     adam = [torch.optim.Adam(list(p.values()), lr=1e-4, betas=(0.8, 0.999)) for p in (gen, disc)]
 

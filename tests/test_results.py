@@ -84,3 +84,19 @@ def test_the_speed_on_a_gpu_is_that_of_the_committed_check():
     for page in ("README.md", "docs/speed.md"):
         text = " ".join((BENCHMARKS.parent / page).read_text(encoding="utf-8").split())
         assert told in text, page
+
+
+def test_the_reproduced_results_are_the_committed_ones(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    reproduced = importlib.import_module("reproduced")
+    page = (BENCHMARKS.parent / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    found = reproduced.results()
+    assert {"bilinear", "dirac", "metric-selftests"} <= {each["preset"] for each in found}
+    assert len(list(reproduced.RESULTS.glob("*.json"))) == len(found)
+    sections = [reproduced.section(each) for each in found]
+    assert page.endswith("\n\n".join(sections) + "\n")
+    assert re.findall(r"^## (.+):", page, re.MULTILINE) == [each["preset"] for each in found]
+    for each in found:
+        assert {"fgan", "torch", "python", "device", "cores", "threads"} <= set(each["machine"])
+        # What is committed is a preset of today's: the same rows of the same published values.
+        assert each["paper"] == reproduced.ALL[each["preset"]].paper

@@ -35,4 +35,4 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_features] -> [B, out_features]."""
         pieces: Tensor = self.linear(x)
-        return pieces.unflatten(-1, (-1, self.num_pieces)).amax(-1)
+        return pieces.view(*x.shape[:-1], -1, self.num_pieces).amax(-1)

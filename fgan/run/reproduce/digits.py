@@ -35,7 +35,7 @@ def goodfellow2014(trial: Trial) -> Reproduced:
     num_test, num_samples = trial.of(len(test), len(test), 20), trial.of(_NUM_SAMPLES, 10_000, 20)
     batch_size = trial.of(100, 100, 4)
     an_epoch = trial.of(_TRAIN // batch_size, _TRAIN // batch_size, 1)
-    epochs = trial.of(full=250, quick=6, tiny=2)
+    epochs = trial.of(full=250, quick=4, tiny=2)
     game = adversarial_nets(images[:_TRAIN], trial.of(1200, 1200, 6), trial.of(240, 240, 6))
     validation = images[_TRAIN:][: trial.of(10_000, 10_000, 20)].to(trial.device)
     best: list[tuple[float, Tensor]] = [(-math.inf, torch.empty(0))] * trial.seeds
@@ -56,7 +56,7 @@ def goodfellow2014(trial: Trial) -> Reproduced:
         trial,
         num_steps=epochs * an_epoch,
         batch_size=batch_size,
-        every=trial.of(full=10, quick=2, tiny=1) * an_epoch,
+        every=trial.of(full=10, quick=1, tiny=1) * an_epoch,
         look=look,
         low=0.0,
         factor=falling,

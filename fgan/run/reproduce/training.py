@@ -99,7 +99,7 @@ def samples(
         key = rng.fold_in(member.key, 0, rng.Stream.SAMPLES)
         z = rng.normal(key, (num, *game.gen.shape.main))
         parts = []
-        for some in torch.arange(num, device=key.device).split(_AT_ONCE):
+        for some in torch.split(torch.arange(num, device=key.device), _AT_ONCE):
             given = (z[some], labels[some]) if isinstance(labels, Tensor) else z[some]
             parts.append(game.gen.apply(*member.sampler, given, train=False)[0])
         yield torch.cat(parts)

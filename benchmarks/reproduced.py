@@ -1,0 +1,69 @@
+"""What was reproduced, and what was not? The results of ``fgan reproduce`` as tables.
+
+Prints the committed results, ``benchmarks/results/reproduce/*.json``, as docs/reproduce.md shows
+them:
+
+    python benchmarks/reproduced.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fgan.run.reproduce import ALL
+
+RESULTS = Path(__file__).parent / "results" / "reproduce"
+BOUNDS = {"near": "", "at least": "≥ ", "at most": "≤ "}
+
+
+def results() -> list[dict[str, Any]]:
+    """The committed results, in the order of the presets."""
+    files = [RESULTS / f"{name}.json" for name in ALL]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
+def section(found: dict[str, Any]) -> str:
+    """A result: a heading, what differs from the paper, a table, and where it was found."""
+    inside = sum(row["inside"] for row in found["rows"])
+    machine = found["machine"]
+    trials = f"{found['seeds']} seeds, " if found["seeds"] else ""
+    size = {"full": "the whole protocol", "quick": "`--quick`"}[found["size"]]
+    lines = [
+        f"## {found['preset']}: {inside} of {len(found['rows'])} inside",
+        "",
+        f"{found['about'][0].upper()}{found['about'][1:]} ({found['paper']}). {trials}{size}: "
+        f"{_minutes(found['seconds'])} on {machine['cores']} shared cores of an "
+        f"{machine['device']}, torch {machine['torch']}, fgan {machine['fgan']}.",
+        "",
+        "| | published | obtained | tolerance | |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for row in found["rows"]:
+        tolerance = f"± {row['tolerance']:.2g}" if row["tolerance"] else ""
+        published = BOUNDS[row["bound"]] + number(row["published"], row["published_error"])
+        obtained = number(row["obtained"], row["obtained_error"])
+        verdict = "inside" if row["inside"] else "**outside**"
+        lines.append(f"| {row['what']} | {published} | {obtained} | {tolerance} | {verdict} |")
+    if found["deviations"]:
+        lines += ["", "Differs from the paper:", ""]
+        lines += [f"- {each}" for each in found["deviations"]]
+    return "\n".join(lines)
+
+
+def number(value: float | str | None, error: float | None) -> str:
+    """A value with its standard error."""
+    if value is None:
+        return "not finite"
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+if __name__ == "__main__":
+    print("\n\n".join(section(found) for found in results()))
