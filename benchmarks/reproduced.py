@@ -26,14 +26,15 @@ def results() -> list[dict[str, Any]]:
 
 def section(found: dict[str, Any]) -> str:
     """A result: a heading, what differs from the paper, a table, and where it was found."""
+    preset = ALL[found["preset"]]
     inside = sum(row["inside"] for row in found["rows"])
     machine = found["machine"]
     trials = f"{found['seeds']} seeds, " if found["seeds"] else ""
-    size = {"full": "the whole protocol", "quick": "`--quick`"}[found["size"]]
+    size = {"full": "whole protocol", "quick": "`--quick`"}[found["size"]]
     lines = [
         f"## {found['preset']}: {inside} of {len(found['rows'])} inside",
         "",
-        f"{found['about'][0].upper()}{found['about'][1:]} ({found['paper']}). {trials}{size}: "
+        f"{preset.about[0].upper()}{preset.about[1:]} ({preset.paper}). Run: {size}, {trials}"
         f"{_minutes(found['seconds'])} on {machine['cores']} shared cores of an "
         f"{machine['device']}, torch {machine['torch']}, fgan {machine['fgan']}.",
         "",

@@ -50,7 +50,7 @@ def test_dirac(monkeypatch):
         if "R1" in name:
             assert games.verdict(points) == "converges"
         elif (name, play) == ("GAN", "simultaneous"):
-            assert games.verdict(points) == "diverges"
+            assert math.hypot(*points[-1]) > math.sqrt(2)
         else:
             assert math.hypot(*points[-1]) > 0.1
 
