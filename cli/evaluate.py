@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,16 +17,30 @@ from .options import AsJson, Device, Seed
 
 
 def evaluate(
-    run: Annotated[
+    what: Annotated[
         Path,
-        typer.Argument(help="Evaluate this run directory or checkpoint file.", show_default=False),
+        typer.Argument(
+            metavar="RUN|SAMPLES",
+            help="Evaluate this run directory or checkpoint file; or the samples in a .npz, .npy "
+            "or IDX file or a folder of images.",
+            show_default=False,
+        ),
     ],
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            help="Compare with these data, given as to `fgan train`, or with mnist:test, ring:test "
+            "or grid:test, which no run is trained on. \\[default: the data of the run]",
+            show_default=False,
+        ),
+    ] = "",
     chosen: Annotated[
         str | None,
         typer.Option(
             "--metrics",
-            help=f"Compute these of {', '.join(metrics.ALL)}, as in parzen,classes. "
-            "\\[default: all that fit the data]",
+            help=f"Compute these of {', '.join(metrics.ALL)}, as in parzen,classes, or the metrics "
+            "that have these numbers, as in coverage. \\[default: all that fit the data]",
             show_default=False,
         ),
     ] = None,
@@ -49,37 +62,73 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Evaluate every checkpoint that the run has kept.")
+    ] = False,
     again: Annotated[
         bool,
         typer.Option("--again", help="Compute also what the run directory has from before."),
     ] = False,
+    image_size: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Make the images of --against squares with sides of this many pixels. "
+            "\\[default: those of the run, or as they are]",
+            show_default=False,
+        ),
+    ] = 0,
+    channels: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=3,
+            help="Make the images of --against grey (1) or coloured (3). "
+            "\\[default: those of the run, or as they are]",
+            show_default=False,
+        ),
+    ] = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Compare samples of a trained generator with the data that it was trained on.
+    """Compare samples with data.
 
-    The command prints a table, and keeps its numbers in the run directory (evaluations.jsonl),
-    from which they are read when they are asked for again.
+    The command prints a table: each number, and the interval in which it would be for 95 of 100
+    other sets of as many samples and examples. Those of a run are kept in its directory
+    (evaluations.jsonl), from which they are read when they are asked for again.
     """
     names = [name.strip() for name in (chosen or "").split(",") if name.strip()]
     try:
-        metrics.check_names(names)
+        metrics.choose(names)
     except ValueError as error:
         raise ConfigError(
             f"--metrics: {error}.", f"Use some of {', '.join(metrics.ALL)}."
         ) from error
+    if channels == 2:
+        raise ConfigError("--channels 2 is neither grey nor coloured.", "Use 1 or 3.")
 
     from .train import prepare_torch
 
     prepare_torch()
     from fgan.run import evaluate as evaluating
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
+    from .bar import Bar
 
-    found = evaluating.evaluate(
-        run, names, num, seed, member=member, again=again, device=device, notify=say
-    )
+    with Bar() as bar:
+        found = evaluating.evaluate(
+            what,
+            names,
+            num,
+            seed,
+            against=against,
+            size=(image_size, channels),
+            member=member,
+            every=every,
+            again=again,
+            device=device,
+            notify=bar.say,
+            progress=bar.work,
+        )
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -92,6 +141,8 @@ def evaluate(
 def _about(found: Sequence[Mapping[str, Any]]) -> str:
     """What all lines share."""
     first = found[0]
+    if "step" not in first:
+        return f"{first['samples_of']}, against {first['against']}"
     steps = sorted({line["step"] for line in found})
     where = f"step {steps[0]:,}" if steps[:1] == steps else f"steps {steps[0]:,} to {steps[-1]:,}"
     return f"{where}, samples of seed {first['seed']}, against {first['against']}"
@@ -99,19 +150,17 @@ def _about(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _rows(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     """A row for each number: of each member and step, where there are several."""
-    key = next(
-        (key for key in ("member", "step") if len({line.get(key) for line in found}) > 1), ""
-    )
-    yield ("metric", "number", *([key] if key else []), "value", "95 % interval", "samples")
+    keys = [key for key in ("step", "member") if len({line.get(key) for line in found}) > 1]
+    yield ("metric", "number", *keys, "value", "95 % interval", "samples")
     for metric in dict.fromkeys(line["metric"] for line in found):
         lines = [line for line in found if line["metric"] == metric]
         for name in lines[0]["values"]:
             for line in lines:
                 value, ends = line["values"][name], line["intervals"].get(name)
-                which = [str(line[key])] if key else []
+                which = [f"{line[key]:,}" for key in keys]
                 between = f"{_shown(ends[0])} to {_shown(ends[1])}" if ends else ""
                 yield metric, name, *which, _shown(value), between, f"{line['samples']:,}"
-            if key == "member" and (mean := _mean(line["values"][name] for line in lines)):
+            if keys == ["member"] and (mean := _mean(line["values"][name] for line in lines)):
                 yield metric, name, "all", mean, "", ""
 
 

@@ -5,16 +5,13 @@ Everything goes to stderr. Without a terminal, plain lines take the place of the
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import shlex
-import sys
 import time
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import Any, Self
 
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,31 +22,16 @@ from rich.progress import (
 )
 
 import fgan
+from fgan import metrics
 from fgan.disk.rundir import RunDir
 from fgan.run import summary
 from fgan.run.loop import Result
 from fgan.run.plan import Observer, Plan
 
 from . import population, tables
+from .streams import stderr_console
 
-
-class _Stderr:
-    """Standard error, whose failures are ignored, because a run outlives its terminal."""
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
-
-
-_console = Console(file=cast(IO[str], _Stderr()), highlight=False)
+_console = stderr_console()
 _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisecond
 
 
@@ -177,6 +159,16 @@ class Terminal(Observer):
         else:
             where = f"step {row['step']}/{self._total}  epoch {row['epoch']:.2f}"
             self._say(f"{where} {numbers} {self._remaining(row)}")
+
+    def evaluated(self, rows: list[dict[str, Any]]) -> None:
+        said = []
+        for name in dict.fromkeys(row["metric"] for row in rows):
+            for number, better in metrics.ALL[name].values.items():
+                mine = [row["values"][number] for row in rows if row["metric"] == name]
+                spread = summary.spread(mine) if better else None
+                said += [] if spread is None else [f"{name}.{number} {spread.mean:.4g}"]
+        if rows:
+            self._say(f"step {rows[0]['step']}: {', '.join(said)}")
 
     def _remaining(self, row: dict[str, Any]) -> str:
         if not row["images_per_second"]:  # it rounds to 0 if the process was paused meanwhile

@@ -1,10 +1,14 @@
-"""Standard output escapes characters that its encoding lacks."""
+"""Standard output escapes characters that its encoding lacks; standard error may fail."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import sys
+from typing import IO, TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_every_name() -> None:
@@ -19,3 +23,26 @@ def print_every_name() -> None:
             OSError
         ):  # the stream was closed or replaced since Python opened it
             sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+class _Stderr:
+    """Standard error, whose failures are ignored, because a run outlives its terminal."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+def stderr_console() -> Console:
+    """A console on standard error."""
+    from rich.console import Console
+
+    return Console(file=cast(IO[str], _Stderr()), highlight=False)

@@ -312,7 +312,8 @@ SURFACE = {
     "inspect": "--json --help",
     "doctor": "--json --help",
     "sample": "--num --seed --member --label --out --device --help",
-    "evaluate": "--metrics --num --seed --member --again --device --json --help",
+    "evaluate": "--against --metrics --num --seed --member --all --again --image-size --channels "
+    "--device --json --help",
 }
 
 

@@ -244,6 +244,7 @@ IMAGES = {
     "disc_batches": "auto", "stat_passes": "every", "sample_stats": "running",
     # what the help texts say
     "resize": "crop", "stream": "auto", "log_every": 100, "sample_every": 1000,
+    "evaluate_every": 0, "metrics": (), "keep_best": "",
     "save_every": 5000, "keep": 2, "on_nonfinite": "halt", "grid": 64,
 }  # fmt: skip
 NO_PENALTIES = {"r1": 0.0, "r2": 0.0, "penalty_every": 1}
@@ -300,7 +301,7 @@ WORDS = {
     "data_root": "a cache folder; for mnist the packaged copy", "image_size": "as they are",
     "channels": "as they are", "disc_lr": "--lr", "lr_length": "the whole run",
     "steps": "--epochs", "init_from": "none", "init_member": "none", "seeds": "--seed",
-    "sweep": "none",
+    "sweep": "none", "metrics": "all that fit the data", "keep_best": "none",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 import fgan
 from fgan import metrics
 from fgan.disk import lines
+from fgan.disk.rundir import RunDir
 from fgan.errors import DiskError
 from fgan.run import config, evaluate, kept, loop
 
@@ -112,7 +113,7 @@ def test_lines_of_later_steps_are_forgotten(run):
     (line,) = evaluate.evaluations(run)
     before = path.read_bytes()
     lines.append(path, [line | {"step": 3}])
-    kept.forget_after(evaluate.RunDir(run), 2)
+    kept.forget_after(RunDir(run), 2)
     assert path.read_bytes() == before
 
 

@@ -141,12 +141,12 @@ def test_the_packaged_grid_has_its_own_modes():
 def test_collapsed_samples():
     modes = ring_modes()
     one = metrics.mode_coverage(modes[3:4].expand(100, 2), modes, 0.01)
-    assert one == (8, 1, 1.0, pytest.approx(math.log(8)))
+    assert one[:4] == (8, 1, 1.0, pytest.approx(math.log(8)))
     half = metrics.mode_coverage(modes[:4].repeat(25, 1), modes, 0.01)
-    assert half == (8, 4, 1.0, pytest.approx(math.log(2)))
+    assert half[:4] == (8, 4, 1.0, pytest.approx(math.log(2)))
     uneven = torch.cat([modes[:1].expand(30, 2), modes[1:2].expand(10, 2)])
     expected = math.log(8) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
-    assert metrics.mode_coverage(uneven, modes, 0.01) == (8, 2, 1.0, pytest.approx(expected))
+    assert metrics.mode_coverage(uneven, modes, 0.01)[:4] == (8, 2, 1.0, pytest.approx(expected))
 
 
 def test_samples_between_modes_count_for_none():

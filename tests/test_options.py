@@ -84,6 +84,9 @@ OTHERS = {
     "sample_every": ("3", 3, {}),
     "save_every": ("5m", "5m", {}),
     "keep": ("3", 3, {}),
+    "evaluate_every": ("3", 3, {}),
+    "metrics": ("modes", ("modes",), {"evaluate_every": 2}),
+    "keep_best": ("coverage", "coverage", {"evaluate_every": 2}),
     "grid": ("3", 3, {"data": "mnist"}),
 }
 

@@ -25,6 +25,7 @@ from fgan.model import Labels
 from fgan.nets import HEADS
 from fgan.run import config as configs
 from fgan.run import loop
+from fgan.run.kept import evaluations
 from fgan.run.options import OPTIONS
 from fgan.run.plan import make_plan
 
@@ -706,6 +707,26 @@ def left(folder: Path) -> list[int]:
 def sample_every(tmp_path):
     assert left(trained(tmp_path, sample_every=0).run.samples) == [4]
     assert left(trained(tmp_path, sample_every=3).run.samples) == [3, 4]
+
+
+@row
+def evaluate_every(tmp_path):
+    run = trained(tmp_path, evaluate_every=2, metrics=("modes",)).run
+    assert [(line["step"], line["metric"]) for line in evaluations(run)] == [
+        (2, "modes"), (4, "modes"),
+    ]  # fmt: skip
+
+
+@row
+def metrics(tmp_path):
+    assert planned(evaluate_every=2, metrics=("captured",)).evaluated == ("modes",)
+    assert planned(metrics=("captured",)).evaluated == ()
+
+
+@row
+def keep_best(tmp_path):
+    run = trained(tmp_path, evaluate_every=2, metrics=("modes",), keep_best="captured").run
+    assert [path.name for path in run.bests()] == ["best-captured.safetensors"]
 
 
 @row

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fgan.data.contrast import narrow_rows, warning
 from fgan.data.find import NAMED
-from fgan.data.labels import Labels, of_arrays
+from fgan.data.labels import Labelled, Labels, of_arrays
 from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError
@@ -67,6 +67,38 @@ def load_array(
         notify(warning(path, len(images), len(narrow), [f"number {row}" for row in narrow[:NAMED]]))
     fitted = fit(images, image_size, channels, resize)
     return Source(path.name.split(".")[0], fitted, (), found, classes)
+
+
+def load_samples(path: Path) -> Labelled:
+    """The samples in a file: images as `load_array` reads them, or points of ``fgan sample``.
+
+    Points are floats [N, D]. The ``labels`` of an .npz file may leave out classes, because a
+    generator may; without ``classes`` they have no names, and are not read.
+
+    Raises:
+        DataError: for a file that is damaged or holds anything else.
+    """
+    array = read_idx(path).numpy()[:, 0] if _IDX.search(path.name) else _read_numpy(path)
+    if array.ndim == 2 and array.dtype.kind == "f":
+        points = torch.from_numpy(array.astype(np.float32))
+        if not len(points) or not torch.isfinite(points).all():
+            raise _bad(path, "holds no points, or NaN or infinity", "Give one with points.")
+        return Labelled(points)
+    images = _as_images(path, array)
+    if path.suffix.lower() != ".npz":
+        return Labelled(images)
+    with np.load(path, allow_pickle=False) as arrays:
+        if "labels" not in arrays or "classes" not in arrays:
+            return Labelled(images)
+        labels, names = arrays["labels"], tuple(map(str, arrays["classes"]))
+    good = labels.shape == (len(images),) and labels.dtype.kind in "iu" and len(names) > 0
+    if not good or labels.min() < 0 or labels.max() >= len(names):
+        raise _bad(
+            path,
+            "holds labels that do not belong to its images and classes",
+            "Give one whole number below the number of classes for each image, or no labels.",
+        )
+    return Labelled(images, torch.from_numpy(labels.astype(np.int64)), names)
 
 
 def read_idx(path: Path, num_images: int | None = None) -> Tensor:

@@ -52,6 +52,18 @@ class RunDir(History):
             self.made.append(path)
         files.write_text(path, text)
 
+    def best_path(self, name: str) -> Path:
+        """The checkpoint with the best value of a metric, if the run keeps one."""
+        return self.checkpoints / f"best-{name}.safetensors"
+
+    def bests(self) -> list[Path]:
+        """The checkpoints with the best value of a metric."""
+        return sorted(self.checkpoints.glob("best-*.safetensors"))
+
+    def all_saved(self) -> list[Path]:
+        """The checkpoints in the order of their steps, and behind them those of a best value."""
+        return [*self.saved(), *self.bests()]
+
     def is_blank(self) -> bool:
         """Whether this is a run directory into which nothing was written yet."""
         folders = self.samples, self.checkpoints
@@ -62,7 +74,8 @@ class RunDir(History):
     def begin_again(self) -> None:
         """Remove the files of a run that never saved; only its one writer may."""
         pictures = (p for p in self.samples.glob("*.png") if _PICTURE.fullmatch(p.name))
-        for path in (self.metrics, self.evaluations, self.path / SKIPPED, *pictures):
+        others = (self.metrics, self.evaluations, self.path / SKIPPED, *self.bests())
+        for path in (*others, *pictures):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 

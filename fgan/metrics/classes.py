@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_distances
+from fgan.metrics.intervals import Intervals, around, jackknife_counts
 
 
 class ClassShares(NamedTuple):
@@ -17,10 +19,12 @@ class ClassShares(NamedTuple):
         shares: float64 [K], the share of each class; they sum to 1.
         kl_to_uniform: KL(shares || uniform) in nats: 0 when all are equal, log K when one
             class has all samples.
+        intervals: that of the divergence, over samples.
     """
 
     shares: Tensor
     kl_to_uniform: float
+    intervals: Intervals
 
 
 def nearest_class_shares(samples: Tensor, examples: Tensor, labels: Tensor) -> ClassShares:
@@ -47,4 +51,10 @@ def nearest_class_shares(samples: Tensor, examples: Tensor, labels: Tensor) -> C
     nearest = torch.cat([d.argmin(dim=1) for d in squared_distances(rows, known)])  # [N]
     classes = labels.to(torch.int64)
     counts = torch.bincount(classes[nearest], minlength=int(classes.max()) + 1)  # [K]
-    return ClassShares(counts / counts.sum(dtype=torch.float64), kl_to_uniform(counts))
+    divergence = kl_to_uniform(counts)
+    error = jackknife_counts(counts, kl_to_uniform)
+    return ClassShares(
+        shares=counts / counts.sum(dtype=torch.float64),
+        kl_to_uniform=divergence,
+        intervals={"kl_to_uniform": around(divergence, error, low=0, high=math.log(len(counts)))},
+    )

@@ -10,13 +10,38 @@ times their memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 BLOCK = 2**23  # distances held at once, 64 MB
 _NUMBERS = 2**24  # numbers of rows held as float64 at once, 128 MB
+
+
+_PASSED: ContextVar[Callable[[float], None] | None] = ContextVar("passed", default=None)
+
+
+@contextmanager
+def hearing(passed: Callable[[float], None]) -> Iterator[None]:
+    """Have metrics tell how far they are, in passes over all pairs of points.
+
+    Args:
+        passed: called now and then with the part of a pass that was made since the last call.
+    """
+    token = _PASSED.set(passed)
+    try:
+        yield
+    finally:
+        _PASSED.reset(token)
+
+
+def _tell(part: float) -> None:
+    if (passed := _PASSED.get()) is not None:
+        passed(part)
 
 
 def as_rows(examples: Tensor, name: str) -> Tensor:
@@ -75,12 +100,65 @@ def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tens
     """
     held = max(1, _NUMBERS // y.shape[1])
     for rows in map(as_numbers, torch.split(x, max(1, min(held, block // len(y))))):
-        lengths = rows.square().sum(1, keepdim=True)  # [n, 1]
-        parts = []
-        for others in map(as_numbers, torch.split(y, held)):
-            part = torch.addmm(others.square().sum(1), rows, others.T, alpha=-2)  # [n, m]
-            parts.append(part.add_(lengths).clamp_(min=0))
+        parts = [_between(rows, others) for others in map(as_numbers, torch.split(y, held))]
         yield parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        _tell(len(rows) / len(x))
+
+
+def _between(x: Tensor, y: Tensor) -> Tensor:
+    """||x_i - y_j||^2 of numbers [n, D] and [m, D]: [n, m], never negative."""
+    found = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
+    return found.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
+
+
+class Nearest(NamedTuple):
+    """The nearest of a set of points to each of N points, nearest first.
+
+    Attributes:
+        distances: squared, float64 [N, k]; infinite where there are fewer.
+        indices: int64 [N, k], their rows.
+    """
+
+    distances: Tensor
+    indices: Tensor
+
+    @classmethod
+    def none(cls, num: int, k: int, device: torch.device) -> Nearest:
+        """No neighbours yet."""
+        distances = torch.full((num, k), math.inf, dtype=torch.float64, device=device)
+        return cls(distances, torch.zeros(num, k, dtype=torch.int64, device=device))
+
+    def take(self, distances: Tensor, first: int) -> None:
+        """Let in nearer ones, given [N, n] distances to points of rows ``first`` and on."""
+        k = self.distances.shape[1]
+        found = distances.topk(min(k, distances.shape[1]), 1, largest=False)
+        both = torch.cat([self.distances, found.values], 1)
+        rows = torch.cat([self.indices, found.indices + first], 1)
+        best = both.topk(k, 1, largest=False)
+        self.distances.copy_(best.values)
+        self.indices.copy_(rows.gather(1, best.indices))
+
+    def part(self, first: int, num: int) -> Nearest:
+        """Those of some of the points; what they let in counts here too."""
+        return Nearest(self.distances[first : first + num], self.indices[first : first + num])
+
+
+def nearest_others(rows: Tensor, k: int) -> Nearest:
+    """The k nearest other rows of each row [N, D]; each pair is looked at once."""
+    found = Nearest.none(len(rows), k, rows.device)
+    side = max(1, min(math.isqrt(BLOCK), _NUMBERS // rows.shape[1]))
+    for i in range(0, len(rows), side):
+        here = rows[i : i + side]
+        for j in range(i, len(rows), side):
+            others = rows[j : j + side]
+            distances = _between(as_numbers(here), as_numbers(others))
+            if i == j:
+                distances.fill_diagonal_(math.inf)
+            else:
+                found.part(j, len(distances.T)).take(distances.T.contiguous(), i)
+            found.part(i, len(here)).take(distances, j)
+            _tell(len(here) * len(others) * (1 if i == j else 2) / len(rows) ** 2)
+    return found
 
 
 def kl_to_uniform(counts: Tensor) -> float:

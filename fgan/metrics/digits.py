@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fgan.metrics.common import as_rows
+from fgan.metrics.intervals import Intervals, around, jackknife, jackknife_counts, of_share
 from fgan.metrics.moments import FrechetDistance, frechet_distance
 
 FILE = Path(__file__).with_name("digits.safetensors")
@@ -112,12 +113,14 @@ class DigitClasses(NamedTuple):
             test images 0.97.
         score: the inception score with this classifier, exp of the mean KL from the mean prediction
             (Salimans et al. 2016, arXiv:1606.03498), from 1 to 10.
+        intervals: those of the last three, over samples.
     """
 
     shares: Tensor
     kl: float
     sure: float
     score: float
+    intervals: Intervals
 
 
 def digit_classes(samples: Tensor, digits: Tensor) -> DigitClasses:
@@ -128,22 +131,48 @@ def digit_classes(samples: Tensor, digits: Tensor) -> DigitClasses:
     Raises:
         ValueError: as `see`; or for real digits among which a class is missing.
     """
-    logits = see(samples).logits.to(torch.float64)
-    shares, real = _shares(logits), _shares(see(digits).logits)
+    logits, known = see(samples).logits.to(torch.float64), see(digits).logits
+    counts = torch.bincount(logits.argmax(1), minlength=10)
+    real = _shares(torch.bincount(known.argmax(1), minlength=10))
     if not (real > 0).all():
         raise ValueError("among the real digits a class is missing")
-    log_p = logits.log_softmax(1)
-    mean = (log_p.logsumexp(0) - math.log(len(log_p)))[None]  # log of the mean prediction
-    kl = (log_p.exp() * (log_p - mean)).sum(1).mean()
+
+    def divergence(counts: Tensor) -> float:
+        shares = _shares(counts)
+        return float((torch.xlogy(shares, shares) - torch.xlogy(shares, real)).sum().clamp(min=0))
+
+    kl, score = divergence(counts), float(_inception_score(logits.log_softmax(1)))
+    sure = float((logits.log_softmax(1).max(1).values >= math.log(0.9)).double().mean())
+    error = jackknife(_scores_without(logits.log_softmax(1)))
     return DigitClasses(
-        shares=shares,
-        kl=float((torch.xlogy(shares, shares) - torch.xlogy(shares, real)).sum().clamp(min=0)),
-        sure=float((log_p.max(1).values >= math.log(0.9)).double().mean()),
-        score=float(kl.exp()),
+        shares=_shares(counts),
+        kl=kl,
+        sure=sure,
+        score=score,
+        intervals={
+            "kl": around(kl, jackknife_counts(counts, divergence), low=0),
+            "sure": of_share(sure, len(logits)),
+            "score": around(score, error, low=1, high=10),
+        },
     )
 
 
-def _shares(logits: Tensor) -> Tensor:
-    """The share of each class among the highest logits, float64 [10]."""
-    counts = torch.bincount(logits.argmax(1), minlength=10)
+def _inception_score(log_p: Tensor) -> Tensor:
+    """exp of the mean KL(p_i || mean p), from log p [N, K]."""
+    mean = (log_p.logsumexp(0) - math.log(len(log_p)))[None]  # log of the mean prediction
+    return (log_p.exp() * (log_p - mean)).sum(1).mean().exp()
+
+
+def _scores_without(log_p: Tensor) -> Tensor:
+    """The same without each sample [N]: exp of the mean prediction's entropy less the mean one."""
+    n, p = len(log_p), log_p.exp()
+    if n < 2:
+        return torch.ones(1, dtype=log_p.dtype, device=log_p.device)
+    own = (p * log_p).sum(1)  # [N]
+    mean = (p.sum(0) - p).clamp(min=0) / (n - 1)  # [N, K]
+    return ((own.sum() - own) / (n - 1) - torch.xlogy(mean, mean).sum(1)).exp()
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """The share of each class, float64."""
     return counts / counts.sum(dtype=torch.float64)

@@ -7,12 +7,14 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_distances
+from fgan.metrics.intervals import Intervals, around, jackknife_counts, of_share
 
 
 class ModeCoverage(NamedTuple):
@@ -26,12 +28,14 @@ class ModeCoverage(NamedTuple):
         reverse_kl: KL(p || uniform) in nats, where p are the shares of the modes among the
             high-quality samples: 0 when all modes get as many, log K when one gets all,
             NaN when no sample is of high quality.
+        intervals: those of the last three, over samples.
     """
 
     num_modes: int
     captured: int
     high_quality: float
     reverse_kl: float
+    intervals: Intervals
 
 
 def mode_coverage(
@@ -48,8 +52,8 @@ def mode_coverage(
         ValueError: for nothing to compare, different D, numbers that are not finite, or a
             distance that is not above 0.
 
-    >>> mode_coverage(torch.tensor([[0.0, 0.1], [0.0, 9.0]]), torch.eye(2) * 9, std=0.5)
-    ModeCoverage(num_modes=2, captured=1, high_quality=0.5, reverse_kl=0.6931471805599453)
+    >>> mode_coverage(torch.tensor([[0.0, 0.1], [0.0, 9.0]]), torch.eye(2) * 9, std=0.5)[:4]
+    (2, 1, 0.5, 0.6931471805599453)
     """
     if not std > 0 or not num_stds > 0:
         raise ValueError(f"a distance is above 0, not {num_stds} times {std}")
@@ -59,9 +63,12 @@ def mode_coverage(
     good = torch.cat([n.values for n in nearest]) <= (num_stds * std) ** 2  # [N]
     which = torch.cat([n.indices for n in nearest])[good]
     counts = torch.bincount(which, minlength=len(centres))  # [K]
-    return ModeCoverage(
-        num_modes=len(centres),
-        captured=int((counts > 0).sum()),
-        high_quality=float(good.double().mean()),
-        reverse_kl=kl_to_uniform(counts),
-    )
+    num, quality, divergence = len(centres), float(good.double().mean()), kl_to_uniform(counts)
+    captured = int((counts > 0).sum())
+    lost = jackknife_counts(counts, lambda left: float((left > 0).sum()))
+    intervals = {"high_quality": of_share(quality, len(rows))}
+    if not math.isnan(lost):  # of one good sample or none there is no spread
+        intervals["captured"] = around(captured, lost, low=0, high=num)
+        error = jackknife_counts(counts, kl_to_uniform)
+        intervals["reverse_kl"] = around(divergence, error, low=0, high=math.log(num))
+    return ModeCoverage(num, captured, quality, divergence, intervals)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fgan import rng
 from fgan.metrics.common import BLOCK, as_numbers, as_pair
+from fgan.metrics.intervals import Intervals, around, error_of_mean
 
 _KERNELS = 2048  # rows of both sets in a block of kernels, 34 MB
 _MOST_FEATURES = 4096  # a matrix of covariances is 134 MB, and its roots take minutes
@@ -31,10 +32,12 @@ class FrechetDistance(NamedTuple):
     Attributes:
         distance: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), at least 0.
         of_means: its first part.
+        intervals: those of both.
     """
 
     distance: float
     of_means: float
+    intervals: Intervals
 
 
 def frechet_distance(samples: Tensor, examples: Tensor) -> FrechetDistance:
@@ -50,8 +53,8 @@ def frechet_distance(samples: Tensor, examples: Tensor) -> FrechetDistance:
             not finite.
 
     >>> points = torch.tensor([[0.0], [2.0]])
-    >>> frechet_distance(points, points + 3)
-    FrechetDistance(distance=9.0, of_means=9.0)
+    >>> frechet_distance(points, points + 3)[:2]
+    (9.0, 9.0)
     """
     fake, real = as_pair(samples, examples, least=2)
     if fake.shape[1] > _MOST_FEATURES:
@@ -61,11 +64,25 @@ def frechet_distance(samples: Tensor, examples: Tensor) -> FrechetDistance:
     (mean, cov), (other_mean, other_cov) = _moments(fake), _moments(real)
     # tr (C C')^(1/2) is the sum of the roots of the eigenvalues of C^(1/2) C' C^(1/2), which is
     # symmetric, so that no complex root of a matrix is needed.
-    root = _root(cov)
-    both = torch.linalg.eigvalsh(root @ other_cov @ root).clamp(min=0).sqrt().sum()
-    of_means = (mean - other_mean).square().sum()
-    distance = of_means + cov.trace() + other_cov.trace() - 2 * both
-    return FrechetDistance(float(distance.clamp(min=0)), float(of_means))
+    root, inverse = _roots(cov)
+    both, inverse_of_both = _roots(root @ other_cov @ root)
+    gap = mean - other_mean
+    of_means = gap.square().sum()
+    distance = (of_means + cov.trace() + other_cov.trace() - 2 * both.trace()).clamp(min=0)
+    # The derivatives over C and C' are I less the optimal maps between the normal distributions.
+    there, back = inverse @ both @ inverse, root @ inverse_of_both @ root
+    fake_pull, fake_bend = _influences(fake, mean, gap, there)
+    real_pull, real_bend = _influences(real, other_mean, -gap, back)
+    pulls = error_of_mean(fake_pull), error_of_mean(real_pull)
+    errors = error_of_mean(fake_pull + fake_bend), error_of_mean(real_pull + real_bend)
+    return FrechetDistance(
+        distance=float(distance),
+        of_means=float(of_means),
+        intervals={
+            "distance": around(float(distance), *errors, low=0),
+            "of_means": around(float(of_means), *pulls, low=0),
+        },
+    )
 
 
 class KernelDistance(NamedTuple):
@@ -73,9 +90,11 @@ class KernelDistance(NamedTuple):
 
     Attributes:
         distance: 0 in expectation for two sets of one distribution, so that it may be below 0.
+        intervals: that of the distance.
     """
 
     distance: float
+    intervals: Intervals
 
 
 def kernel_distance(samples: Tensor, examples: Tensor) -> KernelDistance:
@@ -90,8 +109,15 @@ def kernel_distance(samples: Tensor, examples: Tensor) -> KernelDistance:
         ValueError: as `frechet_distance`, but for large D.
     """
     fake, real = as_pair(samples, examples, least=2)
-    within = sum(_mean_kernel(rows, rows, apart=True) for rows in (fake, real))
-    return KernelDistance(within - 2 * _mean_kernel(fake, real, apart=False))
+    to_fake, to_real = _mean_kernels(fake, real)
+    among_fake, _ = _mean_kernels(fake, fake, apart=True)
+    among_real, _ = _mean_kernels(real, real, apart=True)
+    distance = float(among_fake.mean() + among_real.mean() - 2 * to_fake.mean())
+    errors = (
+        2 * error_of_mean(among - to)
+        for among, to in ((among_fake, to_fake), (among_real, to_real))
+    )
+    return KernelDistance(distance, {"distance": around(distance, *errors)})
 
 
 class SlicedWasserstein(NamedTuple):
@@ -99,9 +125,11 @@ class SlicedWasserstein(NamedTuple):
 
     Attributes:
         distance: the root of the mean over directions of the squared 1-D distance.
+        intervals: that of the distance, for the same directions.
     """
 
     distance: float
+    intervals: Intervals
 
 
 def sliced_wasserstein(
@@ -123,10 +151,34 @@ def sliced_wasserstein(
     directions = rng.normal(key, (num_directions, fake.shape[1]), torch.float64)
     directions = directions / directions.norm(dim=1, keepdim=True)
     total = 0.0
+    fake_influence, real_influence = torch.zeros(2, len(fake), dtype=torch.float64).to(fake.device)
     for some in torch.split(directions, max(1, BLOCK // len(fake))):
-        gaps = _projected(fake, some).sort(0).values - _projected(real, some).sort(0).values
+        x, y = _projected(fake, some).sort(0), _projected(real, some).sort(0)
+        gaps = x.values - y.values
         total += float(gaps.square().mean(0).sum())
-    return SlicedWasserstein(math.sqrt(total / num_directions))
+        _add_potentials(fake_influence, x.values, x.indices, gaps)
+        _add_potentials(real_influence, y.values, y.indices, -gaps)
+    distance = math.sqrt(total / num_directions)
+    per_square = 2 * distance * num_directions  # of the distance, for a change of the total
+    errors = (error_of_mean(each) / per_square if total else 0.0
+              for each in (fake_influence, real_influence))  # fmt: skip
+    return SlicedWasserstein(distance, {"distance": around(distance, *errors, low=0)})
+
+
+def _add_potentials(influence: Tensor, at: Tensor, whose: Tensor, gaps: Tensor) -> None:
+    """Add the influence of each point on the squared 1-D distances along directions.
+
+    It is the Kantorovich potential (del Barrio and Loubes 2019, doi:10.1214/18-AOP1275), whose
+    slope is twice the gap to the partner.
+
+    Args:
+        influence: [N], added to; at, gaps: sorted points [N, S], and how far each is above its
+            partner; whose: [N, S], the number of each point.
+    """
+    rises = (gaps[1:] + gaps[:-1]) * at.diff(dim=0)
+    potentials = torch.cat([torch.zeros_like(gaps[:1]), rises.cumsum(0)])
+    potentials -= potentials.mean(0)
+    influence.scatter_add_(0, whose.flatten(), potentials.flatten())
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,23 +192,48 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, cov / (len(rows) - 1)
 
 
-def _root(matrix: Tensor) -> Tensor:
-    """The root of a symmetric matrix without negative eigenvalues."""
+def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The root of a symmetric matrix without negative eigenvalues, and its pseudoinverse."""
     values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    return root
+    roots = values.clamp(min=0).sqrt()
+    smallest = values[-1:].abs() * len(values) * torch.finfo(values.dtype).eps
+    inverses = torch.where(values > smallest, 1 / roots, 0)
+    return (vectors * roots) @ vectors.T, (vectors * inverses) @ vectors.T
 
 
-def _mean_kernel(x: Tensor, y: Tensor, *, apart: bool) -> float:
-    """The mean of the kernel over all pairs; ``apart`` leaves out each row beside itself."""
-    total, dims = 0.0, x.shape[1]
+def _influences(rows: Tensor, mean: Tensor, gap: Tensor, to: Tensor) -> tuple[Tensor, Tensor]:
+    """The influence of each row on the distance of the means, and on the rest, both [N].
+
+    Args:
+        gap: this mean less the other; to: the optimal map to the other normal distribution.
+    """
+    pulls, bends = [], []
+    for block in torch.split(rows, max(1, BLOCK // rows.shape[1])):
+        apart = as_numbers(block) - mean
+        pulls.append(2 * apart @ gap)
+        bends.append((apart * (apart - apart @ to)).sum(1))
+    return torch.cat(pulls), torch.cat(bends)
+
+
+def _mean_kernels(x: Tensor, y: Tensor, *, apart: bool = False) -> tuple[Tensor, Tensor]:
+    """The mean kernel of each row of x with all of y, and of y with x: [N] and [M].
+
+    Args:
+        apart: x and y are the same set, of which each row is left out beside itself.
+    """
+    dims = x.shape[1]
     held = max(1, BLOCK // max(_KERNELS, dims))
-    for rows in map(as_numbers, torch.split(x, held)):
-        for others in map(as_numbers, torch.split(y, held)):
-            total += float((rows @ others.T / dims + 1).pow(3).sum())
+    of_x = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    of_y = torch.zeros(len(y), dtype=torch.float64, device=x.device)
+    for sums, rows in zip(torch.split(of_x, held), torch.split(x, held), strict=True):
+        here = as_numbers(rows)
         if apart:
-            total -= float((rows.square().sum(1) / dims + 1).pow(3).sum())
-    return total / (len(x) * (len(y) - apart))
+            sums -= (here.square().sum(1) / dims + 1).pow(3)
+        for others, them in zip(torch.split(of_y, held), torch.split(y, held), strict=True):
+            kernels = (here @ as_numbers(them).T / dims + 1).pow(3)
+            sums += kernels.sum(1)
+            others += kernels.sum(0)
+    return of_x / (len(y) - apart), of_y / len(x)
 
 
 def _projected(rows: Tensor, directions: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ which reaches to its k-th neighbour in the same set, lie points of the other or 
     density   = 1/(k M) sum_j #{i: fake_j in ball of real_i}
     coverage  = mean_i 1[some fake in the ball of real_i]
 
+Intervals are those of other samples and other examples. The jackknife leaves out each point once,
+and the balls of the others keep their radii.
+
 References:
     Kynkäänniemi et al. 2019, arXiv:1904.06991, equations 1 and 2 (precision, recall); Naeem et al.
     2020, arXiv:2002.09797, equations 3 and 4 (density, coverage), with the authors' package prdc;
@@ -15,12 +18,21 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fgan.metrics.common import as_pair, squared_distances
+from fgan.metrics.common import Nearest, as_pair, nearest_others, squared_distances
+from fgan.metrics.intervals import (
+    Intervals,
+    around,
+    error_of_mean,
+    error_of_median,
+    jackknife,
+    of_share,
+)
 
 
 class Neighbourhoods(NamedTuple):
@@ -32,12 +44,14 @@ class Neighbourhoods(NamedTuple):
         density: the number of examples' neighbourhoods that a sample lies in, over k; about 1 for
             samples of the examples' distribution, and more where they crowd.
         coverage: the share of examples with a sample in their neighbourhood.
+        intervals: those of all four.
     """
 
     precision: float
     recall: float
     density: float
     coverage: float
+    intervals: Intervals
 
 
 def neighbourhoods(samples: Tensor, examples: Tensor, *, k: int = 5) -> Neighbourhoods:
@@ -53,27 +67,79 @@ def neighbourhoods(samples: Tensor, examples: Tensor, *, k: int = 5) -> Neighbou
             `fgan.metrics.parzen_log_density` refuses.
 
     >>> line = torch.arange(8.0)[:, None]
-    >>> neighbourhoods(line, line + 0.25, k=1)
-    Neighbourhoods(precision=1.0, recall=1.0, density=1.875, coverage=1.0)
+    >>> neighbourhoods(line, line + 0.25, k=1)[:4]
+    (1.0, 1.0, 1.875, 1.0)
     """
     fake, real = as_pair(samples, examples)
     if not 1 <= k < min(len(fake), len(real)):
         raise ValueError(f"k is from 1 to {min(len(fake), len(real)) - 1}, not {k}")
-    fake_radii, real_radii = _radii(fake, k), _radii(real, k)
-    counts, near_fake, nearest, begun = [], [], torch.full_like(real_radii, torch.inf), 0
-    for distances in squared_distances(fake, real):
-        radii = fake_radii[begun : begun + len(distances)]
-        begun += len(distances)
-        counts.append((distances < real_radii).sum(1))  # the balls that each sample lies in
-        near_fake.append((distances < radii[:, None]).any(0))
-        nearest = torch.minimum(nearest, distances.min(0).values)
-    inside = torch.cat(counts)
-    return Neighbourhoods(
-        precision=_share(inside > 0),
-        recall=_share(torch.stack(near_fake).any(0)),
-        density=float(inside.double().mean() / k),
-        coverage=_share(nearest < real_radii),
+    fake_radii, real_radii = (nearest_others(rows, k).distances[:, -1] for rows in (fake, real))
+    held, holding, reached = (
+        _Counts.none(n, fake.device) for n in (len(fake), len(real), len(real))
     )
+    begun = 0
+    for distances in squared_distances(fake, real):
+        here = slice(begun, begun + len(distances))
+        inside = distances < real_radii
+        held.part(here).add(inside.T, 0)  # the examples' balls that each sample lies in
+        holding.add(inside, begun)  # the samples in the ball of each example
+        reached.add(distances < fake_radii[here, None], begun)  # samples' balls, for each example
+        begun = here.stop
+    density = float(held.counts.double().mean()) / k
+    errors = error_of_mean(held.counts), error_of_mean(holding.counts) * len(real) / len(fake)
+    precision, recall, coverage = (
+        _covered(*found)
+        for found in ((held, len(real)), (reached, len(fake)), (holding, len(fake)))
+    )
+    return Neighbourhoods(
+        precision=precision.share,
+        recall=recall.share,
+        density=density,
+        coverage=coverage.share,
+        intervals={
+            "precision": precision.interval,
+            "recall": recall.interval,
+            "density": around(density, *(error / k for error in errors), low=0),
+            "coverage": coverage.interval,
+        },
+    )
+
+
+class _Counts(NamedTuple):
+    """For each of N points the number of others with a property, and one that has it.
+
+    Where the number is 1, that one is the only one.
+    """
+
+    counts: Tensor  # int64 [N]
+    one: Tensor  # int64 [N]
+
+    @classmethod
+    def none(cls, num: int, device: torch.device) -> _Counts:
+        return cls(*torch.zeros(2, num, dtype=torch.int64, device=device))
+
+    def part(self, which: slice) -> _Counts:
+        """Those of some of the points, which count here too."""
+        return _Counts(*(each[which] for each in self))
+
+    def add(self, has: Tensor, first: int) -> None:
+        """Count others [n, N], which begin with number ``first``."""
+        new = has.sum(0)
+        alone = (new == 1).nonzero()[:, 0]
+        self.counts.add_(new)
+        self.one[alone] = has[:, alone].to(torch.uint8).argmax(0) + first
+
+
+class _Covered(NamedTuple):
+    share: float
+    interval: tuple[float, float]
+
+
+def _covered(by: _Counts, num_others: int) -> _Covered:
+    """The share of points with a count, and its interval over the points and over the others."""
+    share, num = _share(by.counts > 0), len(by.counts)
+    lost = torch.bincount(by.one[by.counts == 1], minlength=num_others).double() / num
+    return _Covered(share, of_share(share, num, jackknife(lost)))
 
 
 class Memorised(NamedTuple):
@@ -87,11 +153,13 @@ class Memorised(NamedTuple):
             of examples, as many: near 0 where samples repeat each other.
         duplicates: the share of samples with another sample nearer than a tenth of the examples'
             median distance to their nearest other.
+        intervals: those of all three.
     """
 
     nearest_example: float
     nearest_sample: float
     duplicates: float
+    intervals: Intervals
 
 
 _DUPLICATE = 0.1  # of the distance at which examples have their nearest other
@@ -107,15 +175,27 @@ def memorised(samples: Tensor, examples: Tensor) -> Memorised:
         ValueError: as `neighbourhoods`; or for examples half of which repeat each other.
     """
     fake, real = as_pair(samples, examples, least=2, equally=True)
-    usual = float(_radii(real, 1).sqrt().median())
+    among_real, among_fake = (_roots(nearest_others(rows, 2)) for rows in (real, fake))
+    usual = float(among_real.distances[:, 0].median())
     if not usual > 0:
         raise ValueError("half of the examples repeat each other: leave out repetitions")
     to_real = torch.cat([d.min(1).values for d in squared_distances(fake, real)]).sqrt()
-    to_fake = _radii(fake, 1).sqrt()
+    median, own = float(to_real.median()), float(among_fake.distances[:, 0].median())
+    spread = _error_of_median(among_real) / usual  # relative, as the next two
+    to_example = error_of_median(to_real, 0.5 / math.sqrt(len(fake))) / usual
+    to_sample = _error_of_median(among_fake) / usual
+    near, still_near = (among_fake.distances < _DUPLICATE * usual).T
+    duplicates = _share(near)
+    error = jackknife(_without_each(near, still_near, among_fake.indices[:, 0]))
     return Memorised(
-        nearest_example=float(to_real.median()) / usual,
-        nearest_sample=float(to_fake.median()) / usual,
-        duplicates=_share(to_fake < _DUPLICATE * usual),
+        nearest_example=median / usual,
+        nearest_sample=own / usual,
+        duplicates=duplicates,
+        intervals={
+            "nearest_example": around(median / usual, to_example, spread * median / usual, low=0),
+            "nearest_sample": around(own / usual, to_sample, spread * own / usual, low=0),
+            "duplicates": of_share(duplicates, len(fake), error),
+        },
     )
 
 
@@ -126,11 +206,13 @@ class TwoSample(NamedTuple):
         accuracy: of both; 0.5 where they cannot be told apart, 1 where they can, below 0.5 where
             samples lie on examples.
         on_samples, on_examples: of each; high on examples and low on samples means collapse.
+        intervals: those of all three.
     """
 
     accuracy: float
     on_samples: float
     on_examples: float
+    intervals: Intervals
 
 
 def nearest_neighbour_test(samples: Tensor, examples: Tensor) -> TwoSample:
@@ -142,25 +224,80 @@ def nearest_neighbour_test(samples: Tensor, examples: Tensor) -> TwoSample:
         ValueError: as `memorised`.
     """
     fake, real = as_pair(samples, examples, least=2, equally=True)
-    fake_radii, real_radii = _radii(fake, 1), _radii(real, 1)
-    to_real, to_fake = [], torch.full_like(real_radii, torch.inf)
+    n = len(fake)
+    to_real, to_fake = Nearest.none(n, 2, fake.device), Nearest.none(n, 2, fake.device)
+    begun = 0
     for distances in squared_distances(fake, real):
-        to_real.append(distances.min(1).values)
-        to_fake = torch.minimum(to_fake, distances.min(0).values)
-    on_samples = _share(fake_radii < torch.cat(to_real))
-    on_examples = _share(real_radii < to_fake)
-    return TwoSample((on_samples + on_examples) / 2, on_samples, on_examples)
-
-
-def _radii(rows: Tensor, k: int) -> Tensor:
-    """The squared distance of each row to its k-th nearest other, float64 [N]."""
-    found, begun = [], 0
-    for distances in squared_distances(rows, rows):
-        own = torch.arange(begun, begun + len(distances), device=rows.device)
-        distances[torch.arange(len(distances), device=rows.device), own] = 0  # rounding left more
-        found.append(distances.kthvalue(k + 1, dim=1).values)
+        to_real.part(begun, len(distances)).take(distances, 0)
+        to_fake.take(distances.T.contiguous(), begun)
         begun += len(distances)
-    return torch.cat(found)
+    # The two nearest of all others: an equal distance counts as that of the other kind.
+    on_fake = _two_nearest(nearest_others(fake, 2), to_real, n)
+    on_real = _two_nearest(nearest_others(real, 2), to_fake, n)
+    parts = [_share(kind.right[:, 0]) for kind in (on_fake, on_real)]
+    none = torch.zeros_like(on_fake.right)
+    whose = torch.cat([on_fake.first, (on_real.first + n) % (2 * n)])
+    hits = torch.cat([on_fake.right, none]), torch.cat([none, on_real.right])
+    kept = torch.arange(2 * n, device=fake.device) // n  # 0 where a sample is left out
+    without = [
+        _left(hit[:, 0], hit[:, 1], whose) / (n - (kept == kind).double())
+        for kind, hit in enumerate(hits)
+    ]
+    accuracy = sum(parts) / 2
+    errors = [jackknife(each) for each in (*without, sum(without) / 2)]
+    ends = [around(v, e, low=0, high=1) for v, e in zip((*parts, accuracy), errors, strict=True)]
+    return TwoSample(
+        accuracy,
+        *parts,
+        intervals={"accuracy": ends[2], "on_samples": ends[0], "on_examples": ends[1]},
+    )
+
+
+class _Judged(NamedTuple):
+    """For points of one kind the two nearest of both kinds.
+
+    ``right``: bool [n, 2], whether they are of the same kind; ``first``: int64 [n], the row of the
+    nearest, with those of the other kind after all of this kind.
+    """
+
+    right: Tensor
+    first: Tensor
+
+
+def _two_nearest(same: Nearest, other: Nearest, num: int) -> _Judged:
+    distances = torch.cat([other.distances, same.distances], 1)  # [n, 4]
+    rows = torch.cat([other.indices + num, same.indices], 1)
+    best = distances.sort(stable=True, dim=1).indices[:, :2]
+    return _Judged(best >= 2, rows.gather(1, best[:, :1])[:, 0])
+
+
+def _left(hits: Tensor, still: Tensor, nearest: Tensor) -> Tensor:
+    """The number of hits without each point [n].
+
+    Args:
+        hits: bool [n], which come from each point's nearest; still: from its second nearest, which
+            takes over where that is left out; nearest: int64 [n], the row of the nearest.
+    """
+    change = still.double() - hits.double()
+    taken_over = torch.zeros_like(change).index_add_(0, nearest, change)
+    return hits.double().sum() - hits.double() + taken_over
+
+
+def _without_each(hits: Tensor, still: Tensor, nearest: Tensor) -> Tensor:
+    """The share of hits without each point [n], as `_left`."""
+    return _left(hits, still, nearest) / (len(hits) - 1)
+
+
+def _error_of_median(near: Nearest) -> float:
+    """The standard error of the median distance to the nearest other, of [n, 2] distances."""
+    below, still = (near.distances < near.distances[:, 0].median()).T
+    return error_of_median(
+        near.distances[:, 0], jackknife(_without_each(below, still, near.indices[:, 0]))
+    )
+
+
+def _roots(near: Nearest) -> Nearest:
+    return near._replace(distances=near.distances.sqrt())
 
 
 def _share(which: Tensor) -> float:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from fgan.metrics.common import BLOCK, as_rows, check_dims, squared_distances
+from fgan.metrics.intervals import Intervals, around
 
 SIGMAS: tuple[float, ...] = tuple(10 ** (i / 9 - 1) for i in range(10))
 """The ten widths among which the authors' code chooses: logspace(-1, 0, 10)."""
@@ -42,11 +43,13 @@ class ParzenScore(NamedTuple):
         standard_error: standard error of that mean, over test examples alone: s / sqrt(N)
             with the deviation s divided by N rather than N - 1, as the authors' code has it.
         sigma: the width, in the units of the data.
+        intervals: that of the log-likelihood, over test examples alone, as the error.
     """
 
     log_likelihood: float
     standard_error: float
     sigma: float
+    intervals: Intervals
 
 
 def parzen_log_density(
@@ -113,5 +116,6 @@ def parzen_score(
     found = parzen_log_density(validation[:num_validation], samples, sigmas).mean(1)  # [S]
     sigma = sigmas[int(found.argmax())]
     density = parzen_log_density(test, samples, [sigma])[0]  # [N]
-    error = density.std(correction=0) / math.sqrt(len(density))
-    return ParzenScore(float(density.mean()), float(error), sigma)
+    mean = float(density.mean())
+    error = float(density.std(correction=0) / math.sqrt(len(density)))
+    return ParzenScore(mean, error, sigma, {"log_likelihood": around(mean, error)})

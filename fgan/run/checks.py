@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from fgan import metrics
+
 _LARGEST = 1.7976931348623157e308  # the largest float; an int may be larger
 
 Check = Callable[[Any], Any]  # returns the value in its proper type, or raises ValueError
@@ -145,3 +147,20 @@ def interval(value: Any) -> int | str:
     """A number of steps, or a time as `every` reads it."""
     number, unit = every(value)
     return int(number) if unit == "steps" else str(value)
+
+
+def metric(value: Any) -> str:
+    """The name of a metric, or of a number of one."""
+    stripped = text(value).strip()
+    metrics.find(stripped)
+    return stripped
+
+
+def best(value: Any) -> str:
+    """The same for a number of which higher or lower is better; or empty text."""
+    if text(value) == "":
+        return ""
+    name, number = metrics.find(metric(value))
+    if not metrics.ALL[name].values[number]:
+        raise ValueError(f"has no best value: neither high nor low is better for {number}")
+    return metric(value)

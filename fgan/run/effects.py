@@ -72,3 +72,4 @@ ROLLBACK = Effect(
     "halt or skip, or rollback to a checkpoint of --save-every",
 )
 INIT_FROM = Effect(lambda o: bool(o["init_from"]), "--init-from a population")
+EVALUATED = Effect(lambda o: bool(o["evaluate_every"]), "--evaluate-every", unless_off=True)

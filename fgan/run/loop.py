@@ -22,11 +22,12 @@ from fgan.data import Source, fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
-from fgan.run import classes, conditions, disturbed, inherit, summary
+from fgan.run import classes, conditions, disturbed, inherit, kept, summary
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, make_advance, with_options_of
 from fgan.run.checks import every
 from fgan.run.config import TrainConfig
+from fgan.run.during import During
 from fgan.run.log import MetricsLog, waits
 from fgan.run.options import flag
 from fgan.run.pictures import Pictures
@@ -154,6 +155,7 @@ class _Loop:
         self.steps = plan.training.steps(plan.game)
         self.advance = make_advance(self.steps, replay=plan.training.replays(plan.device))
         self.pictures = Pictures(plan, out)
+        self.during = During(plan, out, observer.noted) if plan.evaluated else None
         self.log = MetricsLog(out, plan.batches(), plan.members, plan.game.metric_names)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
@@ -191,6 +193,7 @@ class _Loop:
         self.log.resume(pending, same_terms=not point.changed)
         # If sums are pending, a line at that step was written early by a run that ended there.
         self.out.cut_metrics(point.step - waits(pending))
+        kept.forget_after(self.out, point.step)
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks
 
@@ -247,7 +250,8 @@ class _Loop:
         """The next number of steps after which a file is due."""
         options = self.plan.options
         number, unit = self.save_every
-        periods = [options.log_every, options.sample_every, int(number) if unit == "steps" else 0]
+        periods = [options.log_every, options.sample_every, options.evaluate_every]
+        periods += [int(number)] if unit == "steps" else []
         due = [self.done - self.done % period + period for period in periods if period]
         return min([self.plan.steps, *due])
 
@@ -271,6 +275,11 @@ class _Loop:
                 self.observer.logged(summary.overall(self.last))
             if last or stopped or _due(done, plan.options.sample_every):
                 self.observer.wrote(self.pictures.fakes(self.state, done))
+            if self.during is not None and _due(done, plan.options.evaluate_every):
+                found = self.during.judge(self.state, done)
+                self.observer.evaluated(found)
+                if best := self.during.improved(found):
+                    self._write(self.out.best_path(plan.options.keep_best), **best)
         except BaseException:  # if writing fails, the training is still saved
             if bool(pytree.all_finite(self.state)):
                 self.save()
@@ -287,6 +296,12 @@ class _Loop:
 
     def save(self) -> None:
         """Save a checkpoint of the present state, from which the run can be resumed exactly."""
+        self._write(self.out.checkpoint_path(self.done))
+        self.out.forget_old(self.plan.options.keep)
+        self.last_saved, self.saved_at = self.done, time.monotonic()
+
+    def _write(self, path: Path, **more: Any) -> None:
+        """Write the present state, and more facts about it."""
         plan = self.plan
         about = {
             "fgan": fgan.__version__,
@@ -297,11 +312,9 @@ class _Loop:
             "step": self.done,
             "rollbacks": self.rollbacks,
             **conditions.of_command(compiled=plan.training.compile, device=str(plan.device)),
+            **more,
         }
-        path = self.out.checkpoint_path(self.done)
         checkpoint.save(path, self.state, about, self.log.pending())
-        self.out.forget_old(plan.options.keep)
-        self.last_saved, self.saved_at = self.done, time.monotonic()
         self.observer.wrote(path)
 
     def _not_finite(self, save: bool) -> Literal["", "step", "state"]:

@@ -264,6 +264,19 @@ class Running:
         OUT, FREE, 5000, checks.interval,
         "Save a checkpoint every N steps, or every 30s, 5m, 1h; 0: only at the end.")
     keep: int = row(OUT, FREE, 2, integer(2), "Keep this many checkpoints, the newest.")
+    evaluate_every: int = row(
+        OUT, FREE, 0, integer(0),
+        "Evaluate samples every N steps, as `fgan evaluate` does, into evaluations.jsonl; 0: "
+        "never.")
+    metrics: tuple[str, ...] = row(
+        OUT, FREE, (), tuple_of(checks.metric),
+        "Compute these metrics, by their names or those of their numbers, as in "
+        "frechet_digits,coverage.",
+        said="all that fit the data", acts=effects.EVALUATED)
+    keep_best: str = row(
+        OUT, FREE, "", checks.best,
+        "Keep the checkpoint with the best value of this metric, as best-METRIC.safetensors.",
+        said="none", acts=effects.EVALUATED)
     grid: int = row(
         OUT, FREE, 64, integer(1, 4097), "Put this many images into a grid.",
         acts=effects.PICTURES)

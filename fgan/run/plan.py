@@ -16,11 +16,11 @@ from typing import Any
 import tomli_w
 import torch
 
-from fgan import pytree, rng
+from fgan import metrics, pytree, rng
 from fgan.compile import environment
 from fgan.compile.graph import prepare
 from fgan.compile.toolchain import check_compiler
-from fgan.data import Batches, Source, StreamedSource
+from fgan.data import Batches, Source, StreamedSource, fingerprint
 from fgan.disk import files, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
@@ -31,7 +31,9 @@ from fgan.run.advance import Training
 from fgan.run.checks import in_steps
 from fgan.run.classes import Classes
 from fgan.run.config import TrainConfig
+from fgan.run.evaluate import fitting
 from fgan.run.inherit import Inherited
+from fgan.run.known import Known
 from fgan.run.members import Member
 from fgan.run.options import Running
 from fgan.types import Key
@@ -54,6 +56,9 @@ class Observer:
 
     def logged(self, row: dict[str, Any]) -> None:
         """A line was added to ``metrics.jsonl``; ``row`` is the mean over members."""
+
+    def evaluated(self, rows: list[dict[str, Any]]) -> None:
+        """Lines were added to ``evaluations.jsonl``, one for each metric of each member."""
 
     def wrote(self, path: Path) -> None:
         """A grid or a checkpoint was written."""
@@ -86,6 +91,8 @@ class Plan:
     disc_size: int
     flat_from: int  # the step at which the learning rate reaches zero; 0: none before the end
     options: Running  # those that act while the run goes on
+    evaluated: tuple[str, ...]  # the metrics to compute; () for none
+    known: Known | None  # where their arguments are found
 
     @property
     def toml(self) -> str:
@@ -141,6 +148,7 @@ def make_plan(
         lr_length=config.lr_length or (steps if decays else 0),
         init_from=str(inherited.file) if inherited else config.init_from,
     )
+    evaluated, known_data = _evaluated(config, source, hears)
     length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
     return Plan(
         settings=configs.as_dict(config),
@@ -158,7 +166,23 @@ def make_plan(
         disc_size=pytree.size(networks["disc"][0]),
         flat_from=length if decays and not config.lr_end and length < steps else 0,
         options=config.running,
+        evaluated=evaluated,
+        known=known_data,
     )
+
+
+def _evaluated(
+    config: TrainConfig, source: Source | StreamedSource, hears: Observer
+) -> tuple[tuple[str, ...], Known | None]:
+    """The metrics of ``--metrics`` and ``--keep-best``, and the data that they compare with."""
+    if not config.evaluate_every:
+        return (), None
+    facts = {"data": fingerprint(source)}
+    of = source.classes if config.conditional else ()
+    known = Known(config, facts, Path(), hears.noted, source=source, of=of)
+    best = [config.keep_best] if config.keep_best and config.metrics else []
+    names = metrics.choose(dict.fromkeys([*config.metrics, *best]))
+    return tuple(fitting(names, known, config.data, named=bool(config.metrics))), known
 
 
 def out_of_memory(plan: Plan) -> DeviceError:

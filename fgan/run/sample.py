@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from fgan.disk import checkpoint, files, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.errors import ConfigError, DiskError, RunError
 from fgan.game import conditions, init_state
+from fgan.model import Model
 from fgan.run import assemble, classes, images, inherit, resume
 from fgan.run.classes import Classes
 from fgan.run.config import TrainConfig
+from fgan.types import Weights
 
 # Other paths become folders, but nobody who names such a path means a folder.
 _OTHER_FORMS = {
@@ -84,37 +87,98 @@ def open_run(
     run: Path, member: int | None, notify: Callable[[str], None] | None
 ) -> tuple[Checkpoint, Path]:
     """The checkpoint to sample from, and its file; the arguments are those of `sample`."""
-    saved, file = load_run(run, notify)
-    return inherit.member_of(saved, file, member), file
-
-
-def load_run(run: Path, notify: Callable[[str], None] | None) -> tuple[Checkpoint, Path]:
-    """The checkpoint of a run, with all members of a population, and its file."""
     file, passed_over = rundir.find_checkpoint(run)
     for error in passed_over:
         if notify is not None:
             notify(f"Passed over: {error.problem}")
-    return checkpoint.load(file), file
+    return inherit.member_of(checkpoint.load(file), file, member), file
 
 
 def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Tensor:
     """The samples of `sample`, from a checkpoint of one GAN that was read from ``file``."""
-    return _draw(saved, file, num, seed, device, ()).examples
+    return draw_labelled(saved, file, num, seed, device).examples
+
+
+def draw_labelled(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Labelled:
+    """The same with their labels, for a conditional run."""
+    return _draw(saved, file, num, seed, device, ())
 
 
 def _draw(
-    saved: Checkpoint, file: Path, num: int, seed: int, device: str, turns: Sequence[int]
+    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str, turns: Sequence[int]
 ) -> Labelled:
     """Samples and their labels; ``turns`` are the classes that take turns, () draws the labels."""
-    batches = list(_batches(saved, file, num, seed, device, turns))
-    samples, labels = (torch.cat(part) for part in zip(*batches, strict=True))
-    names = _facts(saved.about, file)[2].names
-    return Labelled(samples, labels if names else (), names)
+    config, data_shape, known = facts(saved.about, file)
+    device = assemble.find_device(device_name)
+    game = assemble.make_game(config, data_shape, known.counts)
+    dtype = assemble.state_dtype(config)
+    like = init_state(game, rng.key(0), device=device, dtype=dtype)
+    weights = checkpoint.restore(saved, like, file).sampler
+    maker = Maker(
+        gen=game.gen,
+        dtype=dtype,
+        stats=config.sample_stats,
+        low=assemble.image_low(config),
+        is_images=len(data_shape) == 3,
+        classes=known,
+    )
+    return maker.draw(weights, num, seed, device, turns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """A generator, and how its samples become images or points."""
+
+    gen: Model
+    dtype: torch.dtype
+    stats: str  # the statistics that normalise, "running" or "batch"
+    low: float  # the value of black
+    is_images: bool
+    classes: Classes  # without names for a generator without a condition
+
+    def draw(
+        self,
+        weights: Weights,
+        num: int,
+        seed: int,
+        device: torch.device,
+        turns: Sequence[int] = (),
+    ) -> Labelled:
+        """Samples of `sample`, and their labels.
+
+        Args:
+            turns: the classes that take turns; () draws the labels as often as the data have them.
+        """
+        batches = list(self._batches(weights, num, seed, device, turns))
+        samples, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+        names = self.classes.names
+        return Labelled(samples, labels if names else (), names)
+
+    def _batches(
+        self, weights: Weights, num: int, seed: int, device: torch.device, turns: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples and their labels, which are without elements for a run without a condition."""
+        for first in range(0, num, _BATCH):
+            key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
+            z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
+            z = rng.normal(z_key, (_BATCH, *self.gen.shape.main), self.dtype)
+            labels: Labels = ()
+            if turns:
+                place = torch.arange(first, first + _BATCH) % len(turns)
+                labels = torch.tensor(turns)[place].to(device)
+            elif self.classes.names:
+                label_key = rng.fold_in(key, 0, rng.SampleStream.LABELS)
+                labels = conditions.categorical(self.classes.counts).draw(label_key, (_BATCH,))
+            # Every batch is whole, because the number of rows decides how products round.
+            fake = assemble.sample(self.gen, weights, z, key, self.stats, labels)[: num - first]
+            own = torch.empty(0) if isinstance(labels, tuple) else labels[: num - first].cpu()
+            made = images.to_uint8(fake, self.low) if self.is_images else fake.float().cpu()
+            yield made, own
 
 
 def _turns(saved: Checkpoint, file: Path, label: str | None, out: Path | None) -> Sequence[int]:
     """The classes that take turns: those asked for, or for a grid all; () for a draw."""
-    known = _facts(saved.about, file)[2]
+    known = facts(saved.about, file)[2]
     if label is not None:
         if not known.names:
             raise ConfigError(
@@ -126,38 +190,7 @@ def _turns(saved: Checkpoint, file: Path, label: str | None, out: Path | None) -
     return range(len(known.names)) if is_grid else ()
 
 
-def _batches(
-    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str, turns: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples and their labels, which are without elements for a run without a condition."""
-    config, data_shape, known = _facts(saved.about, file)
-    device = assemble.find_device(device_name)
-    game = assemble.make_game(config, data_shape, known.counts)
-    dtype = assemble.state_dtype(config)
-    like = init_state(game, rng.key(0), device=device, dtype=dtype)
-    weights = checkpoint.restore(saved, like, file).sampler
-    for first in range(0, num, _BATCH):
-        key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
-        z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
-        z = rng.normal(z_key, (_BATCH, *game.gen.shape.main), dtype)
-        labels: Labels = ()
-        if turns:
-            place = torch.arange(first, first + _BATCH) % len(turns)
-            labels = torch.tensor(turns)[place].to(device)
-        elif known.names:
-            label_key = rng.fold_in(key, 0, rng.SampleStream.LABELS)
-            labels = conditions.categorical(known.counts).draw(label_key, (_BATCH,))
-        # Every batch is whole, because the number of rows decides how products round.
-        fake = assemble.sample(game.gen, weights, z, key, config.sample_stats, labels)
-        fake = fake[: num - first]
-        own = torch.empty(0) if isinstance(labels, tuple) else labels[: num - first].cpu()
-        if len(data_shape) == 3:
-            yield images.to_uint8(fake, assemble.image_low(config)), own
-        else:
-            yield fake.float().cpu(), own
-
-
-def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...], Classes]:
+def facts(about: Mapping[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...], Classes]:
     """The configuration of a run, the shape of its examples, and its classes."""
     config = resume.config_of(about, file)
     shape = about.get("data_shape")
@@ -167,7 +200,7 @@ def _facts(about: dict[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, .
             f"{file} holds a shape of the data that cannot be: {shape}.",
             "Use another checkpoint.",
         )
-    known = classes.of_facts(about, file) if config.conditional else Classes()
+    known = classes.offacts(about, file) if config.conditional else Classes()
     return config, tuple(sizes), known
 
 

@@ -1,0 +1,282 @@
+"""A classifier trained on the spot for any labelled images, and the metrics that look through it.
+
+It is small and trained in seconds, on nine tenths of the examples; its accuracy on the others is
+said with every result, because no metric sees more than its classifier does. The same examples and
+seed on the same machine give the same classifier. Values compare with those of the same data only.
+
+References:
+    Heusel et al. 2017, arXiv:1706.08500 (Fréchet distance of a classifier's features); Shmelkov et
+    al. 2018, arXiv:1807.09499, section 3 (GAN-test: the accuracy of a classifier of real images on
+    conditional samples).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fgan import rng
+from fgan.metrics.common import as_rows
+from fgan.metrics.intervals import Intervals, around, error_of_mean, jackknife_counts, of_share
+from fgan.metrics.moments import frechet_distance
+
+NUM_FEATURES = 64
+_SIDE = 32  # images of other sizes are resized
+_EPOCHS, _BATCH, _RATE, _SEEN = 5, 100, 2e-3, 1000
+
+
+class _Network(nn.Module):
+    """Three strided convolutions with batch normalisation, 64 features, and logits."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise((channels, 16, 32, 64)):
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.features = nn.Sequential(nn.Linear(64 * 4 * 4, NUM_FEATURES), nn.ReLU())
+        self.logits = nn.Linear(NUM_FEATURES, num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(self.convolutions(images))
+        return self.logits(features), features
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier.
+
+    Attributes:
+        accuracy: the share of examples that it was not trained on whose class it finds.
+        shares: float64 [K], the share of each class among the examples.
+    """
+
+    network: nn.Module
+    channels: int
+    accuracy: float
+    shares: Tensor
+
+    def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, K] and features [N, 64] of images [N, C, H, W].
+
+        Raises:
+            ValueError: for images of other channels or with numbers that are not finite.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(
+                f"the classifier sees images [N, {self.channels}, H, W], not {list(images.shape)}"
+            )
+        as_rows(images, "the images")
+        with torch.no_grad():
+            seen = [self.network(_shown(block)) for block in torch.split(images, _SEEN)]
+        logits, features = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        return logits, features
+
+
+def train_classifier(examples: Tensor, labels: Tensor, *, seed: int = 0) -> Classifier:
+    """Train a classifier on nine tenths of labelled images.
+
+    Args:
+        examples: [N, C, H, W], uint8 or floats in [0, 1]; labels: int64 [N], from 0.
+        seed: that of the first weights, of the split and of the order.
+    Raises:
+        ValueError: for fewer than two classes or ten images, or for other shapes.
+    """
+    if examples.ndim != 4 or labels.shape != examples.shape[:1] or len(examples) < 10:
+        raise ValueError(f"ten labelled images or more are classified, not {list(examples.shape)}")
+    counts = torch.bincount(labels)
+    if len(counts) < 2:
+        raise ValueError("two classes or more can be told apart")
+    device, key = examples.device, rng.key(seed, examples.device)
+    network = _made(_Network, examples.shape[1], len(counts), key)
+    order = rng.permutation(rng.fold_in(key, 1), len(examples))
+    held, used = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
+    optimizer = torch.optim.AdamW(network.parameters(), _RATE)
+    steps = _EPOCHS * max(1, len(used) // _BATCH)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * _RATE, total_steps=steps)
+    with torch.enable_grad():
+        for batch in itertools.islice(_batches(used, key), steps):
+            logits, _ = network(_shown(examples[batch]))
+            loss = functional.cross_entropy(logits, labels[batch].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            falling.step()
+    network.eval().requires_grad_(False)
+    made = Classifier(network, examples.shape[1], math.nan, counts / counts.sum().double())
+    right = made.see(examples[held])[0].argmax(1) == labels[held].to(device)
+    return Classifier(network, made.channels, float(right.double().mean()), made.shares)
+
+
+def _made(kind: type[_Network], channels: int, num_classes: int, key: Tensor) -> _Network:
+    """A network whose first weights come from the key, and not from torch's generator."""
+    with torch.device("meta"):
+        network = kind(channels, num_classes)
+    network.to_empty(device=key.device)
+    for i, (name, value) in enumerate(network.state_dict().items()):
+        if value.ndim > 1:  # He et al. 2015, arXiv:1502.01852
+            numbers = rng.normal(rng.fold_in(key, 2 + i), tuple(value.shape))
+            value.copy_(numbers * math.sqrt(2 / value[0].numel()))
+        else:
+            value.fill_(1 if name.endswith("running_var") or _scales(network, name) else 0)
+    return network
+
+
+def _scales(network: nn.Module, name: str) -> bool:
+    """Whether a name is that of the scale of a normalisation."""
+    owner, _, last = name.rpartition(".")
+    return last == "weight" and isinstance(network.get_submodule(owner), nn.BatchNorm2d)
+
+
+def _batches(used: Tensor, key: Tensor) -> Iterator[Tensor]:
+    for epoch in itertools.count(1000):
+        order = used[rng.permutation(rng.fold_in(key, epoch), len(used))]
+        whole = [batch for batch in torch.split(order, _BATCH) if len(batch) > 1]
+        yield from (batch for batch in whole if len(batch) == len(whole[0]))
+
+
+def _shown(images: Tensor) -> Tensor:
+    """Images as the network sees them: float32 [N, C, 32, 32] in [-1, 1]."""
+    shown = images / 255 if images.dtype == torch.uint8 else images.to(torch.float32)
+    if shown.shape[2:] != (_SIDE, _SIDE):
+        shown = functional.interpolate(shown, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+    return shown * 2 - 1
+
+
+class ClassifierDistance(NamedTuple):
+    """The Fréchet distance of a trained classifier's features.
+
+    Attributes:
+        distance, of_means: as in `fgan.metrics.FrechetDistance`.
+        accuracy: the classifier's, on examples that it was not trained on.
+        intervals: those of the distances, for this classifier.
+    """
+
+    distance: float
+    of_means: float
+    accuracy: float
+    intervals: Intervals
+
+
+def frechet_classifier(
+    samples: Tensor, examples: Tensor, classifier: Classifier
+) -> ClassifierDistance:
+    """The Fréchet distance between a classifier's features of samples and of examples.
+
+    Args:
+        samples: [M, C, H, W]; examples: [N, C, H, W].
+    Raises:
+        ValueError: as `Classifier.see` and `fgan.metrics.frechet_distance`.
+    """
+    pair = (classifier.see(images)[1] for images in (samples, examples))
+    distance, of_means, intervals = frechet_distance(*pair)
+    return ClassifierDistance(distance, of_means, classifier.accuracy, intervals)
+
+
+class ClassifierClasses(NamedTuple):
+    """The classes that a trained classifier finds in samples.
+
+    Attributes:
+        kl: KL(shares || shares among the examples) in nats.
+        entropy: that of the shares in nats: log K for equal ones, 0 for one class.
+        shares: float64 [K].
+        sure: the share of samples to whose class it gives a probability of 0.9 or more.
+        accuracy: the classifier's, on examples that it was not trained on.
+        intervals: those of all but the shares and the accuracy, over samples.
+    """
+
+    kl: float
+    entropy: float
+    shares: Tensor
+    sure: float
+    accuracy: float
+    intervals: Intervals
+
+
+def classifier_classes(samples: Tensor, classifier: Classifier) -> ClassifierClasses:
+    """Count the classes among samples.
+
+    Args:
+        samples: [M, C, H, W].
+    Raises:
+        ValueError: as `Classifier.see`; or for examples among which a class is missing.
+    """
+    if not (classifier.shares > 0).all():
+        raise ValueError("among the examples a class is missing")
+    log_p = classifier.see(samples)[0].double().log_softmax(1)
+    counts = torch.bincount(log_p.argmax(1), minlength=log_p.shape[1])
+
+    def entropy(counts: Tensor) -> float:
+        shares = counts / counts.sum().double()
+        return float(-torch.xlogy(shares, shares).sum())
+
+    def divergence(counts: Tensor) -> float:
+        shares = counts / counts.sum().double()
+        return -entropy(counts) - float(torch.xlogy(shares, classifier.shares).sum())
+
+    sure = float((log_p.max(1).values >= math.log(0.9)).double().mean())
+    kl, spread = max(0.0, divergence(counts)), entropy(counts)
+    return ClassifierClasses(
+        kl=kl,
+        entropy=spread,
+        shares=counts / counts.sum().double(),
+        sure=sure,
+        accuracy=classifier.accuracy,
+        intervals={
+            "kl": around(kl, jackknife_counts(counts, divergence), low=0),
+            "entropy": around(
+                spread, jackknife_counts(counts, entropy), low=0, high=math.log(len(counts))
+            ),
+            "sure": of_share(sure, len(log_p)),
+        },
+    )
+
+
+class LabelsFound(NamedTuple):
+    """Whether conditional samples are what their labels say.
+
+    Attributes:
+        log_likelihood: the mean log-probability in nats that the classifier gives to the label
+            that a sample was made for.
+        correct: the share of samples whose label it finds; GAN-test in the paper.
+        accuracy: the classifier's own, on examples: what ``correct`` would be for real ones.
+        intervals: those of the first two, over samples.
+    """
+
+    log_likelihood: float
+    correct: float
+    accuracy: float
+    intervals: Intervals
+
+
+def labels_found(samples: Tensor, sample_labels: Tensor, classifier: Classifier) -> LabelsFound:
+    """Judge conditional samples by the classifier.
+
+    Args:
+        samples: [M, C, H, W]; sample_labels: int64 [M], the classes that they were made for.
+    Raises:
+        ValueError: as `Classifier.see`, or for labels that do not fit.
+    """
+    log_p = classifier.see(samples)[0].double().log_softmax(1)
+    if sample_labels.shape != samples.shape[:1] or int(sample_labels.max()) >= log_p.shape[1]:
+        raise ValueError("each sample has one label, of a class of the examples")
+    own = log_p.gather(1, sample_labels[:, None].to(log_p.device))[:, 0]
+    mean = float(own.mean())
+    correct = float((log_p.argmax(1) == sample_labels.to(log_p.device)).double().mean())
+    return LabelsFound(
+        log_likelihood=mean,
+        correct=correct,
+        accuracy=classifier.accuracy,
+        intervals={
+            "log_likelihood": around(mean, error_of_mean(own), high=0),
+            "correct": of_share(correct, len(own)),
+        },
+    )
