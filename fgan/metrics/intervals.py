@@ -42,8 +42,9 @@ def around(
 ) -> Interval:
     """The interval of a number with independent standard errors, cut to where it can be.
 
-    >>> around(0.5, 0.3, 0.4, high=1)
-    (-0.4799819921351351, 1)
+    >>> low, high = around(0.5, 0.3, 0.4, high=1)
+    >>> round(low, 4), high
+    (-0.48, 1)
     """
     reach = _Z * math.hypot(*errors)
     return max(low, value - reach), min(high, value + reach)
@@ -54,8 +55,9 @@ def of_share(share: float, num: int, *errors: float) -> Interval:
 
     These are added to each side in squares (Newcombe 1998, method 10).
 
-    >>> of_share(1.0, 10)
-    (0.7224672001371107, 1.0)
+    >>> low, high = of_share(1.0, 10)
+    >>> round(low, 4), high
+    (0.7225, 1.0)
     """
     part = _Z**2 / num
     middle = share + part / 2
