@@ -184,9 +184,9 @@ def memorised(samples: Tensor, examples: Tensor) -> Memorised:
     spread = _error_of_median(among_real) / usual  # relative, as the next two
     to_example = error_of_median(to_real, 0.5 / math.sqrt(len(fake))) / usual
     to_sample = _error_of_median(among_fake) / usual
-    near, still_near = (among_fake.distances < _DUPLICATE * usual).T
-    duplicates = _share(near)
-    error = jackknife(_without_each(near, still_near, among_fake.indices[:, 0]))
+    near = among_fake.distances < _DUPLICATE * usual
+    duplicates = _share(near[:, 0])
+    error = jackknife(_share_without(near, among_fake.indices[:, 0]))
     return Memorised(
         nearest_example=median / usual,
         nearest_sample=own / usual,
@@ -234,22 +234,28 @@ def nearest_neighbour_test(samples: Tensor, examples: Tensor) -> TwoSample:
     # The two nearest of all others: an equal distance counts as that of the other kind.
     on_fake = _two_nearest(nearest_others(fake, 2), to_real, n)
     on_real = _two_nearest(nearest_others(real, 2), to_fake, n)
-    parts = [_share(kind.right[:, 0]) for kind in (on_fake, on_real)]
     none = torch.zeros_like(on_fake.right)
     whose = torch.cat([on_fake.first, (on_real.first + n) % (2 * n)])
-    hits = torch.cat([on_fake.right, none]), torch.cat([none, on_real.right])
-    kept = torch.arange(2 * n, device=fake.device) // n  # 0 where a sample is left out
-    without = [
-        _left(hit[:, 0], hit[:, 1], whose) / (n - (kept == kind).double())
-        for kind, hit in enumerate(hits)
-    ]
-    accuracy = sum(parts) / 2
-    errors = [jackknife(each) for each in (*without, sum(without) / 2)]
-    ends = [around(v, e, low=0, high=1) for v, e in zip((*parts, accuracy), errors, strict=True)]
+    is_real = torch.arange(2 * n, device=fake.device) >= n
+    samples_without, examples_without = (
+        _left(torch.cat(hits), whose) / (n - kind.double())  # one of that kind is left out
+        for hits, kind in (
+            ((on_fake.right, none), ~is_real),
+            ((none, on_real.right), is_real),
+        )
+    )
+    on_samples, on_examples = _share(on_fake.right[:, 0]), _share(on_real.right[:, 0])
+    values = {
+        "accuracy": ((on_samples + on_examples) / 2, (samples_without + examples_without) / 2),
+        "on_samples": (on_samples, samples_without),
+        "on_examples": (on_examples, examples_without),
+    }
     return TwoSample(
-        accuracy,
-        *parts,
-        intervals={"accuracy": ends[2], "on_samples": ends[0], "on_examples": ends[1]},
+        **{name: value for name, (value, _) in values.items()},
+        intervals={
+            name: around(value, jackknife(without), low=0, high=1)
+            for name, (value, without) in values.items()
+        },
     )
 
 
@@ -271,29 +277,28 @@ def _two_nearest(same: Nearest, other: Nearest, num: int) -> _Judged:
     return _Judged(best >= 2, rows.gather(1, best[:, :1])[:, 0])
 
 
-def _left(hits: Tensor, still: Tensor, nearest: Tensor) -> Tensor:
+def _left(hits: Tensor, nearest: Tensor) -> Tensor:
     """The number of hits without each point [n].
 
     Args:
-        hits: bool [n], which come from each point's nearest; still: from its second nearest, which
+        hits: bool [n, 2], whether each point's nearest makes one, and its second nearest, which
             takes over where that is left out; nearest: int64 [n], the row of the nearest.
     """
-    change = still.double() - hits.double()
-    taken_over = torch.zeros_like(change).index_add_(0, nearest, change)
-    return hits.double().sum() - hits.double() + taken_over
+    now, then = hits.double().T
+    changed: Tensor = torch.zeros_like(now).index_add_(0, nearest, then - now)
+    return changed + now.sum() - now
 
 
-def _without_each(hits: Tensor, still: Tensor, nearest: Tensor) -> Tensor:
+def _share_without(hits: Tensor, nearest: Tensor) -> Tensor:
     """The share of hits without each point [n], as `_left`."""
-    return _left(hits, still, nearest) / (len(hits) - 1)
+    return _left(hits, nearest) / (len(hits) - 1)
 
 
 def _error_of_median(near: Nearest) -> float:
     """The standard error of the median distance to the nearest other, of [n, 2] distances."""
-    below, still = (near.distances < near.distances[:, 0].median()).T
-    return error_of_median(
-        near.distances[:, 0], jackknife(_without_each(below, still, near.indices[:, 0]))
-    )
+    below = near.distances < near.distances[:, 0].median()
+    error = jackknife(_share_without(below, near.indices[:, 0]))
+    return error_of_median(near.distances[:, 0], error)
 
 
 def _roots(near: Nearest) -> Nearest:

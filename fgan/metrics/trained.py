@@ -107,7 +107,7 @@ def train_classifier(examples: Tensor, labels: Tensor, *, seed: int = 0) -> Clas
             logits, _ = network(_shown(examples[batch]))
             loss = functional.cross_entropy(logits, labels[batch].to(device))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             falling.step()
     network.eval().requires_grad_(False)

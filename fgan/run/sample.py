@@ -200,7 +200,7 @@ def facts(about: Mapping[str, Any], file: Path) -> tuple[TrainConfig, tuple[int,
             f"{file} holds a shape of the data that cannot be: {shape}.",
             "Use another checkpoint.",
         )
-    known = classes.offacts(about, file) if config.conditional else Classes()
+    known = classes.of_facts(about, file) if config.conditional else Classes()
     return config, tuple(sizes), known
 
 
