@@ -154,6 +154,8 @@ BUILDERS = {
     "data.load_mnist_labels": {"split": "train"},
     "data.make_feed": {"start": 0},
     "data.normalise": {"low": -1.0},
+    "metrics.Metric": {"passes": 1, "named_only": False},
+    "metrics.train_classifier": {"seed": 0},
     "metrics.mode_coverage": {"num_stds": 3.0},  # Srivastava et al. 2017 (VEEGAN), section 4
     "metrics.parzen_log_density": {"block": 2**23},
     "metrics.neighbourhoods": {"k": 5},  # Naeem et al. 2020, section 4

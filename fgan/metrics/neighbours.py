@@ -285,8 +285,8 @@ def _left(hits: Tensor, nearest: Tensor) -> Tensor:
             takes over where that is left out; nearest: int64 [n], the row of the nearest.
     """
     now, then = hits.double().T
-    changed: Tensor = torch.zeros_like(now).index_add_(0, nearest, then - now)
-    return changed + now.sum() - now
+    without: Tensor = now.sum() - now
+    return without.index_add_(0, nearest, then - now)
 
 
 def _share_without(hits: Tensor, nearest: Tensor) -> Tensor:
