@@ -54,8 +54,7 @@ def test_the_lines_are_those_of_the_command(judged):
 def test_the_best_is_kept(judged):
     values = {line["step"]: line["values"]["reverse_kl"] for line in evaluations(judged)[:3]}
     there = {step: value for step, value in values.items() if value is not None}
-    if not there:
-        pytest.skip("no sample is near a mode")
+    assert there  # some sample is near a mode
     (path,) = judged.bests()
     about = sealed.verify(path).about
     best = min(there, key=lambda step: (there[step], step))

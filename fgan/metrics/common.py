@@ -39,7 +39,8 @@ def hearing(passed: Callable[[float], None]) -> Iterator[None]:
         _PASSED.reset(token)
 
 
-def _tell(part: float) -> None:
+def tell(part: float) -> None:
+    """Tell who is `hearing` that a part of a pass is made."""
     if (passed := _PASSED.get()) is not None:
         passed(part)
 
@@ -102,7 +103,7 @@ def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tens
     for rows in map(as_numbers, torch.split(x, max(1, min(held, block // len(y))))):
         parts = [_between(rows, others) for others in map(as_numbers, torch.split(y, held))]
         yield parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        _tell(len(rows) / len(x))
+        tell(len(rows) / len(x))
 
 
 def _between(x: Tensor, y: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ def nearest_others(rows: Tensor, k: int) -> Nearest:
             else:
                 found.part(j, len(distances.T)).take(distances.T.contiguous(), i)
             found.part(i, len(here)).take(distances, j)
-            _tell(len(here) * len(others) * (1 if i == j else 2) / len(rows) ** 2)
+            tell(len(here) * len(others) * (1 if i == j else 2) / len(rows) ** 2)
     return found
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fgan import rng
-from fgan.metrics.common import BLOCK, as_numbers, as_pair
+from fgan.metrics.common import BLOCK, as_numbers, as_pair, tell
 from fgan.metrics.intervals import Intervals, around, error_of_mean
 
 _KERNELS = 2048  # rows of both sets in a block of kernels, 34 MB
@@ -110,8 +110,7 @@ def kernel_distance(samples: Tensor, examples: Tensor) -> KernelDistance:
     """
     fake, real = as_pair(samples, examples, least=2)
     to_fake, to_real = _mean_kernels(fake, real)
-    among_fake, _ = _mean_kernels(fake, fake, apart=True)
-    among_real, _ = _mean_kernels(real, real, apart=True)
+    among_fake, among_real = _mean_kernels_apart(fake), _mean_kernels_apart(real)
     distance = float(among_fake.mean() + among_real.mean() - 2 * to_fake.mean())
     errors = (
         2 * error_of_mean(among - to)
@@ -215,25 +214,44 @@ def _influences(rows: Tensor, mean: Tensor, gap: Tensor, to: Tensor) -> tuple[Te
     return torch.cat(pulls), torch.cat(bends)
 
 
-def _mean_kernels(x: Tensor, y: Tensor, *, apart: bool = False) -> tuple[Tensor, Tensor]:
-    """The mean kernel of each row of x with all of y, and of y with x: [N] and [M].
-
-    Args:
-        apart: x and y are the same set, of which each row is left out beside itself.
-    """
-    dims = x.shape[1]
-    held = max(1, BLOCK // max(_KERNELS, dims))
-    of_x = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    of_y = torch.zeros(len(y), dtype=torch.float64, device=x.device)
+def _mean_kernels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean kernel of each row of x with all of y, and of y with x: [N] and [M]."""
+    of_x, of_y = (torch.zeros(len(each), dtype=torch.float64, device=x.device) for each in (x, y))
+    held = _held(x)
     for sums, rows in zip(torch.split(of_x, held), torch.split(x, held), strict=True):
-        here = as_numbers(rows)
-        if apart:
-            sums -= (here.square().sum(1) / dims + 1).pow(3)
         for others, them in zip(torch.split(of_y, held), torch.split(y, held), strict=True):
-            kernels = (here @ as_numbers(them).T / dims + 1).pow(3)
+            kernels = _kernels(rows, them)
             sums += kernels.sum(1)
             others += kernels.sum(0)
-    return of_x / (len(y) - apart), of_y / len(x)
+            tell(kernels.numel() / (len(x) * len(y)))
+    return of_x / len(y), of_y / len(x)
+
+
+def _mean_kernels_apart(x: Tensor) -> Tensor:
+    """The mean kernel of each row with all other rows [N]; each pair is looked at once."""
+    found, held = torch.zeros(len(x), dtype=torch.float64, device=x.device), _held(x)
+    blocks = list(zip(torch.split(found, held), torch.split(x, held), strict=True))
+    for i, (sums, rows) in enumerate(blocks):
+        for others, them in blocks[i:]:
+            kernels = _kernels(rows, them)
+            sums += kernels.sum(1)
+            if others is sums:
+                sums -= kernels.diagonal()
+            else:
+                others += kernels.sum(0)
+            tell(kernels.numel() * (1 if others is sums else 2) / len(x) ** 2)
+    return found / (len(x) - 1)
+
+
+def _kernels(x: Tensor, y: Tensor) -> Tensor:
+    """(x_i . y_j / D + 1)^3: [N, M]."""
+    products = as_numbers(x) @ as_numbers(y).T
+    return products.div_(x.shape[1]).add_(1).pow_(3)
+
+
+def _held(rows: Tensor) -> int:
+    """The number of rows of which both numbers and kernels are held at once."""
+    return max(1, BLOCK // max(_KERNELS, rows.shape[1]))
 
 
 def _projected(rows: Tensor, directions: Tensor) -> Tensor:

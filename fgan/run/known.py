@@ -118,7 +118,7 @@ class Known:
         facts = self._about.get("data") or data.fingerprint(self._source)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    @property
+    @cached_property
     def examples(self) -> Tensor:
         """The first training examples, 10 000 at most."""
         return self._source.first(EXAMPLES)
