@@ -91,8 +91,12 @@ def reproduce(
         return
     head = ("", "published", "obtained", "tolerance", "")
     print("\n".join(lines([head, *map(_cells, found["rows"])])))
-    if found["seeds"]:
-        print(f"\n{found['seeds']} seeds, {found['size']} protocol, {found['seconds']:.0f} s")
+    inside = sum(row["inside"] for row in found["rows"])
+    trials = f"{found['seeds']} seeds, " if found["seeds"] else ""
+    print(
+        f"\n{inside} of {len(found['rows'])} inside: "
+        f"{trials}{found['size']} protocol, {found['seconds']:.0f} s"
+    )
     for deviation in found["deviations"]:
         print(f"differs from the paper: {deviation}")
     say(f"written to {file}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.nn import functional
 
 import fgan
-from fgan import rng
+from fgan import optim, rng
 from fgan.data import load_mnist
 from fgan.game import population
 from fgan.metrics.digits import see
@@ -213,3 +214,17 @@ def test_members_have_batches_and_latents_of_their_own():
     assert not torch.equal(
         first.disc.params["0.linear.weight"], second.disc.params["0.linear.weight"]
     )
+
+
+def test_a_member_that_is_not_finite_is_told_of():
+    said = []
+    trial = mixtures.Trial(
+        "tiny", 2, torch.device("cpu"), compile=False, note=lambda *told: said.append(told)
+    )
+    game = dataclasses.replace(
+        mixtures.pacgan(1, gen_width=4, disc_width=3), gen_opt=optim.sgd(1e38)
+    )
+    mixtures.train(game, mixtures.ring().source, trial, num_steps=4, batch_size=4, every=2)
+    label, facts = said[-1]
+    assert (label, facts["steps"]) == ("not finite", 4)
+    assert all(0 < refused <= 4 for refused in facts["steps_refused"])

@@ -218,6 +218,7 @@ def reproduce(
         said = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
         notify(f"{name}, {label}: {said} ({found['seconds']:.0f} s)")
 
+    notify(f"{name}: {preset.about}; {preset.quick} with --quick, {preset.full} in full")
     page, _, function = preset.function.partition(":")
     run = getattr(importlib.import_module(f"fgan.run.reproduce.{page}"), function)
     result: Reproduced = run(Trial(size, trials, where, compile, note))

@@ -37,12 +37,35 @@ class Mixture(NamedTuple):
     modes: Tensor
     std: float
 
-    def coverage(self, game: Game, states: TrainState) -> list[ModeCoverage]:
-        """The modes that each member covers."""
-        modes = self.modes.to(states.step.device)
-        return [
-            metrics.mode_coverage(some, modes, self.std) for some in samples(game, states, _SAMPLES)
-        ]
+    def covered(
+        self,
+        game: Game,
+        trial: Trial,
+        name: str,
+        *,
+        num_steps: int,
+        batch_size: int,
+        every: int,
+    ) -> list[ModeCoverage]:
+        """The modes that each member covers after ``num_steps``, and a curve on the way."""
+        modes = self.modes.to(trial.device)
+        found: list[ModeCoverage] = []
+
+        def look(done: int, states: TrainState) -> None:
+            drawn = samples(game, states, _SAMPLES)
+            found[:] = [metrics.mode_coverage(some, modes, self.std) for some in drawn]
+            trial.note(name, _curve_point(done, found))
+
+        train(
+            game,
+            self.source,
+            trial,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            every=every,
+            look=look,
+        )
+        return found
 
 
 def ring() -> Mixture:
@@ -141,20 +164,8 @@ def _pacgan(mixture: Mixture, published: dict[int, Published], trial: Trial) -> 
     for m, said in published.items():
         name = "GAN" if m == 1 else f"PacGAN{m}"
         game = pacgan(m, gen_width=gen_width, disc_width=disc_width)
-        found: list[ModeCoverage] = []
-
-        def look(done: int, states: TrainState, game: Game = game, name: str = name) -> None:
-            found[:] = mixture.coverage(game, states)  # noqa: B023  (called before the next game)
-            trial.note(name, _curve_point(done, found))  # noqa: B023
-
-        train(
-            game,
-            mixture.source,
-            trial,
-            num_steps=num_steps,
-            batch_size=packs * m,
-            every=every,
-            look=look,
+        found = mixture.covered(
+            game, trial, name, num_steps=num_steps, batch_size=packs * m, every=every
         )
         rows += _coverage_rows(name, said, found)
     deviations = [
@@ -231,21 +242,13 @@ def grid_r1r2(trial: Trial) -> Reproduced:
     width, batch_size = trial.of(full=256, quick=256, tiny=8), trial.of(256, 256, 8)
     rows = []
     for name, play in PLAYS.items():
-        game = _d2l_game(play, width)
-        found: list[ModeCoverage] = []
-
-        def look(done: int, states: TrainState, game: Game = game, name: str = name) -> None:
-            found[:] = mixture.coverage(game, states)  # noqa: B023  (called before the next game)
-            trial.note(name, _curve_point(done, found))  # noqa: B023
-
-        train(
-            game,
-            mixture.source,
+        found = mixture.covered(
+            _d2l_game(play, width),
             trial,
+            name,
             num_steps=num_steps,
             batch_size=batch_size,
             every=max(1, num_steps // 10),
-            look=look,
         )
         captured = [float(each.captured) for each in found]
         if play.terms:

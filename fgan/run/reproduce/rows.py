@@ -27,8 +27,8 @@ class Trial:
         seeds: the number of trials, with the seeds 0, 1, ...
         device: the device on which they run.
         compile: whether the step of the population is compiled.
-        note: is told what is known so far, as facts that JSON can hold: the label of a curve, and
-            one point of it.
+        note: (label, facts) -> None, a function that keeps one point of the curve of that name;
+            the facts are values that JSON can hold.
     """
 
     size: Size

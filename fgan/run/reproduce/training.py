@@ -19,7 +19,7 @@ from fgan.types import Draws, TrainState
 _AT_ONCE = 2500  # samples, so that the memory of their layers is bounded
 
 Looked = Callable[[int, TrainState], None]
-"""Is told the number of steps that are done, and the states of the population."""
+"""(number of steps done, states of the population) -> None, for what is measured on the way."""
 
 
 def train(
@@ -38,11 +38,13 @@ def train(
 ) -> TrainState:
     """The states of the population after ``num_steps``, each member's seed being its number.
 
+    A member whose step is not finite keeps its last state, which ``trial.note`` is told.
+
     Args:
-        every: after so many steps, and at the end, ``look`` is called.
+        every: the number of steps between two calls of ``look``, which is also called at the end.
         low: the value of black; images are scaled to [low, 1].
         factor: multiplies the learning rates, by the number of the step.
-        values: of other hyperparameters, by name.
+        values: schedules of other hyperparameters, by name.
         drawn: changes the draws of a step, or of several in a chunk.
     """
     keys = torch.stack([rng.key(seed, trial.device) for seed in range(trial.seeds)])
@@ -63,14 +65,18 @@ def train(
     draw = DrawAhead(game, keys, training)
     supply: Supply[Draws] = _Changed(draw, drawn)
     with make_feed(source, Batches(source, keys, batch_size), trial.device) as feed:
-        done = 0
+        done, refused = 0, torch.zeros(trial.seeds, dtype=torch.int64, device=trial.device)
         while done < num_steps:
             due = min(num_steps, done - done % every + every)
             numbers = next_steps(steps, done, due, draw.most_steps, draw.period)
-            states, _ = advance(states, numbers, feed, supply)
+            states, history = advance(states, numbers, feed, supply)
+            for metrics in history:
+                refused += ~metrics.finite
             done = numbers.stop
             if done == due:
                 look(done, states)
+                if refused.any():
+                    trial.note("not finite", {"steps": done, "steps_refused": refused.tolist()})
     return states
 
 
