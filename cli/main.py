@@ -29,6 +29,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .inspect import inspect
 from .recipes import recipes
+from .report import report
 from .reproduce import reproduce
 from .sample import sample
 from .streams import print_every_name
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(evaluate)
+app.command()(report)
 app.command()(recipes)
 app.command()(reproduce)
 app.command()(inspect)

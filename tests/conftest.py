@@ -41,6 +41,15 @@ def _denormals_are_kept():
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def _no_report_is_written(request, monkeypatch):
+    """A report takes longer than most runs of tests; those of test_report ask for theirs."""
+    from fgan.run import report
+
+    if request.module.__name__ != "test_report":
+        monkeypatch.setattr(report, "is_available", lambda: False)
+
+
 @pytest.fixture
 def fresh_dynamo():
     """Dynamo without anything compiled by other tests, and its counters at zero."""

@@ -6,6 +6,9 @@
         evaluations.jsonl   one line per metric of a checkpoint, if `fgan evaluate` was asked
         skipped.txt      files of the data that were left out, if any
         samples/         real.png, step-0001000.png ... of the same latents
+        progress.gif     those grids as a film, when the run has ended
+        report.html      a report, when it has ended, if the extra is installed
+        tensorboard/     events, if they were asked for
         checkpoints/     step-0001000.safetensors ...
         .lock            the writing process, while there is one
 
@@ -25,7 +28,7 @@ from fgan.errors import DiskError, RunError
 
 SKIPPED = "skipped.txt"
 _NUMBER = re.compile(r"([0-9]+)-")
-_PICTURE = re.compile(r"(real|step-\d+)\.png")
+_GRID = re.compile(r"step-(\d+)\.png")
 
 
 class RunDir(History):
@@ -41,6 +44,11 @@ class RunDir(History):
     def sample_path(self, step: int) -> Path:
         """The grid of samples after a number of steps."""
         return self.samples / f"step-{step:07d}.png"
+
+    def grids(self) -> dict[int, Path]:
+        """The grids of samples there are, by their number of steps, the first first."""
+        found = {int(m[1]): p for p in self.samples.glob("*.png") if (m := _GRID.fullmatch(p.name))}
+        return dict(sorted(found.items()))
 
     def write(self, path: Path, text: str) -> None:
         """Write a file of this run, and remember it if it is new.
@@ -73,7 +81,7 @@ class RunDir(History):
 
     def begin_again(self) -> None:
         """Remove the files of a run that never saved; only its one writer may."""
-        pictures = (p for p in self.samples.glob("*.png") if _PICTURE.fullmatch(p.name))
+        pictures = (self.samples / "real.png", *self.grids().values())
         others = (self.metrics, self.evaluations, self.path / SKIPPED, *self.bests())
         for path in (*others, *pictures):
             with contextlib.suppress(FileNotFoundError):

@@ -25,9 +25,11 @@ from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
 from fgan.run import classes, conditions, disturbed, inherit, kept, summary
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, make_advance, with_options_of
+from fgan.run.board import Board
 from fgan.run.checks import every
 from fgan.run.config import TrainConfig
 from fgan.run.during import During
+from fgan.run.finish import finish
 from fgan.run.log import MetricsLog, waits
 from fgan.run.options import flag
 from fgan.run.pictures import Pictures
@@ -119,7 +121,13 @@ def train(
         if again:
             out.begin_again()
         loop = _Loop(plan, observer, out, point)
-        return loop.run()
+        try:
+            result = loop.run()
+        finally:
+            loop.board.close()
+        if not result.stopped:
+            finish(out, plan.options, observer)
+        return result
     except BaseException:
         if loop is None or not loop.done:
             out.remove_made(held)  # no step was made, so nothing is worth keeping
@@ -157,6 +165,7 @@ class _Loop:
         self.pictures = Pictures(plan, out)
         self.during = During(plan, out, observer.noted) if plan.evaluated else None
         self.log = MetricsLog(out, plan.batches(), plan.members, plan.game.metric_names)
+        self.board = Board(out, plan.members, on=plan.options.tensorboard)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
             self.go_back(point)  # it may not fit, so nothing is written before
@@ -194,6 +203,9 @@ class _Loop:
         # If sums are pending, a line at that step was written early by a run that ended there.
         self.out.cut_metrics(point.step - waits(pending))
         kept.forget_after(self.out, point.step)
+        self.board.go_back(point.step - waits(pending))
+        if waits(pending) and _due(point.step, self.plan.options.sample_every):
+            self.board.picture("samples", self.out.sample_path(point.step), point.step)
         self.done = self.last_saved = point.step
         self.rollbacks = 0 if point.changed else point.rollbacks
 
@@ -230,7 +242,7 @@ class _Loop:
                         stopped = False
                         break
                     if not numbers.start:  # now, because drawing imports libraries for a second
-                        self.pictures.reals()
+                        self.board.picture("reals", self.pictures.reals(), 0)
         return Result(
             self.out, self.state, self.done, stopped and self.done < plan.steps, self.last
         )
@@ -272,9 +284,12 @@ class _Loop:
             due = _due(done, plan.options.log_every)
             if last or due:
                 self.last = tuple(self.log.write(done, early=not due))
+                self.board.lines(self.last)
                 self.observer.logged(summary.overall(self.last))
             if last or stopped or _due(done, plan.options.sample_every):
-                self.observer.wrote(self.pictures.fakes(self.state, done))
+                grid = self.pictures.fakes(self.state, done)
+                self.board.picture("samples", grid, done)
+                self.observer.wrote(grid)
             if self.during is not None and _due(done, plan.options.evaluate_every):
                 found = self.during.judge(self.state, done)
                 self.observer.evaluated(found)
@@ -298,6 +313,7 @@ class _Loop:
         """Save a checkpoint of the present state, from which the run can be resumed exactly."""
         self._write(self.out.checkpoint_path(self.done))
         self.out.forget_old(self.plan.options.keep)
+        self.board.flush()
         self.last_saved, self.saved_at = self.done, time.monotonic()
 
     def _write(self, path: Path, **more: Any) -> None:

@@ -280,6 +280,17 @@ class Running:
     grid: int = row(
         OUT, FREE, 64, integer(1, 4097), "Put this many images into a grid.",
         acts=effects.PICTURES)
+    gif: bool = row(
+        OUT, FREE, True, checks.boolean,
+        "Write the grids as one moving picture at the end, progress.gif.", flags="--gif/--no-gif")
+    report: bool = row(
+        OUT, FREE, True, checks.boolean,
+        "Write report.html at the end, as `fgan report` does, if the extra report is installed.",
+        flags="--report/--no-report")
+    tensorboard: bool = row(
+        OUT, FREE, False, checks.boolean,
+        "Write metrics and grids for TensorBoard too, into the run directory.",
+        flags="--tensorboard/--no-tensorboard")
     # fmt: on
 
 

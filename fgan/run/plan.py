@@ -25,7 +25,7 @@ from fgan.disk import files, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
-from fgan.run import assemble, classes, inherit
+from fgan.run import assemble, board, classes, inherit
 from fgan.run import config as configs
 from fgan.run.advance import Training
 from fgan.run.checks import in_steps
@@ -118,6 +118,8 @@ def make_plan(
         FganError: for a device, data or combination of options that cannot work.
     """
     hears = observer or Observer()
+    if config.tensorboard:
+        board.check_installed()
     files.cache_folder(hears.noted)
     device = assemble.check_device(config)
     assemble.set_up(config, device)

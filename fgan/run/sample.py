@@ -22,7 +22,7 @@ from fgan.model import Model
 from fgan.run import assemble, classes, images, inherit, resume
 from fgan.run.classes import Classes
 from fgan.run.config import TrainConfig
-from fgan.types import Weights
+from fgan.types import Key, Weights
 
 # Other paths become folders, but nobody who names such a path means a folder.
 _OTHER_FORMS = {
@@ -108,8 +108,14 @@ def _draw(
     saved: Checkpoint, file: Path, num: int, seed: int, device_name: str, turns: Sequence[int]
 ) -> Labelled:
     """Samples and their labels; ``turns`` are the classes that take turns, () draws the labels."""
-    config, data_shape, known = facts(saved.about, file)
     device = assemble.find_device(device_name)
+    maker, weights = open_maker(saved, file, device)
+    return maker.draw(weights, num, seed, device, turns)
+
+
+def open_maker(saved: Checkpoint, file: Path, device: torch.device) -> tuple[Maker, Weights]:
+    """The maker of a checkpoint of one GAN that was read from ``file``, and its weights."""
+    config, data_shape, known = facts(saved.about, file)
     game = assemble.make_game(config, data_shape, known.counts)
     dtype = assemble.state_dtype(config)
     like = init_state(game, rng.key(0), device=device, dtype=dtype)
@@ -122,7 +128,7 @@ def _draw(
         is_images=len(data_shape) == 3,
         classes=known,
     )
-    return maker.draw(weights, num, seed, device, turns)
+    return maker, weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +176,18 @@ class Maker:
                 label_key = rng.fold_in(key, 0, rng.SampleStream.LABELS)
                 labels = conditions.categorical(self.classes.counts).draw(label_key, (_BATCH,))
             # Every batch is whole, because the number of rows decides how products round.
-            fake = assemble.sample(self.gen, weights, z, key, self.stats, labels)[: num - first]
+            made = self(weights, z, key, labels)[: num - first]
             own = torch.empty(0) if isinstance(labels, tuple) else labels[: num - first].cpu()
-            made = images.to_uint8(fake, self.low) if self.is_images else fake.float().cpu()
             yield made, own
+
+    def __call__(self, weights: Weights, z: Tensor, key: Key, labels: Labels = ()) -> Tensor:
+        """The samples of latents [B, *latent], whose noise, if they have some, is of this key.
+
+        Returns:
+            uint8 [B, C, H, W] for images, float32 [B, D] for points; on the CPU.
+        """
+        fake = assemble.sample(self.gen, weights, z, key, self.stats, labels)
+        return images.to_uint8(fake, self.low) if self.is_images else fake.float().cpu()
 
 
 def _turns(saved: Checkpoint, file: Path, label: str | None, out: Path | None) -> Sequence[int]:

@@ -1,0 +1,54 @@
+"""``fgan report`` writes an HTML file about runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgan.errors import DiskError
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Show these run directories.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Write this file. \\[default: report.html, in the run directory if there is one "
+            "run]",
+            show_default=False,
+        ),
+    ] = None,
+    opened: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the file in a browser.")
+    ] = False,
+) -> None:
+    """Write one HTML file about runs, which needs nothing but a browser.
+
+    It shows losses and metrics, samples through training, samples between latents, the options
+    that are not the defaults, and versions; of several runs, or of a population, the curves lie
+    over each other.
+    """
+    if out is not None and not out.parent.is_dir():
+        raise DiskError(f"There is no folder {out.parent}.", "Make it, or give another --out.")
+
+    from .train import prepare_torch
+
+    prepare_torch()
+    from fgan.run import report as reporting
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    file = reporting.write(runs, out, say)
+    print(file)
+    if opened:
+        import webbrowser
+
+        webbrowser.open(file.absolute().as_uri())
