@@ -281,13 +281,14 @@ from fgan_cli.main import main
 for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"],
              ["train", "mnist", "--lr", "nan"], ["train", "--nonsense"],
              ["bench", "--help"], ["bench", "--compare", "nothing"],
-             ["evaluate", "--help"], ["evaluate", "r", "--metrics", "nothing"]):
+             ["evaluate", "--help"], ["evaluate", "r", "--metrics", "nothing"],
+             ["report", "--help"], ["report"], ["report", "r", "-o", "no/such.html"]):
     sys.argv = ["fgan", *args]
     try:
         main()
     except SystemExit:
         pass
-    assert "torch" not in sys.modules, args
+    assert not {"torch", "plotly", "jinja2"} & set(sys.modules), args
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
@@ -314,6 +315,7 @@ SURFACE = {
     "sample": "--num --seed --member --label --out --device --help",
     "evaluate": "--against --metrics --num --seed --member --all --again --image-size --channels "
     "--device --json --help",
+    "report": "--out --open --no-open --help",
 }
 
 

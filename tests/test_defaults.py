@@ -248,6 +248,7 @@ IMAGES = {
     "resize": "crop", "stream": "auto", "log_every": 100, "sample_every": 1000,
     "evaluate_every": 0, "metrics": (), "keep_best": "",
     "save_every": 5000, "keep": 2, "on_nonfinite": "halt", "grid": 64,
+    "gif": True, "report": True, "tensorboard": False,
 }  # fmt: skip
 NO_PENALTIES = {"r1": 0.0, "r2": 0.0, "penalty_every": 1}
 POINTS = {

@@ -88,6 +88,9 @@ OTHERS = {
     "metrics": ("modes", ("modes",), {"evaluate_every": 2}),
     "keep_best": ("coverage", "coverage", {"evaluate_every": 2}),
     "grid": ("3", 3, {"data": "mnist"}),
+    "gif": ("--no-gif", False, {}),
+    "report": ("--no-report", False, {}),
+    "tensorboard": (None, True, {}),
 }
 
 
@@ -104,7 +107,8 @@ def test_every_option_has_another_value_here():
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_reaches_the_configuration_and_its_file(tmp_path, name):
     text, value, beside = OTHERS[name]
-    said = [text] if name == "data" else [flag(name), *([] if text is None else [text])]
+    alone = name == "data" or str(text).startswith("--no-")
+    said = [text] if alone else [flag(name), *([] if text is None else [text])]
     given = _parsed(name, COMMAND.make_context("train", said).params[name])
     made = config.resolve(base={"data": "ring", **beside, name: given})
     assert getattr(made, name) == value != getattr(begun(name).config, name)

@@ -24,7 +24,7 @@ from fgan.errors import DataError, DeviceError, DivergedError
 from fgan.model import Labels
 from fgan.nets import HEADS
 from fgan.run import config as configs
-from fgan.run import loop
+from fgan.run import loop, report
 from fgan.run.kept import evaluations
 from fgan.run.options import OPTIONS
 from fgan.run.plan import make_plan
@@ -748,6 +748,32 @@ def grid(tmp_path):
         run = trained(tmp_path, data=array(tmp_path), grid=count, steps=1).run
         for path in (run.samples / "real.png", run.sample_path(1)):
             assert Image.open(path).size == (side, side)
+
+
+@row
+def gif(tmp_path):
+    for wanted in (True, False):
+        run = trained(tmp_path, gif=wanted, sample_every=2).run
+        assert (run.path / "progress.gif").exists() == wanted
+
+
+@row
+def report_(tmp_path):
+    pytest.importorskip("plotly", reason="the extra is not installed: pip install '.[report]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "is_available", lambda: True)
+        for wanted in (True, False):
+            run = trained(tmp_path, report=wanted).run
+            assert (run.path / "report.html").exists() == wanted
+
+
+@row
+def tensorboard(tmp_path):
+    reason = "the extra is not installed: pip install '.[tensorboard]'"
+    pytest.importorskip("tensorboard", reason=reason)
+    for wanted in (True, False):
+        run = trained(tmp_path, tensorboard=wanted).run
+        assert (run.path / "tensorboard").is_dir() == wanted
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -102,5 +102,6 @@ def _point(step: int, lines: Sequence[Mapping[str, Any]], name: str) -> Point:
 
 def _protocol(line: Mapping[str, Any]) -> str:
     """How it was computed, without the number that tells protocols apart."""
-    number, _, said = line["protocol"].partition(": ")
-    return said if number.isdigit() else line["protocol"]
+    whole = str(line["protocol"])
+    number, _, said = whole.partition(": ")
+    return said if number.isdigit() else whole

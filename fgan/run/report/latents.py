@@ -39,7 +39,8 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     cosine = ((start * end).sum(-1) / lengths).clamp(-1 + 1e-6, 1 - 1e-6)
     angle = cosine.arccos()[:, None]  # [B, 1]
     weights = torch.stack([((1 - t) * angle).sin(), (t * angle).sin()]) / angle.sin()
-    return weights[0, ..., None] * start[:, None] + weights[1, ..., None] * end[:, None]
+    between: Tensor = weights[0, ..., None] * start[:, None] + weights[1, ..., None] * end[:, None]
+    return between
 
 
 def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
@@ -75,7 +76,8 @@ def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     num_rows = min(num_rows, num_classes) if num_classes else num_rows
     ends = (2, 1 if num_classes else num_rows, *of.gen.shape.main)
     z = rng.normal(rng.fold_in(key, 0, rng.SampleStream.LATENTS), ends, of.dtype)
-    between = slerp(*z.flatten(2), torch.linspace(0, 1, _COLUMNS, dtype=of.dtype))
+    start, end = z.flatten(2)
+    between = slerp(start, end, torch.linspace(0, 1, _COLUMNS, dtype=of.dtype))
     between = between.expand(num_rows, -1, -1)
     labels: Labels = ()
     if num_classes:

@@ -45,7 +45,8 @@ class Recorded:
     def steps(self) -> int:
         """The last step that left a line or a checkpoint."""
         saved = self.about.get("step")
-        return max([row["step"] for row in self.rows] + [saved if type(saved) is int else 0])
+        logged: int = max((row["step"] for row in self.rows), default=0)
+        return max(logged, saved if type(saved) is int else 0)
 
 
 def read(path: Path, notify: Notify) -> Recorded:
