@@ -47,6 +47,7 @@ def test_what_a_run_leaves_behind(tmp_path):
         "checkpoints/step-0000012.safetensors",
         "config.toml",
         "metrics.jsonl",
+        "progress.gif",
         "samples/real.png",
         "samples/step-0000006.png",
         "samples/step-0000012.png",
