@@ -70,8 +70,8 @@ def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
 @torch.no_grad()
 def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     """uint8 [rows * _COLUMNS, C, H, W]; the ends of the first rows are samples of seed 0."""
-    of = sample.sampler(saved, file, "cpu")
-    key = rng.fold_in(rng.key(0, of.device), 0, rng.Stream.SAMPLES)
+    of, weights = sample.open_maker(saved, file, torch.device("cpu"))
+    key = rng.fold_in(rng.key(0), 0, rng.Stream.SAMPLES)
     num_classes = len(of.classes.names)
     num_rows = min(num_rows, num_classes) if num_classes else num_rows
     ends = (2, 1 if num_classes else num_rows, *of.gen.shape.main)
@@ -83,4 +83,4 @@ def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     if num_classes:
         labels = torch.arange(num_rows).repeat_interleave(_COLUMNS)
     flat = rearrange(between, "row column d -> (row column) d")
-    return of(flat.reshape(len(flat), *of.gen.shape.main), key, labels)
+    return of(weights, flat.reshape(len(flat), *of.gen.shape.main), key, labels)
