@@ -199,3 +199,22 @@ def test_every_checkpoint_and_a_bar_of_the_work(tmp_path, fgan):
     assert re.search(r"^  modes +captured +3 ", out, re.MULTILINE)
     code, out, _ = fgan("evaluate", run, "--metrics", "modes", "-n", 40, "--all", "--json")
     assert [line["step"] for line in json.loads(out)] == [1, 3]
+
+
+def test_a_conditional_run_is_judged_by_the_labels_of_its_samples(tmp_path):
+    source = data.load_mnist()
+    arrays = {"images": source.examples[:300].numpy(), "labels": source.labels[:300].numpy()}
+    np.savez(tmp_path / "real.npz", **arrays, classes=list(source.classes))
+    run = trained(tmp_path / "r", data=str(tmp_path / "real.npz"), conditional=True)
+    (line,) = evaluate.evaluate(run, ["correct"], num=50)
+    made = sample.sample(run, 50, out=tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as saved:
+        labels = torch.from_numpy(saved["labels"])
+    classifier = metrics.train_classifier(source.examples[:300], source.labels[:300])
+    expected = metrics.labels_found(made, labels, classifier)
+    assert line["values"]["log_likelihood"] == expected.log_likelihood
+    # The same samples from the file, beside the same data.
+    (of_file,) = evaluate.evaluate(
+        tmp_path / "s.npz", ["correct"], against=str(tmp_path / "real.npz")
+    )
+    assert of_file["values"] == line["values"]
