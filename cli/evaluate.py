@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,7 +136,8 @@ def evaluate(
 
     from .tables import lines
 
-    print("\n".join([_about(found), *lines(_rows(found), "  "), *_footer(found)]))
+    tables = (lines(rows, "  ") for rows in (_numbers(found), _lists(found)))
+    print("\n".join([_about(found), *chain(*tables), *_footer(found)]))
 
 
 def _about(found: Sequence[Mapping[str, Any]]) -> str:
@@ -148,26 +150,62 @@ def _about(found: Sequence[Mapping[str, Any]]) -> str:
     return f"{where}, samples of seed {first['seed']}, against {first['against']}"
 
 
-def _rows(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """A row for each number: of each member and step, where there are several."""
-    keys = [key for key in ("step", "member") if len({line.get(key) for line in found}) > 1]
+def _keys(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells the lines of one metric from each other."""
+    return [key for key in ("step", "member") if len({line.get(key) for line in found}) > 1]
+
+
+def _numbers(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """A row for each number: of each step and member, where there are several."""
+    keys = _keys(found)
     yield ("metric", "number", *keys, "value", "95 % interval", "samples")
+    for metric, name, lines in _by_number(found, lists=False):
+        for line in lines:
+            ends = line["intervals"].get(name)
+            between = f"{_shown(ends[0])} to {_shown(ends[1])}" if ends else ""
+            which = [f"{line[key]:,}" for key in keys]
+            yield (
+                metric,
+                name,
+                *which,
+                _shown(line["values"][name]),
+                between,
+                f"{line['samples']:,}",
+            )
+        if keys == ["member"]:
+            for setting, mean in _means(lines, name):
+                yield metric, name, setting, mean, "", ""
+
+
+def _lists(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """A row for each list of numbers, such as the shares of classes."""
+    for metric, name, lines in _by_number(found, lists=True):
+        for line in lines:
+            which = [f"{line[key]:,}" for key in _keys(found)]
+            yield metric, name, *which, " ".join(map(_shown, line["values"][name]))
+
+
+def _by_number(
+    found: Sequence[Mapping[str, Any]], *, lists: bool
+) -> Iterator[tuple[str, str, list[Mapping[str, Any]]]]:
+    """The lines of each metric, with the name of each number or list of it."""
     for metric in dict.fromkeys(line["metric"] for line in found):
         lines = [line for line in found if line["metric"] == metric]
-        for name in lines[0]["values"]:
-            for line in lines:
-                value, ends = line["values"][name], line["intervals"].get(name)
-                which = [f"{line[key]:,}" for key in keys]
-                between = f"{_shown(ends[0])} to {_shown(ends[1])}" if ends else ""
-                yield metric, name, *which, _shown(value), between, f"{line['samples']:,}"
-            if keys == ["member"] and (mean := _mean(line["values"][name] for line in lines)):
-                yield metric, name, "all", mean, "", ""
+        for name, value in lines[0]["values"].items():
+            if isinstance(value, list) is lists:
+                yield metric, name, lines
 
 
-def _mean(values: Iterable[Any]) -> str:
-    """The mean of a number over members, with its standard error."""
-    spread = summary.spread([v for v in values if not isinstance(v, list)])
-    return "" if spread is None else f"{_shown(spread.mean)} ± {_shown(spread.error)}"
+def _means(lines: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[str, str]]:
+    """The mean of a number over the members of each setting, with its standard error."""
+    settings: dict[str, list[Any]] = {}
+    for line in lines:
+        swept = line.get("setting", {}).items()
+        said = " ".join(f"{key}={value:g}" for key, value in swept) or "all"
+        settings.setdefault(said, []).append(line["values"][name])
+    for said, values in settings.items():
+        if (spread := summary.spread(values)) is not None:
+            yield said, f"{_shown(spread.mean)} ± {_shown(spread.error)}"
 
 
 def _footer(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -182,6 +220,4 @@ def _footer(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -149,19 +149,26 @@ def test_the_members_of_a_population(tmp_path, fgan):
     assert one == found[3] | {"kept": True}
     code, out, err = fgan("evaluate", run, "-n", 50, "--metrics", "modes")
     assert (code, err) == (0, "")
-    qualities = [line["values"]["high_quality"] for line in found]
-    mean, error = statistics.fmean(qualities), statistics.stdev(qualities) / 2
-    assert re.search(rf"modes +high_quality +all +{mean:.4g} ± {error:.4g}", out)
+    for lr, members in (("0.01", (0, 1)), ("0.1", (2, 3))):
+        assert {found[i]["setting"]["lr"] for i in members} == {float(lr)}
+        qualities = [found[i]["values"]["high_quality"] for i in members]
+        mean, error = statistics.fmean(qualities), statistics.stdev(qualities) / 2**0.5
+        said = rf"modes +high_quality +lr={lr} +{mean:.4g} ± {error:.4g}"
+        assert re.search(said, out), said
     with pytest.raises(ConfigError, match="no --member 4"):
         evaluate.evaluate(run, member=4)
 
 
-def test_a_table(fgan, ring):
+def test_a_table(fgan, ring, digits):
     code, out, err = fgan("evaluate", ring, "-n", 40)
     assert (code, err) == (0, "")
     assert out.startswith("step 2, samples of seed 0, against train\n")
     assert re.search(r"^  modes +num_modes +8 .* 40$", out, re.MULTILINE)
     assert re.search(r"^  modes +high quality is within 3 standard", out, re.MULTILINE)
+    code, out, _ = fgan("evaluate", digits, "-n", 40, "--metrics", "classes")
+    shares = evaluate.evaluate(digits, ["classes"], num=40)[0]["values"]["shares"]
+    said = " ".join(f"{share:.4g}" for share in shares)
+    assert re.search(rf"^  classes +shares +{re.escape(said)}$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fgan.data.labels import Labelled
 from fgan.disk import sealed
 from fgan.disk.rundir import RunDir
 from fgan.errors import DiskError, RunError
-from fgan.run import evaluate, kept, sample, summary
+from fgan.run import evaluate, kept, sample, subjects, summary
 from fgan.run.kept import Line
 from fgan.run.plan import Plan
 from fgan.types import TrainState
@@ -69,11 +69,12 @@ class During:
         self._best = spread.mean
         return {"best": {"metric": self._metric, "number": self._value, "value": spread.mean}}
 
-    def _members(self, state: TrainState) -> Iterator[tuple[dict[str, int], Any]]:
+    def _members(self, state: TrainState) -> Iterator[tuple[dict[str, Any], Any]]:
         if not self._plan.members:
             yield {}, state.sampler
         for i, member in enumerate(self._plan.members):
-            yield {"member": member.number}, pytree.index(state.sampler, i)
+            who = subjects.facts_of(self._plan.members, member.number)
+            yield who, pytree.index(state.sampler, i)
 
     def _draw(self, weights: Any, num: int) -> Labelled:
         plan = self._plan

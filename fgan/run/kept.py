@@ -4,7 +4,7 @@ A line of ``evaluations.jsonl`` holds one metric of one checkpoint:
 
     step, checkpoint   the steps done, and the name of the checkpoint's file
     sha256             the checkpoint's checksum; absent where it was judged while it trained
-    member             the member of a population; absent for a run of one GAN
+    member, setting    the member of a population and its swept values; absent without any
     seed, samples      the seed of the latents, and the number of samples
     against, data      the data compared with ("train" for the run's own), and their hash
     metric, protocol   the name of the metric, and how it was computed

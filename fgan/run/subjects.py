@@ -17,6 +17,7 @@ from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, RunError
 from fgan.run import inherit, resume, sample
 from fgan.run.config import TrainConfig
+from fgan.run.members import Member
 
 Notify = Callable[[str], None]
 
@@ -131,12 +132,18 @@ def _of_checkpoint(file: Path, member: int | None, seed: int, device: str) -> It
         asked = range(len(config.members))
     facts = {"step": step, "checkpoint": file.name, "sha256": about["sha256"]}
     for number in asked:
-        who = {} if number is None else {"member": number}
+        who = {} if number is None else facts_of(config.members, number)
         inherit.member_of(Checkpoint({}, about), file, number)  # raises, if there is none
         draw = partial(_draw, file, number, seed=seed, device=device)
         yield Subject(
             facts | who | {"seed": seed}, draw, shape, classes=known.names, home=_home(file)
         )
+
+
+def facts_of(members: Sequence[Member], number: int) -> dict[str, Any]:
+    """How a line says whose it is: the member, and its swept values if there are some."""
+    swept = members[number].values if number < len(members) else {}
+    return {"member": number} | ({"setting": swept} if swept else {})
 
 
 def _draw(file: Path, number: int | None, num: int, *, seed: int, device: str) -> Labelled:
