@@ -234,4 +234,7 @@ def _load_test(config: TrainConfig) -> Source:
 
 def purposes() -> str:
     """The metrics, and the data that each is for."""
-    return "; ".join(f"{name} for {_OF[row.needs[-1]]}" for name, row in metrics.ALL.items())
+    of: dict[str, list[str]] = {}
+    for name, row in metrics.ALL.items():
+        of.setdefault(_OF[row.needs[-1]], []).append(name)
+    return "; ".join(f"{', '.join(names)} for {data}" for data, names in of.items())
