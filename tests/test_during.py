@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 from support import Listener
 
+from fgan import metrics
 from fgan.disk import sealed
+from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError
 from fgan.run import config, evaluate, loop
+from fgan.run.during import During
 from fgan.run.evaluate import evaluations
+from fgan.run.plan import make_plan
 
 TINY = {"data": "ring", "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 6,
         "save_every": 2, "keep": 9, "lr": 0.05}  # fmt: skip
-JUDGED = {"evaluate_every": 2, "metrics": ("modes",), "keep_best": "reverse_kl"}
+JUDGED = {"evaluate_every": 2, "metrics": ("modes",), "keep_best": "frechet_pixels"}
 
 
 def trained(folder, listener=None, **options):
@@ -42,34 +47,54 @@ def test_the_run_is_the_same_with_them_and_without(judged, tmp_path):
 
 def test_the_lines_are_those_of_the_command(judged):
     kept = evaluations(judged)
-    assert [line["step"] for line in kept] == [2, 4, 6]
+    names = ["modes", "frechet_pixels"]
+    assert [(line["step"], line["metric"]) for line in kept] == list(product((2, 4, 6), names))
     assert all("sha256" not in line for line in kept)
-    later = evaluate.evaluate(judged.path, ["modes"], every=True, again=True)
-    for a, b in zip(kept, later[:3], strict=True):
-        assert a.items() <= b.items()
-    found = evaluate.evaluate(judged.path, ["modes"], every=True)
+    later = evaluate.evaluate(judged.path, names, every=True, again=True)
+    for a, b in zip(kept, later[:6], strict=True):  # the best checkpoint follows
+        assert a == {key: b[key] for key in a}
+    found = evaluate.evaluate(judged.path, names, every=True)
     assert all(line["kept"] for line in found)
 
 
 def test_the_best_is_kept(judged):
-    values = {line["step"]: line["values"]["reverse_kl"] for line in evaluations(judged)[:3]}
-    there = {step: value for step, value in values.items() if value is not None}
-    assert there  # some sample is near a mode
+    lines = [line for line in evaluations(judged)[:6] if line["metric"] == "frechet_pixels"]
+    values = {line["step"]: line["values"]["distance"] for line in lines}
+    assert len(set(values.values())) == 3
     (path,) = judged.bests()
     about = sealed.verify(path).about
-    best = min(there, key=lambda step: (there[step], step))
+    best = min(values, key=values.__getitem__)
     assert about["step"] == best
-    assert about["best"] == {"metric": "modes", "number": "reverse_kl", "value": there[best]}
+    assert about["best"] == {
+        "metric": "frechet_pixels", "number": "distance", "value": values[best],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "better"), [("coverage", [True, True, False]), ("duplicates", [True, False, True])]
+)
+def test_the_direction_of_a_metric_decides_what_is_best(tmp_path, name, better):
+    plan = make_plan(config.resolve(base=TINY | {"evaluate_every": 2, "keep_best": name}))
+    during = During(plan, RunDir(tmp_path), print)
+    metric, number = metrics.find(name)
+
+    def improved(*values):
+        lines = [{"metric": metric, "values": {number: value}} for value in values]
+        return during.improved(lines)
+
+    assert not improved(None)
+    assert [bool(improved(*values)) for values in ((0.3, 0.5), (0.6,), (0.2,))] == better
+    assert not improved()
 
 
 def test_stopping_and_resuming_changes_nothing(judged, tmp_path):
     run = trained(tmp_path / "r", Listener(stop_at=3), **JUDGED)
-    assert [line["step"] for line in evaluations(run)] == [2]
+    assert [line["step"] for line in evaluations(run)] == [2, 2]
     listener = Listener()
     heard = []
     listener.evaluated = heard.extend
     loop.resume(run.path, listener)
-    assert [line["step"] for line in heard] == [4, 6]
+    assert [line["step"] for line in heard] == [4, 4, 6, 6]
     first = [line for line in evaluations(judged) if "sha256" not in line]
     assert evaluations(run) == first
     assert states(run).items() >= states(judged).items()
@@ -82,7 +107,7 @@ def test_lines_after_a_checkpoint_are_made_again(judged, tmp_path):
     for path in run.saved()[-2:]:
         path.unlink()
     loop.resume(run.path)
-    assert [line["step"] for line in evaluations(run)] == [2, 4, 6]
+    assert [line["step"] for line in evaluations(run)] == [2, 2, 4, 4, 6, 6]
 
 
 def test_members_are_judged_one_by_one(tmp_path):
@@ -127,7 +152,5 @@ def test_what_cannot_be_is_refused(fgan, options, said):
 
 
 def test_a_plan_refuses_a_metric_that_does_not_fit():
-    from fgan.run.plan import make_plan
-
     with pytest.raises(ConfigError, match="parzen needs"):
         make_plan(config.resolve(base=TINY | {"evaluate_every": 2, "metrics": ("parzen",)}))
