@@ -75,3 +75,45 @@ def test_torch_takes_what_is_let_through(tmp_path):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout == f"{[3.0] * 5}\n", done.stderr
+
+
+WARM = """
+import os, pathlib, torch
+from fgan.compile import environment, graph
+
+environment.before_compiling()
+graph.prepare()
+graph.warm_up()
+
+def made():
+    places = pathlib.Path(os.environ["TMPDIR"]), pathlib.Path(os.environ["FGAN_CACHE"])
+    headers = [path for place in places for path in place.rglob("*.gch")]
+    trials = [path for path in places[1].rglob("*.cpp") if "_chk_kernel" in path.read_text()]
+    return len(headers), len(trials)
+
+before = made()
+compiled = graph.compile_function(lambda x: torch.sin(x) * 2)
+assert torch.allclose(compiled(torch.ones(100)), torch.sin(torch.ones(100)) * 2)
+print(before, made())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="headers are kept elsewhere")
+def test_the_compiler_is_warm_before_the_first_kernel(tmp_path):
+    places = {"TMPDIR": tmp_path / "tmp", "FGAN_CACHE": tmp_path / "cache"}
+    for place in places.values():
+        place.mkdir()
+    own = {name: value for name, value in os.environ.items() if "INDUCTOR" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", WARM],
+        env=own | {name: str(place) for name, place in places.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.strip()[1:-1].split(") (")
+    assert before == after, "the first kernel had something left to do"
+    assert before.split(", ")[0] == "1", "the headers were not compiled"

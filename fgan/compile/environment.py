@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fgan.compile import toolchain
 from fgan.disk import files
 from fgan.errors import ConfigError
 
@@ -31,6 +32,7 @@ SPIN_COUNT = 3_000
 SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 FLUSH = "FGAN_FLUSH_DENORMAL"
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
+_KNOWN = "TORCHINDUCTOR_VEC_ISA_OK"
 _MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from glibc's malloc.h
 _MOST_KEPT_BYTES = 2**31 - 1  # the largest value that mallopt takes, an int
@@ -99,6 +101,8 @@ def before_compiling(notify: Callable[[str], None] | None = None) -> None:
     """
     if INDUCTOR not in os.environ:
         os.environ[INDUCTOR] = _done[INDUCTOR] = str(files.compile_folder(notify))
+    if _KNOWN not in os.environ and toolchain.knows_the_processor():
+        os.environ[_KNOWN] = _done[_KNOWN] = "1"  # as in `fgan.compile.graph.inductor_options`
 
 
 def denormals() -> str:

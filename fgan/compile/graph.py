@@ -285,6 +285,19 @@ def prepare() -> None:
         inductor_options()
 
 
+def warm_up() -> None:
+    """Have the C++ compiler do once what every kernel needs: try the processor, read the headers.
+
+    Inductor would do so when it meets the first kernel, while everything else waits for six
+    seconds. Both results are kept on disk, so that a later process does neither.
+    """
+    with contextlib.suppress(Exception):  # the first kernel meets it again, and says more
+        from torch._inductor.async_compile import AsyncCompile
+
+        kernel = AsyncCompile().cpp_pybinding(["float*"], 'extern "C" void kernel(float* out) {}')
+        getattr(kernel, "result", lambda: None)()
+
+
 def count_graphs() -> int:
     """Graphs compiled in this process so far: constant while nothing is recompiled."""
     return _graphs

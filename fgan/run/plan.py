@@ -18,7 +18,7 @@ import torch
 
 from fgan import metrics, pytree, rng
 from fgan.compile import environment
-from fgan.compile.graph import prepare
+from fgan.compile.graph import prepare, warm_up
 from fgan.compile.toolchain import check_compiler
 from fgan.data import Batches, Source, StreamedSource, fingerprint
 from fgan.disk import files, rundir
@@ -131,6 +131,8 @@ def make_plan(
     source = assemble.load_source(config, hears.noted, hears.decoding)
     if config.compile:  # two threads that import at once can see half a module
         head_start.join()
+        if device.type == "cpu":
+            threading.Thread(target=warm_up, daemon=True).start()
     known = classes.of_source(source, config.data) if config.conditional else Classes()
     game = assemble.make_game(config, source.shape, known.counts)
     networks = {
