@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from dataclasses import replace
@@ -127,3 +128,23 @@ def test_without_the_passes_steps_compile_all_the_same(monkeypatch):
     with pytest.warns(UserWarning, match="slower than they could be"):
         found = compile_function(lambda x: x.sin() + 54321)(torch.zeros(3))
     assert_same(found, torch.full((3,), 54321.0))
+
+
+def test_garbage_is_not_searched_for_while_compiling():
+    seen = []
+
+    def function(x, fails):
+        seen.append(gc.isenabled())
+        if fails:
+            raise ValueError("as asked")
+        return x * 2
+
+    for name, fails in {"done": (), "failed": (torch.ones(()),)}.items():
+        compiled = compile_function(lambda x, f=fails: function(x, f), backend="eager")
+        if fails:
+            with pytest.raises(ValueError, match="as asked"):
+                compiled(torch.arange(3.0))
+        else:
+            assert compiled(torch.arange(3.0)).tolist() == [0, 2, 4]
+        assert gc.isenabled(), name
+    assert set(seen) == {False}
