@@ -60,6 +60,20 @@ def fresh_dynamo():
 
 
 @pytest.fixture
+def quick_compiler(monkeypatch):
+    """Compiled graphs are made as ever, but without Inductor, which takes most of the time.
+
+    Programs that are run here to show that they are right use it; test_compile tries Inductor.
+    """
+    from fgan.compile import graph
+
+    compile_with = graph._compile
+    monkeypatch.setattr(
+        graph, "_compile", lambda made, _, devices: compile_with(made, "eager", devices)
+    )
+
+
+@pytest.fixture
 def fgan(monkeypatch, capfd, tmp_path):
     """Run the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)

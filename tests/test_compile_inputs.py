@@ -90,7 +90,7 @@ def test_a_compiled_scan_is_known_as_one():
             fgan.scheduled(compiled, fgan.schedules.constant(1.0))
 
 
-def test_a_step_is_that_of_its_game(monkeypatch, tmp_path):
+def test_a_step_is_that_of_its_game(quick_compiler, tmp_path):
     """A plan whose game is replaced trains that game, whatever was compiled before."""
     config = configs.resolve(data="ring", steps=2, batch_size=8, compile=True, seed=3)
     plan = make_plan(config)

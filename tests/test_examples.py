@@ -25,7 +25,13 @@ def test_every_section_has_an_example():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs(name):
+def test_an_example_runs(name, quick_compiler):
+    run([EXAMPLES[name]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["A network", "A sweep"])
+def test_an_example_compiles(name):
     run([EXAMPLES[name]])
 
 

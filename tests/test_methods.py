@@ -95,7 +95,7 @@ def test_a_page_is_one_short_program(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_runs(page):
+def test_a_page_runs(page, quick_compiler):
     program(page)["main"](3)
 
 

@@ -97,7 +97,8 @@ def test_microbatches_against_an_imperative_loop():
 
 
 def test_one_graph_and_a_population(fresh_dynamo):
-    game, state = start(GAMES["everything"])
+    few = {"terms": (terms.make_r1(0.5), PULL), "num_disc_steps": 1}
+    game, state = start(GAMES["everything"] | few)
     step = fgan.make_step(game, microbatches=2)
     before = count_graphs()
     found = run_steps(game, state, 2, step=compile_function(step, backend="eager"))
