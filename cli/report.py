@@ -25,6 +25,12 @@ def report(
             show_default=False,
         ),
     ] = None,
+    judge: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose/--no-diagnose", help="Say what `fgan diagnose` finds in the runs."
+        ),
+    ] = True,
     opened: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the file in a browser.")
     ] = False,
@@ -46,7 +52,7 @@ def report(
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    file = reporting.write(runs, out, say)
+    file = reporting.write(runs, out, say, judge=judge)
     print(file)
     if opened:
         import webbrowser

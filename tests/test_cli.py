@@ -315,7 +315,7 @@ SURFACE = {
     "sample": "--num --seed --member --label --out --device --help",
     "evaluate": "--against --metrics --num --seed --member --all --again --image-size --channels "
     "--device --json --help",
-    "report": "--out --open --no-open --help",
+    "report": "--out --diagnose --no-diagnose --open --no-open --help",
 }
 
 

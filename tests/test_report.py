@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import types
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -297,3 +299,23 @@ def test_a_browser_shows_it_and_its_controls_act(runs, tmp_path, size):
     assert found["unzoomed"]
     assert found["wide"]
     assert found["network"] == []
+
+
+@extra
+def test_verdicts_are_of_each_curve(runs, monkeypatch):
+    class Said(NamedTuple):  # as `fgan.run.diagnose` has them
+        sentence: str
+        reason: str = "The threshold is <3>."
+        advice: str = "Try more data."
+
+    module = types.ModuleType("fgan.run.diagnose")
+    module.diagnose = lambda run, member, notify: [Said(f"Member {member} fails.")] * (member or 0)
+    monkeypatch.setitem(sys.modules, "fgan.run.diagnose", module)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    said = []
+    text = report.make([runs / "population"], said.append, judge=True)
+    assert said == ["Diagnosing seed 3 ...", "Diagnosing seed 5 ..."]
+    assert text.count("No failure shows in the numbers of this run.") == 1
+    assert "Member 1 fails." in text
+    assert "The threshold is &lt;3&gt;." in text
+    assert 'id="verdicts"' not in report.make([runs / "population"], refuse)

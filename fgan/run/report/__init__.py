@@ -31,11 +31,13 @@ def is_available() -> bool:
     return all(importlib.util.find_spec(name) for name in _PACKAGES)
 
 
-def make(runs: Sequence[Path], notify: Notify = print) -> str:
+def make(runs: Sequence[Path], notify: Notify = print, *, judge: bool = False) -> str:
     """The report of some run directories, as the text of an HTML file.
 
     Args:
         notify: is called with a sentence for each part that has to be left out.
+        judge: whether the runs are diagnosed, which reads their data and
+            takes seconds for each.
     Raises:
         RunError: for a directory that is no run.
         DeviceError: when the packages of the extra ``report`` are missing.
@@ -51,20 +53,26 @@ def make(runs: Sequence[Path], notify: Notify = print) -> str:
 
     from fgan.run.report.page import page
 
-    return page([read(run, notify) for run in runs], get_plotlyjs(), notify)
+    return page([read(run, notify) for run in runs], get_plotlyjs(), notify, judge=judge)
 
 
-def write(runs: Sequence[Path], out: Path | None = None, notify: Notify = print) -> Path:
+def write(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    notify: Notify = print,
+    *,
+    judge: bool = False,
+) -> Path:
     """Write the report of some run directories, and return the file.
 
     Args:
         out: the file; by default ``report.html``, in the run directory if there is one run.
-        notify: as in `make`.
+        notify, judge: as in `make`.
     Raises:
         RunError, DeviceError: as in `make`.
         DiskError: when the file cannot be written.
     """
-    text = make(runs, notify)
+    text = make(runs, notify, judge=judge)
     out = out or (runs[0] / NAME if len(runs) == 1 else Path(NAME))
     files.write_text(out, text)
     return out

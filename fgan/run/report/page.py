@@ -8,6 +8,7 @@ steps with a grid) and ``frames`` (of each run its grids).
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from fgan.run.report.judged import Point, Result
 from fgan.run.report.recorded import Notify, Recorded
 
 _HERE = Path(__file__).parent / "page"
+_DIAGNOSE = "fgan.run.diagnose"
+_DIAGNOSED = 4  # GANs that verdicts are given on, which takes seconds for each
 _INTERPOLATED = 4  # runs of which samples between latents are made
 _ABSCISSAE = {
     "step": "steps", "epoch": "epochs", "images_seen": "images seen", "seconds": "time",
@@ -31,11 +34,12 @@ _COMPARED = {
 }  # fmt: skip
 
 
-def page(runs: Sequence[Recorded], plotly: str, notify: Notify) -> str:
+def page(runs: Sequence[Recorded], plotly: str, notify: Notify, *, judge: bool) -> str:
     """The text of the file.
 
     Args:
         plotly: the source of plotly.js.
+        judge: whether the runs are diagnosed.
         notify: is called with a sentence for each part that cannot be made.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -61,7 +65,7 @@ def page(runs: Sequence[Recorded], plotly: str, notify: Notify) -> str:
         "notes": _notes(runs),
         "runs": [run.name for run in runs],
         "labels": [curve.label for curve in own],
-        "verdicts": _verdicts(runs, notify),
+        "verdicts": _verdicts(runs, own, notify) if judge else [],
         "pictures": grids,
         "no_average": any(not run.settings.get("ema", 1) for run in runs),
         "frame_steps": steps,
@@ -235,8 +239,25 @@ def _interpolations(
     return found
 
 
-def _verdicts(runs: Sequence[Recorded], notify: Notify) -> list[dict[str, Any]]:
-    return []
+def _verdicts(
+    runs: Sequence[Recorded], own: Sequence[Curve], notify: Notify
+) -> list[dict[str, Any]]:
+    """What is found wrong with the GAN of each curve, of the first few."""
+    if importlib.util.find_spec(_DIAGNOSE) is None:
+        return []
+    diagnose = importlib.import_module(_DIAGNOSE).diagnose
+    found = []
+    alone = [(i, curve) for i, curve in enumerate(own) if len(curve.members) < 2]
+    for number, curve in alone[:_DIAGNOSED]:
+        notify(f"Diagnosing {curve.label} ...")
+        member = curve.members[0].number if curve.members else None
+        try:
+            verdicts = diagnose(runs[curve.run].run.path, member, notify=notify)
+        except FganError as error:
+            notify(f"The verdicts on {curve.label} are left out: {error.problem}")
+            continue
+        found.append({"name": curve.label, "curve": number, "found": verdicts})
+    return found
 
 
 def _said(result: Result) -> str:
