@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.machinery
 import json
 import math
 import re
@@ -309,9 +310,9 @@ def test_verdicts_are_of_each_curve(runs, monkeypatch):
         advice: str = "Try more data."
 
     module = types.ModuleType("fgan.run.diagnose")
+    module.__spec__ = importlib.machinery.ModuleSpec("fgan.run.diagnose", None)
     module.diagnose = lambda run, member, notify: [Said(f"Member {member} fails.")] * (member or 0)
     monkeypatch.setitem(sys.modules, "fgan.run.diagnose", module)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     said = []
     text = report.make([runs / "population"], said.append, judge=True)
     assert said == ["Diagnosing seed 3 ...", "Diagnosing seed 5 ..."]
