@@ -45,7 +45,8 @@ class Preset(NamedTuple):
         paper: where the published values are.
         seeds: the number of trials in the paper, or that the mean is taken over here; 0 for a
             preset in which nothing is random.
-        quick, full: the time that the preset takes, measured unless it says otherwise.
+        quick, full: the time that the preset takes on two CPU cores: processor time of a run,
+            halved, or an estimate from the operations of a step where it was not run.
     """
 
     function: str
@@ -62,8 +63,8 @@ ALL: dict[str, Preset] = {
         "min max x y by five methods, against closed forms",
         "Gidel et al. 2019; Schaefer and Anandkumar 2019; Balduzzi et al. 2018",
         0,
-        "2 s",
-        "2 s",
+        "5 s",
+        "5 s",
     ),
     "dirac": Preset(
         "games:dirac",
@@ -78,64 +79,64 @@ ALL: dict[str, Preset] = {
         "precision, recall, density, coverage, Fréchet, kernel and Parzen on known sets",
         "Naeem et al. 2020, README; Theis et al. 2016, table 1; closed forms",
         0,
-        "60 s",
-        "4 min",
+        "20 s",
+        "3 min",
     ),
     "grid-r1r2": Preset(
         "mixtures:grid_r1r2",
         "25 Gaussians: three games with and without R1 and R2",
         "Zhang et al., Dive into Deep Learning, section 16.4",
         8,
-        "12 min",
-        "50 min",
+        "15 min",
+        "1 h",
     ),
     "pacgan-ring": Preset(
         "mixtures:pacgan_ring",
         "8 Gaussians on a ring: GAN and PacGAN2",
         "Lin et al. 2018, table 1",
         10,
-        "6 min",
-        "a day; not run",
+        "9 min",
+        "a day (not run)",
     ),
     "goodfellow2014": Preset(
         "digits:goodfellow2014",
         "MNIST, maxout with dropout: Parzen-window log-likelihood",
         "Goodfellow et al. 2014, table 1",
         5,
-        "12 min",
-        "7 h; not run",
+        "6 min",
+        "4 h (not run)",
     ),
     "pacgan-grid": Preset(
         "mixtures:pacgan_grid",
         "25 Gaussians on a grid: GAN, PacGAN2 and PacGAN4",
         "Lin et al. 2018, table 1",
         10,
-        "10 min",
-        "days; not run",
+        "15 min (not run)",
+        "2 days (not run)",
     ),
     "cond-dcgan-1nn": Preset(
         "digits:cond_dcgan_1nn",
         "MNIST, conditional DCGAN: 1-NN on generated digits",
         "Radford et al. 2016, table 3",
         3,
-        "not run",
-        "a GPU; not run",
+        "hours (not run)",
+        "a GPU (not run)",
     ),
     "stacked-mnist": Preset(
         "stacked:stacked_mnist",
         "1 000 modes: DCGAN, PacDCGAN2, and R1 and R2",
         "Lin et al. 2018, table 2; Huang et al. 2024, section 2.4",
         10,
-        "not run",
-        "a GPU; not run",
+        "hours (not run)",
+        "a GPU (not run)",
     ),
     "unrolled-stacked": Preset(
         "stacked:unrolled_stacked",
         "1 000 modes with tiny networks: DCGAN, unrolled, Pac4",
         "Lin et al. 2018, table 3",
         10,
-        "not run",
-        "a GPU; not run",
+        "hours (not run)",
+        "a GPU (not run)",
     ),
 }
 """The presets by name, from those that take seconds to those that take days."""
