@@ -45,8 +45,8 @@ class Preset(NamedTuple):
         paper: where the published values are.
         seeds: the number of trials in the paper, or that the mean is taken over here; 0 for a
             preset in which nothing is random.
-        quick, full: the time that the preset takes on two CPU cores: processor time of a run,
-            halved, or an estimate from the operations of a step where it was not run.
+        quick, full: the time that the preset takes on two CPU cores, found from the processor time
+            of a run, or estimated from the operations of a step where it was not run.
     """
 
     function: str
@@ -63,16 +63,16 @@ ALL: dict[str, Preset] = {
         "min max x y by five methods, against closed forms",
         "Gidel et al. 2019; Schaefer and Anandkumar 2019; Balduzzi et al. 2018",
         0,
-        "5 s",
-        "5 s",
+        "6 s",
+        "6 s",
     ),
     "dirac": Preset(
         "games:dirac",
         "the Dirac-GAN: distance after 500 steps, 8 methods x 3 schedules; what converges locally",
         "Mescheder, Geiger and Nowozin 2018, section 3 and table 1",
         0,
-        "20 s",
-        "30 s",
+        "25 s",
+        "35 s",
     ),
     "metric-selftests": Preset(
         "selftests:metric_selftests",
