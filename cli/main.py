@@ -25,6 +25,7 @@ from fgan.compile import environment
 from fgan.errors import FganError, Interrupted
 
 from .bench import bench
+from .diagnose import diagnose
 from .doctor import doctor
 from .evaluate import evaluate
 from .inspect import inspect
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(evaluate)
+app.command()(diagnose)
 app.command()(report)
 app.command()(recipes)
 app.command()(reproduce)

@@ -331,9 +331,10 @@ def test_the_options_of_each_command(fgan, monkeypatch, command):
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_commands_of_the_readme(fgan):
+def test_the_commands_of_the_readme(fgan, monkeypatch):
+    monkeypatch.setattr("fgan.run.diagnose.subject.NUM", 100)
     commands = re.findall(
-        r"^(?:.*&& )?fgan (train|sample|evaluate|inspect) (.*)$", README, re.MULTILINE
+        r"^(?:.*&& )?fgan (train|sample|evaluate|diagnose|inspect) (.*)$", README, re.MULTILINE
     )
     assert len(commands) >= 4
     fgan("train", "mnist", *SMALL, "--run-dir", "runs/0001-mnist-mlp")

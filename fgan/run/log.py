@@ -25,6 +25,12 @@ def waits(pending: Tensor | None) -> bool:
     return pending is not None and bool(pending[len(_FIELDS)].any())
 
 
+def refused(pending: Tensor) -> int:
+    """The steps that were not finite, in sums of `MetricsLog.pending` of one GAN."""
+    finite, steps = pending[len(_FIELDS) - 1 : len(_FIELDS) + 1].tolist()
+    return int(steps - finite)
+
+
 class MetricsLog:
     """Collects the metrics of steps on the device; a line holds their means since the last line.
 
