@@ -159,6 +159,7 @@ def test_a_verdict_of_two_numbers_needs_one_of_them(name, parts):
     [
         {"judgement": Judgement(0.8)},  # no held-out part
         {"copies": Copies(0.9)},
+        {"copies": Copies(1.1, 0.9)},  # nearer to it, and yet far
         # So few samples that a mode is missed by chance.
         {"modes": Modes("mode", ("a", "b"), (0, 8), (0.5, 0.5))},
         # The discriminator is no further than its error allows.

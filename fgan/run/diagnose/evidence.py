@@ -166,8 +166,12 @@ def _likeness(subject: Subject) -> Likeness:
         words = "lie within three standard deviations of a mode"
         return Likeness(words, near(samples), near(subject.others))
 
+    def seen(points: Tensor) -> Tensor:
+        # In pixels, blurred digits are near to all others.
+        return see(points).features if subject.are_digits else points
+
     def like(points: Tensor) -> Quality:
-        found = metrics.neighbourhoods(points, subject.examples)
+        found = metrics.neighbourhoods(seen(points), seen(subject.examples))
         return Quality(found.precision, found.coverage)
 
     words = "lie in the neighbourhood of an example"

@@ -153,7 +153,7 @@ def memorisation(e: Evidence) -> Verdict | None:
             f"samples are {c.nearest:.2f} times as far from the nearest training example as "
             "examples are from each other"
         )
-    if c.nearer > NEARER:
+    if c.nearer > NEARER and c.nearest < 1:  # further ones are no copies
         parts.append(f"{c.nearer:.0%} of them are nearer to one than to any held-out example")
     if not parts:
         return None
