@@ -108,7 +108,7 @@ def test_many_members_become_settings(tmp_path):
     ]
     run.append_metrics(*rows)
     own = curves.make([read(run.path, lambda sentence: None)])
-    assert [curve.label for curve in own] == ["lr 0.1, members 6", "lr 0.2, members 6"]
+    assert [curve.label for curve in own] == ["lr 0.1, 6 members", "lr 0.2, 6 members"]
     assert own[0].columns["gen_loss"] == [14 / 5, 28 / 5]  # member 1 has no number
     assert (own[0].low["gen_loss"], own[0].high["gen_loss"]) == ([0, 0], [5, 10])
     assert [list(chart.columns) for chart in charts.of(own, [None])] == [["gen_loss"]]

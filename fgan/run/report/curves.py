@@ -124,6 +124,8 @@ def text(value: Any) -> str:
 
 
 def _pair(name: str, value: str) -> str:
+    if name == "members":
+        return f"{value} members"
     name = name.replace("_", " ")
     return {"yes": name, "no": f"no {name}"}.get(value, f"{name} {value.replace('_', '-')}")
 

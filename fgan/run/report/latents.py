@@ -52,8 +52,8 @@ def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
     Raises:
         FganError: when the checkpoint cannot be used.
     """
-    shape = run.about.get("data_shape", ())
-    if run.checkpoint is None or len(shape) != 3:
+    shape = run.about.get("data_shape")
+    if run.checkpoint is None or not isinstance(shape, list) or len(shape) != 3:
         return None
     _, height, width = shape
     num_rows = max(1, min(num_rows, _MOST_PIXELS // (_COLUMNS * height * width)))

@@ -70,6 +70,7 @@ def page(runs: Sequence[Recorded], plotly: str, notify: Notify, *, judge: bool) 
         "no_average": any(not run.settings.get("ema", 1) for run in runs),
         "frame_steps": steps,
         "charts": shown,
+        "has_bands": any(curve.low for curve in own),
         "abscissae": [pair for pair in _ABSCISSAE.items() if _everywhere(pair[0], own)],
         "results": _table(results),
         "judged_curves": [_said(result) for result in over_steps],
