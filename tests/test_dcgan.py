@@ -1,12 +1,10 @@
-"""Convolutional networks: shapes, the tutorial's own parameter counts, initial values."""
+"""Convolutional networks of DCGAN: the tutorial's own parameter counts, initial values."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from fgan import nets, pytree, rng
-from fgan.nets.dcgan import SIZES
 
 
 def test_parameter_counts_at_the_tutorials_size():
@@ -17,29 +15,6 @@ def test_parameter_counts_at_the_tutorials_size():
     assert pytree.size(gen) == 16 * sum(a * b for a, b in pairs) + 2 * (512 + 256 + 128 + 64)
     pairs = [(1, 64), (64, 128), (128, 256), (256, 512), (512, 1)]
     assert pytree.size(disc) == 16 * sum(a * b for a, b in pairs) + 2 * (128 + 256 + 512)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_shapes(size, channels):
-    shape = (channels, size, size)
-    gen = nets.dcgan_generator(7, shape, features=2)
-    disc = nets.dcgan_discriminator(shape, features=2)
-    assert (gen.shape.output, disc.shape.input, disc.shape.output) == (shape, shape, ())
-    fake, _ = gen.apply(*gen.init(rng.key(0)), rng.normal(rng.key(1), (3, 7)))
-    assert fake.shape == (3, *shape)
-    assert fake.abs().max() <= 1
-    logits, _ = disc.apply(*disc.init(rng.key(2)), fake)
-    assert logits.shape == (3,)
-    assert gen.batch_stats
-    assert disc.batch_stats
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 64, 32), (1, 512, 512), (64, 64), (1, 8, 8)])
-def test_other_shapes_are_refused(shape):
-    for make in (lambda: nets.dcgan_generator(4, shape), lambda: nets.dcgan_discriminator(shape)):
-        with pytest.raises(ValueError, match="square images"):
-            make()
 
 
 def test_initial_values():

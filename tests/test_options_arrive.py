@@ -20,7 +20,7 @@ import fgan
 from fgan import losses, optim, orders, pytree, rng
 from fgan.data import StreamedSource
 from fgan.disk import checkpoint
-from fgan.errors import DataError, DeviceError, DivergedError
+from fgan.errors import ConfigError, DataError, DeviceError, DivergedError
 from fgan.model import Labels
 from fgan.nets import HEADS
 from fgan.run import config as configs
@@ -327,6 +327,18 @@ def features(tmp_path):
     for model in (made.gen, made.disc):
         shapes = [p.shape for p in model.init(rng.key(0))[0].values() if p.ndim == 4]
         assert any(3 in shape[:2] for shape in shapes)
+
+
+@row
+def attention(tmp_path):
+    options = {"data": array(tmp_path, side=16), "arch": "resnet", "image_size": 16, "features": 4}
+    for there in (False, True):
+        made = game(**options, attention=8 * there)
+        for model in (made.gen, made.disc):
+            assert any("gamma" in name for name in model.init(rng.key(0))[0]) == there
+    with pytest.raises(ConfigError, match="maps of 8, 16 pixels a side, not of 64") as refused:
+        game(**options, attention=64)
+    assert "--attention" in refused.value.fix
 
 
 # The game

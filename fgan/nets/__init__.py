@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from fgan.model import Model
-from fgan.nets.dcgan import SIZES, dcgan_discriminator, dcgan_generator, make_dcgan
+from fgan.nets.dcgan import dcgan_discriminator, dcgan_generator, make_dcgan
 from fgan.nets.labels import (
     CONDITIONINGS,
     HEADS,
@@ -23,6 +23,8 @@ from fgan.nets.mlp import (
     mlp_discriminator,
     mlp_generator,
 )
+from fgan.nets.resnet import make_resnet, resnet_discriminator, resnet_generator
+from fgan.nets.sizes import SIZES
 
 __all__ = [
     "ALL",
@@ -42,12 +44,19 @@ __all__ = [
     "dcgan_generator",
     "make_dcgan",
     "make_mlp",
+    "make_resnet",
     "mlp_discriminator",
     "mlp_generator",
     "one_hot",
+    "resnet_discriminator",
+    "resnet_generator",
 ]
 
-ALL: dict[str, Callable[..., tuple[Model, Model]]] = {"mlp": make_mlp, "dcgan": make_dcgan}
+ALL: dict[str, Callable[..., tuple[Model, Model]]] = {
+    "mlp": make_mlp,
+    "dcgan": make_dcgan,
+    "resnet": make_resnet,
+}
 """The builder of each architecture: (data_shape, *, options) -> (generator, discriminator).
 
 `fgan.run.archs` has a record of each, with the options that it takes.

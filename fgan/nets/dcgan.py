@@ -6,7 +6,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import nn
@@ -14,9 +13,7 @@ from torch import nn
 from fgan.model import Model
 from fgan.nets import labels
 from fgan.nets.labels import CONDITIONINGS, HEADS, ConditionalBatchNorm, Conditioning, Head
-
-SIZES = (16, 32, 64, 128, 256)
-"""The sizes of images, in pixels a side, that the networks are built for."""
+from fgan.nets.sizes import doublings
 
 
 def make_dcgan(
@@ -70,7 +67,7 @@ def dcgan_generator(
     Shape(input=(10,), output=(3, 32, 32))
     """
     labels.check_labels("condition", condition, CONDITIONINGS, num_classes)
-    channels, stages = _stages(image_shape)
+    channels, stages = doublings("dcgan", image_shape)
     widths = [features * 2**i for i in reversed(range(stages))]  # 512, 256, 128, 64 for S = 64
     first = z_dim + labels.width_beside(condition, num_classes, z_dim)
 
@@ -116,7 +113,7 @@ def dcgan_discriminator(
             labels.
     """
     labels.check_labels("head", head, HEADS, num_classes)
-    channels, stages = _stages(image_shape)
+    channels, stages = doublings("dcgan", image_shape)
     widths = [features * 2**i for i in range(stages)]  # 64, 128, 256, 512 for S = 64
     seen = channels + (num_classes if head == "concat" else 0)
 
@@ -135,16 +132,6 @@ def dcgan_discriminator(
         return made.apply(_init)
 
     return labels.labelled(build, "x", tuple(image_shape), 0 if head == "acgan" else num_classes)
-
-
-def _stages(image_shape: Sequence[int]) -> tuple[int, int]:
-    """The number of channels, and the number of times that the side halves down to 4."""
-    if len(image_shape) != 3 or image_shape[1] != image_shape[2] or image_shape[1] not in SIZES:
-        raise ValueError(
-            f"dcgan makes square images of {', '.join(map(str, SIZES))} pixels, "
-            f"not {'x'.join(map(str, image_shape))}"
-        )
-    return image_shape[0], int(math.log2(image_shape[1])) - 2
 
 
 def _init(module: nn.Module) -> None:

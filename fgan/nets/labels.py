@@ -80,7 +80,11 @@ class Rows(nn.Module):
             return one_hot(labels, len(self.weight), self.weight.dtype) @ self.weight
 
 
-class ConditionalBatchNorm(nn.Module):
+class TakesLabels(nn.Module):
+    """A layer that takes labels [B] beside its input."""
+
+
+class ConditionalBatchNorm(TakesLabels):
     """Batch norm whose scale and shift are those of the example's class.
 
         (x, y) -> gamma[y] * norm(x) + beta[y],    x [B, C, ...], y int64 [B].
@@ -139,7 +143,7 @@ class ByClass(nn.Module):
     """A generator whose batch norms are conditional.
 
     Args:
-        layers: its layers in their order; each `ConditionalBatchNorm` is given the labels.
+        layers: its layers in their order; each `TakesLabels` is given the labels.
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -149,7 +153,7 @@ class ByClass(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The samples [B, *data]."""
         for layer in self.layers:
-            x = layer(x, y) if isinstance(layer, ConditionalBatchNorm) else layer(x)
+            x = layer(x, y) if isinstance(layer, TakesLabels) else layer(x)
         return x
 
 

@@ -110,6 +110,25 @@ ALL: dict[str, Arch] = {
         normalises=lambda options: True,
         heads=names.CONDITION_HEADS,
     ),
+    "resnet": Arch(
+        options={"z_dim": ALWAYS, "features": ALWAYS, "attention": ALWAYS},
+        # Miyato et al. 2018, section 4 and appendix B, of a quarter of the width.
+        images={
+            "z_dim": 128,
+            "image_size": 32,
+            "features": 16,
+            "condition_head": "projection",
+            "loss": "hinge",
+            "spectral_norm": True,
+            "betas": (0.0, 0.9),
+            "batch_size": 64,
+            "epochs": 5.0,
+        },
+        sizes=(16, 32, 64, 128, 256),
+        convolves=True,
+        normalises=lambda options: True,
+        heads=names.CONDITION_HEADS,
+    ),
 }
 """Every architecture by its name."""
 

@@ -202,9 +202,10 @@ def _make_networks(
     except ValueError as error:
         if not arch.sizes:
             raise
-        raise ConfigError(
-            f"--arch {error}.", f"Use --image-size with one of {', '.join(map(str, arch.sizes))}."
-        ) from error
+        fix = f"Use --image-size with one of {', '.join(map(str, arch.sizes))}."
+        if set(data_shape[1:]) <= set(arch.sizes) and data_shape[1] == data_shape[2]:
+            fix = "Use --attention with another size, or 0 for none."
+        raise ConfigError(f"--arch {error}.", fix) from error
     # vmap supports one memory layout only; and on a GPU the compiler may mistake that of gradients
     # where channels are last (`fgan.compile.graph.inductor_options`).
     if not arch.convolves or config.members or find_device(config.device).type != "cpu":

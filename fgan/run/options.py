@@ -90,7 +90,12 @@ class Making:
         "End the generator with tanh (images in [-1, 1]), sigmoid ([0, 1]) or linear (unbounded).")
     features: int = row(
         NETS, COMPUTED, 64, integer(1, 2**12),
-        "Give the narrowest layers of dcgan this many channels.")
+        "Make convolutional networks wide in proportion to this number; the narrowest layers of "
+        "dcgan have as many channels.")
+    attention: int = row(
+        NETS, COMPUTED, 0, one_of(0, 4, 8, 16, 32, 64, 128),
+        "Give resnet self-attention between the positions of maps with sides of this many pixels.",
+        said="none")
     dropout: float = row(
         NETS, COMPUTED, 0.0, number(0, below=1),
         "Drop hidden units of the discriminator with this probability.")
