@@ -29,6 +29,7 @@ from .diagnose import diagnose
 from .doctor import doctor
 from .evaluate import evaluate
 from .inspect import inspect
+from .networks import networks
 from .recipes import recipes
 from .report import report
 from .reproduce import reproduce
@@ -52,6 +53,7 @@ app.command()(diagnose)
 app.command()(report)
 app.command()(recipes)
 app.command()(reproduce)
+app.command()(networks)
 app.command()(inspect)
 app.command()(doctor)
 app.command()(bench)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import fgan
-from fgan.run import recipes
+from fgan.run import archs, recipes
 
 SMALL = ["--steps", "6", "--batch-size", "16", "--gen-hidden", "8", "--disc-hidden", "8"]
 
@@ -150,6 +150,20 @@ def test_doctor_and_recipes(fgan):
     code, out, _ = fgan("recipes")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == list(recipes.ALL)
+
+
+def test_networks(fgan):
+    code, out, _ = fgan("networks", "--image-size", 16)
+    assert code == 0
+    head, *rows = out.splitlines()
+    assert head.split()[0] == "G,"
+    assert [row.split()[0] for row in rows] == list(archs.ALL)
+    code, out, _ = fgan("networks", "--image-size", 16, "--channels", 3, "--json")
+    found = {row["arch"]: row for row in json.loads(out)}
+    assert found.keys() == archs.ALL.keys()
+    assert f"{found['r3gan']['gen_params'] - 64:,}" in rows[-1]  # grey: 2 of 3 rows of 32 fewer
+    code, _, err = fgan("networks", "--image-size", 48)
+    assert (code, "16, 32, 64, 128, 256" in err) == (2, True)
 
 
 def test_bench_prints_a_table_or_json(fgan, tmp_path):
@@ -310,6 +324,7 @@ SURFACE = {
     + """ --seed --device --dtype --threads --image-size --channels --recipe --config
         --compare --repeats --seconds --trained-steps --quick --json --plot --help""",
     "recipes": "--help --compile --recipe",
+    "networks": "--image-size --channels --json --help",
     "inspect": "--json --help",
     "doctor": "--json --help",
     "sample": "--num --seed --member --label --out --device --help",

@@ -38,6 +38,8 @@ ROWS = {
         [{}, DCGAN, {"gen_activation": "relu"}, {"disc_activation": "tanh"}],
     ),
     "features": (8, [{}], [DCGAN]),
+    "attention": (16, [{}, DCGAN], [{"arch": "resnet"}]),
+    "blocks": (3, [{}, {"arch": "resnet"}], [{"arch": "r3gan"}]),
     "conditional": (True, [{"data": "ring"}, {"data": "celeba"}], [{}, {"data": "faces"}]),
     "condition_head": ("projection", [{}, {"data": "faces"}], [{"conditional": True}]),
     "augment": ("diffaug", [{"data": "ring"}], [{}, {"data": "faces"}]),

@@ -35,6 +35,7 @@ OTHERS = {
     "batch_norm": ("after-first", "after_first", {}),
     "output": ("sigmoid", "sigmoid", {}),
     "features": ("7", 7, DCGAN),
+    "blocks": ("3", 3, {"arch": "r3gan", "data": "mnist"}),
     "attention": ("16", 16, {"arch": "resnet", "data": "mnist"}),
     "dropout": ("0.3", 0.3, {}),
     "conditional": (None, True, {"data": "mnist"}),

@@ -341,6 +341,16 @@ def attention(tmp_path):
     assert "--attention" in refused.value.fix
 
 
+@row
+def blocks(tmp_path):
+    options = {"data": array(tmp_path, side=16), "arch": "r3gan", "image_size": 16, "features": 8}
+    for count in (1, 3):
+        made = game(**options, blocks=count)
+        for model in (made.gen, made.disc):
+            names = [name for name in model.init(rng.key(0))[0] if "conv3" in name]
+            assert len(names) == 3 * count
+
+
 # The game
 
 

@@ -23,6 +23,7 @@ from fgan.nets.mlp import (
     mlp_discriminator,
     mlp_generator,
 )
+from fgan.nets.r3gan import make_r3gan, r3gan_discriminator, r3gan_generator
 from fgan.nets.resnet import make_resnet, resnet_discriminator, resnet_generator
 from fgan.nets.sizes import SIZES
 
@@ -44,10 +45,13 @@ __all__ = [
     "dcgan_generator",
     "make_dcgan",
     "make_mlp",
+    "make_r3gan",
     "make_resnet",
     "mlp_discriminator",
     "mlp_generator",
     "one_hot",
+    "r3gan_discriminator",
+    "r3gan_generator",
     "resnet_discriminator",
     "resnet_generator",
 ]
@@ -56,6 +60,7 @@ ALL: dict[str, Callable[..., tuple[Model, Model]]] = {
     "mlp": make_mlp,
     "dcgan": make_dcgan,
     "resnet": make_resnet,
+    "r3gan": make_r3gan,
 }
 """The builder of each architecture: (data_shape, *, options) -> (generator, discriminator).
 

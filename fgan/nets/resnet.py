@@ -21,6 +21,7 @@ from torch.nn import functional
 from fgan.model import Model
 from fgan.nets import labels
 from fgan.nets.labels import HEADS, ConditionalBatchNorm, Conditioning, Head, TakesLabels
+from fgan.nets.resample import nearest_up
 from fgan.nets.sizes import doublings
 
 WAYS: tuple[Conditioning, ...] = ("batch_norm", "concat", "embedding")
@@ -207,10 +208,10 @@ class UpBlock(TakesLabels):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Maps [B, after, 2 H, 2 W] of maps [B, before, H, W] and, if there are any, labels."""
         given = () if y is None else (y,)
-        hidden = self.conv1(upsample(self.norm1(x, *given).relu()))
+        hidden = self.conv1(nearest_up(self.norm1(x, *given).relu()))
         hidden = self.conv2(self.norm2(hidden, *given).relu())
         # A convolution of kernel 1 commutes with up; it is four times cheaper before it.
-        out: Tensor = hidden + upsample(self.shortcut(x))
+        out: Tensor = hidden + nearest_up(self.shortcut(x))
         return out
 
 
@@ -289,11 +290,6 @@ class Sum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The sums."""
         return x.sum((2, 3))
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Maps [B, C, H, W] with each position repeated 2x2 times, [B, C, 2 H, 2 W]."""
-    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _norm(channels: int, num_classes: int) -> nn.Module:

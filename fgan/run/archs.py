@@ -129,6 +129,26 @@ ALL: dict[str, Arch] = {
         normalises=lambda options: True,
         heads=names.CONDITION_HEADS,
     ),
+    "r3gan": Arch(
+        options={"z_dim": ALWAYS, "features": ALWAYS, "blocks": ALWAYS},
+        # Huang et al. 2024 and their code, of a twenty-fourth of the width.
+        images={
+            "z_dim": 64,
+            "image_size": 32,
+            "features": 32,
+            "blocks": 1,
+            "condition_head": "projection",
+            "loss": "relativistic",
+            "r1": 0.5,
+            "r2": 0.5,
+            "betas": (0.0, 0.99),
+            "batch_size": 64,
+            "epochs": 5.0,
+        },
+        sizes=(16, 32, 64, 128, 256),
+        convolves=True,
+        heads=names.CONDITION_HEADS,
+    ),
 }
 """Every architecture by its name."""
 

@@ -96,6 +96,9 @@ class Making:
         NETS, COMPUTED, 0, one_of(0, 4, 8, 16, 32, 64, 128),
         "Give resnet self-attention between the positions of maps with sides of this many pixels.",
         said="none")
+    blocks: int = row(
+        NETS, COMPUTED, 2, integer(1, 2**10),
+        "Give r3gan this many residual blocks for each size of its maps.")
     dropout: float = row(
         NETS, COMPUTED, 0.0, number(0, below=1),
         "Drop hidden units of the discriminator with this probability.")
