@@ -36,9 +36,8 @@ def networks(
         print(json.dumps([row._asdict() for row in found], indent=2))
         return
     head = ("", "G, parameters", "D, parameters", "G, MFLOP", "D, MFLOP", "step, MFLOP an image")
-    rows = [
-        (c.arch, f"{c.gen_params:,}", f"{c.disc_params:,}")
-        + tuple(f"{n / 1e6:.1f}" for n in (c.gen_flops, c.disc_flops, c.step_flops))
-        for c in found
-    ]
+    rows = []
+    for c in found:
+        flops = [f"{n / 1e6:.1f}" for n in (c.gen_flops, c.disc_flops, c.step_flops)]
+        rows.append((c.arch, f"{c.gen_params:,}", f"{c.disc_params:,}", *flops))
     print("\n".join(lines([head, *rows])))
