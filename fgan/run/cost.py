@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from fgan import Batch, pytree, rng
 from fgan.game import init_state, make_draws, make_step
@@ -34,6 +36,23 @@ class Cost(NamedTuple):
     step_flops: int
 
 
+class _Count(TorchDispatchMode):
+    """The operations counted by PyTorch's table.
+
+    ``FlopCounterMode`` also follows modules with hooks, which ``torch.func`` does not support.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def cost(arch: str, image_size: int = 32, channels: int = 1) -> Cost:
     """The cost of an architecture with its defaults, for images of one size.
 
@@ -54,22 +73,21 @@ def cost(arch: str, image_size: int = 32, channels: int = 1) -> Cost:
     lead = () if game.num_disc_steps == 1 else (game.num_disc_steps,)
     batch = Batch(torch.zeros(*lead, _BATCH, *shape))
     draws = make_draws(game, state.key, 0, _BATCH)
-    state, batch, draws = (
-        pytree.to(tree, device=torch.device("meta")) for tree in (state, batch, draws)
-    )
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # the meta device has no autocast
+    state, batch, draws = pytree.map(fake.from_tensor, (state, batch, draws))
     passes = []
     for model, player, x in (
         (game.gen, state.gen, draws.gen.z),
         (game.disc, state.disc, batch.real[0] if lead else batch.real),
     ):
-        with FlopCounterMode(display=False) as counter:
+        with fake, _Count() as count:
             model.apply(player.params, player.buffers, x)
-        passes.append(counter.get_total_flops() // _BATCH)
+        passes.append(count.flops // _BATCH)
     total = 0
     for number in range(options.penalty_every):
-        with FlopCounterMode(display=False) as counter:
+        with fake, _Count() as count:
             make_step(game, terms_due(game, number))(state, batch, draws)
-        total += counter.get_total_flops()
+        total += count.flops
     return Cost(arch, *sizes, *passes, total // (_BATCH * options.penalty_every))
 
 
