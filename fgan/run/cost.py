@@ -10,10 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fgan import Batch, pytree, rng
+from fgan import pytree, rng
 from fgan.game import init_state, make_draws, make_step
 from fgan.game.game import terms_due
 from fgan.run import archs, assemble, config
+from fgan.types import Batch
 
 _BATCH = 2  # the fewest examples that batch normalisation takes
 
@@ -36,7 +37,7 @@ class Cost(NamedTuple):
     step_flops: int
 
 
-class _Count(TorchDispatchMode):
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The operations counted by PyTorch's table.
 
     ``FlopCounterMode`` also follows modules with hooks, which ``torch.func`` does not support.
@@ -63,13 +64,13 @@ def cost(arch: str, image_size: int = 32, channels: int = 1) -> Cost:
         ConfigError: for images that the architecture cannot make.
 
     >>> cost("mlp", 28).gen_params
-    553744
+    551952
     """
     shape = (channels, image_size, image_size)
     options = config.resolve(arch=arch, device="cpu")
     game = replace(assemble.make_game(options, shape), augment=None)
     state = init_state(game, rng.key(0))
-    sizes = pytree.size(state.gen.params), pytree.size(state.disc.params)
+    gen_params, disc_params = pytree.size(state.gen.params), pytree.size(state.disc.params)
     lead = () if game.num_disc_steps == 1 else (game.num_disc_steps,)
     batch = Batch(torch.zeros(*lead, _BATCH, *shape))
     draws = make_draws(game, state.key, 0, _BATCH)
@@ -80,15 +81,17 @@ def cost(arch: str, image_size: int = 32, channels: int = 1) -> Cost:
         (game.gen, state.gen, draws.gen.z),
         (game.disc, state.disc, batch.real[0] if lead else batch.real),
     ):
-        with fake, _Count() as count:
+        with fake, _Count() as count:  # type: ignore[no-untyped-call]
             model.apply(player.params, player.buffers, x)
         passes.append(count.flops // _BATCH)
+    gen_flops, disc_flops = passes
     total = 0
     for number in range(options.penalty_every):
-        with fake, _Count() as count:
+        with fake, _Count() as count:  # type: ignore[no-untyped-call]
             make_step(game, terms_due(game, number))(state, batch, draws)
         total += count.flops
-    return Cost(arch, *sizes, *passes, total // (_BATCH * options.penalty_every))
+    each = total // (_BATCH * options.penalty_every)
+    return Cost(arch, gen_params, disc_params, gen_flops, disc_flops, each)
 
 
 def costs(image_size: int = 32, channels: int = 1) -> list[Cost]:
