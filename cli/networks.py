@@ -21,8 +21,8 @@ def networks(
 ) -> None:
     """List the architectures: parameters, and millions of operations for an image and a step.
 
-    The numbers are those of each architecture's defaults, which `fgan train --arch NAME` takes;
-    a step has the discriminator's updates and the generator's, with their gradients.
+    The numbers are those of each architecture's defaults in `fgan train`. A step has the updates
+    of the discriminator and of the generator, with their gradients.
     """
     configs.resolve(data="mnist", image_size=image_size, channels=channels)  # refuses nonsense
     from fgan.run import cost

@@ -42,6 +42,8 @@ def game_of(arch: str, wrap: Any = lambda model: model, **options: Any) -> fgan.
     gen, disc = players(arch, num_classes=K)
     # The bias before a batch norm has no gradient but rounding, which a small eps would blow up.
     parts: dict[str, Any] = {
+        "gen": wrap(gen),
+        "disc": wrap(disc),
         "gen_opt": optim.adam(1e-3, eps=1e-3),
         "disc_opt": optim.adam(2e-3, eps=1e-3),
         "loss": losses.hinge,
@@ -49,7 +51,7 @@ def game_of(arch: str, wrap: Any = lambda model: model, **options: Any) -> fgan.
         "condition": conditions.uniform(K),
         "ema_decay": 0.9,
     }
-    return fgan.Game(gen=wrap(gen), disc=wrap(disc), **parts | options)
+    return fgan.Game(**parts | options)
 
 
 def inputs(
