@@ -93,7 +93,7 @@ TARGETS = st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda t: t[0] - t[
 @given(LOGITS, TARGETS)
 def test_label_smoothing_is_cross_entropy_with_soft_targets(logits, targets):
     real, fake = logits
-    loss = losses.make_label_smoothed(real=targets[0], fake=targets[1])
+    loss = losses.smoothed(losses.non_saturating, real=targets[0], fake=targets[1])
     expected = sum(
         binary_cross_entropy_with_logits(c, torch.full_like(c, t), reduction="none")
         for c, t in zip(logits, targets, strict=True)
@@ -106,31 +106,31 @@ def test_label_smoothing_is_cross_entropy_with_soft_targets(logits, targets):
 def test_the_best_discriminator_under_soft_labels(distributions, targets):
     p, q = distributions
     best = (targets[0] * p + targets[1] * q) / (p + q)  # Salimans et al. 2016, section 3.4
-    loss = losses.make_label_smoothed(real=targets[0], fake=targets[1])
+    loss = losses.smoothed(losses.non_saturating, real=targets[0], fake=targets[1])
     slope = slope_at(loss, torch.logit(best), p, q)
     torch.testing.assert_close(slope, torch.zeros_like(p), rtol=0, atol=1e-14)
 
 
 def test_label_smoothing_leaves_the_generator_and_the_hard_labels():
     logits = {"real_logits": signed(5, 1), "fake_logits": signed(5, 2)}
-    for saturating, hard in ((True, losses.minimax), (False, losses.non_saturating)):
-        soft = losses.make_label_smoothed(real=0.8, saturating=saturating)
+    for hard in (losses.minimax, losses.non_saturating):
+        soft = losses.smoothed(hard, real=0.8)
         assert torch.equal(soft.gen(**logits), hard.gen(**logits))
-        plain = losses.make_label_smoothed(real=1.0, fake=0.0, saturating=saturating)
+        plain = losses.smoothed(hard, real=1.0, fake=0.0)
         torch.testing.assert_close(plain.disc(**logits), hard.disc(**logits), rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize(("real", "fake"), [(1.1, 0), (0.9, -0.1), (0.3, 0.4), (0.5, 0.5)])
 def test_labels_out_of_order(real, fake):
-    with pytest.raises(ValueError, match="targets"):
-        losses.make_label_smoothed(real=real, fake=fake)
+    with pytest.raises(ValueError, match="labels satisfy 0 <= fake < real"):
+        losses.smoothed(losses.non_saturating, real=real, fake=fake)
 
 
 @pytest.mark.parametrize("name", ["real", "fake"])
 def test_a_label_that_is_no_number_is_named(name):
     for value, error in (("0.5", TypeError), (torch.ones(2), ValueError), (None, TypeError)):
         with pytest.raises(error, match=f"^{name} is a number"):
-            losses.make_label_smoothed(**{name: value})
+            losses.smoothed(losses.minimax, **{name: value})
 
 
 # Relativistic losses

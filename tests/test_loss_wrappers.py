@@ -44,12 +44,6 @@ def test_soft_labels_mix_both_sides_of_every_sum(name):
     assert_near(*slopes, atol=ROUNDING, rtol=ROUNDING)
 
 
-def test_soft_labels_of_the_original_game_are_cross_entropies():
-    for labels in ({"real": 0.9}, {"real": 0.7, "fake": 0.2}):
-        soft, own = losses.smoothed(losses.minimax, **labels), losses.make_label_smoothed(**labels)
-        assert_near(soft.disc(**LOGITS), own.disc(**LOGITS), atol=ROUNDING)
-
-
 def test_flipped_labels_of_a_loss_that_compares():
     loss = losses.flipped(losses.relativistic, 0.25)
     there = losses.relativistic.disc(**LOGITS)

@@ -25,7 +25,7 @@ measure other things, such as the Wasserstein distance, or nothing that has a na
 | files | losses |
 |---|---|
 | ``base`` | `GanLoss`, the value function of the original game, `scaled` |
-| ``logistic`` | `minimax`, `non_saturating`, `make_label_smoothed` |
+| ``logistic`` | `minimax`, `non_saturating` |
 | ``margin`` | `hinge`, `wasserstein`, `least_squares`, `make_least_squares` |
 | ``relativistic`` | `relativistic` and the relativistic averages |
 | ``divergences`` | `F_DIVERGENCES`, `make_f_gan` |
@@ -47,7 +47,7 @@ References:
 from fgan.losses.base import GanLoss, scaled, value
 from fgan.losses.divergences import F_DIVERGENCES, FDivergence, make_f_gan
 from fgan.losses.labels import flipped, smoothed
-from fgan.losses.logistic import make_label_smoothed, minimax, non_saturating
+from fgan.losses.logistic import minimax, non_saturating
 from fgan.losses.margin import hinge, least_squares, make_least_squares, wasserstein
 from fgan.losses.relativistic import (
     relativistic,
@@ -66,7 +66,6 @@ __all__ = [
     "hinge",
     "least_squares",
     "make_f_gan",
-    "make_label_smoothed",
     "make_least_squares",
     "minimax",
     "non_saturating",
@@ -84,8 +83,8 @@ __all__ = [
 ALL: dict[str, GanLoss] = {
     "minimax": minimax,
     "non_saturating": non_saturating,
-    "label_smoothed": make_label_smoothed(real=0.9),
-    "label_smoothed_two_sided": make_label_smoothed(real=0.9, fake=0.1),
+    "label_smoothed": smoothed(non_saturating, real=0.9),
+    "label_smoothed_two_sided": smoothed(non_saturating, real=0.9, fake=0.1),
     "hinge": hinge,
     "wasserstein": wasserstein,
     "least_squares": least_squares,

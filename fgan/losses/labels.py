@@ -26,9 +26,10 @@ def smoothed(loss: GanLoss, *, real: Scalar = 0.9, fake: Scalar = 0.0) -> GanLos
 
         t_r r(c(x)) + (1 - t_r) f(c(x)) + t_f r(c(G(z))) + (1 - t_f) f(c(G(z)))
 
-    up to a constant, which is 0 where r(0) = f(0). One-sided smoothing, which Salimans et al.
-    advise, has ``fake`` zero. The generator keeps its loss. For the losses of the original game
-    this is `make_label_smoothed`.
+    up to a constant, which is 0 where r(0) = f(0). For `minimax` and `non_saturating` this is the
+    cross entropy with soft targets, and the best D is (t_r p + t_f q) / (p + q). One-sided
+    smoothing, which Salimans et al. advise, has ``fake`` zero: a positive ``fake`` lets the best D
+    follow q where p is small. The generator keeps its loss.
 
     Args:
         real, fake: probabilities of the label "real", fake < real; 0-d tensors are not compared.
