@@ -20,11 +20,6 @@ import fgan
 from fgan import losses, per_example, pytree, rng, terms
 from fgan.game.game import with_every_term
 from fgan.game.objectives import disc_loss, gen_loss, sample_fakes
-from fgan.game.per_example import (
-    gradient_noise_scale,
-    per_example_gradient_norms,
-    per_example_gradients,
-)
 from fgan.game.step import disc_gradient
 from fgan.model import from_module
 
@@ -41,16 +36,23 @@ GAMES = {
 }
 
 
+DISC = ("disc",)
+
+
 def prepare(**options):
     game = small_game(**options)
     state = fgan.init_state(game, rng.key(3), dtype=torch.float64)
     draws = fgan.make_draws(game, state.key, 0, BATCH, dtype=torch.float64)
-    _, fake = sample_fakes(game, state.gen, draws.disc[0])
-    return game, state, real_batch(game, dtype=torch.float64), fake, draws.disc[0]
+    return game, state, real_batch(game, dtype=torch.float64), draws
+
+
+def fakes(game, state, draws):
+    """Those of the whole batch in the discriminator's step."""
+    return sample_fakes(game, state.gen, draws.disc[0])[1]
 
 
 def loop(game, state, real, fake, draws):
-    """The gradient of each pair alone, flattened, with nn.Linear and backward()."""
+    """The discriminator's gradient of each pair alone, flattened, with nn.Linear and autograd."""
     net = nn.Sequential(nn.Flatten(1), nn.Linear(4, 5), nn.LeakyReLU(0.2)).double()
     last = nn.Linear(5, 1).double()
     names = list(state.disc.params)
@@ -84,31 +86,33 @@ def loop(game, state, real, fake, draws):
 @pytest.mark.parametrize("name", GAMES)
 def test_against_a_loop(name):
     given = prepare(**GAMES[name])
-    game, state, real, fake, draws = given
+    game, state, real, draws = given
     before = copy_tree(given[1:])
-    rows = loop(*given)
-    found = per_example_gradients(game, state.disc, real, fake, draws)
+    rows = loop(game, state, real, fakes(game, state, draws), draws.disc[0])
+    found = per_example.gradients(*given, DISC)["disc"]
     assert set(found) == set(state.disc.params)
     flat = torch.cat([g.flatten(1) for g in found.values()], 1)
     torch.testing.assert_close(flat, rows, rtol=0, atol=1e-12)
-    norms = per_example_gradient_norms(game, state.disc, real, fake, draws)
+    norms = per_example.gradient_norms(*given, DISC)["disc"]
     torch.testing.assert_close(norms, rows.norm(dim=1), rtol=0, atol=1e-12)
     assert norms.unique().numel() == BATCH
 
     mean = rows.mean(0)
     trace = sum((row - mean).square().sum() for row in rows) / (BATCH - 1)
     signal = mean.square().sum() - trace / BATCH
-    scale = gradient_noise_scale(game, state.disc, real, fake, draws)
+    scale = per_example.noise_scales(*given, DISC)["disc"]
     torch.testing.assert_close(torch.stack(scale), torch.stack([trace / signal, trace, signal]))
     assert_near(given[1:], before, atol=0)
 
 
 @pytest.mark.parametrize("name", GAMES)
 def test_their_mean_is_the_gradient_of_the_step(name):
-    game, state, real, fake, draws = prepare(**GAMES[name])
-    found = per_example_gradients(game, state.disc, real, fake, draws)
+    given = prepare(**GAMES[name])
+    game, state, real, draws = given
+    found = per_example.gradients(*given, DISC)["disc"]
     every = small_game(**{**GAMES[name], "terms": (terms.make_r1(2.0),) * len(game.terms)})
-    grads, *_ = disc_gradient(every, state.disc, real, fake, draws)
+    fake = fakes(game, state, draws)
+    grads, *_ = disc_gradient(every, state.disc, real, fake, draws.disc[0])
     assert_near(pytree.map(lambda g: g.mean(0), found), grads, atol=1e-13)
 
 
@@ -116,8 +120,10 @@ def test_the_spread_of_dragan_is_of_each_real_alone():
     """So their mean is not the gradient of the batch: it is that of batches of one."""
     bent = small_disc(activation="tanh")  # its gradient is another at each point
     options = {"terms": (terms.make_dragan(2.0),), "disc": bent}
-    game, state, real, fake, draws = prepare(**options)
-    found = per_example_gradients(game, state.disc, real, fake, draws)
+    given = prepare(**options)
+    game, state, real, draws = given
+    found = per_example.gradients(*given, DISC)["disc"]
+    fake, draws = fakes(game, state, draws), draws.disc[0]
     assert not draws.disc_noise
     for i in range(BATCH):
         own = slice(i, i + 1)
@@ -130,23 +136,24 @@ def test_the_spread_of_dragan_is_of_each_real_alone():
     assert pytree.norm(gap) > 1e-3
 
 
-def test_the_scale_of_known_gradients():
-    """A linear discriminator under a linear loss: the gradient of a pair is fake - real."""
-    disc = from_module(
-        lambda: nn.Sequential(nn.Flatten(1), nn.Linear(4, 1, bias=False), nn.Flatten(0)), IMAGE
-    )
-    game = small_game(disc=disc, loss=losses.wasserstein)
-    _, state, _, _, draws = prepare(disc=disc)
-    real = torch.zeros(4, *IMAGE, dtype=torch.float64)
-    fake = torch.zeros(4, 4, dtype=torch.float64)
-    fake[:, 0] = 3.0
-    fake[:, 1] = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    draws = draws._replace(z=draws.z[:4])
-    found = gradient_noise_scale(game, state.disc, real, fake.view(4, *IMAGE), draws)
-    trace = 4 / 3
-    assert found.trace.item() == pytest.approx(trace)
-    assert found.squared_norm.item() == pytest.approx(9 - trace / 4)
-    assert found.scale.item() == pytest.approx(trace / (9 - trace / 4))
+@pytest.mark.parametrize("options", [{}, {"same_z": True}, {"share_fakes": True}])
+def test_the_discriminator_beside_a_generator_with_batch_statistics(options):
+    """Its fakes are those of the whole batch, whose mean gradient is the step's."""
+    given = prepare(gen=small_gen(batch_norm=True), **options)
+    game, state, real, draws = given
+    own = draws.gen if options else draws.disc[0]
+    _, fake = sample_fakes(game, state.gen, own)
+    grads, *_ = disc_gradient(game, state.disc, real, fake, draws.disc[0])
+    found = per_example.gradients(*given, DISC)
+    assert list(found) == ["disc"]
+    assert_near(pytree.map(lambda g: g.mean(0), found["disc"]), grads, atol=1e-13)
+
+
+def test_one_player_of_two():
+    given = prepare()
+    both = per_example.gradients(*given)
+    for player in ("gen", "disc"):
+        assert_near(per_example.gradients(*given, (player,)), {player: both[player]}, atol=0)
 
 
 BOTH = {
@@ -240,15 +247,14 @@ def test_the_scales_of_both_players_where_the_covariance_is_known():
 
 def test_what_has_no_gradient_per_example():
     widths = (nn.Flatten(1), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 1), nn.Flatten(0))
-    game, state, real, fake, draws = prepare(disc=from_module(nn.Sequential(*widths), IMAGE))
-    with pytest.raises(ValueError, match="batch statistics"):
-        per_example_gradient_norms(game, state.disc, real, fake, draws)
-    game, state, real, fake, draws = prepare()
+    with pytest.raises(ValueError, match="a discriminator with batch statistics"):
+        per_example.gradient_norms(*prepare(disc=from_module(nn.Sequential(*widths), IMAGE)))
+    with pytest.raises(ValueError, match=r'a generator .* give players=\("disc",\)'):
+        per_example.gradients(*prepare(gen=small_gen(batch_norm=True)))
+    game, state, real, draws = prepare()
     one = fgan.make_draws(game, state.key, 0, 1, dtype=torch.float64)
-    with pytest.raises(ValueError, match="two pairs"):
-        gradient_noise_scale(game, state.disc, real[:1], fake[:1], one.disc[0])
-    with pytest.raises(ValueError, match="two pairs"):
+    with pytest.raises(ValueError, match="at least two examples"):
         per_example.noise_scales(game, state, real[:1], one)
-    game, state = small_game(gen=small_gen(batch_norm=True)), None
-    with pytest.raises(ValueError, match="a generator with batch statistics"):
-        per_example.gradients(game, state, real, draws)
+    for wrong in ("gen", (), ("gen", "critic")):
+        with pytest.raises(ValueError, match="players are some of"):
+            per_example.gradients(game, state, real, draws, wrong)
