@@ -100,7 +100,8 @@ def test_each_change_is_made_with_the_probability():
     images = signed((1, 1, 4, 4)).expand(4000, 1, 4, 4)
     changed = pipeline(0.3, "colour").apply(images, uniform(10, 4000), 0.3)
     same = (changed - images).abs().flatten(1).amax(1) < 1e-9
-    assert abs(same.double().mean() - 0.7**2) < 0.03  # brightness and contrast of grey images
+    expected = 0.7**2 * 0.85  # brightness and contrast; and every other luma flip is none
+    assert abs(same.double().mean() - expected) < 0.03
     turned = ada._Numbers(uniform(2, 4000), 0.3, 0)
     angle = turned.where(turned.uniform() + 1, 0, of_two=True)
     assert abs((angle != 0).double().mean() - (1 - math.sqrt(0.7))) < 0.03
@@ -164,6 +165,14 @@ def test_colours_are_those_of_the_matrices():
         matrix = (along + (eye - along) * more) @ hue @ luma * contrast
         expected = torch.einsum("ij,jhw->ihw", matrix, x + brightness)
         assert_near(found[i], expected, atol=ROUNDING)
+    grey = pipeline(1.0, "colour").apply(IMAGES[:, :1], apart, 1.0)
+    signs = set()
+    for i, x in enumerate(IMAGES[:, :1]):  # the authors average the rows of the matrix
+        brightness, contrast = normal(u[i, 0]) * 0.2, torch.exp2(normal(u[i, 2]) * 0.5)
+        sign = 1 - 2 * (u[i, 4] * 2).floor()
+        assert_near(grey[i], sign * contrast * (x + brightness), atol=ROUNDING)
+        signs.add(sign.item())
+    assert signs == {1.0, -1.0}
 
 
 @pytest.mark.parametrize("change", [DIFFAUG, PIPELINE], ids=["diffaug", "pipeline"])

@@ -4,10 +4,12 @@ Changes that are made with a probability below one do not leak into the fakes. T
 taken to learn its data by heart when the logits of reals are positive too often: then the
 probability rises.
 
-The changes are those of the authors' pipeline of pixel blitting, geometric and colour changes, with
-their numbers. Geometry is one bilinear look-up at the product of all matrices, beyond the edges in
-the mirrored image; the authors low-pass filter and sample twice as densely, and have filters, noise
-and cutout besides, which they found to help little.
+The changes are those of the authors' pipeline of pixel blitting, geometric and colour changes, in
+their order, with their distributions and numbers. Three parts of their pipeline are left out, which
+they found to help little: the filters of image space (four bands of frequencies), additive noise
+and cutout. Geometry is one bilinear look-up at the product of all matrices, beyond the edges in the
+mirrored image, where the authors sample twice as densely and low-pass filter. They keep p at least
+0; here it is at most 1 as well, where a larger one would change nothing but the way back.
 
 References:
     Karras et al. 2020, arXiv:2006.06676, section 2.2, section 3 and appendix B.
@@ -137,17 +139,17 @@ def _geometry(draw: _Numbers, height: int, width: int) -> list[Callable[[Grid], 
 
 
 def _coloured(images: Tensor, draw: _Numbers) -> Tensor:
-    """Brightness and contrast; of three channels the luma's sign, hue and saturation too."""
+    """Brightness, contrast and the luma's sign; of three channels hue and saturation too."""
 
     def beside(numbers: Tensor) -> Tensor:
         return numbers[:, None].to(images.dtype)  # [B, 1, 1, 1]
 
     images = images + beside(draw.where(draw.normal() * 0.2, 0))
     images = images * beside(draw.where(torch.exp2(draw.normal() * 0.5), 1))
-    if images.shape[1] != 3:
-        return images
     flipped = beside(draw.where((draw.uniform() * 2).floor(), 0))
     images = images - 2 * flipped * images.mean(1, keepdim=True)
+    if images.shape[1] != 3:
+        return images
     hue = beside(draw.where((2 * draw.uniform() - 1) * math.pi, 0))
     grey = images.mean(1, keepdim=True)
     colour = images - grey
@@ -185,7 +187,7 @@ def make_pipeline(
     Args:
         probability: of each change, in [0, 1]: a number, a 0-d tensor or a schedule of the step.
         kinds: of "blit" (flip, quarter turns, shifts by whole pixels), "geometry" (scale, turn,
-            stretch, shift) and "colour" (brightness, contrast; in colour images luma flip, hue and
+            stretch, shift) and "colour" (brightness, contrast, luma flip; in colour images hue and
             saturation).
     Raises:
         ValueError: for a probability out of range, no kind, or one of another name.
@@ -223,7 +225,8 @@ def make_ada(
         ValueError: for a number out of range.
 
     References:
-        Karras et al. 2020, section 3.1, equation 1 (r_t) and section 4.
+        Karras et al. 2020, section 3, equation 1 (r_t), and section 3.1: every 4 minibatches,
+            from 0 to 1 in 500 000 images, target 0.6.
     """
     scalars.check("num_steps", num_steps, 1)
     scalars.check("target", target, 0, 1, above=True)
