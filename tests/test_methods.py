@@ -16,6 +16,7 @@ import pytest
 import torch
 from support import assert_near, assert_same, copy_tree, distance
 
+import fgan
 from fgan import pytree, rng
 from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
@@ -25,19 +26,23 @@ PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))
 STEPS = 3
 # The most that `main()` of a page may return.
 GOALS = {
+    "bigan": 0.1,
     "hypergradient": 1e-4,
     "cyclegan": 0.1,
     "acgan": 0.02,
     "conditional-projection": 0.02,
+    "mad-gan": 0.05,
     "own-run": 0.5,
+    "path-length": 0.75,
     "per-layer-rates": 0.1,
+    "r3gan": 0.5,
     "wgan-gp": 0.1,
 }
 # How far apart a population and its members trained alone may be after STEPS steps in float64,
 # where products are summed in another order. Only matrix products in 16 bits show more of that.
 APART = {"bfloat16": 2e-2}
 # Inductor is tried on few pages here: what fgan's graphs have in them, test_compile tries.
-INDUCTOR = ("wgan-gp",)
+INDUCTOR = ("acgan", "ada", "cyclegan", "lecam", "spectrum", "wgan-gp")
 # Dynamo takes up to a quarter of a minute for a page: the others are marked slow.
 FAST = ("bigan",)
 
@@ -70,10 +75,10 @@ def first_state(page, seed):
     return program(page)["init"](rng.key(seed))
 
 
-def play(page, step, state, seed=0, num_steps=STEPS, cast=lambda tree: tree):
+def play(page, step, state, seed=0, cast=lambda tree: tree, first=0):
     """The state after each step, and its metrics."""
     history = []
-    for t in range(num_steps):
+    for t in range(first, STEPS):
         state, metrics = step(state, *cast(program(page)["inputs"](rng.key(seed), t)))
         history.append((state, metrics))
     return history
@@ -145,6 +150,19 @@ def test_a_population_of_a_page_is_its_members(page):
         expected = pytree.stack([each[t] for each in alone])
         atol = APART.get(page, 1e-9)
         assert_near((states, metrics), expected, atol, atol, equal_nan=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_training_of_a_page_goes_on_exactly(page, tmp_path):
+    """Conditions, memories, augmentation, several players, a state of one's own: all come back."""
+    step, state = program(page)["step"], first_state(page, 0)
+    whole = play(page, step, state)
+    with fgan.Run(tmp_path, like=state) as run:
+        run.save(whole[0][0], step=1)
+    with fgan.Run(tmp_path, like=state) as run:
+        state, done = run.resume()
+    assert done == 1
+    assert_same(play(page, step, state, first=done), whole[1:])
 
 
 @pytest.mark.slow
