@@ -74,6 +74,8 @@ def test_batch_norm_of_one_example_is_refused():
     ("options", "way_out"),
     [
         ({"order": "competitive", "arch": "dcgan"}, {"arch": "mlp"}),
+        ({"order": "symplectic"}, {"batch_norm": "none"}),
+        ({"order": "symplectic", "arch": "dcgan"}, {"arch": "mlp", "batch_norm": "none"}),
         ({"seeds": "0-1"}, {"compile": True}),
         ({"seeds": "0-1", "arch": "dcgan"}, {"compile": True}),
     ],

@@ -86,9 +86,13 @@ def _arch_conflicts(checked: dict[str, Any]) -> list[str]:
     """Options that the architecture excludes."""
     name, data = checked["arch"], checked["data"]
     arch, problems = archs.ALL[name], []
-    if arch.convolves and checked["order"] == "competitive" and checked["dtype"] == "bfloat16":
-        # jvp loses autocast in convolutions
-        problems.append(f"--order competitive of --arch {name} has no --dtype bfloat16")
+    if checked["dtype"] == "bfloat16":  # jvp loses the dtype of autocast in some layers
+        if arch.convolves and checked["order"] == "competitive":
+            problems.append(f"--order competitive of --arch {name} has no --dtype bfloat16")
+        if arch.normalises(checked) and checked["order"] == "symplectic":
+            problems.append(
+                "--order symplectic of a generator with batch norm has no --dtype bfloat16"
+            )
     if not arch.convolves and arch.normalises(checked) and checked["batch_size"] == 1:
         problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
     if arch.points is None and data in names.POINT_SETS:
