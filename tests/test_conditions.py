@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,10 +14,21 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 import fgan
-from fgan import Batch, conditions, losses, optim, orders, population, pytree, rng, terms
+from fgan import (
+    Batch,
+    conditions,
+    losses,
+    optim,
+    orders,
+    per_example,
+    population,
+    pytree,
+    rng,
+    schedules,
+    terms,
+)
 from fgan.game.judging import conditions_of
 from fgan.game.objectives import sample_fakes
-from fgan.game.per_example import per_example_gradients
 from fgan.game.step import disc_gradient
 from fgan.model import Labels, from_module
 from fgan.model.shapes import check_labels
@@ -32,6 +45,16 @@ class Gen(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         return self.out(self.net(torch.cat([z, one_hot(y, z.dtype)], 1)))
+
+
+class GenWithoutNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3 + K, 5), nn.Tanh(), nn.Linear(5, 2))
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.net(torch.cat([z, one_hot(y, z.dtype)], 1))
+        return out
 
 
 class Disc(nn.Module):
@@ -350,11 +373,12 @@ def test_gradients_per_example_sum_to_that_of_the_batch():
     game = small_game(condition=conditions.uniform(K), terms=(terms.make_r1(2.0),))
     state = fgan.init_state(game, rng.key(1), dtype=torch.float64)
     real, labels = batch_of(game)
-    draws = fgan.make_draws(game, state.key, 0, B, dtype=torch.float64).disc[0]
-    both = conditions_of(game, labels, draws)
-    _, fake = sample_fakes(game, state.gen, draws, both.fake)
-    whole, *_ = disc_gradient(game, state.disc, real.double(), fake, draws, conditions=both)
-    each = per_example_gradients(game, state.disc, real.double(), fake, draws, both)
+    batch = fgan.Batch(real.double(), labels)
+    draws = fgan.make_draws(game, state.key, 0, B, dtype=torch.float64)
+    both = conditions_of(game, labels, draws.disc[0])
+    _, fake = sample_fakes(game, state.gen, draws.disc[0], both.fake)
+    whole, *_ = disc_gradient(game, state.disc, batch.real, fake, draws.disc[0], conditions=both)
+    each = per_example.gradients(game, state, batch, draws, ("disc",))["disc"]
     assert_near(pytree.map(lambda g: g.mean(0), each), whole, atol=1e-12)
 
 
@@ -549,3 +573,53 @@ def test_a_compiled_step_equals_the_eager_one(fresh_dynamo):
     ):
         with torch._dynamo.config.patch(error_on_recompile=True):
             assert_near(play(game, step=step), eager, atol=1e-6)
+
+
+def classifying() -> fgan.Model:
+    return from_module(TwoHeads, (2,))
+
+
+@pytest.mark.parametrize(
+    "terms_",
+    [(), (terms.make_r1(), terms.make_lecam()), (terms.make_acgan(weight=0.0),)],
+    ids=["no term", "terms that are the same for all conditions", "a term without a weight"],
+)
+@pytest.mark.filterwarnings("default")  # what the test sets is undone after it
+def test_a_condition_of_the_generator_that_nothing_looks_at(terms_):
+    """Training would go on without an effect of the label."""
+    game = small_game(disc=classifying(), terms=terms_)
+    with pytest.warns(UserWarning, match=r"neither the discriminator nor a term .*make_acgan"):
+        fgan.make_step(game)
+    warnings.simplefilter("error")
+    for weight in (0.1, torch.tensor(0.0), schedules.linear(0.0, 1.0, num_steps=3)):
+        fgan.make_step(small_game(disc=classifying(), terms=(terms.make_acgan(weight=weight),)))
+    own = terms.Term(name="own", apply=lambda view: view.fake_out.classes.sum(1))
+    fgan.make_step(small_game(disc=classifying(), terms=(*terms_, own)))
+    lazy = small_game(disc=classifying(), terms=(replace(own, every=2),))
+    for t in range(2):
+        fgan.make_steps(lazy)(t)
+
+
+def test_a_condition_of_the_reals_that_nothing_looks_at():
+    game = small_game(gen=plain_gen(), disc=classifying(), terms=(terms.make_r1(),))
+    state, draws = fgan.init_state(game, rng.key(1)), fgan.make_draws(game, rng.key(1), 0, B)
+    with pytest.raises(ValueError, match="do not take, and no term with a weight above 0"):
+        fgan.make_step(game)(state, batch_of(small_game()), draws)
+
+
+@pytest.mark.parametrize(
+    "source", [conditions.of_reals, conditions.shuffled, conditions.uniform(K)]
+)
+@pytest.mark.parametrize("share_fakes", [False, True])
+def test_microbatches_keep_each_condition_with_its_example(source, share_fakes):
+    """The label of a fake follows it into its part: the step is that of the whole batch."""
+    gen = from_module(GenWithoutNorm, inputs={"z": (3,), "y": Labels(K)})
+    game = small_game(
+        gen=gen, disc=disc_model(), condition=source, share_fakes=share_fakes,
+        terms=(terms.make_r1(0.5),),
+    )  # fmt: skip
+    state, batch = fgan.init_state(game, rng.key(1), dtype=torch.float64), batch_of(game)
+    draws = fgan.make_draws(game, state.key, 0, B, dtype=torch.float64)
+    batch = Batch(batch.real.double(), batch.condition)
+    whole, parts = (fgan.make_step(game, microbatches=n)(state, batch, draws) for n in (1, 3))
+    assert_near(parts, whole, atol=1e-12)

@@ -36,12 +36,11 @@ BUILDERS = {
     "game.descend": {"buffers": ()},
     "population.make_step": {"own_reals": False, "microbatches": 1},
     # Salimans et al. 2016, section 3.4: one-sided, 0.9.
-    "losses.make_label_smoothed": {"real": 0.9, "fake": 0.0, "saturating": False},
+    "losses.smoothed": {"real": 0.9, "fake": 0.0},
     # Mao et al. 2017, equation 9.
     "losses.make_least_squares": {"a": 0.0, "b": 1.0, "c": 1.0},
     # Nowozin et al. 2016, Algorithm 1: the saddle point itself.
     "losses.make_f_gan": {"saturating": True},
-    "losses.smoothed": {"real": 0.9, "fake": 0.0},  # as make_label_smoothed
     "losses.flipped": {"probability": 0.05},
     "losses.scaled": {"disc": 1.0, "gen": 1.0},
     "losses.GanLoss": {"gen_uses_real": False},
@@ -82,10 +81,13 @@ BUILDERS = {
         "player": "disc", "z": (), "condition": (), "noise": (), "fake_condition": (),
     },
     "terms.total": {"moment": ()},
-    "per_example.gradient_noise_scale": {"moment": ()},
-    "per_example.per_example_gradient_norms": {"moment": ()},
-    "per_example.per_example_gradients": {"moment": ()},
-    "terms.Term": {"weight": 1.0, "player": "disc", "every": 1, "needs": (), "whole_batch": False},
+    "per_example.gradients": {"players": ("gen", "disc")},
+    "per_example.gradient_norms": {"players": ("gen", "disc")},
+    "per_example.noise_scales": {"players": ("gen", "disc")},
+    "terms.Term": {
+        "weight": 1.0, "player": "disc", "every": 1, "needs": (), "whole_batch": False,
+        "sees_condition": True,
+    },
     # Zhao et al. 2020, their code; Karras et al. 2020 (ADA): a fixed rise from 0, target 0.6.
     "augment.make_diffaug": {"parts": ("colour", "translation", "cutout")},
     "augment.translation": {"ratio": 0.125},

@@ -18,7 +18,7 @@ from support import (
 )
 
 import fgan
-from fgan import losses, optim, population, pytree, rng, terms
+from fgan import augment, losses, optim, population, pytree, rng, terms
 from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
 from fgan.model import spectral_norm
@@ -40,6 +40,7 @@ GAMES = {
     "shared": {"share_fakes": True, "order": "simultaneous"},
     "paired": {"loss": losses.relativistic, "same_z": True, "instance_noise": 0.3},
     "normalised": {"disc": spectral_norm(small_disc())},
+    "augmented": {"augment": augment.make_ada(num_steps=9, every=1, probability=0.5)},
 }
 
 

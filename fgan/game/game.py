@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -13,7 +14,7 @@ from fgan.augment import AUGMENT, Augment
 from fgan.game import conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
-from fgan.game.orders import Method
+from fgan.game.orders import Method, check_method
 from fgan.game.player import check_key, init_player
 from fgan.losses import GanLoss, non_saturating
 from fgan.model import Labels, Model
@@ -121,6 +122,8 @@ class Game:
         if isinstance(self.order, str) and self.order not in (*ORDERS, *METHODS):
             names = ", ".join((*ORDERS, *METHODS))
             raise ValueError(f"the order is one of {names}, not {self.order!r}")
+        if self.method is not None:
+            check_method(self.method, [("gen", "disc")])
         if self.order != "alternating" and self.num_disc_steps != 1:
             raise ValueError("only alternating play takes several discriminator steps")
         if self.share_fakes and self.same_z:
@@ -185,6 +188,15 @@ class Game:
     def has_condition(self) -> bool:
         """Whether one of the networks takes a condition."""
         return self.gen.shape.has_condition or self.disc.shape.has_condition
+
+    @property
+    def uses_conditions(self) -> bool:
+        """Whether the discriminator, or a term whose weight is not 0, may look at conditions."""
+        seen = any(
+            term.sees_condition and (callable(term.weight) or not scalars.is_zero(term.weight))
+            for term in self.terms
+        )
+        return self.disc.shape.has_condition or seen
 
     @property
     def condition_shape(self) -> Any:
@@ -261,6 +273,17 @@ def terms_due(game: Game, step: int) -> Due:
     first = step * game.num_disc_steps
     rounds = range(first, first + game.num_disc_steps)
     return Due(tuple(names("disc", number) for number in rounds), names("gen", step))
+
+
+def warn_of_unused_condition(game: Game) -> None:
+    """Warn of a generator with a condition that nothing else looks at, which is then only noise."""
+    if game.gen.shape.has_condition and not game.uses_conditions:
+        warnings.warn(
+            "the generator takes a condition, and neither the discriminator nor a term with a "
+            "weight above 0 looks at it, so that fakes will not follow it: give a discriminator "
+            "that takes it, or a term like fgan.terms.make_acgan()",
+            stacklevel=3,
+        )
 
 
 def with_terms(game: Game, disc: Collection[str], gen: Collection[str] = ()) -> Game:

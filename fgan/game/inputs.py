@@ -11,7 +11,7 @@ from fgan import pytree
 from fgan.game.game import Game
 from fgan.model import shapes
 from fgan.terms import noise_shapes, of_player
-from fgan.types import Batch, DiscDraws, Draws, Noise, TrainState, Tree, Weights
+from fgan.types import Batch, DiscDraws, Draws, GenDraws, Noise, TrainState, Tree, Weights
 
 
 def as_batch(real: Batch | Tensor) -> Batch:
@@ -38,6 +38,9 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
         raise TypeError(f"draws is made by fgan.make_draws, and not a {type(draws).__name__}")
     pytree.check_tensors(state, "state")
     pytree.check_tensors(draws, "draws")
+    fit = not isinstance(draws.disc, DiscDraws) and isinstance(draws.gen, GenDraws)
+    if not (fit and all(isinstance(each, DiscDraws) for each in draws.disc)):
+        raise TypeError("draws has a tuple of DiscDraws and GenDraws, as of fgan.make_draws")
     steps, size = game.num_disc_steps, draws.gen.z.shape[0]
     if len(draws.disc) != steps:
         raise _other_draws(f"for {steps} discriminator steps, not {len(draws.disc)}")
@@ -93,8 +96,13 @@ def _check_condition(game: Game, batch: Batch, lead: tuple[int, ...]) -> None:
     elif game.has_condition:
         name, dtype = "the batch's condition", batch.real.dtype
         shapes.check_fits(batch.condition, game.condition_shape, lead, dtype, name)
-    elif not hasattr(game.disc.shape.output, "logits"):  # heads may look at it
+    elif not hasattr(game.disc.shape.output, "logits"):  # terms may hold its heads against it
         raise ValueError("the batch has a condition, and the game's networks take none")
+    elif not game.uses_conditions:
+        raise ValueError(
+            "the batch has a condition, which the game's networks do not take, and no term with a "
+            "weight above 0 looks at it: give a term like fgan.terms.make_acgan()"
+        )
 
 
 def fake_condition(game: Game, drawn: Tree, real: Tree, like: Tensor) -> Tree:

@@ -18,7 +18,7 @@ from fgan.game.game import Game, with_every_term
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.judging import NO_CONDITIONS, Conditions, Judged, conditions_of, judge, say
 from fgan.game.orders import Objectives, Point
-from fgan.game.player import moved
+from fgan.game.player import check_players, moved
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
 from fgan.terms import Critic, Moment, Player, Total, View
@@ -233,7 +233,8 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
     Returns:
         "gen" and "disc": a function of a dictionary of both players' parameters each.
     Raises:
-        ValueError, TypeError: for inputs that do not fit the game.
+        ValueError, TypeError: for inputs that do not fit the game; from the functions, for a point
+            without the parameters of both players.
     """
     batch = as_batch(batch)
     check_inputs(game, state, batch, draws)
@@ -241,7 +242,23 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
     disc_draws, gen_draws = draws.disc[-1], draws.gen
     every, moment = with_every_term(game), Moment(state.step, state.carry)
     gen, disc = state.gen, state.disc
-    return round_objectives(every, gen, disc, disc, real, disc_draws, gen_draws, condition, moment)
+    functions = round_objectives(
+        every, gen, disc, disc, real, disc_draws, gen_draws, condition, moment
+    )
+    params = {"gen": gen.params, "disc": disc.params}
+    return {player: _of_fitting(function, params) for player, function in functions.items()}
+
+
+def _of_fitting(function: Callable[[Point], Tensor], like: Point) -> Callable[[Point], Tensor]:
+    """The function, which refuses a point that is not of the form of ``like``."""
+
+    def at(point: Point) -> Tensor:
+        check_players(point, like, "the point", "a part in the game")
+        for player, params in like.items():
+            pytree.check_like(point[player], params, f"the point of {player}", dtype=False)
+        return function(point)
+
+    return at
 
 
 def round_objectives(

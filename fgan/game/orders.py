@@ -42,6 +42,7 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, jvp
 
 from fgan import pytree, scalars
+from fgan.game.player import check_players
 from fgan.scalars import Scalar
 from fgan.types import Params, PlayerState
 
@@ -79,8 +80,40 @@ class Method:
     min_players: int = 1
 
 
+def check_method(method: Method, turns: Sequence[Sequence[str]]) -> None:
+    """Refuse a method that would do nothing in the turns of these players.
+
+    Raises:
+        ValueError: for too few players in each turn, or a leader without a turn that it leads.
+    """
+    if max(map(len, turns)) < method.min_players:
+        raise ValueError(
+            f"the order {method.name} corrects the moves of at least {method.min_players} players, "
+            f"and the turns {turns} have fewer each"
+        )
+    for leader in method.leaders:
+        if not any(leader in turn and set(turn) - set(method.leaders) for turn in turns):
+            raise ValueError(
+                f"the order {method.name} is led by {leader!r}, which has no turn with a player "
+                "that follows: name other leaders, or other turns"
+            )
+
+
+def _check_round(objectives: Objectives, v: Grads, players: Players) -> None:
+    """Refuse to play a round whose dictionaries are not of the same players."""
+    check_players(v, objectives, "the vector field", "an objective")
+    check_players(players, objectives, "players", "an objective")
+
+
 def gradient(objectives: Objectives, player: str, point: Point) -> tuple[Params, Tensor]:
-    """A player's gradient of its objective over its own parameters, and the objective's value."""
+    """A player's gradient of its objective over its own parameters, and the objective's value.
+
+    Raises:
+        ValueError: for a player without an objective, or without parameters in the point.
+    """
+    for name, given in (("objectives", objectives), ("the point", point)):
+        if player not in given:
+            raise ValueError(f"{name} has no {player!r}: there are {', '.join(given)}")
 
     def own(params: Params) -> Tensor:
         return objectives[player](point | {player: params})
@@ -126,6 +159,7 @@ def make_extragradient() -> Method:
     """
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
+        _check_round(objectives, v, players)
         ahead = update(players, v)
         there = vector_field(objectives)(params_of(ahead))
         remembering = {name: _at(ahead[name], players[name]) for name in players}
@@ -154,6 +188,7 @@ def make_consensus(gamma: Scalar = 1.0) -> Method:
     scalars.check("gamma", gamma, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
+        _check_round(objectives, v, players)
         correction = transposed_product(vector_field(objectives), params_of(players), v)
         return update(players, _axpy(gamma, correction, v))
 
@@ -177,6 +212,7 @@ def make_symplectic(weight: Scalar = 1.0, *, align: bool = False) -> Method:
     scalars.check("weight", weight, 0)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
+        _check_round(objectives, v, players)
         field, point = vector_field(objectives), params_of(players)
         along = product(field, point, v)  # J v
         across = transposed_product(field, point, v)  # J^T v
@@ -219,6 +255,7 @@ def make_competitive(eta: Scalar = 0.01, *, num_iterations: int = 4) -> Method:
     scalars.check_count("num_iterations", num_iterations)
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
+        _check_round(objectives, v, players)
         if len(players) == 1:  # nobody else to expect a step of
             return update(players, v)
         point = params_of(players)
@@ -275,8 +312,12 @@ def make_unrolled(
     scalars.check("learning_rate", learning_rate, 0, above=True)
     if isinstance(leaders, str):
         raise TypeError(f'leaders is a tuple of names, also of one: ("{leaders}",)')
+    if not leaders:
+        raise ValueError("leaders has at least one name: without one nobody unrolls")
 
     def play(objectives: Objectives, v: Grads, players: Players, update: Update) -> Players:
+        _check_round(objectives, v, players)
+
         def answered(point: Point) -> Point:
             followers = vector_field({i: f for i, f in objectives.items() if i not in leaders})
             for _ in range(num_steps):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,27 @@ def check_key(key: Key) -> None:
             f"one game has a key [2], not {list(key.shape)}; states of several keys are stacked, "
             "as fgan.population.init does"
         )
+
+
+def check_players(
+    found: Mapping[str, object], wanted: Mapping[str, object], what: str, having: str
+) -> None:
+    """Refuse a dictionary that is not by the names of the players.
+
+    Args:
+        wanted: a dictionary by the names of all players, which have it for ``having``.
+        what: what ``found`` is called.
+    Raises:
+        TypeError: for no dictionary.
+        ValueError: for a player that is missing or unknown; the message has its name.
+    """
+    for given in (found, wanted):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"players come in a dictionary by their names, not in {given!r:.80}")
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(f"{what} has no {missing[0]!r}, which has {having}")
+    if unknown := [name for name in found if name not in wanted]:
+        raise ValueError(f"{what} has {unknown[0]!r}, which has not {having}")
 
 
 def init_player(
@@ -69,9 +92,15 @@ def descend(
         buffers: the player's new buffers, as the pass has returned them that the gradient is of;
             ``()`` keeps the old ones.
     Raises:
-        ValueError: for a gradient or an update of another form than the parameters.
+        ValueError: for a gradient or an update of another form than the parameters, or buffers of
+            another form than the player's.
+        TypeError: for a player that is none.
     """
+    if not isinstance(player, PlayerState):
+        raise TypeError(f"player is a fgan.PlayerState, not a {type(player).__name__}")
     pytree.check_like(grads, player.params, "grads", dtype=False)
+    if isinstance(buffers, dict):
+        pytree.check_like(buffers, player.buffers, "buffers", dtype=False)
     updates, opt_state = optimizer.update(grads, player.opt_state, player.params)
     params = apply_updates(player.params, updates)
     return PlayerState(params, buffers if isinstance(buffers, dict) else player.buffers, opt_state)

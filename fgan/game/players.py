@@ -38,8 +38,15 @@ from torch.func import grad_and_value
 
 from fgan import pytree, rng
 from fgan.game.orders import ALL as METHODS
-from fgan.game.orders import Grads, Method, Players, Point, params_of
-from fgan.game.player import check_key, descend, init_player, moved
+from fgan.game.orders import (
+    Grads,
+    Method,
+    Players,
+    Point,
+    check_method,
+    params_of,
+)
+from fgan.game.player import check_key, check_players, descend, init_player, moved
 from fgan.model import Model
 from fgan.optim import Optimizer
 from fgan.types import (
@@ -98,7 +105,8 @@ def init(
         TypeError: for a model or an optimizer whose values are not all tensors.
         ValueError: for models and optimizers of different players.
     """
-    _check_names(optimizers, models, "optimizers", "a model")
+    _check_some(models)
+    check_players(optimizers, models, "optimizers", "a model")
     check_key(key)
     players = {
         name: init_player(
@@ -147,7 +155,8 @@ def make_step(
             nothing in these turns; from the step, for a state of other players and for an
             objective that returns anything but a mean.
     """
-    _check_names(optimizers, objectives, "optimizers", "an objective")
+    _check_some(objectives)
+    check_players(optimizers, objectives, "optimizers", "an objective")
     for name, objective in objectives.items():
         if not callable(objective):
             raise TypeError(f"the objective of {name!r} is a function, not {objective!r}")
@@ -155,7 +164,8 @@ def make_step(
             raise TypeError(f"the optimizer of {name!r} is made in fgan.optim, not {optimizer!r}")
     method = _method(order)
     played = _turns(tuple(objectives), turns, order)
-    _check_method(method, played)
+    if method is not None:
+        check_method(method, played)
     numbered = _numbered(played)
 
     def outcome(
@@ -262,23 +272,6 @@ def _turns(
     return named
 
 
-def _check_method(method: Method | None, turns: tuple[Turn, ...]) -> None:
-    """Refuse a method that would do nothing."""
-    if method is None:
-        return
-    if max(map(len, turns)) < method.min_players:
-        raise ValueError(
-            f"the order {method.name} corrects the moves of at least {method.min_players} players, "
-            f"and the turns {turns} have fewer each"
-        )
-    for leader in method.leaders:
-        if not any(leader in turn and set(turn) - set(method.leaders) for turn in turns):
-            raise ValueError(
-                f"the order {method.name} is led by {leader!r}, which has no turn with a player "
-                "that follows: name other leaders, or other turns"
-            )
-
-
 def _numbered(turns: tuple[Turn, ...]) -> list[dict[str, int | tuple[()]]]:
     """For the players of each turn, which of their own turns it is; () if they have one only."""
 
@@ -306,21 +299,15 @@ def _checked(player: str, returned: object, weights: dict[str, Weights]) -> Outc
     return found
 
 
-def _check_names(
-    found: Mapping[str, object], wanted: Mapping[str, object], what: str, having: str
-) -> None:
-    if not wanted:
+def _check_some(players: Mapping[str, object]) -> None:
+    if not players:
         raise ValueError("a game has at least one player")
-    if missing := [name for name in wanted if name not in found]:
-        raise ValueError(f"{what} has no {missing[0]!r}, which has {having}")
-    if unknown := [name for name in found if name not in wanted]:
-        raise ValueError(f"{what} has {unknown[0]!r}, which has not {having}")
 
 
 def _check_state(state: PlayersState, objectives: Mapping[str, Objective]) -> None:
     if not isinstance(state, PlayersState):
         raise TypeError(f"state is made by fgan.players.init, and not a {type(state).__name__}")
-    _check_names(state.players, objectives, "the state", "an objective")
+    check_players(state.players, objectives, "the state", "an objective")
     if not all(isinstance(player, PlayerState) for player in state.players.values()):
         raise TypeError("the state has a fgan.PlayerState for each player")
     pytree.check_tensors(state, "state")

@@ -45,7 +45,10 @@ def init(
     Args:
         keys: int64 [M, 2], one for each member.
         device, dtype: as in `fgan.init_state`.
+    Raises:
+        TypeError, ValueError: for anything but several keys.
     """
+    _check_keys(keys)
     return stack([games.init_state(game, key, device=device, dtype=dtype) for key in keys])
 
 
@@ -93,18 +96,43 @@ def make_draws(
         step: the number of the step, or an int64 tensor [n] of numbers, which gives every
             leaf the first dimensions [n, M].
         uniform: as in `fgan.make_draws`.
+    Raises:
+        TypeError, ValueError: for anything but several keys.
     """
+    _check_keys(keys)
     numbers = rng.number(step, keys.device)[..., None]
     return games.make_draws(game, keys, numbers, batch_size, dtype=dtype, uniform=uniform)
 
 
 def size(states: TrainState) -> int:
-    """M, the number of members."""
+    """M, the number of members.
+
+    Raises:
+        TypeError, ValueError: for anything but the states of a population.
+    """
+    if not isinstance(states, TrainState):
+        raise TypeError(
+            f"states is made by fgan.population.init, and not a {type(states).__name__}"
+        )
+    if states.step.ndim != 1:
+        raise ValueError(
+            "states has a first dimension over members in every leaf, which that of one game has "
+            "not: fgan.population.stack([state]) makes a population of it"
+        )
     return states.step.shape[0]
+
+
+def _check_keys(keys: Key) -> None:
+    if not isinstance(keys, Tensor):
+        raise TypeError(f"keys are made by fgan.rng.split, and not {keys!r}")
+    if keys.ndim != 2 or keys.shape[1] != 2:
+        raise ValueError(f"keys of a population are [M, 2], not {list(keys.shape)}")
 
 
 def member(states: TrainState, i: int) -> TrainState:
     """The state of member i, a copy that can be trained, saved or sampled alone."""
+    if not -size(states) <= i < size(states):
+        raise ValueError(f"the population has members 0 to {size(states) - 1}, and no {i}")
     return pytree.map(lambda leaf: leaf[i].clone(), states)
 
 
@@ -130,8 +158,10 @@ def with_hyperparameters(
     Args:
         values: new values by name, such as ``learning_rate``; one number for all, or [M].
     Raises:
-        ValueError: for a name that the optimizer does not have.
+        ValueError: for a name that the optimizer does not have, or another player.
     """
+    if player not in ("gen", "disc"):
+        raise ValueError(f"the player is gen or disc, not {player!r}")
     old: PlayerState = getattr(states, player)
     opt_state = optim.with_hyperparameters(old.opt_state, **values)
     new = PlayerState(old.params, old.buffers, opt_state)

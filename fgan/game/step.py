@@ -38,7 +38,7 @@ from torch.func import grad_and_value
 from fgan import ema, pytree, scalars, schedules, terms
 from fgan.augment import AUGMENT
 from fgan.game import microbatches as parts
-from fgan.game.game import Due, Game, with_every_term, with_terms
+from fgan.game.game import Due, Game, warn_of_unused_condition, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.judging import NO_CONDITIONS, Conditions, Judged, conditions_of
 from fgan.game.microbatches import AS_IT_IS, Averaging, Reduce
@@ -123,7 +123,8 @@ def make_step(
             k > 1 discriminator steps.
         draws: the draws of `fgan.make_draws` for the same B.
         A step whose losses and gradient norms are not all finite returns the state it
-        was given, and ``metrics.finite`` False.
+        was given, and ``metrics.finite`` False. There is a warning where the generator takes a
+        condition that nothing else in the game looks at.
     Raises:
         ValueError: for a name that no term has, a number of tuples of names that is not the
             number of discriminator steps, ``reduce`` with a method in place of an order,
@@ -134,6 +135,7 @@ def make_step(
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
     """
+    warn_of_unused_condition(game)
     if due is None:
         rounds = [with_every_term(game)] * game.num_disc_steps
     else:

@@ -150,6 +150,8 @@ class Term:
             memory. Floating tensors get the dtype of the state.
         whole_batch: whether the number of one example depends on the others of its batch, so that
             the term is another one on parts of the batch.
+        sees_condition: whether the term may look at conditions; False for those that do not, which
+            leave the generator's condition without an effect where no other part looks at it.
 
     Raises:
         ValueError: when ``every`` is less than 1, a number ``weight`` is negative, or the player
@@ -165,6 +167,7 @@ class Term:
     needs: tuple[Need, ...] = ()
     init: Callable[[], Tree] | None = None
     whole_batch: bool = False
+    sees_condition: bool = True
 
     def __post_init__(self) -> None:
         if not callable(self.apply):

@@ -88,4 +88,6 @@ def make_lecam(
     def init() -> LogitAverages:
         return LogitAverages(torch.zeros(()), torch.zeros(()), torch.zeros((), dtype=torch.int64))
 
-    return Term(name="lecam", apply=apply, weight=weight, every=every, init=init)
+    return Term(
+        name="lecam", apply=apply, weight=weight, every=every, init=init, sees_condition=False
+    )

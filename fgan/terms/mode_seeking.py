@@ -53,4 +53,5 @@ def make_mode_seeking(
         player="gen",
         every=every,
         whole_batch=True,  # it compares examples
+        sees_condition=False,
     )

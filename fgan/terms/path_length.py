@@ -67,4 +67,5 @@ def make_path_length(
         noise_shape=for_each_number,
         every=every,
         init=lambda: torch.zeros(()),
+        sees_condition=False,
     )

@@ -164,6 +164,7 @@ def make_r1(gamma: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
         weight=schedules.scaled(gamma, 0.5),
         needs=("real_slope",),
         every=every,
+        sees_condition=False,
     )
 
 
@@ -176,6 +177,7 @@ def make_r2(gamma: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
         weight=schedules.scaled(gamma, 0.5),
         needs=("fake_slope",),
         every=every,
+        sees_condition=False,
     )
 
 
@@ -196,6 +198,7 @@ def make_wgan_gp(
         weight=weight,
         noise_shape=_for_each_example,
         every=every,
+        sees_condition=False,
     )
 
 
@@ -207,6 +210,7 @@ def make_zero_centred_interpolates(weight: Scalar | Schedule = 10.0, *, every: i
         weight=weight,
         noise_shape=_for_each_example,
         every=every,
+        sees_condition=False,
     )
 
 
@@ -227,4 +231,5 @@ def make_dragan(
         noise_shape=for_each_number,
         every=every,
         whole_batch=True,  # its noise has the standard deviation of the batch
+        sees_condition=False,
     )
