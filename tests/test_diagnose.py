@@ -177,6 +177,12 @@ def test_what_is_no_failure_is_not_named(parts):
     assert named(WELL._replace(**parts)) == []
 
 
+def test_numbers_of_a_verdict_are_numbers():
+    """They go into JSON, which has no other ones."""
+    (verdict,) = judge(WELL._replace(copies=Copies(0.4)))
+    assert verdict.numbers == {"nearest": 0.4}
+
+
 def test_no_evidence_gives_no_verdict():
     assert judge(Evidence(0)) == []
 

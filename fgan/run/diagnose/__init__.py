@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,12 @@ VERDICTS: tuple[Callable[[Evidence], Verdict | None], ...] = (
 
 
 def judge(evidence: Evidence) -> list[Verdict]:
-    """All verdicts on this evidence."""
-    return [verdict for function in VERDICTS if (verdict := function(evidence))]
+    """All verdicts on this evidence, without numbers that are not finite."""
+    found = [verdict for function in VERDICTS if (verdict := function(evidence))]
+    return [
+        verdict._replace(numbers={k: x for k, x in verdict.numbers.items() if math.isfinite(x)})
+        for verdict in found
+    ]
 
 
 def diagnose(
