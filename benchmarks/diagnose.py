@@ -67,6 +67,10 @@ RUNS = {
         {"data": "grid", "output": "tanh", "steps": 20, "batch_size": 64} | RELATIVISTIC,
     ),
     "digits, 30 steps": Case("unlike the data", "too few steps", {"data": "mnist", "steps": 30}),
+    "digits, small": Case(
+        "collapse", "the recipe mnist-mlp-small, 3 of its 50 epochs", {"steps": 6000} | LONG,
+        recipe="mnist-mlp-small",
+    ),
     "digits, shuffled labels": Case(
         "labels wrong", "labels in another order than the images",
         {"data": "shuffled.npz", "conditional": True, "steps": 200},
@@ -80,14 +84,10 @@ RUNS = {
     "ring": Case(
         "", "relativistic, R1 and R2", {"data": "ring", "steps": 6000} | RELATIVISTIC | LONG
     ),
-    "digits": Case("", "the default, shortened", {"data": "mnist", "steps": 2500} | LONG),
-    "digits, small": Case(
-        "", "the recipe mnist-mlp-small, shortened", {"steps": 6000} | LONG,
-        recipe="mnist-mlp-small",
-    ),
+    "digits": Case("", "the default, whole", {"data": "mnist"} | LONG),
+    "digits, short": Case("", "the default, 2 500 steps", {"data": "mnist", "steps": 2500} | LONG),
     "digits, conditional": Case(
-        "", "the default with labels, shortened",
-        {"data": "mnist", "conditional": True, "steps": 2500} | LONG,
+        "", "the default with labels, whole", {"data": "mnist", "conditional": True} | LONG
     ),
 }  # fmt: skip
 
