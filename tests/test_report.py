@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import html
-import importlib.machinery
 import json
 import math
 import re
 import shutil
 import subprocess
 import sys
-import types
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,7 +19,8 @@ from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, RunError
 from fgan.run import loop, report
 from fgan.run.config import resolve
-from fgan.run.report import charts, curves, judged, latents, pictures
+from fgan.run.diagnose import Verdict
+from fgan.run.report import charts, curves, judged, latents, page, pictures
 from fgan.run.report.recorded import read
 
 extra = pytest.mark.skipif(
@@ -195,7 +193,7 @@ def test_what_is_no_run_is_refused(tmp_path, monkeypatch):
 
 @extra
 def test_the_command_writes_one_file(fgan, runs):
-    code, out, err = fgan("report", runs / "one")
+    code, out, err = fgan("report", runs / "one", "--no-diagnose")
     assert (code, out, err) == (0, f"{runs / 'one' / 'report.html'}\n", "")
     text = (runs / "one" / "report.html").read_text(encoding="utf-8")
     own = text.partition("<script>")[0]  # what follows is plotly's
@@ -277,12 +275,12 @@ CHECK = """
 @pytest.mark.parametrize("size", ["1280,900", pytest.param("500,900", marks=pytest.mark.slow)])
 def test_a_browser_shows_it_and_its_controls_act(runs, tmp_path, size):
     text = report.make([runs / "one", runs / "other"], refuse)
-    page = tmp_path / "report.html"
-    page.write_text(text.replace("</body>", CHECK + "</body>"), encoding="utf-8")
+    file = tmp_path / "report.html"
+    file.write_text(text.replace("</body>", CHECK + "</body>"), encoding="utf-8")
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000",
-        f"--window-size={size}", "--dump-dom", page.as_uri(),
+        f"--window-size={size}", "--dump-dom", file.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
@@ -304,19 +302,17 @@ def test_a_browser_shows_it_and_its_controls_act(runs, tmp_path, size):
 
 @extra
 def test_verdicts_are_of_each_curve(runs, monkeypatch):
-    class Said(NamedTuple):  # as `fgan.run.diagnose` has them
-        sentence: str
-        reason: str = "The threshold is <3>."
-        advice: str = "Try more data."
+    def say(run, member, *, notify):
+        verdict = Verdict(
+            "one", f"Member {member} fails.", {}, "The limit is <3>.", "Try more data."
+        )
+        return [verdict] * member  # member 0 is healthy
 
-    module = types.ModuleType("fgan.run.diagnose")
-    module.__spec__ = importlib.machinery.ModuleSpec("fgan.run.diagnose", None)
-    module.diagnose = lambda run, member, notify: [Said(f"Member {member} fails.")] * (member or 0)
-    monkeypatch.setitem(sys.modules, "fgan.run.diagnose", module)
+    monkeypatch.setattr(page, "diagnose", say)
     said = []
     text = report.make([runs / "population"], said.append, judge=True)
     assert said == ["Diagnosing seed 3 ...", "Diagnosing seed 5 ..."]
     assert text.count("No failure shows in the numbers of this run.") == 1
     assert "Member 1 fails." in text
-    assert "The threshold is &lt;3&gt;." in text
+    assert "The limit is &lt;3&gt;." in text
     assert 'id="verdicts"' not in report.make([runs / "population"], refuse)

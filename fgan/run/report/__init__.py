@@ -36,7 +36,7 @@ def make(runs: Sequence[Path], notify: Notify = print, *, judge: bool = False) -
 
     Args:
         notify: is called with a sentence for each part that has to be left out.
-        judge: whether the runs are diagnosed, which reads their data and
+        judge: whether the runs are diagnosed (`fgan.run.diagnose`), which reads their data and
             takes seconds for each.
     Raises:
         RunError: for a directory that is no run.

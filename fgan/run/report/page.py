@@ -8,7 +8,6 @@ steps with a grid) and ``frames`` (of each run its grids).
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any
 
 import fgan
 from fgan.errors import FganError
+from fgan.run.diagnose import diagnose
 from fgan.run.report import charts, choices, curves, judged, latents, pictures
 from fgan.run.report.curves import Curve
 from fgan.run.report.judged import Point, Result
 from fgan.run.report.recorded import Notify, Recorded
 
 _HERE = Path(__file__).parent / "page"
-_DIAGNOSE = "fgan.run.diagnose"
 _DIAGNOSED = 4  # GANs that verdicts are given on, which takes seconds for each
 _INTERPOLATED = 4  # runs of which samples between latents are made
 _ABSCISSAE = {
@@ -244,9 +243,6 @@ def _verdicts(
     runs: Sequence[Recorded], own: Sequence[Curve], notify: Notify
 ) -> list[dict[str, Any]]:
     """What is found wrong with the GAN of each curve, of the first few."""
-    if importlib.util.find_spec(_DIAGNOSE) is None:
-        return []
-    diagnose = importlib.import_module(_DIAGNOSE).diagnose
     found = []
     alone = [(i, curve) for i, curve in enumerate(own) if len(curve.members) < 2]
     for number, curve in alone[:_DIAGNOSED]:
