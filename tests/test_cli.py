@@ -348,6 +348,7 @@ README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding
 
 def test_the_commands_of_the_readme(fgan, monkeypatch):
     monkeypatch.setattr("fgan.run.diagnose.subject.NUM", 100)
+    monkeypatch.setattr("fgan.run.known.EXAMPLES", 1000)
     commands = re.findall(
         r"^(?:.*&& )?fgan (train|sample|evaluate|diagnose|inspect) (.*)$", README, re.MULTILINE
     )
