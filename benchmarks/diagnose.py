@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -134,6 +135,17 @@ def study(name: str, folder: Path, seed: int) -> dict[str, Any]:
         "sentences": [verdict.sentence for verdict in judge(evidence)],
         "evidence": plain(evidence),
     }
+
+
+def restored(kind: Any, value: Any) -> Any:
+    """The inverse of `fgan.run.diagnose.plain` for a type of evidence."""
+    tuples = [each for each in (get_args(kind) or (kind,)) if hasattr(each, "_fields")]
+    if tuples and isinstance(value, dict):
+        kinds = get_type_hints(tuples[0])
+        return tuples[0](**{name: restored(kinds[name], part) for name, part in value.items()})
+    if isinstance(value, list):
+        return tuple(restored(object, part) for part in value)
+    return math.nan if value is None else value
 
 
 def table(runs: list[dict[str, Any]]) -> str:

@@ -89,7 +89,7 @@ ILL = {
     ),
     "memorisation": ({"copies": Copies(0.49, 0.5)}, {"copies": Copies(0.51, 0.74)}),
     "discriminator overfits": (
-        {"judgement": WELL.judgement._replace(overfit=0.51, seen=0.54)},
+        {"judgement": WELL.judgement._replace(overfit=0.51, seen=0.76)},
         {"judgement": WELL.judgement._replace(overfit=0.49, seen=0.9)},
     ),
     "vanishing gradient": (
@@ -162,8 +162,10 @@ def test_a_verdict_of_two_numbers_needs_one_of_them(name, parts):
         {"copies": Copies(1.1, 0.9)},  # nearer to it, and yet far
         # So few samples that a mode is missed by chance.
         {"modes": Modes("mode", ("a", "b"), (0, 8), (0.5, 0.5))},
-        # The discriminator is no further than its error allows.
-        {"judgement": WELL.judgement._replace(overfit=0.9, seen=0.53)},
+        # Good fakes are like held-out examples, and the discriminator hardly knows its own.
+        {"judgement": WELL.judgement._replace(overfit=1.0, seen=0.74)},
+        # It knows them no better than its error allows.
+        {"judgement": WELL.judgement._replace(overfit=0.9, seen=0.8, error=0.1)},
         # Those of small modulus, or that were not found exactly, do not count.
         {"field": Field(((9.0, 0.0, 1e-6), (0.0, 3.0, 1e-6)), 6.0, 9.0)},
         {"field": Field(((0.0, 3.0, 0.2), (0.0, -3.0, 0.2)), 6.0, 9.0)},

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+from fgan.run.diagnose import Evidence, judge
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -100,3 +102,18 @@ def test_the_reproduced_results_are_the_committed_ones(monkeypatch):
         assert {"fgan", "torch", "python", "device", "cores", "threads"} <= set(each["machine"])
         # What is committed is a preset of today's: the same rows of the same published values.
         assert each["paper"] == reproduced.ALL[each["preset"]].paper
+
+
+def test_the_table_of_diagnoses_is_that_of_the_committed_results(monkeypatch):
+    """Each run that was made to fail is named, each good one gets no verdict."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    study = importlib.import_module("diagnose")
+    (file,) = (BENCHMARKS / "results").glob("diagnose-*.json")
+    runs = json.loads(file.read_text())["runs"]
+    assert study.table(runs) in (BENCHMARKS.parent / "docs" / "diagnose.md").read_text("utf-8")
+    assert {row["name"] for row in runs if row["seed"] == 0} == set(study.RUNS)
+    for row in runs:
+        found = judge(study.restored(Evidence, row["evidence"]))
+        assert row["named"] == [verdict.name for verdict in found]
+        assert row["sentences"] == [verdict.sentence for verdict in found]
+        assert row["expected"] in row["named"] if row["expected"] else not row["named"], row["name"]

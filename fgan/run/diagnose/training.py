@@ -58,13 +58,15 @@ def learning_rate(e: Evidence) -> Verdict | None:
     )
 
 
-OVERFIT = 0.5
+OVERFIT, SEEN = 0.5, 0.75
 
 
 def overfitting(e: Evidence) -> Verdict | None:
     """The discriminator tells the training examples from others that it has not seen."""
     j = e.judgement
-    if not j or not j.held_out or not j.overfit > OVERFIT or not j.seen > 0.5 + 4 * j.error:
+    if not j or not j.held_out or not j.overfit > OVERFIT:
+        return None
+    if not j.seen > max(SEEN, 0.5 + 4 * j.error):  # a perfect generator's fakes are held-out ones
         return None
     return Verdict(
         "discriminator overfits",
@@ -74,7 +76,9 @@ def overfitting(e: Evidence) -> Verdict | None:
         {"overfit": j.overfit, "seen": j.seen, "error": j.error},
         "A discriminator that has not learned its examples by heart has 0 % and 50 % (with a "
         f"standard error of {j.error:.1%}). Beyond half of the way, examples that it has not seen "
-        "are fakes to it (r_v in Karras et al. 2020, arXiv:2006.06676, equation 1).",
+        "are fakes to it (r_v in Karras et al. 2020, arXiv:2006.06676, equation 1). Because good "
+        f"fakes are like them too, it must also know its examples in {SEEN:.0%} of pairs, half of "
+        "the way from guessing to certainty.",
         "Train with more data, or with --augment ada or diffaug for images, or with fewer steps.",
     )
 
