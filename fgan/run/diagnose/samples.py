@@ -154,7 +154,10 @@ def memorisation(e: Evidence) -> Verdict | None:
             "examples are from each other"
         )
     if c.nearer > NEARER and c.nearest < 1:  # further ones are no copies
-        parts.append(f"{c.nearer:.0%} of them are nearer to one than to any held-out example")
+        parts.append(
+            f"{c.nearer:.0%} of the samples are nearer to a training example than to any held-out "
+            "one"
+        )
     if not parts:
         return None
     return Verdict(
