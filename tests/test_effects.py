@@ -54,6 +54,8 @@ ROWS = {
     "lr_end": (0.5, [{}], [{"lr_schedule": "linear"}]),
     "on_nonfinite": ("rollback", [{"save_every": 0}], [{}, {"save_every": "5m"}]),
     "penalty_every": (2, [PLAIN, {"r1": 0.0, "r2": 0.0}], [{}, PLAIN | {"dragan": 1.0}]),
+    "metrics": (("coverage",), [{}, {"data": "ring"}], [{"evaluate_every": 10}]),
+    "keep_best": ("coverage", [{}], [{"evaluate_every": 10}]),
     "grid": (9, [{"data": "ring"}], [{}]),
     "init_member": (1, [{}, {"init_from": ""}], [{"init_from": "runs/1"}]),
     "stat_passes": (

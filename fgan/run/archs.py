@@ -113,8 +113,7 @@ ALL: dict[str, Arch] = {
     "resnet": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "attention": ALWAYS},
         # Miyato et al. 2018, section 4 and appendix B, of an eighth of the width and with one step
-        # of the discriminator for each of the generator, so that an epoch takes minutes on two
-        # cores.
+        # of the discriminator for each of the generator, for processors without a GPU.
         images={
             "z_dim": 128,
             "image_size": 32,
