@@ -357,12 +357,15 @@ def test_the_linter_refuses_formats_that_run_code(code):
 
 
 def test_arrays_are_read_without_pickles():
-    root = Path(fgan.__file__).parent
+    root, allowed = Path(fgan.__file__).parent, []
     for path in root.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "allow_pickle=True" not in text, path
-        assert "noqa: TID251" not in text, path
         assert "noqa: S301" not in text, path
+        allowed += [(path.stem, line) for line in text.splitlines() if "noqa: TID251" in line]
+    ((page, line),) = allowed  # the published weights of Inception, which are a file of torch's
+    assert page == "inception"
+    assert "weights_only=True" in line
 
 
 KEPT = Path(__file__).parent / "data" / "checkpoint-schema-2.safetensors"
