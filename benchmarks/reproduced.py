@@ -1,4 +1,4 @@
-"""What was reproduced, and what was not? The results of ``fgan reproduce`` as tables.
+"""The results of ``fgan reproduce`` as tables: which published values were obtained, and which not.
 
 Prints the committed results, ``benchmarks/results/reproduce/*.json``, as docs/reproduce.md shows
 them:

@@ -141,7 +141,7 @@ def evaluate(
 
 
 def _about(found: Sequence[Mapping[str, Any]]) -> str:
-    """What all lines share."""
+    """The samples and the data of all lines, as the heading of the table."""
     first = found[0]
     if "step" not in first:
         return f"{first['samples_of']}, against {first['against']}"
@@ -151,7 +151,7 @@ def _about(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _keys(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells the lines of one metric from each other."""
+    """The fields in which lines of one metric differ: step, member, both or neither."""
     return [key for key in ("step", "member") if len({line.get(key) for line in found}) > 1]
 
 

@@ -132,6 +132,7 @@ def digit_classes(samples: Tensor, digits: Tensor) -> DigitClasses:
         ValueError: as `see`; or for real digits among which a class is missing.
     """
     logits, known = see(samples).logits.to(torch.float64), see(digits).logits
+    log_p = logits.log_softmax(1)
     counts = torch.bincount(logits.argmax(1), minlength=10)
     real = _shares(torch.bincount(known.argmax(1), minlength=10))
     if not (real > 0).all():
@@ -141,9 +142,9 @@ def digit_classes(samples: Tensor, digits: Tensor) -> DigitClasses:
         shares = _shares(counts)
         return float((torch.xlogy(shares, shares) - torch.xlogy(shares, real)).sum().clamp(min=0))
 
-    kl, score = divergence(counts), float(_inception_score(logits.log_softmax(1)))
-    sure = float((logits.log_softmax(1).max(1).values >= math.log(0.9)).double().mean())
-    error = jackknife(_scores_without(logits.log_softmax(1)))
+    kl, score = divergence(counts), float(_inception_score(log_p))
+    sure = float((log_p.max(1).values >= math.log(0.9)).double().mean())
+    error = jackknife(_scores_without(log_p))
     return DigitClasses(
         shares=_shares(counts),
         kl=kl,
@@ -164,7 +165,7 @@ def _inception_score(log_p: Tensor) -> Tensor:
 
 
 def _scores_without(log_p: Tensor) -> Tensor:
-    """The same without each sample [N]: exp of the mean prediction's entropy less the mean one."""
+    """The inception score without each sample, [N]: exp(H(mean p) - mean H(p_i))."""
     n, p = len(log_p), log_p.exp()
     if n < 2:
         return torch.ones(1, dtype=log_p.dtype, device=log_p.device)

@@ -181,9 +181,9 @@ def memorised(samples: Tensor, examples: Tensor) -> Memorised:
         raise ValueError("half of the examples repeat each other: leave out repetitions")
     to_real = torch.cat([d.min(1).values for d in squared_distances(fake, real)]).sqrt()
     median, own = float(to_real.median()), float(among_fake.distances[:, 0].median())
-    spread = _error_of_median(among_real) / usual  # relative, as the next two
+    spread = _error_of_nearest(among_real) / usual  # relative, as the next two
     to_example = error_of_median(to_real, 0.5 / math.sqrt(len(fake))) / usual
-    to_sample = _error_of_median(among_fake) / usual
+    to_sample = _error_of_nearest(among_fake) / usual
     near = among_fake.distances < _DUPLICATE * usual
     duplicates = _share(near[:, 0])
     error = jackknife(_share_without(near, among_fake.indices[:, 0]))
@@ -294,7 +294,7 @@ def _share_without(hits: Tensor, nearest: Tensor) -> Tensor:
     return _left(hits, nearest) / (len(hits) - 1)
 
 
-def _error_of_median(near: Nearest) -> float:
+def _error_of_nearest(near: Nearest) -> float:
     """The standard error of the median distance to the nearest other, of [n, 2] distances."""
     below = near.distances < near.distances[:, 0].median()
     error = jackknife(_share_without(below, near.indices[:, 0]))

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from fgan.metrics.common import BLOCK, as_rows, check_dims, squared_distances
-from fgan.metrics.intervals import Intervals, around
+from fgan.metrics.intervals import Intervals, around, error_of_mean
 
 SIGMAS: tuple[float, ...] = tuple(10 ** (i / 9 - 1) for i in range(10))
 """The ten widths among which the authors' code chooses: logspace(-1, 0, 10)."""
@@ -117,5 +117,5 @@ def parzen_score(
     sigma = sigmas[int(found.argmax())]
     density = parzen_log_density(test, samples, [sigma])[0]  # [N]
     mean = float(density.mean())
-    error = float(density.std(correction=0) / math.sqrt(len(density)))
+    error = error_of_mean(density)
     return ParzenScore(mean, error, sigma, {"log_likelihood": around(mean, error)})

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -55,6 +55,8 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
+        network: images as `see` prepares them -> logits [N, K] and features [N, 64].
+        channels: those of the images that it sees.
         accuracy: the share of examples that it was not trained on whose class it finds.
         shares: float64 [K], the share of each class among the examples.
     """
@@ -96,9 +98,9 @@ def train_classifier(examples: Tensor, labels: Tensor, *, seed: int = 0) -> Clas
     if len(counts) < 2:
         raise ValueError("two classes or more can be told apart")
     device, key = examples.device, rng.key(seed, examples.device)
-    network = _made(_Network, examples.shape[1], len(counts), key)
+    network = _made(examples.shape[1], len(counts), key)
     order = rng.permutation(rng.fold_in(key, 1), len(examples))
-    held, used = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
+    held, used = order.tensor_split([max(1, len(order) // 10)])
     optimizer = torch.optim.AdamW(network.parameters(), _RATE)
     steps = _EPOCHS * max(1, len(used) // _BATCH)
     falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * _RATE, total_steps=steps)
@@ -113,13 +115,13 @@ def train_classifier(examples: Tensor, labels: Tensor, *, seed: int = 0) -> Clas
     network.eval().requires_grad_(False)
     made = Classifier(network, examples.shape[1], math.nan, counts / counts.sum().double())
     right = made.see(examples[held])[0].argmax(1) == labels[held].to(device)
-    return Classifier(network, made.channels, float(right.double().mean()), made.shares)
+    return replace(made, accuracy=float(right.double().mean()))
 
 
-def _made(kind: type[_Network], channels: int, num_classes: int, key: Tensor) -> _Network:
+def _made(channels: int, num_classes: int, key: Tensor) -> _Network:
     """A network whose first weights come from the key, and not from torch's generator."""
     with torch.device("meta"):
-        network = kind(channels, num_classes)
+        network = _Network(channels, num_classes)
     network.to_empty(device=key.device)
     for i, (name, value) in enumerate(network.state_dict().items()):
         if value.ndim > 1:  # He et al. 2015, arXiv:1502.01852

@@ -1,4 +1,4 @@
-"""What the networks of each architecture cost, with the defaults of a run on images."""
+"""The cost of each architecture's networks, with the defaults of a run on images."""
 
 from __future__ import annotations
 

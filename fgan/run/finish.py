@@ -1,4 +1,4 @@
-"""What a finished run leaves to look at: a film of its grids, and a report.
+"""A finished run leaves two things to look at: a film of its grids, and a report.
 
 The training is saved by then, so that no failure here is one of the run.
 """

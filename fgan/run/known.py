@@ -31,8 +31,6 @@ _OF = {  # whose data have what metrics need, in words
     "many_examples": "images", "inception": "images",
 }  # fmt: skip
 _POINTS = {"ring": (toy.ring_modes, toy.RING_STD), "grid": (toy.grid_modes, toy.GRID_STD)}
-
-
 _HELD_OUT = ("mnist", *_POINTS)  # the sets with examples that no run is trained on
 
 
@@ -112,7 +110,7 @@ class Known:
         resume.check_data(self._about, self._run, data.fingerprint(used))
         return source
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash that tells these data from others; for a run's own, the data are not read."""
         facts = self._about.get("data") or data.fingerprint(self._source)
@@ -186,7 +184,7 @@ def known_of(
             for examples that no run is trained on.
         like: the configuration of a run whose data are treated like these; None without a run.
         size: the side in pixels and the channels to give the images; 0 for either leaves it.
-        of: as in `Known`.
+        notify, of: as in `Known`.
     Raises:
         DataError: for held-out examples of other data.
     """
@@ -208,7 +206,8 @@ def known_of(
     asked: dict[str, Any] = {"image_size": size[0], "channels": size[1], "batch_size": 1}
     if like is not None:
         asked |= {"resize": like.resize, "skip_bad": like.skip_bad}
-        if data_name != "mnist" or like.data == "mnist":  # which is else the packaged copy
+        # The packaged mnist is read without a folder.
+        if data_name != "mnist" or like.data == "mnist":
             asked["data_root"] = like.data_root
         asked["image_size"], asked["channels"] = (
             own or given for own, given in zip(size, (like.image_size, like.channels), strict=True)

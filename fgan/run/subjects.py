@@ -1,4 +1,4 @@
-"""What is evaluated: the GANs in a run's checkpoints, or samples in a file or a folder."""
+"""The subjects of an evaluation: the GANs of a run's checkpoints, or samples in files."""
 
 from __future__ import annotations
 

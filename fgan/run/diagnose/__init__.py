@@ -1,4 +1,4 @@
-"""What is wrong with a run, in sentences, from numbers and with the numbers.
+"""Verdicts say what is wrong with a run, in sentences, from numbers and with the numbers.
 
     run -> Subject -> gather -> Evidence -> judge -> [Verdict, ...]
 

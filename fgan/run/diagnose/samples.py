@@ -41,7 +41,7 @@ def unlike_data(e: Evidence) -> Verdict | None:
         "unlike the data",
         f"{of.precision:.1%} of the samples {e.likeness.measure}.",
         {"precision": of.precision, "precision_real": real.precision},
-        f"Of other examples {real.precision:.0%} do. Below a quarter of that, samples are "
+        f"{real.precision:.0%} of other examples do. Below a quarter of that, samples are "
         "rather something else than worse examples.",
         "Train longer if the samples still change, else see the other verdicts.",
     )

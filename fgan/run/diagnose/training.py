@@ -70,7 +70,7 @@ def overfitting(e: Evidence) -> Verdict | None:
         return None
     return Verdict(
         "discriminator overfits",
-        f"Of the way from training examples to fakes, held-out examples have gone {j.overfit:.0%} "
+        f"Held-out examples have gone {j.overfit:.0%} of the way from training examples to fakes "
         f"in the discriminator's logits; it puts a training example above a held-out one in "
         f"{j.seen:.0%} of pairs.",
         {"overfit": j.overfit, "seen": j.seen, "error": j.error},

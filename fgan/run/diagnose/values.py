@@ -17,7 +17,7 @@ HALF = 0.5  # of what real examples reach, or of the way there: a threshold of s
 
 
 class Log(NamedTuple):
-    """What the log says.
+    """Two numbers of the log.
 
     Attributes:
         lines: its lines up to the checkpoint.
@@ -48,7 +48,7 @@ class Weights(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What reaches the generator.
+    """The sizes of the gradients that reach the generator.
 
     Attributes:
         passed: the mean size of the slope of the generator's loss over the logits of fakes, over
@@ -63,7 +63,7 @@ class Gradient(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What the discriminator says of training examples, of held-out ones, and of fakes.
+    """The discriminator's logits of training examples, of held-out ones, and of fakes.
 
     Attributes:
         ahead: the share of pairs of a training example and a fake in which the example has the

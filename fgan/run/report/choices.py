@@ -53,7 +53,7 @@ def choices(runs: Sequence[Recorded]) -> list[Choice]:
 
 
 def provenance(run: Recorded) -> dict[str, str]:
-    """What a run was made by and on, as its newest checkpoint says, and how to repeat it."""
+    """The versions, machine and data of a run, by its newest checkpoint, and how to repeat it."""
     about, settings = run.about, run.settings
     data = about.get("data")
     examples = data.get("examples") if isinstance(data, dict) else None

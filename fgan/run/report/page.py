@@ -128,7 +128,7 @@ def _json(value: Any) -> str:
 
 
 def lead(runs: Sequence[Recorded]) -> str:
-    """What was trained, in one sentence."""
+    """The data, networks, losses and steps that were trained with, on one line."""
     parts = []
     for name in ("data", "arch", "loss"):
         values = dict.fromkeys(str(run.settings[name]) for run in runs if name in run.settings)
@@ -242,7 +242,7 @@ def _interpolations(
 def _verdicts(
     runs: Sequence[Recorded], own: Sequence[Curve], notify: Notify
 ) -> list[dict[str, Any]]:
-    """What is found wrong with the GAN of each curve, of the first few."""
+    """Verdicts on the GANs of the first few curves."""
     found = []
     alone = [(i, curve) for i, curve in enumerate(own) if len(curve.members) < 2]
     for number, curve in alone[:_DIAGNOSED]:

@@ -241,7 +241,7 @@ def recursion(name: str, play: str, num_steps: int, rate: float = RATE) -> Itera
 
 
 def _slopes(name: str, theta: float, psi: float) -> tuple[float, float]:
-    """What theta descends and what psi ascends, without the penalty."""
+    """The functions that theta descends and psi ascends, without the penalty."""
 
     def slope(t: float) -> float:  # f'(t)
         return 1 / (1 + math.exp(t))

@@ -1,4 +1,4 @@
-"""What a preset is given, and the rows that it returns: published beside obtained."""
+"""The arguments of a preset, and the rows that it returns: published beside obtained."""
 
 from __future__ import annotations
 
