@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fgan.run.reproduce import ALL
+from fgan.run.reproduce.rows import as_cells
 
 RESULTS = Path(__file__).parent / "results" / "reproduce"
-BOUNDS = {"near": "", "at least": "≥ ", "at most": "≤ "}
 
 
 def results() -> list[dict[str, Any]]:
@@ -42,24 +42,12 @@ def section(found: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---|",
     ]
     for row in found["rows"]:
-        tolerance = f"± {row['tolerance']:.2g}" if row["tolerance"] else ""
-        published = BOUNDS[row["bound"]] + number(row["published"], row["published_error"])
-        obtained = number(row["obtained"], row["obtained_error"])
-        verdict = "inside" if row["inside"] else "**outside**"
-        lines.append(f"| {row['what']} | {published} | {obtained} | {tolerance} | {verdict} |")
+        cells = (*as_cells(row), "inside" if row["inside"] else "**outside**")
+        lines.append(f"| {' | '.join(cells)} |")
     if found["deviations"]:
         lines += ["", "Differs from the paper:", ""]
         lines += [f"- {each}" for each in found["deviations"]]
     return "\n".join(lines)
-
-
-def number(value: float | str | None, error: float | None) -> str:
-    """A value with its standard error."""
-    if value is None:
-        return "not finite"
-    if isinstance(value, str):
-        return value
-    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 
 def _minutes(seconds: float) -> str:

@@ -116,20 +116,6 @@ def _list(as_json: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    bound = {"near": "", "at least": "≥ ", "at most": "≤ "}[row["bound"]]
-    tolerance = f"± {row['tolerance']:.2g}" if row["tolerance"] else ""
-    return (
-        row["what"],
-        bound + _value(row["published"], row["published_error"]),
-        _value(row["obtained"], row["obtained_error"]),
-        tolerance,
-        "inside" if row["inside"] else "OUTSIDE",
-    )
+    from fgan.run.reproduce.rows import as_cells
 
-
-def _value(value: float | str | None, error: float | None) -> str:
-    if value is None:
-        return "not finite"
-    if isinstance(value, str):
-        return value
-    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+    return (*as_cells(row), "inside" if row["inside"] else "OUTSIDE")

@@ -90,6 +90,11 @@ def as_pair(
     return pair
 
 
+def nearest_rows(x: Tensor, y: Tensor) -> Tensor:
+    """The number of the row of y [M, D] that is nearest to each row of x [N, D], int64 [N]."""
+    return torch.cat([distances.argmin(1) for distances in squared_distances(x, y)])
+
+
 def squared_distances(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Tensor]:
     """Yield ||x_i - y_j||^2, a block of whole rows at a time.
 

@@ -55,6 +55,7 @@ class Arch:
     heads: tuple[str, ...] = ()
 
 
+_SIZES = (16, 32, 64, 128, 256)  # `fgan.nets.SIZES`, without torch
 ALL: dict[str, Arch] = {
     "mlp": Arch(
         options={
@@ -105,7 +106,7 @@ ALL: dict[str, Arch] = {
             "batch_size": 64,
             "epochs": 5.0,
         },
-        sizes=(16, 32, 64, 128, 256),
+        sizes=_SIZES,
         convolves=True,
         normalises=lambda options: True,
         heads=names.CONDITION_HEADS,
@@ -125,7 +126,7 @@ ALL: dict[str, Arch] = {
             "batch_size": 64,
             "epochs": 5.0,
         },
-        sizes=(16, 32, 64, 128, 256),
+        sizes=_SIZES,
         convolves=True,
         normalises=lambda options: True,
         heads=names.CONDITION_HEADS,
@@ -146,7 +147,7 @@ ALL: dict[str, Arch] = {
             "batch_size": 64,
             "epochs": 5.0,
         },
-        sizes=(16, 32, 64, 128, 256),
+        sizes=_SIZES,
         convolves=True,
         heads=names.CONDITION_HEADS,
     ),

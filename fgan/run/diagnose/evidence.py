@@ -13,7 +13,7 @@ from torch.func import grad
 from fgan import metrics, pytree, rng
 from fgan.game import make_step, orders, scheduled, spectrum
 from fgan.game.objectives import objectives
-from fgan.metrics.common import as_pair, squared_distances
+from fgan.metrics.common import as_pair, nearest_rows, squared_distances
 from fgan.metrics.digits import see
 from fgan.run import assemble
 from fgan.run.diagnose.subject import Subject
@@ -170,8 +170,10 @@ def _likeness(subject: Subject) -> Likeness:
         # In pixels, blurred digits are near to all others.
         return see(points).features if subject.are_digits else points
 
+    examples = seen(subject.examples)
+
     def like(points: Tensor) -> Quality:
-        found = metrics.neighbourhoods(seen(points), seen(subject.examples))
+        found = metrics.neighbourhoods(seen(points), examples)
         return Quality(found.precision, found.coverage)
 
     words = "lie in the neighbourhood of an example"
@@ -185,19 +187,24 @@ def _modes(subject: Subject) -> Modes | Nothing:
         kind, names = "mode", [f"({x:g}, {y:g})" for x, y in places]
         found = [_modes_of(x, known.modes, known.std) for x in (subject.samples, subject.others)]
     elif subject.are_digits:
-        kind, names = "digit", list("0123456789")
-        found = [see(x).logits.argmax(1) for x in (subject.samples, subject.others)]
+        kind, names, found = "digit", list("0123456789"), _classes(subject)
     elif known.has("labels"):
-        # Other examples are judged like samples, and so have the same errors.
-        labels = known.labels[: subject.num]
-        kind, names = "class", [str(i) for i in range(int(labels.max()) + 1)]
-        found = [
-            _nearest_labels(x, subject.examples, labels) for x in (subject.samples, subject.others)
-        ]
+        num_classes = int(known.labels[: subject.num].max()) + 1
+        kind, names, found = "class", [str(i) for i in range(num_classes)], _classes(subject)
     else:
         return ()
     counts, real = (torch.bincount(each, minlength=len(names)) for each in found)
     return Modes(kind, tuple(names), tuple(counts.tolist()), tuple((real / real.sum()).tolist()))
+
+
+def _classes(subject: Subject) -> list[Tensor]:
+    """The classes of the samples and of the other examples, as a judge of images sees them."""
+    points = (subject.samples, subject.others)
+    if subject.are_digits:
+        return [see(x).logits.argmax(1) for x in points]
+    # Other examples are judged like samples, and so have the same errors.
+    labels = subject.known.labels[: subject.num]
+    return [_nearest_labels(x, subject.examples, labels) for x in points]
 
 
 def _modes_of(points: Tensor, modes: Tensor, std: float) -> Tensor:
@@ -208,7 +215,7 @@ def _modes_of(points: Tensor, modes: Tensor, std: float) -> Tensor:
 
 def _nearest_labels(points: Tensor, examples: Tensor, labels: Tensor) -> Tensor:
     rows, known = as_pair(points, examples)
-    return labels[torch.cat([d.argmin(1) for d in squared_distances(rows, known)])]
+    return labels[nearest_rows(rows, known)]
 
 
 def _copies(subject: Subject) -> Copies:
@@ -231,16 +238,9 @@ def _labels(subject: Subject) -> Labelling | Nothing:
     asked = subject.labels
     if asked is None:
         return ()
-    own = subject.known.labels[: subject.num]
     others = subject.known.labels[subject.num : 2 * subject.num]
-    if subject.are_digits:
-        judge = "the digit classifier"
-        said, real = (see(x).logits.argmax(1) for x in (subject.samples, subject.others))
-    else:
-        judge = "the nearest training example"
-        said, real = (
-            _nearest_labels(x, subject.examples, own) for x in (subject.samples, subject.others)
-        )
+    judge = "the digit classifier" if subject.are_digits else "the nearest training example"
+    said, real = _classes(subject)
     return Labelling(
         judge,
         right=float((said == asked).double().mean()),

@@ -123,8 +123,10 @@ def at_most(count: int, expected: float) -> float:
 
 def coverage_lost(e: Evidence) -> Verdict | None:
     """Samples look like examples, but most examples have no sample near them."""
-    of, real = (e.likeness.samples, e.likeness.real) if e.likeness else ((), ())
-    if not of or not real or not of.coverage < HALF * real.coverage:
+    if not e.likeness:
+        return None
+    of, real = e.likeness.samples, e.likeness.real
+    if not of.coverage < HALF * real.coverage:
         return None
     if of.precision < HALF * real.precision:  # they are not yet like the data at all
         return None

@@ -219,9 +219,9 @@ def _number(value: Any) -> float | None:
 
 
 def _short(number: float | None) -> float | None:
-    if number is None or number == int(number):
-        return None if number is None else int(number)
-    return float(f"{number:.{_DIGITS}g}")
+    if number is None:
+        return None
+    return int(number) if number == int(number) else float(f"{number:.{_DIGITS}g}")
 
 
 def _distinct(curves: list[Curve], names: Sequence[str]) -> list[Curve]:

@@ -224,7 +224,7 @@ def reproduce(
     run = getattr(importlib.import_module(f"fgan.run.reproduce.{page}"), function)
     result: Reproduced = run(Trial(size, trials, where, compile, note))
     own = [] if trials == preset.seeds else [f"{trials} trials, not {preset.seeds}"]
-    found["rows"] = [dict(as_facts(row)) for row in result.rows]
+    found["rows"] = [as_facts(row) for row in result.rows]
     found["deviations"] = [*own, *result.deviations]
     found["inside"] = all(row.inside for row in result.rows)
     found["finished"] = True

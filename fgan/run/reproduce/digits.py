@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from torch.nn.functional import softplus
 from fgan import data, losses, metrics, nets, optim, pytree, schedules
 from fgan.data import Source, resize
 from fgan.game import Game
-from fgan.metrics.common import squared_distances
+from fgan.metrics.common import nearest_rows
 from fgan.model import Dropout, Model, from_module
 from fgan.run.reproduce.rows import Reproduced, Row, Trial, over_trials
 from fgan.run.reproduce.training import samples, train
@@ -245,10 +244,10 @@ def nearest_error(known: Tensor, labels: Tensor, images: Tensor, classes: Tensor
     Args:
         known: [N, ...] with labels [N]; images: [M, ...] with classes [M].
     """
-    nearest = [d.argmin(1) for d in squared_distances(images.flatten(1), known.flatten(1))]
-    return float((labels[torch.cat(nearest)] != classes).double().mean())
+    nearest = nearest_rows(images.flatten(1), known.flatten(1))
+    return float((labels[nearest] != classes).double().mean())
 
 
-def _labels(source: Source) -> Any:
+def _labels(source: Source) -> Tensor:
     assert isinstance(source.labels, Tensor)
     return source.labels

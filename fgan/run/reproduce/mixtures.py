@@ -158,7 +158,7 @@ def _small_normal(layer: nn.Module) -> None:
 def _pacgan(mixture: Mixture, published: dict[int, Published], trial: Trial) -> Reproduced:
     packs = 100  # in a batch, so that 1 000 steps are an epoch
     every = trial.of(full=10_000, quick=1000, tiny=1)
-    num_steps = trial.of(full=400, quick=10, tiny=2) * every // trial.of(full=10, quick=1, tiny=1)
+    num_steps = trial.of(full=400_000, quick=10_000, tiny=2)
     gen_width, disc_width = trial.of(full=(400, 200), quick=(100, 50), tiny=(8, 4))
     rows = []
     for m, said in published.items():

@@ -129,6 +129,28 @@ def each_trial(what: str, published: float, values: Sequence[float], bound: Boun
     return Row(what, published, worst, 0.0, reason, bound, values=tuple(values))
 
 
-def as_facts(row: Row) -> Mapping[str, Any]:
+def as_facts(row: Row) -> dict[str, Any]:
     """A row as JSON can hold it, with its verdict."""
     return row._asdict() | {"values": list(row.values), "inside": row.inside}
+
+
+_BOUNDS = {"near": "", "at least": "≥ ", "at most": "≤ "}
+
+
+def as_cells(facts: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """The facts of `as_facts` as a table shows them: what, published, obtained, tolerance."""
+    return (
+        facts["what"],
+        _BOUNDS[facts["bound"]] + _number(facts["published"], facts["published_error"]),
+        _number(facts["obtained"], facts["obtained_error"]),
+        f"± {facts['tolerance']:.2g}" if facts["tolerance"] else "",
+    )
+
+
+def _number(value: float | str | None, error: float | None) -> str:
+    """A value with its standard error."""
+    if value is None:
+        return "not finite"
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fgan import data, metrics, rng
-from fgan.metrics.common import squared_distances
+from fgan.metrics.common import nearest_rows
 from fgan.run.reproduce.rows import Reproduced, Row, Trial, over_trials
 
 _NUM_TRAIN = 50_000  # of MNIST; the other training images are for validation
@@ -113,7 +113,7 @@ def centroids(points: Tensor, num: int, trial: Trial) -> Tensor:
     """The centroids [num, D] of k-means on points [N, D], from the first ``num`` points."""
     centres = points[:num]
     for _ in range(_iterations(trial)):
-        nearest = torch.cat([d.argmin(1) for d in squared_distances(points, centres)])
+        nearest = nearest_rows(points, centres)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         counts = torch.bincount(nearest, minlength=num)[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
