@@ -30,7 +30,7 @@ Losses: TypeAlias = tuple[float, float]  # the generator's, the discriminator's
 # The shape of one example, for data sets of one size; measuring a step reads no data.
 _SHAPES: dict[str, tuple[int, int]] = {  # channels, side
     "mnist": (1, 28), "fashion-mnist": (1, 28), "kmnist": (1, 28), "emnist": (1, 28),
-    "cifar10": (3, 32), "svhn": (3, 32),
+    "stacked-mnist": (3, 28), "cifar10": (3, 32), "svhn": (3, 32),
 }  # fmt: skip
 
 

@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from fgan.data.mnist import load_mnist, load_mnist_labels
     from fgan.data.resize import resize_images, to_channels
     from fgan.data.source import Batches, Source, fingerprint, normalise
+    from fgan.data.stacked import stacked_mnist
     from fgan.data.stream import Feed, StreamedSource, make_feed
     from fgan.data.toy import grid_points, ring_points
 
 __all__ = [
     "NAMES", "RESIZES", "STREAMS", "Batches", "Feed", "Source", "StreamedSource", "fingerprint",
     "grid_points", "load", "load_mnist", "load_mnist_labels", "make_feed", "normalise",
-    "resize_images", "ring_points", "to_channels",
+    "resize_images", "ring_points", "stacked_mnist", "to_channels",
 ]  # fmt: skip
 
-_MODULES = ("loading", "mnist", "resize", "source", "stream", "toy")
+_MODULES = ("loading", "mnist", "resize", "source", "stacked", "stream", "toy")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from fgan.data.mnist import load_mnist
 from fgan.data.source import Source
+from fgan.data.stacked import stacked_mnist
 from fgan.data.stream import StreamedSource
 from fgan.data.toy import grid_points, ring_points
 from fgan.errors import DataError
 
 NAMES = (
-    "mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba", "ring", "grid",
+    "mnist", "stacked-mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba",
+    "ring", "grid",
 )  # fmt: skip
 """The data sets that `load` knows by name."""
 RESIZES = ("crop", "stretch")
@@ -48,8 +50,8 @@ def load(
     Args:
         what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX.
         root: the folder of downloaded data sets, by default ``$FGAN_DATA``, else ``data`` in
-            the cache folder. mnist is in the package, and is only read from ``root`` if that
-            is given.
+            the cache folder. mnist, of which stacked-mnist is made, is in the package, and is only
+            read from ``root`` if that is given.
         pattern: a shell pattern for the names of a folder's files, such as "*seed*"; with a
             "/" it matches their paths below the folder.
         image_size: the length of both sides in pixels; 0 leaves images as they are.
@@ -86,6 +88,9 @@ def load(
     name = what if what in NAMES else ""
     if name == "mnist":
         return _fitted(load_mnist(root=root, labels=labels), image_size, channels, resize)
+    if name == "stacked-mnist":
+        stacked = stacked_mnist(image_size=image_size or 28, root=root, labels=labels)
+        return _fitted(stacked, 0, channels, resize)
     if name:
         from fgan.data.named import load_named
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         neighbourhoods,
     )
     from fgan.metrics.parzen import SIGMAS, ParzenScore, parzen_log_density, parzen_score
+    from fgan.metrics.stacked import StackedModes, stacked_modes
     from fgan.metrics.trained import (
         Classifier,
         ClassifierClasses,
@@ -48,15 +49,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL", "SIGMAS", "ClassShares", "Classifier", "ClassifierClasses", "ClassifierDistance",
     "DigitClasses", "FrechetDistance", "KernelDistance", "LabelsFound", "Memorised", "Metric",
-    "ModeCoverage", "Neighbourhoods", "ParzenScore", "SlicedWasserstein", "TwoSample", "choose",
+    "ModeCoverage", "Neighbourhoods", "ParzenScore", "SlicedWasserstein", "StackedModes",
+    "TwoSample", "choose",
     "classifier_classes", "digit_classes", "fid", "find", "frechet_classifier", "frechet_digits",
     "frechet_distance", "kernel_distance", "labels_found", "memorised", "mode_coverage",
     "nearest_class_shares", "nearest_neighbour_test", "neighbourhoods", "parzen_log_density",
-    "parzen_score", "sliced_wasserstein", "train_classifier",
+    "parzen_score", "sliced_wasserstein", "stacked_modes", "train_classifier",
 ]  # fmt: skip
 
 _MODULES = (
-    "classes", "digits", "inception", "modes", "moments", "neighbours", "parzen", "trained",
+    "classes", "digits", "inception", "modes", "moments", "neighbours", "parzen", "stacked", "trained",
 )  # fmt: skip
 
 
@@ -69,8 +71,8 @@ class Metric(NamedTuple):
         num_samples: the number of samples in the papers' protocol.
         needs: its further arguments, which `fgan.run.known` has from data: "examples"
             of the training set, their "labels", the "validation" and "test" examples, or the
-            "modes" of a mixture and their "std", training examples that are "digits", a
-            "classifier" trained on them, the "sample_labels" of conditional samples, 50 000
+            "modes" of a mixture and their "std", training examples that are "digits" or 26 000 that
+            are "stacked" digits, a "classifier" trained on them, the "sample_labels" of conditional samples, 50 000
             "many_examples", or the file of weights of "inception".
         values: the numbers of its result, and which are better: 1 for higher, -1 for lower, 0 for
             neither. The first is the metric's own.
@@ -103,6 +105,10 @@ ALL: dict[str, Metric] = {
         "mode_coverage", 2500, ("modes", "std"),
         {"captured": 1, "num_modes": 0, "high_quality": 1, "reverse_kl": -1},
         "1: high quality is within 3 standard deviations of a mode"),
+    "stacked_modes": Metric(
+        "stacked_modes", 26_000, ("stacked",),
+        {"captured": 1, "reverse_kl": -1, "of_examples": 0},
+        "1: triples of fgan's digit classifier; of_examples is that of as many real examples"),
     "frechet_digits": Metric(
         "frechet_digits", 10_000, ("digits",), _FRECHET,
         "1: 64 features of fgan's digit classifier, 10 000 examples"),

@@ -23,15 +23,17 @@ from fgan.run.config import TrainConfig
 
 EXAMPLES = 10_000  # examples that stand for all, so that memory is bounded
 _MANY = 50_000
+_TRIPLES_OF = 26_000
 _MNIST_TRAIN = 50_000  # of the training images; the others are for validation, as in the papers
 _OF = {  # whose data have what metrics need, in words
     "examples": "all data", "labels": "data with labels", "validation": "mnist", "test": "mnist",
-    "digits": "mnist", "modes": "ring and grid", "std": "ring and grid",
+    "digits": "mnist", "stacked": "stacked-mnist", "modes": "ring and grid", "std": "ring and grid",
     "classifier": "images with labels", "sample_labels": "samples of classes of the data",
     "many_examples": "images", "inception": "images",
 }  # fmt: skip
 _POINTS = {"ring": (toy.ring_modes, toy.RING_STD), "grid": (toy.grid_modes, toy.GRID_STD)}
-_HELD_OUT = ("mnist", *_POINTS)  # the sets with examples that no run is trained on
+_STACKED = "stacked-mnist"
+_HELD_OUT = ("mnist", _STACKED, *_POINTS)  # the sets with examples that no run is trained on
 
 
 class Known:
@@ -82,6 +84,11 @@ class Known:
             return self._config.data in _POINTS
         if need in ("validation", "test", "digits"):
             return self._config.data == "mnist"
+        if need == "stacked":
+            return self._config.data == _STACKED
+        if self._config.data == _STACKED:  # with ten examples of each of its 1 000 classes
+            if need == "classifier" or (need == "labels" and not self._config.conditional):
+                return False
         if need in ("many_examples", "inception"):
             return self._source.is_images
         if need == "sample_labels":  # and whether the samples have some
@@ -125,6 +132,11 @@ class Known:
     def digits(self) -> Tensor:
         """The same examples, which are known to be digits."""
         return self.examples
+
+    @cached_property
+    def stacked(self) -> Tensor:
+        """The first 26 000 examples, which are known to be stacked digits."""
+        return self._source.first(_TRIPLES_OF)
 
     @property
     def labels(self) -> Tensor:
@@ -218,15 +230,19 @@ def known_of(
 
 
 def _load_held_out(config: TrainConfig) -> Source:
-    """The test images of mnist, or points of a mixture that were drawn apart."""
+    """Test images of mnist, stacks of those, or points of a mixture that were drawn apart."""
     if config.data == "ring":
         return toy.ring_points(seed=1)
     return toy.grid_points(seed=1) if config.data == "grid" else _load_test(config)
 
 
 def _load_test(config: TrainConfig) -> Source:
-    """MNIST's test images, in the size and the channels of the run's."""
-    found = mnist.load_mnist("test", config.data_root or None)
+    """MNIST's test images, or stacks of them, in the size and the channels of the run's."""
+    root = config.data_root or None
+    if config.data == _STACKED:
+        found = data.stacked_mnist(EXAMPLES, split="test", root=root)
+    else:
+        found = mnist.load_mnist("test", root)
     fitted = resize.fit(found.examples, config.image_size, config.channels, config.resize)
     return replace(found, examples=fitted)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TORCHVISION_SETS = ("fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba")
 POINT_SETS = ("ring", "grid")
-DATA_SETS = ("mnist", *TORCHVISION_SETS, *POINT_SETS)
+DATA_SETS = ("mnist", "stacked-mnist", *TORCHVISION_SETS, *POINT_SETS)
 F_DIVERGENCES = ("kl", "reverse_kl", "pearson", "hellinger", "jensen_shannon", "gan")
 LOSSES = (
     "minimax", "non_saturating", "label_smoothed", "label_smoothed_two_sided", "hinge",

@@ -188,6 +188,9 @@ def _modes(subject: Subject) -> Modes | Nothing:
         found = [_modes_of(x, known.modes, known.std) for x in (subject.samples, subject.others)]
     elif subject.are_digits:
         kind, names, found = "digit", list("0123456789"), _classes(subject)
+    elif known.has("stacked"):
+        names = [f"{digit} in channel {channel}" for channel in range(3) for digit in range(10)]
+        kind, found = "digit", [_channel_digits(x) for x in (subject.samples, subject.others)]
     elif known.has("labels"):
         num_classes = int(known.labels[: subject.num].max()) + 1
         kind, names, found = "class", [str(i) for i in range(num_classes)], _classes(subject)
@@ -211,6 +214,12 @@ def _modes_of(points: Tensor, modes: Tensor, std: float) -> Tensor:
     """The modes of the points that lie within three standard deviations of one."""
     near = torch.cdist(points.double(), modes.double()).min(1)
     return near.indices[near.values <= 3 * std]
+
+
+def _channel_digits(stacked: Tensor) -> Tensor:
+    """The digit in each channel of images [N, 3, H, W], plus ten times the channel: [3N]."""
+    digits = see(stacked.flatten(0, 1)[:, None]).logits.argmax(1).view(-1, 3)
+    return (digits + torch.tensor([0, 10, 20], device=digits.device)).flatten()
 
 
 def _nearest_labels(points: Tensor, examples: Tensor, labels: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ class Subject:
                     "Give examples of the same form.",
                 )
             return held
-        if config.data == "mnist":
+        if config.data in ("mnist", "stacked-mnist"):
             return self.known.test
         if config.data in ("ring", "grid"):
             make = {"ring": toy.ring_points, "grid": toy.grid_points}[config.data]

@@ -13,32 +13,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from fgan import data, losses, nets, optim, rng, terms
+from fgan import data, losses, nets, optim, terms
 from fgan.data import Source
 from fgan.game import Game, orders
 from fgan.metrics.common import kl_to_uniform
-from fgan.metrics.digits import see
+from fgan.metrics.stacked import NUM_TRIPLES, count_triples
 from fgan.model import Model, from_module, packed
 from fgan.run.reproduce.rows import Reproduced, Row, Trial, over_trials
 from fgan.run.reproduce.training import samples, train
 from fgan.types import TrainState
 
-_MODES = 1000
 _SIDE = 32  # of the networks' images: 28 and a border of two pixels
 
 
 def stacked_digits(num: int, seed: int = 0) -> Source:
     """``num`` images of three digits each, uint8 [num, 3, 32, 32]."""
-    digits = data.load_mnist().examples[:, 0]
-    key = rng.fold_in(rng.key(seed), 0, rng.Stream.DATA)
-    which = (rng.uniform(key, (num, 3)) * len(digits)).long()
-    return Source("stacked-mnist", pad(digits[which], (2, 2, 2, 2)))
+    source = data.stacked_mnist(num, seed, labels=False)
+    return replace(source, examples=pad(source.examples, (2, 2, 2, 2)))
 
 
 class Modes(NamedTuple):
@@ -50,10 +47,7 @@ class Modes(NamedTuple):
 
 def modes_of(images: Tensor) -> Modes:
     """Count the triples of digits among images [N, 3, 32, 32] in [-1, 1]."""
-    shown = ((images + 1) / 2).clamp(0, 1)[..., 2:-2, 2:-2]
-    digits = see(shown.reshape(-1, 1, 28, 28)).logits.argmax(1).view(-1, 3)
-    triples = digits @ torch.tensor([100, 10, 1], device=digits.device)
-    counts = torch.bincount(triples, minlength=_MODES)
+    counts = count_triples(((images + 1) / 2).clamp(0, 1)[..., 2:-2, 2:-2])
     return Modes(int((counts > 0).sum()), kl_to_uniform(counts))
 
 
@@ -228,7 +222,7 @@ def _rows(name: str, method: Method, found: list[Modes]) -> list[Row]:
     captured = [float(each.captured) for each in found]
     if not method.modes and not method.kl:
         # "Fails" is a word of the paper; here it means fewer than half of the modes on average.
-        failed = math.fsum(captured) / len(captured) < _MODES / 2
+        failed = math.fsum(captured) / len(captured) < NUM_TRIPLES / 2
         said = "fails" if failed else "does not fail"
         return [Row(f"{name}: training", "fails", said, values=tuple(captured))]
     rows = []

@@ -1,0 +1,68 @@
+"""The modes of stacked MNIST that a set of samples covers: 1 000 triples of digits.
+
+References:
+    Metz et al. 2017, arXiv:1611.02163, section 3.3.2; Lin et al. 2018 (PacGAN), arXiv:1712.04086,
+    section 4.2: 26 000 samples, a classifier's digits, the divergence from the uniform triples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgan.metrics.common import kl_to_uniform
+from fgan.metrics.digits import see
+from fgan.metrics.intervals import Intervals, around, jackknife_counts
+
+NUM_TRIPLES = 1000
+
+
+class StackedModes(NamedTuple):
+    """The coverage of the triples of digits by samples.
+
+    Attributes:
+        captured: triples with at least one sample, of 1 000.
+        reverse_kl: KL(shares of the triples || uniform) in nats: log 1000 when one has all samples.
+            For N samples of a perfect generator it is about 999 / 2N, not 0.
+        of_examples: the same number for real examples.
+        intervals: those of the first two, over samples.
+    """
+
+    captured: int
+    reverse_kl: float
+    of_examples: float
+    intervals: Intervals
+
+
+def stacked_modes(samples: Tensor, stacked: Tensor) -> StackedModes:
+    """Count the triples of digits among samples, a digit a channel.
+
+    Args:
+        samples: [N, 3, H, W], as `fgan.metrics.digits.see` takes each of their channels; 26 000 of
+            them in the papers.
+        stacked: [M, 3, H, W], real ones; the first N of them are counted too.
+    Raises:
+        ValueError: for images of other forms or with numbers that are not finite.
+    """
+    counts = count_triples(samples)
+    captured, divergence = int((counts > 0).sum()), kl_to_uniform(counts)
+    lost = jackknife_counts(counts, lambda left: float((left > 0).sum()))
+    intervals: Intervals = {}
+    if not math.isnan(lost):  # one sample has no spread
+        intervals["captured"] = around(captured, lost, low=0, high=NUM_TRIPLES)
+        error = jackknife_counts(counts, kl_to_uniform)
+        intervals["reverse_kl"] = around(divergence, error, low=0, high=math.log(NUM_TRIPLES))
+    real = kl_to_uniform(count_triples(stacked[: len(samples)]))
+    return StackedModes(captured, divergence, real, intervals)
+
+
+def count_triples(images: Tensor) -> Tensor:
+    """The number of images of each triple, int64 [1000], for images as in `stacked_modes`."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"stacked digits are [N, 3, H, W], not {list(images.shape)}")
+    digits = see(images.flatten(0, 1)[:, None]).logits.argmax(1).view(-1, 3)
+    triples = (digits * torch.tensor([100, 10, 1], device=digits.device)).sum(1)
+    return torch.bincount(triples, minlength=NUM_TRIPLES)
