@@ -25,7 +25,10 @@ from fgan import augment, losses, nets, optim, pytree, rng, terms
 from fgan.augment import ada
 from fgan.compile.graph import count_graphs
 from fgan.disk import checkpoint
+from fgan.errors import ConfigError
 from fgan.game import population
+from fgan.run import assemble
+from fgan.run import config as configs
 
 F64 = torch.float64
 IMAGES = signed((4, 3, 6, 8))
@@ -385,3 +388,41 @@ def test_augmentations_that_cannot_be():
     game, state, real, draws = prepared(augment=DIFFAUG)
     with pytest.raises(ValueError, match="with noise 'augment' of the discriminator"):
         fgan.make_step(game)(state, real, without_changes(draws))
+
+
+# The names of `fgan train --augment`
+
+
+@pytest.mark.parametrize("name", [*augment.DIFFAUG_PARTS, *augment.ADA_KINDS])
+def test_a_name_is_its_parts(name):
+    shape = (3, 8, 8)
+    config = configs.resolve(data="cifar10", augment=name, batch_size=50)
+    made = assemble.make_game(config, shape).augment
+    family, *parts = name.split("_")
+    own = {"geom": "geometry", "color": "colour", "bg": "blit geometry"}
+    parts = " ".join(own.get(part, part) for part in parts).split()
+    if family == "ada":
+        expected = augment.make_ada(num_steps=10_000, **({"kinds": parts} if parts else {}))
+        assert float(made.update(made.init(), torch.tensor(1.0)).seen) == 1
+    else:
+        expected = augment.make_diffaug(*[parts] if parts else [])
+    assert made.num_numbers == expected.num_numbers
+    images, numbers = signed((4, *shape)), uniform(made.num_numbers)
+    assert_same(made.apply(images, numbers, 0.9), expected.apply(images, numbers, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("diffaug-color-translation-cutout", "diffaug"),
+        ("diffaug-color-cutout", "diffaug_color_cutout"),
+        ("ada-bgc", "ada"),
+    ],
+)
+def test_names_of_the_authors(asked, kept):
+    assert configs.resolve(augment=asked).augment == kept
+
+
+def test_pipelines_with_parts_that_there_are_not():
+    with pytest.raises(ConfigError, match=r"--augment must be one of none, diffaug, .*ada_bg, not"):
+        configs.resolve(augment="ada-bgcf")

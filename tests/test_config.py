@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import data, losses, nets, optim, orders, schedules, terms
+from fgan import augment, data, losses, nets, optim, orders, schedules, terms
 from fgan.errors import ConfigError, DiskError
 from fgan.game import game
 from fgan.run import archs, assemble, config, names
@@ -106,8 +106,9 @@ def test_a_generator_without_batch_norm_is_held_to_none_of_its_rules(options):
 def test_names_agree_with_the_library():
     assert set(names.LOSSES) == set(losses.ALL)
     assert set(names.OPTIMIZERS) == set(optim.ALL)
-    assert ("mnist", *names.TORCHVISION_SETS, *names.POINT_SETS) == data.NAMES
+    assert ("mnist", "stacked-mnist", *names.TORCHVISION_SETS, *names.POINT_SETS) == data.NAMES
     assert (names.RESIZES, names.STREAMS) == (data.RESIZES, data.STREAMS)
+    assert ("none", *augment.DIFFAUG_PARTS, *augment.ADA_KINDS) == names.AUGMENTS
     assert (*game.ORDERS, *orders.ALL) == names.ORDERS
     assert set(names.LR_SCHEDULES) <= set(dir(schedules))
     assert names.DISC_BATCHES == game.DISC_BATCHES

@@ -163,7 +163,7 @@ BUILDERS = {
     "compile.compile_step": {"donate": (), "backend": "inductor"},
     "game.scheduled": {"factor": ()},
     "compile.compile_function": {"backend": "inductor"},
-    "data.Batches": {"num_disc_steps": 1},
+    "data.Batches": {"num_disc_steps": 1, "mirror": False},
     "data.Source": {"skipped": (), "labels": (), "classes": ()},
     "data.StreamedSource": {"skipped": (), "labels": (), "classes": ()},
     "data.ring_points": {"num_points": 100_000, "seed": 0},
@@ -171,6 +171,10 @@ BUILDERS = {
     "data.load": {
         "pattern": "*", "image_size": 0, "channels": 0, "resize": "crop", "skip_bad": False,
         "stream": "auto", "labels": True,
+    },
+    # Lin et al. 2018, section 4.2: 128 000 images.
+    "data.stacked_mnist": {
+        "num": 128_000, "seed": 0, "split": "train", "image_size": 28, "labels": True,
     },
     "data.load_mnist": {"split": "train", "labels": True},
     "data.load_mnist_labels": {"split": "train"},
@@ -256,7 +260,8 @@ IMAGES = {
     # those of convolutional networks; no effect here
     "features": 64, "attention": 0, "blocks": 2,
     # nothing that is not asked for
-    "data_root": "", "pattern": "*", "image_size": 0, "channels": 0, "skip_bad": False,
+    "data_root": "", "mirror": False, "pattern": "*",
+    "image_size": 0, "channels": 0, "skip_bad": False,
     # benchmarks/results/mnist-conditional.md
     "conditional": False, "condition_head": "acgan",
     "dropout": 0.0, "disc_loss_scale": 1.0, "lr_schedule": "constant", "lr_length": 0,

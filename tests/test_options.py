@@ -63,6 +63,7 @@ OTHERS = {
     "penalty_every": ("3", 3, {"r1": 1.0}),
     "instance_noise": ("0.5", 0.5, {}),
     "augment": ("ada", "ada", FOLDER),
+    "mirror": (None, True, FOLDER),
     "clip_disc": ("0.5", 0.5, {}),
     "spectral_norm": (None, True, {}),
     "disc_batches": ("apart", "apart", {}),

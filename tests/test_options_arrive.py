@@ -18,7 +18,7 @@ from support import Listener, assert_same, distance
 
 import fgan
 from fgan import losses, optim, orders, pytree, rng
-from fgan.data import StreamedSource
+from fgan.data import StreamedSource, make_feed
 from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DataError, DeviceError, DivergedError
 from fgan.model import Labels
@@ -508,6 +508,23 @@ def instance_noise(tmp_path):
     draws = first(made)[2]
     for noise in (draws.disc[0].instance_noise, draws.gen.instance_noise):
         assert 0.1 < noise.std() < 0.5
+
+
+@row
+def mirror(tmp_path):
+    folder = str(pictures(tmp_path / "faces", count=8))
+    options = {"data": folder, "batch_size": 4}
+    plan, plain = planned(**options, mirror=True), planned(**options)
+    assert not plain.batches().mirror
+    flipped = 0
+    with (
+        make_feed(plan.source, plan.batches(), "cpu") as feed,
+        make_feed(plain.source, plain.batches(), "cpu") as usual,
+    ):
+        for x, y in zip(feed(0).real, usual(0).real, strict=True):
+            assert torch.equal(x, y) or torch.equal(x, y.flip(-1))
+            flipped += int(not torch.equal(x, y))
+    assert 0 < flipped < 4
 
 
 @row

@@ -60,11 +60,11 @@ def test_modes_against_counts_by_hand():
     _, counts = np.unique(seen, axis=0, return_counts=True)
     shares = counts / 300
     divergence = (shares * np.log(shares * 1000)).sum()
-    assert found.captured == len(counts)
-    assert found.reverse_kl == pytest.approx(divergence, abs=1e-12)
-    assert found.of_examples == found.reverse_kl  # the same images
-    low, high = found.intervals["captured"]
-    assert low < found.captured < high
+    assert found.triples == len(counts)
+    assert found.triples_kl == pytest.approx(divergence, abs=1e-12)
+    assert found.of_examples == found.triples_kl  # the same images
+    low, high = found.intervals["triples"]
+    assert low < found.triples < high
     again = metrics.stacked_modes(samples[:1].expand(5, -1, -1, -1), samples)
     assert again[:2] == (1, pytest.approx(math.log(1000)))
 
@@ -97,7 +97,7 @@ def test_a_run_is_evaluated(few, tmp_path):
     run = loop.run(config, run_dir=tmp_path / "run").run
     (line,) = evaluate.evaluate(run.path, ["stacked_modes"], 100)
     assert line["samples"] == 100
-    assert 1 <= line["values"]["captured"] <= 100
+    assert 1 <= line["values"]["triples"] <= 100
     assert line["values"]["of_examples"] < math.log(1000)
 
 

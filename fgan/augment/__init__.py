@@ -21,12 +21,20 @@ References:
     Zhao et al. 2020, arXiv:2006.10738; Karras et al. 2020, arXiv:2006.06676.
 """
 
-from fgan.augment.ada import Adaptive, make_ada, make_pipeline
+from fgan.augment.ada import ADA_KINDS, Adaptive, make_ada, make_pipeline
 from fgan.augment.base import AUGMENT, Augment, probability_at
-from fgan.augment.diffaug import brightness, contrast, cutout, make_diffaug, saturation, translation
+from fgan.augment.diffaug import (
+    DIFFAUG_PARTS,
+    brightness,
+    contrast,
+    cutout,
+    make_diffaug,
+    saturation,
+    translation,
+)
 
 __all__ = [
-    "AUGMENT", "Adaptive", "Augment",
+    "ADA_KINDS", "AUGMENT", "DIFFAUG_PARTS", "Adaptive", "Augment",
     "brightness", "contrast", "cutout", "make_ada", "make_diffaug", "make_pipeline",
     "probability_at", "saturation", "translation",
 ]  # fmt: skip

@@ -34,6 +34,14 @@ Grid = tuple[Tensor, Tensor]
 """Coordinates x and y, [B, H, W] each, in pixels from the centre of the image."""
 BLIT, GEOMETRY, COLOUR = "blit", "geometry", "colour"
 _NUMBERS = {BLIT: 7, GEOMETRY: 11, COLOUR: 10}  # uniform numbers for one image
+ADA_KINDS: dict[str, tuple[str, ...]] = {
+    "ada": (BLIT, GEOMETRY, COLOUR),
+    "ada_blit": (BLIT,),
+    "ada_geom": (GEOMETRY,),
+    "ada_color": (COLOUR,),
+    "ada_bg": (BLIT, GEOMETRY),
+}
+"""The kinds of changes by the names of the authors' pipelines; "ada" is their bgc."""
 
 
 class Adaptive(NamedTuple):

@@ -89,6 +89,18 @@ _PARTS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
+DIFFAUG_PARTS: dict[str, tuple[str, ...]] = {
+    "diffaug": ("colour", "translation", "cutout"),
+    "diffaug_color": ("colour",),
+    "diffaug_translation": ("translation",),
+    "diffaug_cutout": ("cutout",),
+    "diffaug_color_translation": ("colour", "translation"),
+    "diffaug_color_cutout": ("colour", "cutout"),
+    "diffaug_translation_cutout": ("translation", "cutout"),
+}
+"""Parts of DiffAugment by the names of the authors' policies, joined by underscores."""
+
+
 def make_diffaug(parts: Sequence[str] = ("colour", "translation", "cutout")) -> Augment:
     """Make DiffAugment of images [B, C, H, W], in the order of ``parts``.
 

@@ -88,6 +88,16 @@ def normalise(examples: Tensor, low: float = -1.0, dtype: torch.dtype = torch.fl
     return examples.to(dtype) * ((1.0 - low) / 255.0) + low
 
 
+def flip(images: Tensor, which: Tensor) -> Tensor:
+    """Flip some images from left to right.
+
+    Args:
+        images: [..., C, H, W]; which: bool [...].
+    """
+    chosen = which.to(images.device, non_blocking=True)[..., None, None, None]
+    return torch.where(chosen, images.flip(-1), images)
+
+
 class Examples(Protocol):
     """The common interface of sources in memory and streamed ones."""
 
@@ -130,17 +140,27 @@ class Batches:
             member of a population an order of its own.
         batch_size: B, at most ``len(source)``.
         num_disc_steps: k; a step takes k batches.
+        mirror: whether a feed flips images from left to right with probability 1/2.
     Raises:
         ValueError: when there are fewer examples than one batch.
     """
 
-    def __init__(self, source: Sized, key: Key, batch_size: int, num_disc_steps: int = 1) -> None:
+    def __init__(
+        self,
+        source: Sized,
+        key: Key,
+        batch_size: int,
+        num_disc_steps: int = 1,
+        *,
+        mirror: bool = False,
+    ) -> None:
         if not 1 <= batch_size <= len(source):
             raise ValueError(f"a batch holds 1 to {len(source)} examples, not {batch_size}")
         self.source = source
         self.key = key
         self.batch_size = batch_size
         self.num_disc_steps = num_disc_steps
+        self.mirror = mirror
         self.per_epoch = len(source) // batch_size  # whole batches
         # Members with the same seed share an order, which is made once.
         self._keys, self._whose = torch.unique(key.view(-1, 2), dim=0, return_inverse=True)
@@ -166,6 +186,17 @@ class Batches:
         first = step * self.num_disc_steps
         rows = [self._batch(n) for n in range(first, first + self.num_disc_steps)]
         return rows[0] if len(rows) == 1 else torch.stack(rows, -2)
+
+    def flips(self, steps: range) -> Tensor:
+        """Which images of these steps are flipped, bool [len(steps), *shape].
+
+        It depends on the key, the step and the place in the batch, so that an example is flipped
+        anew in each epoch.
+        """
+        numbers = torch.arange(steps.start, steps.stop, device=self.key.device)
+        numbers = numbers.view(-1, *(1 for _ in self.key.shape[1:]))
+        keys = rng.fold_in(self.key, numbers, rng.Stream.MIRROR)  # [steps, ..., 2]
+        return rng.uniform(keys, self.shape[self.key.ndim - 1 :]) < 0.5
 
     def _batch(self, number: int) -> Tensor:
         epoch, place = divmod(number, self.per_epoch)

@@ -21,7 +21,7 @@ from fgan import pytree
 from fgan.data import labels as labelling
 from fgan.data.chunks import Chunks
 from fgan.data.labels import Labels
-from fgan.data.source import Batches, Source
+from fgan.data.source import Batches, Source, flip
 from fgan.disk.machine import num_cpus
 from fgan.errors import DataError
 from fgan.types import Batch
@@ -138,7 +138,10 @@ class Feed:
 
         labels = self._stored.labels
         condition = chosen(labels) if isinstance(labels, Tensor) else ()
-        return Batch(chosen(self._stored.examples), condition)
+        real = chosen(self._stored.examples)
+        return Batch(
+            flip(real, self._batches.flips(steps)) if self._batches.mirror else real, condition
+        )
 
     def close(self) -> None:
         """End the processes of the feed, which then gives no more batches."""
@@ -215,6 +218,8 @@ class _StreamedFeed(Feed):
                 images = self._take(step)
         shape = self._batches.shape
         images = images.view(*shape, *self._source.shape).to(self._device, non_blocking=True)
+        if self._batches.mirror:
+            images = flip(images, self._batches.flips(range(step, step + 1))[0])
         if not isinstance(self._source.labels, Tensor):
             return Batch(images)
         return Batch(images, self._source.labels[numbers].view(shape).to(self._device))
@@ -296,5 +301,10 @@ def _no_longer_good(fault: Fault) -> DataError:
 
 def _with_key_on(device: torch.device | str, batches: Batches) -> Batches:
     """The same batches, with indices computed on another device."""
-    key = batches.key.to(device)
-    return Batches(batches.source, key, batches.batch_size, batches.num_disc_steps)
+    return Batches(
+        batches.source,
+        batches.key.to(device),
+        batches.batch_size,
+        batches.num_disc_steps,
+        mirror=batches.mirror,
+    )

@@ -58,7 +58,8 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = (
-    "classes", "digits", "inception", "modes", "moments", "neighbours", "parzen", "stacked", "trained",
+    "classes", "digits", "inception", "modes", "moments", "neighbours", "parzen", "stacked",
+    "trained",
 )  # fmt: skip
 
 
@@ -72,8 +73,8 @@ class Metric(NamedTuple):
         needs: its further arguments, which `fgan.run.known` has from data: "examples"
             of the training set, their "labels", the "validation" and "test" examples, or the
             "modes" of a mixture and their "std", training examples that are "digits" or 26 000 that
-            are "stacked" digits, a "classifier" trained on them, the "sample_labels" of conditional samples, 50 000
-            "many_examples", or the file of weights of "inception".
+            are "stacked" digits, a "classifier" trained on them, the "sample_labels" of conditional
+            samples, 50 000 "many_examples", or the file of weights of "inception".
         values: the numbers of its result, and which are better: 1 for higher, -1 for lower, 0 for
             neither. The first is the metric's own.
         protocol: how it is computed, in a few words. Kept results count as long as these are the
@@ -107,7 +108,7 @@ ALL: dict[str, Metric] = {
         "1: high quality is within 3 standard deviations of a mode"),
     "stacked_modes": Metric(
         "stacked_modes", 26_000, ("stacked",),
-        {"captured": 1, "reverse_kl": -1, "of_examples": 0},
+        {"triples": 1, "triples_kl": -1, "of_examples": 0},
         "1: triples of fgan's digit classifier; of_examples is that of as many real examples"),
     "frechet_digits": Metric(
         "frechet_digits", 10_000, ("digits",), _FRECHET,

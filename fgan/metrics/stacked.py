@@ -24,15 +24,15 @@ class StackedModes(NamedTuple):
     """The coverage of the triples of digits by samples.
 
     Attributes:
-        captured: triples with at least one sample, of 1 000.
-        reverse_kl: KL(shares of the triples || uniform) in nats: log 1000 when one has all samples.
+        triples: the number with at least one sample, of 1 000.
+        triples_kl: KL(shares of the triples || uniform) in nats: log 1000 when one has all samples.
             For N samples of a perfect generator it is about 999 / 2N, not 0.
         of_examples: the same number for real examples.
         intervals: those of the first two, over samples.
     """
 
-    captured: int
-    reverse_kl: float
+    triples: int
+    triples_kl: float
     of_examples: float
     intervals: Intervals
 
@@ -52,9 +52,9 @@ def stacked_modes(samples: Tensor, stacked: Tensor) -> StackedModes:
     lost = jackknife_counts(counts, lambda left: float((left > 0).sum()))
     intervals: Intervals = {}
     if not math.isnan(lost):  # one sample has no spread
-        intervals["captured"] = around(captured, lost, low=0, high=NUM_TRIPLES)
+        intervals["triples"] = around(captured, lost, low=0, high=NUM_TRIPLES)
         error = jackknife_counts(counts, kl_to_uniform)
-        intervals["reverse_kl"] = around(divergence, error, low=0, high=math.log(NUM_TRIPLES))
+        intervals["triples_kl"] = around(divergence, error, low=0, high=math.log(NUM_TRIPLES))
     real = kl_to_uniform(count_triples(stacked[: len(samples)]))
     return StackedModes(captured, divergence, real, intervals)
 

@@ -61,6 +61,7 @@ class Training:
         compile: whether the step is compiled.
         at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
+        mirror: whether reals are flipped from left to right with probability 1/2.
     """
 
     batch_size: int
@@ -73,6 +74,7 @@ class Training:
     at_once: int
     log_every: int
     values: Mapping[str, Schedule] = field(default_factory=dict)
+    mirror: bool = False
 
     def init(self, game: Game, key: Key) -> TrainState:
         """The state before the first step."""

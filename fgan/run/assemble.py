@@ -248,9 +248,12 @@ def _make_augment(config: TrainConfig, data_shape: tuple[int, ...]) -> Augment |
             f"--augment {config.augment} changes images, and the data are points.",
             "Use --augment none.",
         )
-    if config.augment == "ada":  # the probability may go from 0 to 1 in 500 000 reals
-        return augment.make_ada(num_steps=max(1, 500_000 // config.batch_size))
-    return augment.make_diffaug() if config.augment == "diffaug" else None
+    if config.augment in augment.ADA_KINDS:  # the probability may go from 0 to 1 in 500 000 reals
+        num_steps = max(1, 500_000 // config.batch_size)
+        return augment.make_ada(num_steps=num_steps, kinds=augment.ADA_KINDS[config.augment])
+    if config.augment == "none":
+        return None
+    return augment.make_diffaug(augment.DIFFAUG_PARTS[config.augment])
 
 
 def _make_loss(config: TrainConfig) -> GanLoss:

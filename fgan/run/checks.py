@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fgan import metrics
@@ -43,11 +43,15 @@ def integer(low: int, high: float = 2**31) -> Check:
     return check
 
 
-def one_of(*values: str | int) -> Check:
-    """One of these names or numbers; in names hyphens count as underscores."""
+def one_of(*values: str | int, also: Mapping[str, str] | None = None) -> Check:
+    """One of these names or numbers; in names hyphens count as underscores.
+
+    ``also`` has longer names of some, which are accepted and become the short ones.
+    """
 
     def check(value: Any) -> str | int:
         chosen = value.replace("-", "_") if isinstance(value, str) else value
+        chosen = (also or {}).get(chosen, chosen)
         if isinstance(value, bool) or chosen not in values:
             raise ValueError(f"must be one of {', '.join(map(str, values))}")
         return values[values.index(chosen)]

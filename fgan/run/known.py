@@ -86,9 +86,10 @@ class Known:
             return self._config.data == "mnist"
         if need == "stacked":
             return self._config.data == _STACKED
-        if self._config.data == _STACKED:  # with ten examples of each of its 1 000 classes
-            if need == "classifier" or (need == "labels" and not self._config.conditional):
-                return False
+        if need == "classifier" and self._config.data == _STACKED:
+            return False  # there are ten examples of each of its 1 000 classes
+        if need == "labels" and self._config.data == _STACKED:
+            return self._config.conditional
         if need in ("many_examples", "inception"):
             return self._source.is_images
         if need == "sample_labels":  # and whether the samples have some

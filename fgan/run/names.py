@@ -40,7 +40,14 @@ STAT_PASSES = ("every", "own")
 SAMPLE_STATS = ("running", "batch")
 UNLABELLED_SETS = ("celeba", *POINT_SETS)
 CONDITION_HEADS = ("projection", "concat", "acgan")
-AUGMENTS = ("none", "diffaug", "ada")
+# Parts of DiffAugment as its authors' code joins them, and kinds of ADA by the names of theirs.
+AUGMENTS = (
+    "none",
+    "diffaug", "diffaug_color", "diffaug_translation", "diffaug_cutout",
+    "diffaug_color_translation", "diffaug_color_cutout", "diffaug_translation_cutout",
+    "ada", "ada_blit", "ada_geom", "ada_color", "ada_bg",
+)  # fmt: skip
+AUGMENTS_ALSO = {"diffaug_color_translation_cutout": "diffaug", "ada_bgc": "ada"}
 RESIZES = ("crop", "stretch")
 STREAMS = ("auto", "always", "never")
 ON_NONFINITE = ("halt", "skip", "rollback")

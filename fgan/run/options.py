@@ -63,6 +63,11 @@ class Making:
         f"Decode images while training: {_list(names.STREAMS)}; auto does so if they do not fit "
         "in memory.", acts=effects.FOLDER)
 
+    mirror: bool = row(
+        DATA, COMPUTED, False, checks.boolean,
+        "Flip each image from left to right with probability 1/2, anew in each epoch.",
+        flags="--mirror/--no-mirror", acts=effects.IMAGES, to="training")
+
     arch: str = row(
         NETS, COMPUTED, "mlp", one_of(*archs.ALL),
         f"Build both networks as one of {_list(archs.ALL)}.")
@@ -183,10 +188,10 @@ class Making:
         GAME, COMPUTED, 0.0, number(0),
         "Add normal noise of this standard deviation to the discriminator's inputs.", to="game")
     augment: str = row(
-        GAME, COMPUTED, "none", one_of(*names.AUGMENTS),
+        GAME, COMPUTED, "none", one_of(*names.AUGMENTS, also=names.AUGMENTS_ALSO),
         "Change all images that the discriminator sees at random: diffaug shifts, cuts and colours "
         "every image, ada makes each of its changes with a probability that follows the "
-        "discriminator.", acts=effects.IMAGES)
+        f"discriminator. One of {_list(names.AUGMENTS)}.", acts=effects.IMAGES)
     clip_disc: float = row(
         GAME, COMPUTED, 0.0, number(0),
         "Clip the discriminator's weights to this absolute value; 0 turns clipping off.", to="game")

@@ -102,7 +102,8 @@ class Plan:
     def batches(self, key: Key | None = None) -> Batches:
         """The batches of the run in their order; ``key`` is the run's own by default."""
         key = self.key if key is None else key
-        return Batches(self.source, key, self.training.batch_size, self.game.num_disc_steps)
+        training, k = self.training, self.game.num_disc_steps
+        return Batches(self.source, key, training.batch_size, k, mirror=training.mirror)
 
 
 def make_plan(
