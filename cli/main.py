@@ -29,6 +29,7 @@ from .diagnose import diagnose
 from .doctor import doctor
 from .evaluate import evaluate
 from .inspect import inspect
+from .interpolate import interpolate
 from .networks import networks
 from .recipes import recipes
 from .report import report
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(interpolate)
 app.command()(evaluate)
 app.command()(diagnose)
 app.command()(report)

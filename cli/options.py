@@ -14,11 +14,13 @@ import typer
 
 from fgan.errors import ConfigError
 from fgan.run import config as configs
-from fgan.run.members import Sweep
+from fgan.run.members import Sweep, check_seeds
 from fgan.run.options import MEMBER, OPTIONS, flag, shown
 from fgan.run.row import Option
 
 _DEFAULTS = configs.resolve()
+
+MOST_SEEDS = 2**20  # of samples
 
 # Options of the commands that use a run.
 Seed = Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")]
@@ -28,6 +30,16 @@ Member = Annotated[
         "--member", help="Take this member of a population, counted from 0.", show_default=False
     ),
 ]
+Truncation = Annotated[
+    float | None,
+    typer.Option(
+        "--truncation",
+        help="Draw latents from the normal distribution cut off at plus and minus this number "
+        "(psi): samples become more typical and less varied as it becomes smaller. "
+        "\\[default: it is not cut off]",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -35,6 +47,20 @@ Device = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of latents that ``--seeds`` names.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    try:
+        return check_seeds(text, MOST_SEEDS)
+    except ValueError as error:
+        raise ConfigError(
+            f"--seeds {error}, not {text!r}.", "Write them as in 0,5,8-11."
+        ) from error
 
 
 def recipe_option(panel: str) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Device, Member, Seed
+from fgan.errors import ConfigError
+
+from .options import Device, Member, Truncation, parse_seeds
+
+_NUM, _SEED = 64, 0
 
 
 def sample(
@@ -18,8 +23,33 @@ def sample(
             help="Sample from this run directory or checkpoint file.", show_default=False
         ),
     ],
-    num: Annotated[int, typer.Option("-n", "--num", help="Draw this many samples.")] = 64,
-    seed: Seed = 0,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--num",
+            help=f"Draw this many samples. \\[default: {_NUM}]",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            help=f"Draw the latents from this seed. \\[default: {_SEED}]",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds",
+            help="In place of -n and --seed, draw one sample from each of these seeds, as in 0-63 "
+            "or 3,5: it is the same whichever others are asked for.",
+            show_default=False,
+        ),
+    ] = None,
+    truncation: Truncation = None,
     member: Member = None,
     label: Annotated[
         str | None,
@@ -27,7 +57,8 @@ def sample(
             "--label",
             help="Draw these classes of a conditional run, by number or by name, as in 3 or 0-9 or "
             "cat,dog. Without it a grid has a row for each class, and other files have the classes "
-            "as often as the data.",
+            "as often as the data. With --seeds every seed is drawn in each of them, or else in a "
+            "class of its own.",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +68,8 @@ def sample(
             "--out",
             "-o",
             help="Write a grid (X.png), arr_0 as uint8 [N, H, W, C] or points (X.npz), or else a "
-            "folder of PNGs. Labels go into the .npz file, or into the names of class folders.",
+            "folder of PNGs. Labels go into the .npz file, or into the names of class folders; "
+            "seeds likewise, or into the names of the PNGs.",
         ),
     ] = Path("samples.png"),
     device: Device = "auto",
@@ -46,6 +78,14 @@ def sample(
 
     The command prints the path of the file or folder that it wrote.
     """
+    if seeds is not None and (num is not None or seed is not None):
+        raise ConfigError(
+            f"{'-n' if seed is None else '--seed'} and --seeds do not go together: --seeds names a "
+            "seed for each sample.",
+            "Leave one of them out.",
+        )
+    chosen = parse_seeds(seeds) if seeds is not None else ()
+
     from .train import prepare_torch
 
     prepare_torch()
@@ -54,5 +94,15 @@ def sample(
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    sampling.sample(run, num, seed, member=member, label=label, device=device, out=out, notify=say)
+    psi = math.inf if truncation is None else truncation
+    if chosen:
+        sampling.sample_seeds(
+            run, chosen, truncation=psi, member=member, label=label, device=device, out=out,
+            notify=say,
+        )  # fmt: skip
+    else:
+        sampling.sample(
+            run, _NUM if num is None else num, _SEED if seed is None else seed, truncation=psi,
+            member=member, label=label, device=device, out=out, notify=say,
+        )  # fmt: skip
     print(out)

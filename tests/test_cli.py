@@ -296,6 +296,8 @@ for args in (["--version"], ["--help"], ["train", "--help"], ["sample", "--help"
              ["train", "mnist", "--lr", "nan"], ["train", "--nonsense"],
              ["bench", "--help"], ["bench", "--compare", "nothing"],
              ["evaluate", "--help"], ["evaluate", "r", "--metrics", "nothing"],
+             ["sample", "r", "--seeds", "1", "-n", "2"], ["interpolate", "--help"],
+             ["interpolate", "r", "--seeds", "x"],
              ["report", "--help"], ["report"], ["report", "r", "-o", "no/such.html"]):
     sys.argv = ["fgan", *args]
     try:
@@ -327,7 +329,8 @@ SURFACE = {
     "networks": "--image-size --channels --json --help",
     "inspect": "--json --help",
     "doctor": "--json --help",
-    "sample": "--num --seed --member --label --out --device --help",
+    "sample": "--num --seed --seeds --truncation --member --label --out --device --help",
+    "interpolate": "--seeds --frames --loop --truncation --member --label --out --device --help",
     "evaluate": "--against --metrics --num --seed --member --all --again --image-size --channels "
     "--device --json --help",
     "report": "--out --diagnose --no-diagnose --open --no-open --help",

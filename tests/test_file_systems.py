@@ -12,7 +12,7 @@ import torch
 
 from fgan.data.labels import Labelled
 from fgan.disk import files, rundir
-from fgan.run import sample
+from fgan.run import output
 
 if sys.platform != "linux":
     pytest.skip("faults as of Linux", allow_module_level=True)
@@ -79,7 +79,7 @@ def test_what_is_written_has_the_permissions_of_the_umask_which_nobody_changes(
             context.delattr(os, "umask")  # for an instant, other threads would have the new one
             files.write_bytes(tmp_path / "file", b"x")
             black = Labelled(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
-            sample._write_folder(black, tmp_path / "folder")
+            output.write(black, tmp_path / "folder")
         for name, mode in {"file": 0o640, "folder": 0o750, "folder/000000.png": 0o640}.items():
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode, name
     finally:

@@ -20,6 +20,7 @@ from fgan.errors import DeviceError, RunError
 from fgan.run import loop, report
 from fgan.run.config import resolve
 from fgan.run.diagnose import Verdict
+from fgan.run.latents import slerp
 from fgan.run.report import charts, curves, judged, latents, page, pictures
 from fgan.run.report.recorded import read
 
@@ -152,8 +153,8 @@ def test_slerp_stays_on_the_arc():
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     quarter = torch.stack([(t * math.pi / 2).cos(), (t * math.pi / 2).sin(), 0 * t], -1)
     # The angle is clamped by 1e-6 in its cosine, which a right angle does not meet.
-    torch.testing.assert_close(latents.slerp(start, end, t)[0], quarter, rtol=0, atol=1e-12)
-    same = latents.slerp(start, start, t)
+    torch.testing.assert_close(slerp(start, end, t)[0], quarter, rtol=0, atol=1e-12)
+    same = slerp(start, start, t)
     torch.testing.assert_close(same[0], start.expand(5, 3), rtol=0, atol=1e-5)
 
 

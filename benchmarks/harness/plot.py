@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fgan.errors import ConfigError, DeviceError, DiskError
-from fgan.run.sample import check_new
+from fgan.run.output import check_new
 
 _KINDS = (".png", ".svg", ".pdf")
 

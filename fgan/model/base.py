@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fgan import pytree
 from fgan.model.shapes import Shape
@@ -15,6 +15,15 @@ from fgan.types import Buffers, Key, Noise, Params, Tree
 
 NO_NOISE: Noise = {}
 """The noise of a network without stochastic layers."""
+
+
+def no_module() -> nn.Module:
+    """The `Model.module` of a network that is no module; always raises.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("this model is not, or no longer, the function of an nn.Module")
 
 
 class Apply(Protocol):
@@ -51,6 +60,9 @@ class Model:
         unaveraged: (averaged params, the average's last buffers, the network's present buffers)
             -> the new values of those buffers that a moving average of the weights must not
             average, such as singular vectors.
+        module: () -> a new ``nn.Module``, with first values of its own, that computes what
+            ``apply`` does, and whose parameters and buffers have the names of those of ``init``;
+            see `fgan.model.to_module`. A wrapper that changes what is computed sets `no_module`.
     """
 
     init: Callable[[Key], tuple[Params, Buffers]]
@@ -59,6 +71,7 @@ class Model:
     noise_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     batch_stats: bool = False
     unaveraged: Callable[[Params, Buffers, Buffers], Buffers] = lambda params, last, present: {}
+    module: Callable[[], nn.Module] = no_module
 
 
 def autocast(model: Model, dtype: torch.dtype) -> Model:

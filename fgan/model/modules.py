@@ -23,7 +23,7 @@ from fgan.model.dropout import Dropout
 from fgan.model.shapes import Shape
 from fgan.model.skeleton import copied, make_skeleton, refuse_by_structure
 from fgan.model.trial import Call, try_out
-from fgan.types import Buffers, Key, Noise, Params, Tree
+from fgan.types import Buffers, Key, Noise, Params, Tree, Weights
 
 
 def from_module(
@@ -160,7 +160,50 @@ def from_module(
         noise_shapes=noise_shapes,
         batch_stats=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in skeleton.modules()),
         unaveraged=_singular_vectors,
+        module=build,
     )
+
+
+def to_module(model: Model, weights: Weights | tuple[()] = ()) -> nn.Module:
+    """The ``nn.Module`` of a model, in evaluation mode; the inverse of `from_module`.
+
+    ``state_dict`` of the module has the names of ``weights.params`` and ``weights.buffers``, and
+    what it saves can be loaded into another one strictly.
+
+    Args:
+        weights: the values that it gets, in their dtypes; ``()`` leaves its first values.
+    Returns:
+        A new module of the model's inputs, as arguments: z, or z and labels.
+    Raises:
+        ValueError: for a model that is no module, or whose wrapper computes something else
+            (`fgan.model.spectral_norm`, `fgan.model.packed`), and for weights with other names or
+            shapes.
+
+    >>> from fgan import nets
+    >>> gen = nets.mlp_generator(3, (1, 2, 2), hidden=(4,))
+    >>> to_module(gen)(torch.zeros(5, 3)).shape
+    torch.Size([5, 1, 2, 2])
+    """
+    with generators.aside(0), torch.device("cpu"):
+        module = model.module().eval()
+    if not isinstance(weights, Weights):
+        return module
+    found = {**weights.params, **weights.buffers}
+    places = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, layer in module.named_modules():  # their noise is an input, and no value
+        if isinstance(layer, Dropout):
+            del places[f"{name}.noise".lstrip(".")]
+    for name in sorted(places.keys() ^ found.keys()):
+        where = "no place in the module" if name in found else "no value in the weights"
+        raise ValueError(f"{name!r} has {where}: give the weights of this model")
+    for name, place in places.items():
+        if place.shape != found[name].shape:
+            raise ValueError(
+                f"{name!r} is {tuple(place.shape)} in the module, and {tuple(found[name].shape)} "
+                "in the weights"
+            )
+        place.data = found[name].detach().to("cpu", copy=True).contiguous()
+    return module
 
 
 def _call(input_shape: Sequence[int] | None, inputs: Mapping[str, Any] | None) -> Call:

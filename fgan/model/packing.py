@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fgan.model.base import NO_NOISE, Model
+from fgan.model.base import NO_NOISE, Model, no_module
 from fgan.model.shapes import Shape
 from fgan.types import Buffers, Noise, Params, Tree
 
@@ -73,4 +73,5 @@ def packed(model: Model, num_packed: int) -> Model:
         logits, buffers = model.apply(params, buffers, packs, noise=own, train=train)
         return logits[:, None].expand(-1, m).reshape(-1), buffers
 
-    return replace(model, apply=apply, shape=Shape(single, ()), batch_stats=True)
+    shape = Shape(single, ())
+    return replace(model, apply=apply, shape=shape, batch_stats=True, module=no_module)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fgan import pytree, rng
-from fgan.model.base import NO_NOISE, Model
+from fgan.model.base import NO_NOISE, Model, no_module
 from fgan.types import Buffers, Key, Noise, Params, Tree
 
 _FIRST_ITERATIONS = 15
@@ -113,7 +113,7 @@ def spectral_norm(
                 vectors = vectors | {f"{name}.u": u, f"{name}.v": v}
         return vectors
 
-    return replace(model, init=init, apply=apply, unaveraged=unaveraged)
+    return replace(model, init=init, apply=apply, unaveraged=unaveraged, module=no_module)
 
 
 def _power_method(m: Tensor, v: Tensor, num_iterations: int) -> tuple[Tensor, Tensor]:

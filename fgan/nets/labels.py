@@ -111,7 +111,8 @@ class ConditionalBatchNorm(TakesLabels):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """The normalised x, scaled and shifted by class."""
         normed: Tensor = self.norm(x)
-        each = (len(labels), -1, *[1] * (x.ndim - 2))
+        # Not len(labels), which would fix the batch size of an exported program.
+        each = (labels.shape[0], -1, *[1] * (x.ndim - 2))
         gamma: Tensor = self.gamma(labels).to(normed.dtype).reshape(each)
         beta: Tensor = self.beta(labels).to(normed.dtype).reshape(each)
         return gamma * normed + beta

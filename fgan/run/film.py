@@ -1,14 +1,18 @@
-"""The grids of a run as one moving picture, ``progress.gif``."""
+"""Moving pictures: ``progress.gif`` of a run's grids, and films of any frames."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
 
 from fgan.disk import files
 from fgan.disk.rundir import RunDir
+from fgan.errors import DeviceError
 
 NAME = "progress.gif"
 MOST_FRAMES = 60
@@ -39,14 +43,69 @@ def write(run: RunDir) -> Path | None:
     steps = spread_out(list(grids), MOST_FRAMES)
     if len(steps) < 2:
         return None
-    first, *others = (_frame(grids[step]) for step in steps)
     each = min(500, round(1000 * _SECONDS / len(steps)))
     shown = [each] * (len(steps) - 1) + [round(1000 * _LAST_SECONDS)]
-    stream = io.BytesIO()
-    first.save(stream, format="GIF", save_all=True, append_images=others, duration=shown, loop=0)
     path = run.path / NAME
-    files.write_bytes(path, stream.getvalue())
+    files.write_bytes(path, gif([_frame(grids[step]) for step in steps], shown))
     return path
+
+
+def save(path: Path, frames: Sequence[Image.Image], fps: int) -> None:
+    """Write a film, whole or not at all: as ``X.gif``, which plays again and again, or ``X.mp4``.
+
+    Args:
+        frames: pictures of one size and mode.
+        fps: frames a second; the time of a frame in a GIF is a multiple of 10 ms.
+    Raises:
+        DeviceError: for an .mp4 without PyAV.
+        DiskError: when the film cannot be written.
+    """
+    if path.suffix.lower() == ".mp4":
+        files.write_bytes(path, mp4(frames, fps))
+    else:
+        files.write_bytes(path, gif(frames, [round(1000 / fps)] * len(frames)))
+
+
+def gif(frames: Sequence[Image.Image], milliseconds: Sequence[int]) -> bytes:
+    """Frames as a GIF that plays again and again, each shown for its time."""
+    first, *others = frames
+    stream = io.BytesIO()
+    shown = list(milliseconds)
+    first.save(stream, format="GIF", save_all=True, append_images=others, duration=shown, loop=0)
+    return stream.getvalue()
+
+
+def check_mp4() -> None:
+    """Refuse to make an .mp4 where PyAV is missing, with a DeviceError."""
+    if importlib.util.find_spec("av") is None:
+        raise DeviceError(
+            "Films in .mp4 are made by PyAV, which is not installed.",
+            "Install it with pip install 'fgan[film]', or write a .gif.",
+        )
+
+
+def mp4(frames: Sequence[Image.Image], fps: int) -> bytes:
+    """Frames as H.264 in an MP4; a side that is odd gets a black line, for H.264 has none.
+
+    Raises:
+        DeviceError: without PyAV.
+    """
+    check_mp4()
+    import av
+
+    width, height = (side + side % 2 for side in frames[0].size)
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "15"})
+        video.width, video.height = width, height
+        video.pix_fmt = "yuv420p"  # players know no other
+        for frame in frames:
+            whole = Image.new("RGB", (width, height))
+            whole.paste(frame)
+            shown = av.VideoFrame.from_image(whole)  # type: ignore[no-untyped-call]
+            container.mux(video.encode(shown))
+        container.mux(video.encode())
+    return stream.getvalue()
 
 
 def _frame(path: Path) -> Image.Image:

@@ -94,17 +94,20 @@ def save_png(image: Image.Image, path: Path) -> None:
     files.write_bytes(path, buffer.getvalue())
 
 
-def save_npz(samples: Labelled, path: Path) -> None:
+def save_npz(samples: Labelled, path: Path, seeds: Sequence[int] = ()) -> None:
     """Write uint8 [N, C, H, W] as ``arr_0``, uint8 [N, H, W, C], the layout evaluation suites read.
 
     Points [N, D] are written as they are. Labels are written as ``labels``, int64 [N], with the
-    names of their classes as ``classes``, as `fgan.data.load` reads them.
+    names of their classes as ``classes``, as `fgan.data.load` reads them; the samples' seeds, if
+    each has one, as ``seeds``.
     """
     images, labels, classes = samples
     array = rearrange(images, "n c h w -> n h w c") if images.ndim == 4 else images
     arrays = {"arr_0": array.contiguous().numpy()}
     if isinstance(labels, Tensor):
         arrays |= {"labels": labels.numpy(), "classes": np.array(classes)}
+    if seeds:
+        arrays["seeds"] = np.array(seeds)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     files.write_bytes(path, buffer.getvalue())

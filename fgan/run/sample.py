@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from fgan import rng
 from fgan.data.labels import Labelled, Labels
-from fgan.disk import checkpoint, files, rundir
+from fgan.disk import checkpoint, rundir
 from fgan.disk.checkpoint import Checkpoint
-from fgan.errors import ConfigError, DiskError, RunError
+from fgan.errors import ConfigError, RunError
 from fgan.game import conditions, init_state
 from fgan.model import Model
-from fgan.run import assemble, classes, images, inherit, resume
+from fgan.run import assemble, classes, images, inherit, latents, output, resume
 from fgan.run.classes import Classes
 from fgan.run.config import TrainConfig
+from fgan.run.latents import WHOLE
 from fgan.types import Key, Weights
 
-# Other paths become folders, but nobody who names such a path means a folder.
-_OTHER_FORMS = {
-    ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf", ".npy", ".pt", ".zip",
-}  # fmt: skip
 _BATCH = 256  # samples made at once; the numbers behind a sample do not depend on N
 
 
@@ -36,6 +31,7 @@ def sample(
     num: int,
     seed: int = 0,
     *,
+    truncation: float = WHOLE,
     member: int | None = None,
     label: str | None = None,
     device: str = "auto",
@@ -49,6 +45,8 @@ def sample(
         num: N, at least 1.
         seed: the seed of the latents, from 0 up to 2^63 - 1. Sample i depends only on the seed
             and i.
+        truncation: psi, at which the normal distribution of latents is cut off,
+            `fgan.run.latents.truncated`.
         member: the number of a population's member, from 0; None for a run of one GAN.
         label: for a conditional run the classes of the samples, which take turns:
             `fgan.run.classes.chosen`. None draws them with the frequencies of the data, or takes
@@ -64,15 +62,84 @@ def sample(
         ConfigError, DiskError, RunError, DeviceError: for errors that the user can mend.
     """
     check_numbers(num, seed)
-    if out is not None:
-        check_new(out)
-        _check_form(out)
+    latents.check_truncation(truncation)
+    _check_out(out)
     saved, file = open_run(run, member, notify)
-    turns = _turns(saved, file, label, out)
-    made = _draw(saved, file, num, seed, device, turns)
+    place = assemble.find_device(device)
+    maker, weights = open_maker(saved, file, place)
+    turns = chosen(maker.classes, file, label)
+    if label is None and out is not None and out.suffix.lower() == ".png":
+        turns = range(len(maker.classes.names))
+    made = maker.draw(weights, num, seed, place, turns, truncation)
     if out is not None:
-        _write(made, len(turns), out)
+        output.write(made, out, rows=len(turns))
     return made.examples
+
+
+def sample_seeds(
+    run: Path,
+    seeds: Sequence[int],
+    *,
+    truncation: float = WHOLE,
+    member: int | None = None,
+    label: str | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Tensor:
+    """The sample of each seed, which depends on this seed alone, whichever others there are.
+
+    It has the latent of the first sample that `sample` draws with the seed, and differs from that
+    by rounding, because it is made alone.
+
+    Args:
+        seeds: S numbers from 0 up to 2^63 - 1, each once.
+        label: for a conditional run the classes that every seed's latent is combined with. Without
+            them each seed has one, drawn with the frequencies of the data.
+        run, truncation, member, device, out, notify: as in `sample`. An .npz file has ``seeds``,
+            and the pictures in a folder have the seeds as their names.
+    Returns:
+        uint8 [S * classes, C, H, W] for images, float32 [S * classes, D] for points; seed by seed.
+    Raises:
+        ConfigError, DiskError, RunError, DeviceError: for errors that the user can mend.
+    """
+    latents.check_truncation(truncation)
+    _check_out(out)
+    saved, file = open_run(run, member, notify)
+    place = assemble.find_device(device)
+    maker, weights = open_maker(saved, file, place)
+    check_alone(maker, file)
+    turns = chosen(maker.classes, file, label)
+    each = max(1, len(turns))
+    z = latents.of_seeds(seeds, maker.gen.shape.main, maker.dtype, place)
+    z = latents.truncated(z, truncation).repeat_interleave(each, 0)
+    labels: Labels = ()
+    if turns:
+        labels = torch.tensor(turns, device=place).repeat(len(seeds))
+    elif maker.classes.names:
+        labels = latents.labels_of_seeds(seeds, maker.classes.counts, place)
+    own = labels.cpu() if isinstance(labels, Tensor) else ()
+    made = Labelled(maker.each(weights, z, labels), own, maker.classes.names)
+    if out is not None:
+        numbers = [seed for seed in seeds for _ in range(each)]
+        output.write(made, out, rows=len(turns), seeds=numbers)
+    return made.examples
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None:
+        output.check_new(out)
+        output.check_form(out)
+
+
+def check_alone(maker: Maker, file: Path) -> None:
+    """Refuse a generator whose sample depends on more than its latent, with a ConfigError."""
+    if maker.stats == "batch":
+        raise ConfigError(
+            f"{file} is of a run with --sample-stats batch, whose samples depend on the others of "
+            "their batch, so that none follows from its latent alone.",
+            "Use `fgan sample` with --seed and -n, or a run with --sample-stats running.",
+        )
 
 
 def check_numbers(num: int, seed: int) -> None:
@@ -101,16 +168,9 @@ def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Ten
 
 def draw_labelled(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Labelled:
     """The same with their labels, for a conditional run."""
-    return _draw(saved, file, num, seed, device, ())
-
-
-def _draw(
-    saved: Checkpoint, file: Path, num: int, seed: int, device_name: str, turns: Sequence[int]
-) -> Labelled:
-    """Samples and their labels; ``turns`` are the classes that take turns, () draws the labels."""
-    device = assemble.find_device(device_name)
-    maker, weights = open_maker(saved, file, device)
-    return maker.draw(weights, num, seed, device, turns)
+    place = assemble.find_device(device)
+    maker, weights = open_maker(saved, file, place)
+    return maker.draw(weights, num, seed, place)
 
 
 def open_maker(saved: Checkpoint, file: Path, device: torch.device) -> tuple[Maker, Weights]:
@@ -149,25 +209,33 @@ class Maker:
         seed: int,
         device: torch.device,
         turns: Sequence[int] = (),
+        truncation: float = WHOLE,
     ) -> Labelled:
         """Samples of `sample`, and their labels.
 
         Args:
             turns: the classes that take turns; () draws the labels as often as the data have them.
         """
-        batches = list(self._batches(weights, num, seed, device, turns))
+        batches = list(self._batches(weights, num, seed, device, turns, truncation))
         samples, labels = (torch.cat(part) for part in zip(*batches, strict=True))
         names = self.classes.names
         return Labelled(samples, labels if names else (), names)
 
     def _batches(
-        self, weights: Weights, num: int, seed: int, device: torch.device, turns: Sequence[int]
+        self,
+        weights: Weights,
+        num: int,
+        seed: int,
+        device: torch.device,
+        turns: Sequence[int],
+        truncation: float,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Samples and their labels, which are without elements for a run without a condition."""
         for first in range(0, num, _BATCH):
             key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
             z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
             z = rng.normal(z_key, (_BATCH, *self.gen.shape.main), self.dtype)
+            z = latents.truncated(z, truncation)
             labels: Labels = ()
             if turns:
                 place = torch.arange(first, first + _BATCH) % len(turns)
@@ -180,6 +248,19 @@ class Maker:
             own = torch.empty(0) if isinstance(labels, tuple) else labels[: num - first].cpu()
             yield made, own
 
+    def each(self, weights: Weights, z: Tensor, labels: Labels = ()) -> Tensor:
+        """The samples of latents [B, *latent], each made alone, for `check_alone`'s generators.
+
+        The number of rows decides how products round. Made alone, a sample of a latent is the same
+        wherever it is asked for, bit for bit.
+        """
+        nothing = rng.key(0, z.device)  # no noise is drawn from it
+        made = []
+        for i in range(len(z)):
+            own = labels[i : i + 1] if isinstance(labels, Tensor) else ()
+            made.append(self(weights, z[i : i + 1], nothing, own))
+        return torch.cat(made)
+
     def __call__(self, weights: Weights, z: Tensor, key: Key, labels: Labels = ()) -> Tensor:
         """The samples of latents [B, *latent], whose noise, if they have some, is of this key.
 
@@ -190,18 +271,20 @@ class Maker:
         return images.to_uint8(fake, self.low) if self.is_images else fake.float().cpu()
 
 
-def _turns(saved: Checkpoint, file: Path, label: str | None, out: Path | None) -> Sequence[int]:
-    """The classes that take turns: those asked for, or for a grid all; () for a draw."""
-    known = facts(saved.about, file)[2]
-    if label is not None:
-        if not known.names:
-            raise ConfigError(
-                f"--label is for conditional runs, and {file} is of a run without --conditional.",
-                "Leave it out.",
-            )
-        return classes.chosen(label, known.names)
-    is_grid = out is not None and out.suffix.lower() == ".png"
-    return range(len(known.names)) if is_grid else ()
+def chosen(known: Classes, file: Path, label: str | None) -> Sequence[int]:
+    """The classes that ``--label`` asks for; () without it.
+
+    Raises:
+        ConfigError: for a class that there is not, or a run without a condition.
+    """
+    if label is None:
+        return ()
+    if not known.names:
+        raise ConfigError(
+            f"--label is for conditional runs, and {file} is of a run without --conditional.",
+            "Leave it out.",
+        )
+    return classes.chosen(label, known.names)
 
 
 def facts(about: Mapping[str, Any], file: Path) -> tuple[TrainConfig, tuple[int, ...], Classes]:
@@ -216,84 +299,3 @@ def facts(about: Mapping[str, Any], file: Path) -> tuple[TrainConfig, tuple[int,
         )
     known = classes.of_facts(about, file) if config.conditional else Classes()
     return config, tuple(sizes), known
-
-
-def _check_form(out: Path) -> None:
-    form = out.suffix.lower()
-    if form in _OTHER_FORMS:
-        raise ConfigError(
-            f"Samples are not written as {form} files ({out}).",
-            "Give an --out in .png (a grid) or .npz, or the name of a folder for PNGs.",
-        )
-
-
-def check_new(out: Path, option: str = "--out") -> None:
-    """Refuse a path that exists, or whose folder does not.
-
-    Args:
-        option: the option that gives the path, for the message.
-
-    Raises:
-        DiskError: in both cases.
-    """
-    if out.exists() or out.is_symlink():
-        raise DiskError(
-            f"{out} exists and is not replaced.", f"Give another {option}, or remove it."
-        )
-    if not out.parent.is_dir():
-        raise DiskError(f"There is no folder {out.parent}.", f"Make it, or give another {option}.")
-
-
-def _write(made: Labelled, rows: int, out: Path) -> None:
-    """Write samples as the name of the file says.
-
-    Args:
-        rows: the number of classes that take turns, which are the rows of a grid; 0 without.
-    """
-    samples = made.examples
-    if out.suffix.lower() == ".npz":
-        images.save_npz(made, out)
-    elif out.suffix.lower() == ".png":
-        columns = images.columns(len(samples))
-        if 1 < rows < len(samples):
-            columns = -(-len(samples) // rows)
-            samples = _in_rows(samples, rows, columns)
-        extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
-        images.save_png(images.picture(samples, extent=extent, columns=columns), out)
-    elif samples.ndim == 2:
-        raise ConfigError(
-            "Points cannot be written as a folder of PNGs.", "Use an --out in .png or .npz."
-        )
-    else:
-        _write_folder(made, out)
-
-
-def _in_rows(samples: Tensor, rows: int, columns: int) -> Tensor:
-    """Samples [N, C, H, W] of classes in turn, a class a row; empty places are black."""
-    empty = rows * columns - len(samples)
-    whole = torch.cat([samples, samples.new_zeros((empty, *samples.shape[1:]))])
-    turned: Tensor = rearrange(whole, "(column row) c h w -> (row column) c h w", row=rows)
-    return turned
-
-
-def _write_folder(samples: Labelled, out: Path) -> None:
-    """Write numbered PNGs into a folder that gets its name once all are written."""
-    digits = max(6, len(str(len(samples.examples) - 1)))
-    made = files.beside(out)
-    folders = classes.folders(samples.classes)
-    try:
-        made.mkdir()
-        for i, image in enumerate(samples.examples):
-            folder = made
-            if isinstance(samples.labels, Tensor):
-                folder = made / folders[int(samples.labels[i])]
-                folder.mkdir(exist_ok=True)
-            images.save_png(images.to_pil(image), folder / f"{i:0{digits}d}.png")
-        made.rename(out)
-    except BaseException as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise DiskError(
-                f"{out} cannot be made: {error.strerror or error}.", "Give another --out."
-            ) from error
-        raise

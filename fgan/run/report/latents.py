@@ -1,17 +1,10 @@
-"""Samples on the way from one latent vector to another.
-
-References:
-    White 2016, arXiv:1609.04468, section 2.1: normal vectors are interpolated on the arc between
-    them, where they keep their length; on the straight line they would become shorter than any
-    that the generator was trained with.
-"""
+"""Samples on the way from one latent vector to another, for the page of a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -20,27 +13,11 @@ from fgan.data.labels import Labels
 from fgan.disk import checkpoint
 from fgan.disk.checkpoint import Checkpoint
 from fgan.run import images, inherit, sample
+from fgan.run.interpolate import between
 from fgan.run.report.recorded import Recorded
 
 _ROWS, _COLUMNS = 6, 11
 _MOST_PIXELS = 2**20  # of all images together, so that a large generator takes seconds at most
-
-
-def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """Vectors on the arc between two, sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end.
-
-    Args:
-        start, end: [B, D], at the angle a.
-        t: places on the way, [T] in [0, 1].
-    Returns:
-        [B, T, D].
-    """
-    lengths = start.norm(dim=-1) * end.norm(dim=-1)
-    cosine = ((start * end).sum(-1) / lengths).clamp(-1 + 1e-6, 1 - 1e-6)
-    angle = cosine.arccos()[:, None]  # [B, 1]
-    weights = torch.stack([((1 - t) * angle).sin(), (t * angle).sin()]) / angle.sin()
-    between: Tensor = weights[0, ..., None] * start[:, None] + weights[1, ..., None] * end[:, None]
-    return between
 
 
 def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
@@ -76,11 +53,9 @@ def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     num_rows = min(num_rows, num_classes) if num_classes else num_rows
     ends = (2, 1 if num_classes else num_rows, *of.gen.shape.main)
     z = rng.normal(rng.fold_in(key, 0, rng.SampleStream.LATENTS), ends, of.dtype)
-    start, end = z.flatten(2)
-    between = slerp(start, end, torch.linspace(0, 1, _COLUMNS, dtype=of.dtype))
-    between = between.expand(num_rows, -1, -1)
+    path = torch.cat([between(pair, _COLUMNS) for pair in z.transpose(0, 1)])
+    path = path.expand(num_rows, *path.shape[1:])  # [rows, columns, *latent]
     labels: Labels = ()
     if num_classes:
         labels = torch.arange(num_rows).repeat_interleave(_COLUMNS)
-    flat = rearrange(between, "row column d -> (row column) d")
-    return of(weights, flat.reshape(len(flat), *of.gen.shape.main), key, labels)
+    return of(weights, path.flatten(0, 1), key, labels)

@@ -1,0 +1,79 @@
+"""``fgan interpolate`` shows the samples on the way from one latent to another."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, Member, Truncation, parse_seeds
+
+
+def interpolate(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Sample from this run directory or checkpoint file.", show_default=False
+        ),
+    ],
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="Go from the latent of each of these seeds to the next.")
+    ] = "0-4",
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames",
+            help="Make this many images from one seed to the next, with both. "
+            "\\[default: 61 in a film, 11 in a grid]",
+            show_default=False,
+        ),
+    ] = None,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Go on from the last seed to the first.")
+    ] = False,
+    truncation: Truncation = None,
+    member: Member = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label",
+            help="Hold this class of a conditional run fixed, by number or by name; several, as in "
+            "0-9 or cat,dog, are shown beside each other. \\[default: the class that the first "
+            "seed draws]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write a film of 25 frames a second (X.gif, or X.mp4 by the extra film), or a "
+            "grid with a row for each pair of seeds (X.png).",
+        ),
+    ] = Path("interpolation.gif"),
+    device: Device = "auto",
+) -> None:
+    """Show the samples between latents, along the arc from one to the next; needs no data set.
+
+    The command prints the path of the file that it wrote.
+    """
+    chosen = parse_seeds(seeds)
+
+    from .train import prepare_torch
+
+    prepare_torch()
+    from fgan.run import interpolate as interpolating
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    psi = math.inf if truncation is None else truncation
+    interpolating.interpolate(
+        run, chosen, num=frames, loop=loop, truncation=psi, member=member, label=label,
+        device=device, out=out, notify=say,
+    )  # fmt: skip
+    print(out)

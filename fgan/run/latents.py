@@ -1,0 +1,104 @@
+"""Latents of samples: those of seeds, truncated ones, and those between two.
+
+The latents of a game are standard normal numbers (`fgan.game.draws`), and the functions here keep
+to what that means.
+
+References:
+    White 2016, arXiv:1609.04468, section 2.1 (the arc between two latents); Brock et al. 2019,
+    arXiv:1809.11096, section 3.1 (truncation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fgan import rng
+from fgan.errors import ConfigError
+from fgan.game import conditions
+from fgan.types import Key
+
+WHOLE = math.inf
+"""The truncation that leaves latents as they are."""
+
+
+def of_seeds(
+    seeds: Sequence[int], sizes: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The latent of each seed, [N, *sizes]: the first that `fgan sample --seed` draws from it.
+
+    A row depends on its seed alone, bit for bit.
+    """
+    keys = _keys(seeds, rng.SampleStream.LATENTS, device)
+    return rng.normal(keys, sizes, dtype)
+
+
+def labels_of_seeds(seeds: Sequence[int], counts: Sequence[int], device: torch.device) -> Tensor:
+    """The label of each seed, int64 [N], drawn as often as the data have it.
+
+    Args:
+        counts: the number of examples of each class.
+    """
+    keys = _keys(seeds, rng.SampleStream.LABELS, device)
+    drawn: Tensor = conditions.categorical(counts).draw(keys, (1,))  # [N, 1]
+    return drawn[:, 0]
+
+
+def _keys(seeds: Sequence[int], stream: int, device: torch.device) -> Key:
+    keys = torch.stack([rng.key(seed) for seed in seeds]).to(device)
+    return rng.fold_in(rng.fold_in(keys, 0, rng.Stream.SAMPLES), 0, stream)
+
+
+def truncated(z: Tensor, psi: float) -> Tensor:
+    """Normal numbers as those of the normal distribution cut off at ± psi.
+
+        z -> sqrt(2) erfinv(erf(psi / sqrt(2)) erf(z / sqrt(2)))
+
+    This maps quantiles to quantiles, so that each number stays on its side and in its order: one
+    seed's sample moves towards the mean, and is not replaced by another, as psi becomes smaller.
+    Brock et al. draw numbers beyond psi again, which gives the same distribution.
+
+    Args:
+        z: standard normal numbers.
+        psi: above 0; `WHOLE` returns z itself.
+
+    >>> truncated(torch.tensor([-3.0, 0.0, 0.5]), 0.5)
+    tensor([-0.4985,  0.0000,  0.1848])
+    """
+    if psi == WHOLE:
+        return z
+    share = math.erf(psi / math.sqrt(2))
+    cut = math.sqrt(2) * torch.erfinv(share * torch.erf(z.double() / math.sqrt(2)))
+    return cut.to(z.dtype)
+
+
+def check_truncation(psi: float) -> None:
+    """Refuse a number that no normal distribution is cut off at, with a ConfigError."""
+    if not psi > 0:
+        raise ConfigError(
+            f"--truncation must be above 0, not {psi:g}.",
+            "Use one such as 1; numbers above 3 change little.",
+        )
+
+
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Vectors on the arc between two, sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end.
+
+    Normal vectors of many dimensions keep their length there; on the straight line they would
+    become shorter than any that the generator was trained with. The ends are exact.
+
+    Args:
+        start, end: [B, D], at the angle a, which is not 180 degrees.
+        t: places on the way, [T] in [0, 1].
+    Returns:
+        [B, T, D].
+    """
+    lengths = start.norm(dim=-1) * end.norm(dim=-1)
+    cosine = ((start * end).sum(-1) / lengths).clamp(-1 + 1e-6, 1 - 1e-6)
+    angle = cosine.arccos()[:, None]  # [B, 1]
+    weights = torch.stack([((1 - t) * angle).sin(), (t * angle).sin()]) / angle.sin()
+    between: Tensor = weights[0, ..., None] * start[:, None] + weights[1, ..., None] * end[:, None]
+    return between
