@@ -32,7 +32,8 @@ def evaluate(
         typer.Option(
             "--against",
             help="Compare with these data, given as to `fgan train`, or with mnist:test, "
-            "stacked-mnist:test, ring:test or grid:test, which no run is trained on. \\[default: the data of the run]",
+            "stacked-mnist:test, ring:test or grid:test, which no run is trained on. "
+            "\\[default: the data of the run]",
             show_default=False,
         ),
     ] = "",
