@@ -170,7 +170,7 @@ BUILDERS = {
     "data.grid_points": {"num_points": 100_000, "seed": 0},
     "data.load": {
         "pattern": "*", "image_size": 0, "channels": 0, "resize": "crop", "skip_bad": False,
-        "stream": "auto", "labels": True,
+        "stream": "auto", "labels": True, "label_name": "",
     },
     # Lin et al. 2018, section 4.2: 128 000 images.
     "data.stacked_mnist": {
@@ -260,7 +260,7 @@ IMAGES = {
     # those of convolutional networks; no effect here
     "features": 64, "attention": 0, "blocks": 2,
     # nothing that is not asked for
-    "data_root": "", "mirror": False, "pattern": "*",
+    "data_root": "", "labels": "", "mirror": False, "pattern": "*",
     "image_size": 0, "channels": 0, "skip_bad": False,
     # benchmarks/results/mnist-conditional.md
     "conditional": False, "condition_head": "acgan",
@@ -345,7 +345,7 @@ def test_the_document_of_the_defaults():
 # Where the help has words in place of a value.
 WORDS = {
     "data_root": "a cache folder; for mnist the packaged copy", "image_size": "as they are",
-    "attention": "none",
+    "attention": "none", "labels": "the one that belongs to the images",
     "channels": "as they are", "disc_lr": "--lr", "lr_length": "the whole run",
     "steps": "--epochs", "init_from": "none", "init_member": "none", "seeds": "--seed",
     "sweep": "none", "metrics": "all that fit the data", "keep_best": "none",

@@ -42,6 +42,7 @@ ROWS = {
     "blocks": (3, [{}, {"arch": "resnet"}], [{"arch": "r3gan"}]),
     "conditional": (True, [{"data": "ring"}, {"data": "celeba"}], [{}, {"data": "faces"}]),
     "condition_head": ("projection", [{}, {"data": "faces"}], [{"conditional": True}]),
+    "labels": ("y", [{}, {"data": "faces"}], [{"data": "a.npz"}, {"data": "b.npz:x"}]),
     "mirror": (True, [{"data": "ring"}], [{}, {"data": "faces"}]),
     "augment": ("diffaug", [{"data": "ring"}], [{}, {"data": "faces"}]),
     "lr": (0.1, [{"sweep": ["lr=0.1,0.2"]}], [{"sweep": ["disc_lr=0.1,0.2"]}]),

@@ -153,7 +153,7 @@ def test_an_archive(tmp_path, name, kind):
     ("labels", "classes", "problem"),
     [
         ([0, 1], None, "holds 2 labels for 3 images"),
-        ([[0], [1], [0]], None, r"holds labels of the shape \[3, 1\]"),
+        ([[0, 1], [1, 0], [0, 0]], None, r"holds labels of the shape \[3, 2\]"),
         ([0, -1, 1], None, "holds the label -1"),
         ([0.0, 1.0, 0.0], None, "holds labels of the type float64"),
         ([True, False, True], None, "holds labels of the type bool"),

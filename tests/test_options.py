@@ -23,6 +23,7 @@ OTHERS = {
     "image_size": ("16", 16, {"data": "mnist"}),
     "channels": ("3", 3, {"data": "mnist"}),
     "resize": ("stretch", "stretch", FOLDER | {"image_size": 8}),
+    "labels": ("y", "y", {"data": "a.npz"}),
     "skip_bad": (None, True, FOLDER),
     "stream": ("never", "never", FOLDER),
     "arch": ("dcgan", "dcgan", {"data": "mnist"}),

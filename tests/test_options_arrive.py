@@ -511,6 +511,15 @@ def instance_noise(tmp_path):
 
 
 @row
+def labels(tmp_path):
+    arrays = {"y": np.arange(80) % 2, "fine": np.arange(80) % 4}
+    np.savez(tmp_path / "a.npz", x=np.zeros((80, 4, 4), np.uint8), **arrays)
+    options = {"data": f"{tmp_path}/a.npz:x", "conditional": True}
+    assert len(planned(**options).classes.names) == 2
+    assert len(planned(**options, labels="fine").classes.names) == 4
+
+
+@row
 def mirror(tmp_path):
     folder = str(pictures(tmp_path / "faces", count=8))
     options = {"data": folder, "batch_size": 4}

@@ -20,7 +20,7 @@ from fgan.compile.toolchain import check_compiler
 from fgan.errors import ConfigError
 from fgan.game import Game, Step, init_state, make_draws
 from fgan.game.game import terms_due
-from fgan.run import assemble, names
+from fgan.run import assemble, checks, names
 from fgan.run.config import TrainConfig
 from fgan.run.options import GAME, OPTIONS, flag
 from fgan.types import Draws, TrainState
@@ -146,14 +146,14 @@ def data_shape(config: TrainConfig) -> tuple[int, ...]:
     if config.data in names.POINT_SETS:
         return (2,)
     channels, side = _SHAPES.get(config.data, (3, 0))
-    channels, side = config.channels or channels, config.image_size or side
-    if not side:
+    channels, size = config.channels or channels, checks.in_pixels(config.image_size or side)
+    if not size:
         raise ConfigError(
             f"Nothing is read to measure a step, and the size of the images of {config.data} is "
             "not known.",
             "Give --image-size (and --channels).",
         )
-    return (channels, side, side)
+    return (channels, size, size) if isinstance(size, int) else (channels, *size)
 
 
 # Options of the game that the imperative loop and the JAX program compute, or that do nothing

@@ -9,7 +9,7 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +21,14 @@ from torch import Tensor
 from fgan.data.contrast import narrow_rows, warning
 from fgan.data.find import NAMED
 from fgan.data.labels import Labelled, Labels, of_arrays
+from fgan.data.place import split
 from fgan.data.resize import fit
 from fgan.data.source import Source
 from fgan.errors import DataError
 
-_BESIDE = ("labels", "classes")  # arrays of an .npz file that are never its images
+_BESIDE = ("labels", "classes")  # arrays of an .npz file that are images only where named
+# Parts of the names of arrays of images, and of those of their labels.
+_PARTNERS = (("images", "labels"), ("image", "label"), ("x", "y"), ("X", "y"))
 _PIECE = 2**22  # numbers converted at a time
 _SLACK = 1e-3  # rounding may take floats beyond their range by this share of it
 _IDX = re.compile(r"(idx\d-ubyte|\.idx)(\.gz)?$", re.IGNORECASE)
@@ -39,30 +42,44 @@ def is_array(path: Path) -> bool:
 
 def load_array(
     path: Path,
-    image_size: int = 0,
+    image_size: int | tuple[int, int] = 0,
     channels: int = 0,
     resize: str = "crop",
     notify: Callable[[str], None] | None = None,
     labels: bool = True,
+    name: str = "",
+    label_name: str = "",
 ) -> Source:
     """The images of a file, and the labels beside them in an .npz file.
 
     A NumPy file holds uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3 (if both
-    fit, the second dimension is the channels); an .npz file holds it as ``images``, ``arr_0`` or
-    its only array but ``labels`` and ``classes``. The values of floats decide their range: with
-    negative numbers it is [-1, 1], with numbers up to 1 [0, 1], else [0, 255]; values 0.1% beyond
-    an end are clipped to it. An IDX file, packed by gzip or not, holds uint8 [N, H, W].
+    fit, the second dimension is the channels); an .npz file holds it under a ``name``, or as
+    ``images``, ``arr_0`` or its only array but ``labels`` and ``classes``. The values of floats
+    decide their range: with negative numbers it is [-1, 1], with numbers up to 1 [0, 1], else
+    [0, 255]; values 0.1% beyond an end are clipped to it. An IDX file, packed by gzip or not, holds
+    uint8 [N, H, W].
 
     Args:
         notify: called with a sentence about images that use less than a tenth of the range from
             black to white.
-        labels: whether to read the array ``labels``, whole numbers [N] from 0 without gaps, and
+        labels: whether to read the labels, whole numbers [N] or [N, 1] from 0 without gaps, and
             the array ``classes``, the names of the classes as text.
+        name: of the array of images in an .npz file.
+        label_name: of the array of labels; by default the one whose name belongs to that of the
+            images (``train_labels`` to ``train_images``, ``y_train`` to ``x_train``), or
+            ``labels``.
     Raises:
         DataError: for a file that is damaged or holds anything else.
     """
-    images = read_idx(path) if _IDX.search(path.name) else _as_images(path, _read_numpy(path))
-    found, classes = _read_labels(path, len(images)) if labels else ((), ())
+    if (name or label_name) and path.suffix.lower() != ".npz":
+        raise _bad(path, f"has no arrays with names, as {name or label_name!r} is", "Leave it out.")
+    chosen, images = name, Tensor()
+    if _IDX.search(path.name):
+        images = read_idx(path)
+    else:
+        chosen, array = _read_numpy(path, name)
+        images = _as_images(path, array)
+    found, classes = _read_labels(path, len(images), chosen, label_name) if labels else ((), ())
     if notify is not None and (narrow := narrow_rows(images)):
         notify(warning(path, len(images), len(narrow), [f"number {row}" for row in narrow[:NAMED]]))
     fitted = fit(images, image_size, channels, resize)
@@ -72,13 +89,17 @@ def load_array(
 def load_samples(path: Path) -> Labelled:
     """The samples in a file: images as `load_array` reads them, or points of ``fgan sample``.
 
+    The path of an .npz file may end in the name of an array, as `fgan.data.place.split` reads it.
+
     Points are floats [N, D]. The ``labels`` of an .npz file may leave out classes, because a
     generator may; without ``classes`` they have no names, and are not read.
 
     Raises:
         DataError: for a file that is damaged or holds anything else.
     """
-    array = read_idx(path).numpy()[:, 0] if _IDX.search(path.name) else _read_numpy(path)
+    place, name = split(str(path))
+    path = Path(place)
+    array = read_idx(path).numpy()[:, 0] if _IDX.search(path.name) else _read_numpy(path, name)[1]
     if array.ndim == 2 and array.dtype.kind == "f":
         points = torch.from_numpy(array.astype(np.float32))
         if not len(points) or not torch.isfinite(points).all():
@@ -152,21 +173,14 @@ def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
     return open(path, "rb")
 
 
-def _read_numpy(path: Path) -> NDArray[Any]:
+def _read_numpy(path: Path, name: str = "") -> tuple[str, NDArray[Any]]:
+    """The name of the array of images in an .npz file, "" for an .npy file, and the array."""
     try:
         if path.suffix.lower() == ".npy":
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            return "", np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         with np.load(path, allow_pickle=False) as arrays:
-            names = [name for name in arrays if name not in _BESIDE] or list(arrays)
-            known = [n for n in ("images", "arr_0") if n in names]
-            chosen = known[:1] or names
-            if len(chosen) != 1:
-                raise _bad(
-                    path,
-                    f"holds the arrays {', '.join(names)}" if names else "holds no array",
-                    "Name the one to train on 'images'.",
-                )
-            return np.asarray(arrays[chosen[0]])
+            chosen = _choose(path, list(arrays), name)
+            return chosen, np.asarray(arrays[chosen])
     except DataError:
         raise
     except MemoryError as error:
@@ -175,15 +189,54 @@ def _read_numpy(path: Path) -> NDArray[Any]:
         raise _unreadable(path, error) from error
 
 
-def _read_labels(path: Path, num_images: int) -> tuple[Labels, tuple[str, ...]]:
+def _choose(path: Path, names: Sequence[str], name: str) -> str:
+    """The name of the array of images among those of an .npz file."""
+    if name:
+        if name not in names:
+            fix = f"It holds {', '.join(names)}." if names else "It holds none."
+            raise _bad(path, f"has no array {name!r}", fix)
+        return name
+    others = [each for each in names if each not in _BESIDE] or list(names)
+    known = [each for each in ("images", "arr_0") if each in others]
+    chosen = known[:1] or others
+    if len(chosen) != 1:
+        what = f"holds the arrays {', '.join(others)}" if others else "holds no array"
+        fix = f"Say which one to train on: {path}:{others[0]}" if others else "Give another file"
+        raise _bad(path, what, f"{fix}.")
+    return chosen[0]
+
+
+def _labels_of(name: str, names: Sequence[str]) -> str:
+    """The name of the array of labels that belongs to an array of images, "" if there is none.
+
+    >>> _labels_of("x_test", ["x_train", "y_train", "x_test", "y_test"])
+    'y_test'
+    """
+    parts = name.split("_")
+    partners = [
+        "_".join(label if part == image else part for part in parts)
+        for image, label in _PARTNERS
+        if image in parts
+    ]
+    return next((each for each in (*partners, "labels") if each in names and each != name), "")
+
+
+def _read_labels(
+    path: Path, num_images: int, name: str, label_name: str
+) -> tuple[Labels, tuple[str, ...]]:
     """The labels in an .npz file and the names of their classes, if it has some."""
     if path.suffix.lower() != ".npz":
         return (), ()
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if "labels" not in arrays:
+            if label_name and label_name not in arrays:
+                raise _bad(path, f"has no array {label_name!r}", f"It holds {', '.join(arrays)}.")
+            chosen = label_name or _labels_of(name, list(arrays))
+            if not chosen:
                 return (), ()
-            found, classes = arrays["labels"], arrays.get("classes")
+            found, classes = arrays[chosen], arrays.get("classes")
+    except DataError:
+        raise
     except Exception as error:  # as in `_read_numpy`
         raise _unreadable(path, error) from error
     return of_arrays(path, found, classes, num_images)

@@ -18,7 +18,7 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -60,13 +60,22 @@ class Spec(NamedTuple):
 
     Attributes:
         channels: 1 or 3.
-        size: the length of both sides; 0 leaves the sides as they are.
-        resize: "crop" scales the centre square, "stretch" the whole image.
+        size: the length of both sides, or (height, width); 0 leaves the sides as they are.
+        resize: "crop" scales the largest centre part of those proportions, "stretch" the whole
+            image.
     """
 
     channels: int
-    size: int
+    size: int | Sequence[int]
     resize: str
+
+    @property
+    def sides(self) -> tuple[int, int] | tuple[()]:
+        """(height, width); () leaves the sides as they are."""
+        if isinstance(self.size, int):
+            return (self.size, self.size) if self.size else ()
+        height, width = self.size
+        return height, width
 
 
 class Header(NamedTuple):
@@ -115,9 +124,10 @@ def _header(image: Image.Image) -> Header:
 
 
 def _pixels(image: Image.Image, spec: Spec) -> NDArray[np.uint8]:
-    if image.format == "JPEG" and spec.size:
+    if image.format == "JPEG" and spec.sides:
         # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; stay above twice the wanted size.
-        scale = 2 * spec.size / min(image.size)
+        height, width = spec.sides
+        scale = 2 * max(height / image.height, width / image.width)
         image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
     turned = _orientation(image) > 1
     image.load()
@@ -242,15 +252,15 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _resized(image: Image.Image, spec: Spec) -> Image.Image:
-    if not spec.size:
+    if not spec.sides:
         return image
-    width, height = image.size
+    height, width = spec.sides
     left, top = 0.0, 0.0
-    if spec.resize == "crop":  # only the square is scaled, so that a long strip costs no more
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, width - left, height - top)
-    return image.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box)
+    if spec.resize == "crop":  # only this part is scaled, so that a long strip costs no more
+        left = max(0.0, image.width - image.height * width / height) / 2
+        top = max(0.0, image.height - image.width * height / width) / 2
+    box = (left, top, image.width - left, image.height - top)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
 def _planes(image: Image.Image) -> NDArray[np.uint8]:

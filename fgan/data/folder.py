@@ -40,7 +40,7 @@ class Asked(NamedTuple):
     """The arguments of `fgan.data.load` for reading a folder."""
 
     pattern: str = "*"
-    image_size: int = 0
+    image_size: int | tuple[int, int] = 0
     channels: int = 0
     resize: str = "crop"
     skip_bad: bool = False
@@ -126,9 +126,8 @@ class _Reader:
         if not good:
             _refuse_bad(self._folder, bad, len(paths), asked.skip_bad)
         channels = asked.channels or _one_channels(self._folder, good)
-        if asked.image_size:
-            return Verdict((channels, asked.image_size, asked.image_size), bad)
-        return Verdict((channels, *_one_size(self._folder, good)), bad)
+        sides = Spec(channels, asked.image_size, asked.resize).sides
+        return Verdict((channels, *(sides or _one_size(self._folder, good))), bad)
 
     def pixels(
         self, verdict: Verdict, asked: Asked, keep: bool = True
@@ -261,7 +260,7 @@ def _one_size(folder: Path, good: Sequence[tuple[str, Header]]) -> tuple[int, in
         raise DataError(
             f"The images in {folder} are of {len(sizes)} sizes: {count} are "
             f"{usual[1]} x {usual[0]}, {len(others)} are not ({some(others)}).",
-            "Give one size for all with --image-size, such as --image-size 64.",
+            f"Give one size for all: --image-size 64, or --image-size {usual[0]}x{usual[1]}.",
         )
     return usual
 

@@ -81,11 +81,13 @@ def of_arrays(
     """The labels and the classes' names in an .npz file.
 
     Args:
-        found: whole numbers [N] from 0 without gaps.
+        found: whole numbers [N] or [N, 1] from 0 without gaps.
         names: the names of the classes, text [num_classes]; by default their numbers.
     Raises:
         DataError: for arrays of any other form.
     """
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
     if found.ndim != 1:
         raise _bad(path, f"holds labels of the shape {list(found.shape)}", _ONE_EACH)
     if found.dtype.kind not in "iu":

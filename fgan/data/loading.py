@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fgan.data.mnist import load_mnist
+from fgan.data.place import split
 from fgan.data.source import Source
 from fgan.data.stacked import stacked_mnist
 from fgan.data.stream import StreamedSource
@@ -21,7 +22,7 @@ NAMES = (
 )  # fmt: skip
 """The data sets that `load` knows by name."""
 RESIZES = ("crop", "stretch")
-"""The ways in which images of another size are made square."""
+"""The ways in which images get other proportions."""
 STREAMS = ("auto", "always", "never")
 """The values of ``stream``, which decides whether images are decoded during training."""
 
@@ -31,13 +32,14 @@ def load(
     *,
     root: str | Path | None = None,
     pattern: str = "*",
-    image_size: int = 0,
+    image_size: int | tuple[int, int] = 0,
     channels: int = 0,
     resize: str = "crop",
     skip_bad: bool = False,
     stream: str = "auto",
     memory_bytes: int | None = None,
     labels: bool = True,
+    label_name: str = "",
     notify: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source | StreamedSource:
@@ -48,24 +50,29 @@ def load(
     ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``).
 
     Args:
-        what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX.
+        what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX, of an .npz file also with the
+            name of an array: ``FILE.npz:NAME``.
         root: the folder of downloaded data sets, by default ``$FGAN_DATA``, else ``data`` in
             the cache folder. mnist, of which stacked-mnist is made, is in the package, and is only
             read from ``root`` if that is given.
         pattern: a shell pattern for the names of a folder's files, such as "*seed*"; with a
             "/" it matches their paths below the folder.
-        image_size: the length of both sides in pixels; 0 leaves images as they are.
+        image_size: the length of both sides in pixels, or (height, width); 0 leaves images as they
+            are.
         channels: 1 (grey) or 3 (colour); 0 leaves images as they are.
-        resize: "crop" scales the centre square, "stretch" the whole image; both are bilinear
-            with antialiasing.
+        resize: "crop" scales the largest centre part of the wanted proportions, "stretch" the whole
+            image; both are bilinear with antialiasing.
         skip_bad: whether to skip files that cannot be used and folders that cannot be listed;
             they are ``skipped`` in the result.
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
             when they would take more than ``memory_bytes``.
         memory_bytes: by default half of the available memory.
         labels: whether to read the labels that belong to the examples: those of a named set, the
-            class folders of a folder, ``labels`` in an .npz file. Data without labels, among them
-            celeba, points, and a folder with images outside of its class folders, give none.
+            class folders of a folder, the array in an .npz file that belongs to the images. Data
+            without labels, among them celeba, points, and a folder with images outside of its class
+            folders, give none.
+        label_name: the name of the array of labels in an .npz file; by default it follows from
+            that of the images, see `fgan.data.arrays.load_array`.
         notify: called with a sentence about each thing that takes time or disk space, or looks
             wrong.
         progress: called with (done, total) while files are decoded.
@@ -75,9 +82,11 @@ def load(
     """
     if resize not in RESIZES or stream not in STREAMS:
         raise ValueError(f"no such resize or stream: {resize!r}, {stream!r}")
-    if channels not in (0, 1, 3) or image_size < 0:
+    least = image_size if isinstance(image_size, int) else min(image_size) - 1
+    if channels not in (0, 1, 3) or least < 0:
         raise ValueError(f"channels are 0, 1 or 3, sizes positive: not {channels}, {image_size}")
-    path = Path(os.path.expanduser(what))
+    place, array = split(os.path.expanduser(what))
+    path = Path(place)
     if what in ("ring", "grid"):
         if image_size or channels:
             raise DataError(
@@ -89,8 +98,9 @@ def load(
     if name == "mnist":
         return _fitted(load_mnist(root=root, labels=labels), image_size, channels, resize)
     if name == "stacked-mnist":
-        stacked = stacked_mnist(image_size=image_size or 28, root=root, labels=labels)
-        return _fitted(stacked, 0, channels, resize)
+        square = isinstance(image_size, int)  # cheaper before digits are stacked
+        stacked = stacked_mnist(image_size=(square and image_size) or 28, root=root, labels=labels)
+        return _fitted(stacked, image_size, channels, resize)
     if name:
         from fgan.data.named import load_named
 
@@ -107,7 +117,10 @@ def load(
         from fgan.data.arrays import is_array, load_array
 
         if is_array(path):
-            return load_array(path, image_size, channels, resize, notify=notify, labels=labels)
+            return load_array(
+                path, image_size, channels, resize,
+                notify=notify, labels=labels, name=array, label_name=label_name,
+            )  # fmt: skip
         raise DataError(
             f"{what} is a file of an unknown kind.",
             "Give a folder of images, or a file that ends in .npy, .npz, -idx3-ubyte "
@@ -116,7 +129,9 @@ def load(
     raise _nothing(what)
 
 
-def _fitted(source: Source, image_size: int, channels: int, resize: str) -> Source:
+def _fitted(
+    source: Source, image_size: int | tuple[int, int], channels: int, resize: str
+) -> Source:
     from fgan.data.resize import fit
 
     return replace(source, examples=fit(source.examples, image_size, channels, resize))

@@ -34,12 +34,13 @@ def resize_images(examples: Tensor, size: int | tuple[int, int]) -> Tensor:
     return out.view(n, channels, height, width)
 
 
-def centre_square(examples: Tensor) -> Tensor:
-    """The centre square of images: [..., H, W] to [..., S, S] with S the shorter side."""
+def centre_crop(examples: Tensor, size: tuple[int, int]) -> Tensor:
+    """The largest centre part of images [..., H, W] with the proportions of (height, width)."""
     height, width = examples.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return examples[..., top : top + side, left : left + side]
+    rows = min(height, max(1, round(width * size[0] / size[1])))
+    columns = min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return examples[..., top : top + rows, left : left + columns]
 
 
 def to_channels(examples: Tensor, channels: int) -> Tensor:
@@ -70,16 +71,19 @@ def to_channels(examples: Tensor, channels: int) -> Tensor:
     return out
 
 
-def fit(examples: Tensor, image_size: int, channels: int, resize: str) -> Tensor:
+def fit(examples: Tensor, image_size: int | tuple[int, int], channels: int, resize: str) -> Tensor:
     """Examples of this size and these channels; 0 for either leaves it as it is.
 
     Args:
         examples: uint8 [N, 1 or 3, H, W].
-        resize: "crop" scales the centre square, "stretch" the whole image.
+        image_size: of both sides, or (height, width).
+        resize: "crop" scales the largest centre part of those proportions, "stretch" the whole
+            image.
     """
     if channels == 1:  # done first, so that fewer numbers are resized
         examples = to_channels(examples, 1)
     if image_size:
-        square = centre_square(examples) if resize == "crop" else examples
-        examples = resize_images(square, image_size).contiguous()
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        part = centre_crop(examples, size) if resize == "crop" else examples
+        examples = resize_images(part, size).contiguous()
     return to_channels(examples, channels) if channels else examples

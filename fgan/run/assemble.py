@@ -16,6 +16,7 @@ from torch import Tensor
 from fgan import augment, data, losses, nets, optim, pytree, rng, schedules, terms
 from fgan.augment import Augment
 from fgan.data import Source, StreamedSource
+from fgan.data.place import path_of
 from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import Game, conditions
 from fgan.game.conditions import Condition
@@ -114,18 +115,19 @@ def load_source(
         DataError: for missing or damaged files, or images that do not fit together.
         ConfigError: when a batch is larger than the data.
     """
-    if config.data not in names.DATA_SETS and not os.path.exists(config.data):
+    if config.data not in names.DATA_SETS and not os.path.exists(path_of(config.data)):
         raise _nothing_at(config.data)
     source = data.load(
         config.data,
         root=config.data_root or None,
         pattern=config.pattern,
-        image_size=config.image_size,
+        image_size=checks.in_pixels(config.image_size),
         channels=config.channels,
         resize=config.resize,
         skip_bad=config.skip_bad,
         stream=config.stream,
         labels=config.conditional,
+        label_name=config.labels,
         notify=notify,
         progress=progress,
     )

@@ -110,6 +110,28 @@ def device(value: Any) -> str:
     return str(value)
 
 
+def sides(value: Any) -> int | str:
+    """The sides of images in pixels: one number for squares, or ``HEIGHTxWIDTH``; 0 for none."""
+    if not isinstance(value, str):
+        return int(integer(0, 2**14)(value))
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value)
+    if found is None:
+        raise ValueError("must be a number of pixels, or HEIGHTxWIDTH as in 48x32")
+    return int(found[1]) if found[1] == found[2] else value
+
+
+def in_pixels(value: int | str) -> int | tuple[int, int]:
+    """The result of `sides` as numbers.
+
+    >>> in_pixels(32), in_pixels("48x32")
+    (32, (48, 32))
+    """
+    if isinstance(value, int):
+        return value
+    height, width = map(int, value.split("x"))
+    return height, width
+
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

@@ -45,7 +45,7 @@ def of_source(source: Source | StreamedSource, data: str) -> Classes:
     elif Path(data).is_dir():
         fix = "Put every image into a folder of its class, directly below"
     else:
-        fix = "Save an .npz file with 'images' and 'labels'"
+        fix = "Save an .npz file with 'images' and 'labels', or name its labels with --labels"
     raise DataError(
         f"--conditional needs labels, and {data} has none.", f"{fix}, or leave out --conditional."
     )

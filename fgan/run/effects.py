@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from fgan.data.place import path_of
 from fgan.run import names
 
 Values = Mapping[str, Any]  # the checked values of all options, by name
@@ -34,7 +35,11 @@ def _images(options: Values) -> bool:
 def _folder(options: Values) -> bool:
     """Whether the data are a folder; a missing path counts as one, and is reported later."""
     data = options["data"]
-    return data == "celeba" or (data not in names.DATA_SETS and not os.path.isfile(data))
+    return data == "celeba" or (data not in names.DATA_SETS and not os.path.isfile(path_of(data)))
+
+
+def _has_names(options: Values) -> bool:
+    return path_of(options["data"]).lower().endswith(".npz")
 
 
 def _may_be_oblong(options: Values) -> bool:
@@ -55,10 +60,11 @@ PICTURES = Effect(_images, "grids of images")
 LABELLED = Effect(
     lambda o: o["data"] not in names.UNLABELLED_SETS, "data with labels", unless_off=True
 )
+NAMED_ARRAYS = Effect(_has_names, "an .npz file", unless_off=True)
 CONDITIONAL = Effect(lambda o: bool(o["conditional"]), "--conditional")
 OBLONG = Effect(
-    lambda o: _may_be_oblong(o) and bool(o["image_size"]),
-    "images that may not be square, with --image-size",
+    lambda o: isinstance(o["image_size"], str) or (_may_be_oblong(o) and bool(o["image_size"])),
+    "images of other proportions than --image-size, which must be given",
 )
 LR = Effect(_shared("lr"), "a run that does not --sweep lr")
 DISC_LR = Effect(_shared("disc_lr"), "a run that does not --sweep disc_lr")

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fgan import data, metrics
 from fgan.data import Source, StreamedSource, mnist, resize, toy
+from fgan.data.place import split as split_place
 from fgan.errors import DataError
 from fgan.metrics.inception import WEIGHTS
-from fgan.run import assemble, names, resume
+from fgan.run import assemble, checks, names, resume
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 
@@ -202,7 +203,7 @@ def known_of(
         DataError: for held-out examples of other data.
     """
     name, colon, split = against.rpartition(":")
-    held_out = bool(colon) and not Path(against).exists()
+    held_out = bool(colon) and split_place(against) == (against, "") and not Path(against).exists()
     if held_out and (split != "test" or name not in _HELD_OUT):
         raise DataError(
             f"There are no data {against!r}.",
@@ -210,7 +211,8 @@ def known_of(
             "are given as to `fgan train`.",
         )
     data_name = name if held_out else against
-    if data_name not in names.DATA_SETS and not Path(data_name).expanduser().exists():
+    place, _ = split_place(data_name)
+    if data_name not in names.DATA_SETS and not Path(place).expanduser().exists():
         raise DataError(
             f"--against: there is nothing at {against}, and no data set has that name.",
             f"Give a folder or a file, or one of {', '.join(names.DATA_SETS)}.",
@@ -244,7 +246,8 @@ def _load_test(config: TrainConfig) -> Source:
         found = data.stacked_mnist(EXAMPLES, split="test", root=root)
     else:
         found = mnist.load_mnist("test", root)
-    fitted = resize.fit(found.examples, config.image_size, config.channels, config.resize)
+    size = checks.in_pixels(config.image_size)
+    fitted = resize.fit(found.examples, size, config.channels, config.resize)
     return replace(found, examples=fitted)
 
 

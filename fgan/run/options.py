@@ -34,7 +34,7 @@ class Making:
     # fmt: off
     data: str = row(
         DATA, PLACE, "mnist", checks.name,
-        "Train on a folder of images, a .npy, .npz or IDX file, or one of "
+        "Train on a folder of images, a .npy, .npz (or FILE.npz:ARRAY) or IDX file, or one of "
         f"{_list(names.DATA_SETS)}.",
         path=True)
     data_root: str = row(
@@ -44,17 +44,23 @@ class Making:
     pattern: str = row(
         DATA, COMPUTED, "*", checks.name,
         "Use only the files of a folder whose names match this pattern.", acts=effects.FOLDER)
-    image_size: int = row(
-        DATA, COMPUTED, 0, integer(0, 2**14),
-        "Make the images squares with sides of this many pixels.", said="as they are",
+    image_size: int | str = row(
+        DATA, COMPUTED, 0, checks.sides,
+        "Make the images squares with sides of this many pixels, or rectangles of HEIGHTxWIDTH.",
+        said="as they are",
         acts=effects.IMAGES)
     channels: int = row(
         DATA, COMPUTED, 0, one_of(0, 1, 3), "Make the images grey (1) or coloured (3).",
         said="as they are", acts=effects.IMAGES)
     resize: str = row(
         DATA, COMPUTED, "crop", one_of(*names.RESIZES),
-        "Make images square by crop, which keeps their proportions, or stretch, which does not.",
+        "Bring images to --image-size by crop, which keeps their proportions, or stretch, which "
+        "does not.",
         acts=effects.OBLONG)
+    labels: str = row(
+        DATA, COMPUTED, "", checks.text,
+        "Take the labels from this array of an .npz file.",
+        said="the one that belongs to the images", acts=effects.NAMED_ARRAYS)
     skip_bad: bool = row(
         DATA, COMPUTED, False, checks.boolean, "Go on without files that cannot be read.",
         flags="--skip-bad", acts=effects.FOLDER)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fgan.data import NAMES
+from fgan.data.place import path_of
 from fgan.disk import checkpoint, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.disk.rundir import RunDir
@@ -164,7 +165,7 @@ def _moved(then: TrainConfig, now: TrainConfig) -> tuple[str, ...]:
 
 
 def _check_place(point: Point, config: TrainConfig) -> None:
-    data = Path(config.data).expanduser()
+    data = Path(path_of(config.data)).expanduser()
     if config.data == point.config.data and config.data not in NAMES and not data.exists():
         raise RunError(
             f"The run had its data at {config.data}, where there is nothing now.",

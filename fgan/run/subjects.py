@@ -11,6 +11,7 @@ from typing import Any
 from fgan import data
 from fgan.data.arrays import is_array, load_samples
 from fgan.data.labels import Labelled
+from fgan.data.place import path_of
 from fgan.disk import checkpoint, rundir, sealed
 from fgan.disk.checkpoint import Checkpoint
 from fgan.disk.rundir import RunDir
@@ -56,6 +57,7 @@ def is_samples(path: Path) -> bool:
     """Whether a path is a file or a folder of samples, and not a run or a checkpoint of one."""
     if path.is_dir():
         return not RunDir(path).config.exists() and not RunDir(path).checkpoints.is_dir()
+    path = Path(path_of(str(path)))
     return path.is_file() and is_array(path)
 
 
@@ -65,7 +67,7 @@ def of_samples(path: Path, notify: Notify | None) -> Subject:
     Raises:
         DataError: for samples that cannot be read.
     """
-    if path.is_file():
+    if not path.is_dir():
         found = load_samples(path)
     else:
         source = data.load(str(path), stream="never", notify=notify)
