@@ -127,6 +127,7 @@ def test_the_role_of_an_option_decides_whether_a_run_may_go_on_with_another(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "faces").mkdir()
+    (tmp_path / "a.npz").touch()
     point, role = begun(name), OPTIONS[name].role
     other = {name: OTHERS[name][1]}
     if role is FREE or name == "data_root":
