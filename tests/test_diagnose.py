@@ -14,7 +14,7 @@ from scipy import stats
 
 from fgan import metrics, pytree
 from fgan.data import toy
-from fgan.errors import DataError, DivergedError
+from fgan.errors import ConfigError, DataError, DivergedError
 from fgan.game import make_step
 from fgan.run import config, loop, sample
 from fgan.run.diagnose import VERDICTS, Evidence, Subject, diagnose, examine, judge, plain
@@ -361,6 +361,17 @@ def test_a_run_that_saved_nothing_is_judged_by_its_log(ring, tmp_path):
     assert (found.step, found.log, found.weights) == (5, Log(1, 2), ())
     assert "saved no state" in found.unseen[0]
     assert named(found) == ["not finite"]
+
+
+def test_a_member_that_saved_nothing_is_judged_by_its_own_lines(tmp_path):
+    run = trained(tmp_path / "r", data="ring", sweep=(("lr", (1e-3, 1e-4)),), steps=1)
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    lines = ['{"step": 5, "member": 0, "refused": 0}', '{"step": 5, "member": 1, "refused": 3}']
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert [examine(run, member).log for member in (0, 1)] == [Log(1, 0), Log(1, 3)]
+    with pytest.raises(ConfigError, match="--member is missing"):
+        examine(run)
 
 
 def test_a_member_of_a_population(fgan, tmp_path):

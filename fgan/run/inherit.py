@@ -123,16 +123,20 @@ def member_of(
     Raises:
         ConfigError: when it is not clear which GAN is meant.
     """
-    count = len(resume.config_of(saved.about, file).members)
-    if not count:
-        if number is not None:
-            raise ConfigError(
-                f"{about}{file} is of one GAN, without members.", f"Leave out {flag}."
-            )
-        return saved
-    if number is None or not 0 <= number < count:
+    config = resume.config_of(saved.about, file)
+    check_member(config, file, number, flag, about)
+    return saved if number is None else checkpoint.member(saved, number)
+
+
+def check_member(
+    config: TrainConfig, place: Path, number: int | None, flag: str = "--member", about: str = ""
+) -> None:
+    """Refuse a number that names none of a run's GANs; ``place`` is what the message names."""
+    count = len(config.members)
+    if not count and number is not None:
+        raise ConfigError(f"{about}{place} is of one GAN, without members.", f"Leave out {flag}.")
+    if count and (number is None or not 0 <= number < count):
         asked = f"{flag} is missing" if number is None else f"there is no {flag} {number}"
         raise ConfigError(
-            f"{about}{file} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
+            f"{about}{place} is of a population, and {asked}.", f"Use one from 0 to {count - 1}."
         )
-    return checkpoint.member(saved, number)

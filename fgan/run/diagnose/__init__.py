@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fgan.disk.rundir import RunDir
+from fgan.run.config import resolve
 from fgan.run.diagnose import samples, training
 from fgan.run.diagnose.evidence import gather
 from fgan.run.diagnose.subject import Subject
 from fgan.run.diagnose.values import Evidence, Log, Verdict, plain
+from fgan.run.inherit import check_member
 
 __all__ = [
     "VERDICTS", "Evidence", "Subject", "Verdict", "diagnose", "examine", "gather", "judge", "plain",
@@ -73,7 +75,8 @@ def examine(
     """The numbers that the verdicts of `diagnose` look at; arguments and errors are the same."""
     directory = RunDir(run)
     if directory.config.exists() and not directory.saved():
-        lines = directory.read_metrics()
+        check_member(resolve(file=directory.config), run, member)
+        lines = [line for line in directory.read_metrics() if line.get("member") == member]
         refused = sum(line.get("refused", 0) for line in lines)
         unseen = (
             "The run has saved no state: it ended before its first checkpoint, or its weights "
