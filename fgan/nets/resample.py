@@ -17,7 +17,8 @@ def bilinear_up(x: Tensor) -> Tensor:
     A new position is 3/4 of the nearest old one and 1/4 of the next along each side. Beyond the
     border maps are 0.
     """
-    return _blur(nearest_up(x))
+    channels = x.shape[1]
+    return functional.conv_transpose2d(x, _filter(x, 1 / 4), stride=2, padding=1, groups=channels)
 
 
 def bilinear_down(x: Tensor) -> Tensor:
@@ -25,15 +26,14 @@ def bilinear_down(x: Tensor) -> Tensor:
 
     It is the transpose of `bilinear_up`, divided by 4.
     """
-    return functional.avg_pool2d(_blur(x), 2)
+    return functional.conv2d(x, _filter(x, 1 / 8), stride=2, padding=1, groups=x.shape[1])
 
 
-def _blur(x: Tensor) -> Tensor:
-    """The filter (1, 2, 1) / 4 along each side.
+def _filter(x: Tensor, unit: float) -> Tensor:
+    """The filter (1, 3, 3, 1) ``unit`` along each side, for each channel: [C, 1, 4, 4].
 
-    It is written as sums of slices, which the compiler fuses with what stands beside them, and
-    which need no constant tensor in the graph.
+    It is made of fills, so that the graph holds no constant tensor. Convolutions with it take a
+    fraction of the time of sums of slices, and of the time to compile those.
     """
-    x = functional.pad(x, (1, 1, 1, 1))
-    x = (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
-    return (x[:, :, :, :-2] + 2 * x[:, :, :, 1:-1] + x[:, :, :, 2:]) / 4
+    side = functional.pad(x.new_full((2,), 3 * unit), (1, 1), value=unit)
+    return (side[:, None] * side).expand(x.shape[1], 1, 4, 4)
