@@ -25,6 +25,7 @@ import compile_time
 import dirac_gan
 import end_to_end
 import memory
+import networks
 import population
 import products
 import scaling
@@ -49,6 +50,7 @@ class Study(NamedTuple):
 
 STUDIES: dict[str, Study] = {
     "step_time": Study("A step", step_time, ["--repeats", "5", "--seconds", "0.15"], minutes=14),
+    "networks": Study("A step of each network", networks, ["--repeats", "3"], minutes=20),
     "products": Study("Matrix products", products, ["--repeats", "9"]),
     "end_to_end": Study(
         "The whole trainer", end_to_end, ["--cases", "tutorial,mnist-mlp-small", "--repeats", "3"]

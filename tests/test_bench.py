@@ -52,7 +52,7 @@ DCGAN = {"arch": "dcgan", "image_size": 16, "features": 3, "batch_size": 4, "z_d
 
 
 def problem(**options: object) -> Problem:
-    base = {} if options.get("arch") == "dcgan" else SMALL
+    base = SMALL if options.get("arch", "mlp") == "mlp" else {}
     return make_problem(configs.resolve({"compile": True, "device": "cpu", **base, **options}))
 
 
@@ -64,6 +64,20 @@ def losses(name: str, of: Problem, num_steps: int = 10) -> np.ndarray:
 def test_the_tutorials_loop_computes_what_the_step_computes(options):
     of = problem(**options, dtype="float64")
     np.testing.assert_allclose(losses("imperative", of), losses("eager", of), rtol=1e-9, atol=1e-9)
+
+
+NETWORKS = {
+    "mlp": {"loss": "relativistic", "r1": 0.5, "r2": 0.3, "penalty_every": 2},
+    "dcgan": DCGAN,
+    "resnet": DCGAN | {"arch": "resnet"},
+    "r3gan": DCGAN | {"arch": "r3gan", "blocks": 1},
+}
+
+
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
+def test_the_loop_on_modules_computes_what_the_step_computes(options):
+    of = problem(**options, dtype="float64")
+    np.testing.assert_allclose(losses("modules", of), losses("eager", of), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
@@ -189,6 +203,9 @@ def test_the_loop_without_draws_makes_noise_of_its_own():
         ("imperative", {"r1": 1.0}, "--r1 1.0"),
         ("imperative", {"order": "simultaneous"}, "--order simultaneous"),
         ("imperative", {"lr_schedule": "linear"}, "--lr-schedule linear"),
+        ("modules", {"loss": "wasserstein"}, "--loss wasserstein"),
+        ("modules", {"disc_steps": 2}, "--disc-steps 2"),
+        ("modules-compiled", {"r1": 1.0}, "cannot differentiate a compiled module twice"),
         ("jax", {"lr_warmup": 3}, "--lr-warmup 3"),
         ("imperative", {**DCGAN, "disc_batches": "together"}, "--disc-batches together"),
         ("jax", {"optimizer": "sgd"}, "--optimizer sgd"),

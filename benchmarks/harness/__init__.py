@@ -3,7 +3,7 @@
 `fgan bench` and the studies in ``benchmarks/`` use these modules:
 
 - `harness.problem`: the computation of every program, and the form of a program;
-- `harness.imperative`, `harness.functional`, `harness.jaxed`: the programs;
+- `harness.imperative`, `harness.modules`, `harness.functional`, `harness.jaxed`: the programs;
 - `harness.programs`: a program by its name, and whether all do the same work;
 - `harness.timing`: interleaved repeats, medians, ratios with their confidence;
 - `harness.counts`: operations, kernels, FLOPs, bytes, and the machine's ceilings;
@@ -31,6 +31,8 @@ REPLAYED_STEPS = 32
 
 PROGRAMS: dict[str, str] = {
     "imperative": "nn.Module, backward() and torch.optim, as tutorials write it",
+    "modules": "the same loop on the modules of any network, with penalties by autograd.grad",
+    "modules-compiled": "the same, each module compiled by torch.compile (without penalties)",
     "eager": "the pure step as it is, operation by operation",
     "compiled": "the pure step as one compiled graph",
     "compiled-donated": "the same, writing the new state into the old one's memory",
@@ -44,7 +46,7 @@ TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
 """Options that differ from a run's defaults: the game that every program implements."""
 
 DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
-COMPILED = ("compiled", "compiled-donated", "replayed", "bfloat16", "jax")
+COMPILED = ("modules-compiled", "compiled", "compiled-donated", "replayed", "bfloat16", "jax")
 
 
 def parse_names(text: str) -> list[str]:

@@ -7,7 +7,7 @@ same draws they must report the same losses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -156,8 +156,8 @@ def data_shape(config: TrainConfig) -> tuple[int, ...]:
     return (channels, size, size) if isinstance(size, int) else (channels, *size)
 
 
-# Options of the game that the imperative loop and the JAX program compute, or that do nothing
-# beside the values they know of the others.
+# Options of the game that the programs outside of the library compute, or that do nothing beside
+# the values they know of the others.
 _COMPUTED_APART = {
     "disc_loss_scale", "lr", "disc_lr", "betas", "batch_size", "disc_steps", "share_fakes",
     "same_z", "ema", "lr_length", "lr_end", "penalty_every", "sample_stats",
@@ -165,25 +165,45 @@ _COMPUTED_APART = {
 
 
 def check_tutorial(config: TrainConfig, program: str) -> None:
-    """Refuse options that a program outside of the library does not implement.
+    """Refuse options that the loop of the tutorials, or the JAX program, does not implement.
 
     Raises:
         ConfigError: naming these options.
     """
-    # A new option of the game is one that they do not know.
-    known: dict[str, object] = {
-        name: option.default
-        for name, option in OPTIONS.items()
-        if option.panel == GAME and name not in _COMPUTED_APART
-    }
-    known |= {"arch": ("mlp", "dcgan"), "disc_batches": ("auto", "apart", "together")}
-    if config.arch != "mlp":
-        known["disc_batches"] = ("auto", "apart")
+    known: dict[str, object] = {"arch": ("mlp", "dcgan")}
+    known["disc_batches"] = ("auto", "apart", *(["together"] if config.arch == "mlp" else []))
     if program == "jax":
         known |= {"arch": "mlp", "dtype": ("float32", "float64", "bfloat16")}
+    _refuse_others(config, program, _COMPUTED_APART, known)
+
+
+def check_loop(config: TrainConfig, program: str, losses: Iterable[str]) -> None:
+    """Refuse options that the loop on the modules does not implement.
+
+    Args:
+        losses: the names of those that it knows.
+    Raises:
+        ConfigError: naming these options.
+    """
+    alone = {"disc_loss_scale": 1.0, "disc_steps": 1, "share_fakes": False, "same_z": False}
+    known = alone | {"loss": tuple(losses), "disc_batches": names.DISC_BATCHES}
+    computed = _COMPUTED_APART - alone.keys() | {"r1", "r2", "spectral_norm"}
+    _refuse_others(config, program, computed, known)
+
+
+def _refuse_others(
+    config: TrainConfig, program: str, computed: Set[str], known: Mapping[str, object]
+) -> None:
+    """Refuse options of the game that are neither computed nor of a known value or the default."""
+    # A new option of the game is one that no program knows.
+    plain = {
+        name: option.default
+        for name, option in OPTIONS.items()
+        if option.panel == GAME and name not in computed
+    }
     wrong = [
         f"{flag(name)} {getattr(config, name)}"
-        for name, value in known.items()
+        for name, value in (plain | known).items()
         if getattr(config, name) not in (value if isinstance(value, tuple) else (value,))
     ]
     if wrong:

@@ -13,10 +13,13 @@ from fgan_benchmarks import harness
 from fgan_benchmarks.harness.functional import exact_losses, make_functional
 from fgan_benchmarks.harness.imperative import make_imperative
 from fgan_benchmarks.harness.jaxed import make_jax
+from fgan_benchmarks.harness.modules import make_modules
 from fgan_benchmarks.harness.problem import Losses, Problem, Program, make_problem
 
 MAKERS: dict[str, Callable[[Problem], Program]] = {
     "imperative": make_imperative,
+    "modules": make_modules,
+    "modules-compiled": lambda problem: make_modules(problem, compiled=True),
     "eager": lambda problem: make_functional(problem, compiled=False),
     "compiled": lambda problem: make_functional(problem, compiled=True),
     "compiled-donated": lambda problem: make_functional(problem, compiled=True, donate=True),

@@ -1,0 +1,68 @@
+"""What does a step of each network cost, against the loop that a user of its modules would write?
+
+Times the programs of ``benchmarks/harness`` for the four architectures with their defaults on
+MNIST's images, in turns, each in a process of its own:
+
+    modules            the networks' own modules, backward(), torch.optim.Adam
+    modules-compiled   the same, each module compiled by torch.compile (none with R1 or R2, which
+                       differentiate twice)
+    compiled-donated   the pure step as one graph, written into the old state's memory
+    bfloat16           the same with matrix products and convolutions in bfloat16
+
+The losses of all are compared on the same draws first. Run it with nothing else on the machine:
+
+    python benchmarks/networks.py --json
+"""
+
+from __future__ import annotations
+
+import step_time
+import study
+from fgan_benchmarks.harness import parse_names
+from fgan_benchmarks.harness.compare import compare
+from study import Found
+
+from fgan.run import archs, config
+
+PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16"
+
+
+def measure(
+    cases: list[str], programs: list[str], repeats: int, seconds: float, trained_steps: int,
+    **options: object,
+) -> Found:  # fmt: skip
+    found = {}
+    for arch in cases:
+        study.say(arch)
+        run = config.resolve(data="mnist", arch=arch, compile=True, **options)
+        able = [p for p in programs if p != "modules-compiled" or not (run.r1 or run.r2)]
+        found[arch] = compare(
+            run, able, repeats=repeats, seconds=seconds, trained_steps=trained_steps, quick=True
+        )
+    return {"cases": found}
+
+
+table = step_time.table
+
+
+def main() -> None:
+    parser = study.parser(__doc__)
+    parser.add_argument("--cases", default=",".join(archs.ALL), help="networks, with commas")
+    parser.add_argument("--programs", default=PROGRAMS, help="with commas; first the baseline")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each program and repeat")
+    parser.add_argument("--trained-steps", type=int, default=50)
+    args = parser.parse_args()
+    options = {"device": args.device, "threads": args.threads}
+    if args.tiny:
+        args.cases, args.programs, args.repeats = "mlp", "modules,compiled-donated", 3
+        args.seconds, args.trained_steps = 0.01, 5
+    found = measure(
+        args.cases.split(","), parse_names(args.programs), args.repeats, args.seconds,
+        args.trained_steps, **options,
+    )  # fmt: skip
+    study.finish(args, found, table)
+
+
+if __name__ == "__main__":
+    main()
