@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from fgan_benchmarks.harness.problem import Losses, Problem, Program, check_loop
@@ -82,7 +83,8 @@ class Loop:
         if self.config.spectral_norm:
             _normalise(self.disc, state.disc)
         for module in (self.gen, self.disc):
-            module.to(problem.device, memory_format=self._layout()).train()
+            module.to(problem.device).train()
+            module.to(memory_format=self._layout())  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.gen) if self.config.ema else None
         self.call_gen, self.call_disc = (
             torch.compile(module) if compiled else module for module in (self.gen, self.disc)
@@ -119,7 +121,7 @@ class Loop:
             disc_loss = disc_loss + every * self.config.r1 / 2 * squared_slope(on_real, real)
             disc_loss = disc_loss + every * self.config.r2 / 2 * squared_slope(on_fake, fake)
         self.disc_opt.zero_grad()
-        disc_loss.backward()
+        disc_loss.backward()  # type: ignore[no-untyped-call]
         self.disc_opt.step()
 
         fake = self.make(self.noise() if draws is None else draws.gen.z)
@@ -129,7 +131,7 @@ class Loop:
             on_real = on_fake = self.judge(fake)
         gen_loss = losses(on_real, on_fake)[1].mean()
         self.gen_opt.zero_grad()
-        gen_loss.backward()
+        gen_loss.backward()  # type: ignore[no-untyped-call]
         self.gen_opt.step()
         if self.average is not None:
             self.move_average(self.average)
@@ -164,10 +166,10 @@ class Loop:
 
     @torch.no_grad()
     def move_average(self, average: nn.Module) -> None:
-        for kept, present in zip(average.parameters(), self.gen.parameters(), strict=True):
-            kept.lerp_(present, 1 - self.config.ema)
-        for kept, present in zip(average.buffers(), self.gen.buffers(), strict=True):
-            kept.copy_(present)
+        for value, present in zip(average.parameters(), self.gen.parameters(), strict=True):
+            value.lerp_(present, 1 - self.config.ema)
+        for kept, now in zip(average.buffers(), self.gen.buffers(), strict=True):
+            kept.copy_(now)
 
 
 def squared_slope(logits: Tensor, x: Tensor) -> Tensor:
@@ -189,6 +191,6 @@ def _normalise(module: nn.Module, player: PlayerState) -> None:
             layer = module.get_submodule(name.rpartition(".")[0])
             own = name.rpartition(".")[2]
             parametrizations.spectral_norm(layer, own)
-            norm = layer.parametrizations[own][0]  # type: ignore[index, union-attr]
-            norm._u.copy_(player.buffers[f"{name}.u"])
-            norm._v.copy_(player.buffers[f"{name}.v"])
+            (norm,) = cast(nn.ModuleDict, layer.parametrizations)[own].children()
+            cast(Tensor, norm._u).copy_(player.buffers[f"{name}.u"])
+            cast(Tensor, norm._v).copy_(player.buffers[f"{name}.v"])

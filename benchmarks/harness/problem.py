@@ -196,14 +196,14 @@ def _refuse_others(
 ) -> None:
     """Refuse options of the game that are neither computed nor of a known value or the default."""
     # A new option of the game is one that no program knows.
-    plain = {
+    plain: dict[str, object] = {
         name: option.default
         for name, option in OPTIONS.items()
         if option.panel == GAME and name not in computed
     }
     wrong = [
         f"{flag(name)} {getattr(config, name)}"
-        for name, value in (plain | known).items()
+        for name, value in {**plain, **known}.items()
         if getattr(config, name) not in (value if isinstance(value, tuple) else (value,))
     ]
     if wrong:
