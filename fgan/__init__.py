@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         per_example,
         players,
         population,
+        ranks,
         scan,
         scheduled,
         spectrum,
@@ -69,6 +70,7 @@ _MODULES = {
     "per_example": "game.per_example",
     "players": "game.players",
     "population": "game.population",
+    "ranks": "game.ranks",
     "spectrum": "game.spectrum",
 }  # fmt: skip
 _NAMES = {

@@ -141,37 +141,53 @@ def split(key: Key, num: int = 2) -> Key:
     return fold_in(key[..., None, :], torch.arange(num, device=key.device))
 
 
-def _words(key: Key, count: int) -> tuple[Tensor, ...]:
-    """At least ``count`` random words, as four tensors [..., ceil(count / 4)]."""
-    block = torch.arange((count + 3) // 4, device=key.device)
+def _words(key: Key, count: int, first: int = 0) -> tuple[Tensor, ...]:
+    """The random words ``first`` to ``first + count``, and up to three more on either side.
+
+    Returns:
+        Four tensors [..., n], of which word w is the (w mod 4)-th, in place w // 4 - first // 4.
+    """
+    block = torch.arange(first // 4, (first + count + 3) // 4, device=key.device)
     zero = torch.zeros_like(block)
     counter = (block, zero, zero, torch.full_like(block, _DRAW))
     return philox4x32(counter, (key[..., 0:1], key[..., 1:2]))
 
 
-def _arrange(parts: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Interleave four tensors [..., n / 4] into one [..., *shape]."""
+def _arrange(parts: Sequence[Tensor], shape: Sequence[int], first: int = 0) -> Tensor:
+    """Interleave four tensors [..., n / 4] of `_words` into one [..., *shape]."""
     flat = torch.stack(tuple(parts), dim=-1).flatten(-2)  # [..., n]
-    return flat[..., : math.prod(shape)].reshape((*flat.shape[:-1], *shape))
+    skipped = first % 4
+    own = flat[..., skipped : skipped + math.prod(shape)]
+    return own.reshape((*flat.shape[:-1], *shape))
 
 
-def bits(key: Key, shape: Sequence[int] = ()) -> Tensor:
-    """Random 32-bit words, int64 [..., *shape] with values in [0, 2^32)."""
-    return _arrange(_words(key, math.prod(shape)), shape)
+def bits(key: Key, shape: Sequence[int] = (), *, first: int = 0) -> Tensor:
+    """Random 32-bit words, int64 [..., *shape] with values in [0, 2^32).
+
+    Args:
+        first: the number of the first word. Rows [a, b) of a result of shape (n, *rest) are those
+            of shape (b - a, *rest) with ``first = a * prod(rest)``; likewise for the other
+            functions here that take it.
+    """
+    return _arrange(_words(key, math.prod(shape), first), shape, first)
 
 
-def uniform(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(
+    key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32, *, first: int = 0
+) -> Tensor:
     """Uniform numbers in [0, 1), [..., *shape]: the upper 24 bits of a word, exact in float32.
 
     float16 takes the upper 11 bits and bfloat16 the upper 8, which gives multiples of 2^-11 and
     of 2^-8.
     """
     kept = _UNIFORM_BITS.get(dtype, _MOST_UNIFORM_BITS)
-    words = _words(key, math.prod(shape))
-    return _arrange([(word >> (32 - kept)).to(dtype) * 2.0**-kept for word in words], shape)
+    words = _words(key, math.prod(shape), first)
+    return _arrange([(word >> (32 - kept)).to(dtype) * 2.0**-kept for word in words], shape, first)
 
 
-def normal(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(
+    key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32, *, first: int = 0
+) -> Tensor:
     """Standard normal numbers, [..., *shape], by Box and Muller's transform.
 
     Two words a and b give u = (a + 1/2) / 2^32 in (0, 1), v = b / 2^32, and the pair
@@ -180,8 +196,9 @@ def normal(key: Key, shape: Sequence[int] = (), dtype: torch.dtype = torch.float
     References:
         Box and Muller 1958, "A note on the generation of random normal deviates".
     """
-    a, b, c, d = _words(key, math.prod(shape))
-    return _arrange([n.to(dtype) for n in (*_box_muller(a, b), *_box_muller(c, d))], shape)
+    a, b, c, d = _words(key, math.prod(shape), first)
+    parts = [n.to(dtype) for n in (*_box_muller(a, b), *_box_muller(c, d))]
+    return _arrange(parts, shape, first)
 
 
 def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ The files, in the order in which to read them:
 - `fgan.game.steps`: functions from steps to steps: `make_steps`, `scheduled`, `scan`.
 - `fgan.game.players`: the step of any number of players, from a dictionary of objectives.
 - `fgan.game.population`: many games of one form at once.
+- `fgan.game.ranks`: the step over many processes; `fgan.game.collectives`, the sum over them.
 - `fgan.game.per_example`: gradients of single examples.
 - `fgan.game.spectrum`: the Jacobian of the players' field, and its eigenvalues.
 - `fgan.game.inputs`: refuses inputs that were made for another game.

@@ -54,11 +54,14 @@ class Condition:
             tree of tensors [B, *condition].
         num_classes: the number of classes, for a source of labels; 0 for any other. A game
             compares it with its networks'.
+        of_one: whether the condition of fake i depends on entry i of what was drawn and of the
+            reals' conditions alone, and not on other examples of the batch.
     """
 
     draw: Callable[[Key, tuple[int, ...]], Tree] = _nothing
     choose: Callable[[Tree, Tree], Tree] = _drawn
     num_classes: int = 0
+    of_one: bool = False
 
 
 def _own(drawn: Tree, real: Tree) -> Tree:
@@ -82,7 +85,7 @@ def _present(real: Tree) -> Tree:
     return real
 
 
-of_reals = Condition(choose=_own)
+of_reals = Condition(choose=_own, of_one=True)
 """Fake i has the condition of real i: right for every kind of condition, and nothing is drawn."""
 
 shuffled = Condition(lambda key, shape: rng.permutation(key, *shape), _shuffled)
@@ -101,7 +104,7 @@ def uniform(num_classes: int) -> Condition:
     def draw(key: Key, shape: tuple[int, ...]) -> Tensor:
         return (rng.bits(key, shape) * num_classes) >> 32
 
-    return Condition(draw, num_classes=num_classes)
+    return Condition(draw, num_classes=num_classes, of_one=True)
 
 
 def categorical(frequencies: Sequence[float] | Tensor) -> Condition:
@@ -126,4 +129,4 @@ def categorical(frequencies: Sequence[float] | Tensor) -> Condition:
         words = rng.bits(key, shape)[..., None]  # [..., B, 1]
         return (words >= bounds[:-1].to(words.device)).sum(-1)
 
-    return Condition(draw, num_classes=len(weights))
+    return Condition(draw, num_classes=len(weights), of_one=True)

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from fgan import pytree, rng
+from fgan.game.microbatches import Reduce, floats_reduced
 from fgan.game.orders import ALL as METHODS
 from fgan.game.orders import (
     Grads,
@@ -130,6 +131,7 @@ def make_step(
     *,
     turns: Sequence[str | Sequence[str]] = (),
     order: str | Method = "alternating",
+    reduce: Reduce | None = None,
 ) -> Step:
     """The training step of a game between any number of players.
 
@@ -145,6 +147,10 @@ def make_step(
         order: how the players of one turn move: along their plain gradients where it is
             "alternating" or "simultaneous", or by a method of `fgan.orders`, given by its name,
             with its defaults, or as it is made there.
+        reduce: as in `fgan.make_step`, applied in each turn to the gradients and to the floats in
+            what the objectives return. With ``fgan.ranks.mean()`` every process has a part of the
+            examples; each objective is then a mean over examples, and networks with batch
+            statistics are those of `fgan.ranks.model_over_ranks`.
     Returns:
         ``step(state, *inputs) -> (state, metrics)`` on a state of `init`; the inputs are
         any trees of tensors. A step whose losses and gradient norms are not all finite returns the
@@ -152,8 +158,8 @@ def make_step(
     Raises:
         ValueError: for players that are not the same in all arguments, a player without a turn or
             twice in one, turns in simultaneous play, an unknown order, or an order that would do
-            nothing in these turns; from the step, for a state of other players and for an
-            objective that returns anything but a mean.
+            nothing in these turns, or ``reduce`` with a method; from the step, for a state of other
+            players and for an objective that returns anything but a mean.
     """
     _check_some(objectives)
     check_players(optimizers, objectives, "optimizers", "an objective")
@@ -166,6 +172,8 @@ def make_step(
     played = _turns(tuple(objectives), turns, order)
     if method is not None:
         check_method(method, played)
+        if reduce is not None:
+            raise ValueError(f"the method {method.name} takes gradients that reduce does not see")
     numbered = _numbered(played)
 
     def outcome(
@@ -198,6 +206,8 @@ def make_step(
             return lambda point: outcome(player, at(point), turn[player], inputs).loss
 
         found = {player: gradient(player) for player in turn}
+        if reduce is not None:
+            found = floats_reduced(found, reduce)
         v = {player: grads for player, (grads, _) in found.items()}
         outcomes = {player: returned for player, (_, returned) in found.items()}
         moving = {player: players[player] for player in turn}

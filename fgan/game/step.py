@@ -38,6 +38,7 @@ from torch.func import grad_and_value
 from fgan import ema, pytree, scalars, schedules, terms
 from fgan.augment import AUGMENT
 from fgan.game import microbatches as parts
+from fgan.game import ranks
 from fgan.game.game import Due, Game, warn_of_unused_condition, with_every_term, with_terms
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.judging import NO_CONDITIONS, Conditions, Judged, conditions_of
@@ -111,8 +112,8 @@ def make_step(
             `make_steps`). Without it, all terms count at every step with their plain weight.
         reduce: a function from a tree of tensors to one of the same form, applied to each
             player's gradients, its reported numbers and the floating numbers that its terms
-            remember, before they are used. With an average over processes, the step acts as on
-            all their batches together.
+            remember, before they are used. With ``fgan.ranks.mean()``, the average over
+            processes, the step acts as on all their batches together.
         microbatches: the number of equal parts of a batch, of which each player's gradient is the
             mean, taken one after the other in the one graph. The step is that of the whole
             batch; it needs memory for the passes of one part.
@@ -129,13 +130,16 @@ def make_step(
         ValueError: for a name that no term has, a number of tuples of names that is not the
             number of discriminator steps, ``reduce`` with a method in place of an order,
             because a method takes gradients of its own, or microbatches of a game for which they
-            would not add up to the batch, since one example's loss depends on the others; from the
-            step, for inputs that do not fit the game.
+            would not add up to the batch, since one example's loss depends on the others, or ranks
+            of one (`fgan.ranks.over_ranks`); from the step, for inputs that do not fit the game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, Algorithm 1.
     """
     warn_of_unused_condition(game)
+    parts.check(game, microbatches)
+    if isinstance(reduce, ranks.Mean):
+        game = ranks.over_ranks(game, reduce)
     if due is None:
         rounds = [with_every_term(game)] * game.num_disc_steps
     else:
@@ -144,7 +148,6 @@ def make_step(
         raise ValueError(f"{game.num_disc_steps} discriminator steps, {len(rounds)} lists due")
     if reduce is not None and game.method is not None:
         raise ValueError(f"the method {game.method.name} takes gradients that reduce does not see")
-    parts.check(game, microbatches)
     how = Averaging(microbatches, reduce or AS_IT_IS.reduce)
 
     def step(state: TrainState, batch: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fgan import pytree
 from fgan.game.game import Due, Game, terms_due
+from fgan.game.microbatches import Reduce
 from fgan.game.step import Step, make_step
 from fgan.optim import hypers, map_hypers
 from fgan.optim.base import Hyper
@@ -26,6 +27,7 @@ def make_steps(
     game: Game,
     wrap: Callable[[Step, Due], Step] = lambda step, due: step,
     *,
+    reduce: Reduce | None = None,
     microbatches: int = 1,
 ) -> Callable[[int], Step]:
     """Make the step of each number, for a game whose terms are due only in some steps.
@@ -36,7 +38,7 @@ def make_steps(
     Args:
         wrap: (step, due) -> the step to use in its place, such as the compiled step; ``due``
             is as in `terms_due`.
-        microbatches: as in `make_step`.
+        reduce, microbatches: as in `make_step`.
     Returns:
         ``steps(number) -> step`` for the numbers from 0; a game without lazy terms
         has one step for all of them.
@@ -47,7 +49,7 @@ def make_steps(
 
     @functools.cache
     def made(due: Due) -> Step:
-        return wrap(make_step(game, due, microbatches=microbatches), due)
+        return wrap(make_step(game, due, reduce=reduce, microbatches=microbatches), due)
 
     return lambda number: made(terms_due(game, number))
 

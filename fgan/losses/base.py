@@ -20,6 +20,8 @@ class GanLoss(NamedTuple):
         gen: (*, real_logits [B], fake_logits [B]) -> [B], minimised by the generator.
         gen_uses_real: whether ``gen`` looks at ``real_logits``; if it does not, the step
             passes `UNSEEN` and saves the discriminator's pass over the reals.
+        whole_batch: whether the loss of one example depends on other pairs of the batch, so that
+            the loss is another one on parts of the batch.
 
     The step takes the means, and refuses losses of any other shape.
     """
@@ -27,6 +29,7 @@ class GanLoss(NamedTuple):
     disc: Callable[..., Tensor]
     gen: Callable[..., Tensor]
     gen_uses_real: bool = False
+    whole_batch: bool = False
 
 
 class _Unseen:
@@ -81,8 +84,7 @@ def scaled(loss: GanLoss, *, disc: Scalar = 1.0, gen: Scalar = 1.0) -> GanLoss:
     """
     scalars.check("disc", disc)
     scalars.check("gen", gen)
-    return GanLoss(
+    return loss._replace(
         disc=lambda **logits: disc * loss.disc(**logits),
         gen=lambda **logits: gen * loss.gen(**logits),
-        gen_uses_real=loss.gen_uses_real,
     )

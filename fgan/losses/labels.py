@@ -54,7 +54,7 @@ def smoothed(loss: GanLoss, *, real: Scalar = 0.9, fake: Scalar = 0.0) -> GanLos
         hard = loss.disc(real_logits=real_logits, fake_logits=fake_logits)
         return hard + (1 - real) * swap(real_logits) - fake * swap(fake_logits)
 
-    return GanLoss(disc=disc, gen=loss.gen, gen_uses_real=loss.gen_uses_real)
+    return loss._replace(disc=disc)
 
 
 def flipped(loss: GanLoss, probability: Scalar = 0.05) -> GanLoss:
@@ -77,4 +77,4 @@ def flipped(loss: GanLoss, probability: Scalar = 0.05) -> GanLoss:
         wrong = loss.disc(real_logits=fake_logits, fake_logits=real_logits)
         return (1 - probability) * right + probability * wrong
 
-    return GanLoss(disc=disc, gen=loss.gen, gen_uses_real=loss.gen_uses_real)
+    return loss._replace(disc=disc)

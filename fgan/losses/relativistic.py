@@ -51,7 +51,7 @@ def _make_average(
     def gen(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return disc(real_logits=fake_logits, fake_logits=real_logits)
 
-    return GanLoss(disc=disc, gen=gen, gen_uses_real=True)
+    return GanLoss(disc=disc, gen=gen, gen_uses_real=True, whole_batch=True)
 
 
 relativistic_average = _make_average(lambda d: softplus(-d), softplus)

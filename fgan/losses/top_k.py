@@ -37,4 +37,4 @@ def top_k(loss: GanLoss, fraction: Scalar) -> GanLoss:
         rank = order.argsort()  # 0 for the highest logit
         return torch.where(rank < k, each * (size / k.to(each.dtype)), 0.0)
 
-    return GanLoss(disc=loss.disc, gen=gen, gen_uses_real=loss.gen_uses_real)
+    return loss._replace(gen=gen, whole_batch=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,35 @@ class Apply(Protocol):
     ) -> tuple[Tree, Buffers]: ...
 
 
+Gather: TypeAlias = Callable[[Tensor], Tensor]
+"""x -> every rank's x, [num ranks, *x.shape], differentiable."""
+
+
+def over_ranks_of(apply: Apply) -> Callable[[Gather], Apply] | None:
+    """From a function that gathers to the ``apply`` whose batch statistics are over all ranks.
+
+    It is an attribute of the function, so that another function in its place does not have it.
+
+    Returns:
+        None for a network that is not known over ranks.
+    """
+    return getattr(apply, "over_ranks", None)
+
+
+def with_over_ranks(apply: Apply, over_ranks: Callable[[Gather], Apply] | None) -> Apply:
+    """The function with what `over_ranks_of` returns of it."""
+    if over_ranks is not None:
+        apply.over_ranks = over_ranks  # type: ignore[attr-defined]
+    return apply
+
+
+def around(wrap: Callable[[Apply], Apply], model: Model) -> Apply:
+    """``wrap(model.apply)``, which is known over ranks where ``model.apply`` is."""
+    inner = over_ranks_of(model.apply)
+    over_ranks = None if inner is None else lambda gather: wrap(inner(gather))
+    return with_over_ranks(wrap(model.apply), over_ranks)
+
+
 @dataclass(frozen=True)
 class Model:
     """A network as pure functions.
@@ -56,7 +85,9 @@ class Model:
             example. ``noise[name]`` is uniform in [0, 1), [B, *noise_shapes[name]].
         batch_stats: whether the output for one example depends on the others of its
             batch in training (batch normalisation). A discriminator with batch
-            statistics sees real and fake batches apart.
+            statistics sees real and fake batches apart. Where several processes have a part of
+            a batch each (`fgan.ranks`), these statistics are of the whole batch if the network is
+            made by `from_module` and has them of plain batch normalisation alone.
         unaveraged: (averaged params, the average's last buffers, the network's present buffers)
             -> the new values of those buffers that a moving average of the weights must not
             average, such as singular vectors.
@@ -81,20 +112,23 @@ def autocast(model: Model, dtype: torch.dtype) -> Model:
     the dtype of the first input of floats, so that losses are computed in it.
     """
 
-    def apply(
-        params: Params,
-        buffers: Buffers,
-        x: Tree,
-        *,
-        noise: Noise = NO_NOISE,
-        train: bool = True,
-    ) -> tuple[Tree, Buffers]:
-        first = next(leaf for leaf in pytree.leaves(x) if leaf.is_floating_point())
-        with torch.autocast(first.device.type, dtype=dtype):
-            out, buffers = model.apply(params, buffers, x, noise=noise, train=train)
-        return pytree.map(lambda y: y.to(first.dtype), out), buffers
+    def wrap(inner: Apply) -> Apply:
+        def apply(
+            params: Params,
+            buffers: Buffers,
+            x: Tree,
+            *,
+            noise: Noise = NO_NOISE,
+            train: bool = True,
+        ) -> tuple[Tree, Buffers]:
+            first = next(leaf for leaf in pytree.leaves(x) if leaf.is_floating_point())
+            with torch.autocast(first.device.type, dtype=dtype):
+                out, buffers = inner(params, buffers, x, noise=noise, train=train)
+            return pytree.map(lambda y: y.to(first.dtype), out), buffers
 
-    return replace(model, apply=apply)
+        return apply
+
+    return replace(model, apply=around(wrap, model))
 
 
 def channels_last(model: Model) -> Model:
@@ -114,14 +148,17 @@ def channels_last(model: Model) -> Model:
             {name: lay_out(b) for name, b in buffers.items()},  # frozen parameters are buffers
         )
 
-    def apply(
-        params: Params,
-        buffers: Buffers,
-        x: Tree,
-        *,
-        noise: Noise = NO_NOISE,
-        train: bool = True,
-    ) -> tuple[Tree, Buffers]:
-        return model.apply(params, buffers, pytree.map(lay_out, x), noise=noise, train=train)
+    def wrap(inner: Apply) -> Apply:
+        def apply(
+            params: Params,
+            buffers: Buffers,
+            x: Tree,
+            *,
+            noise: Noise = NO_NOISE,
+            train: bool = True,
+        ) -> tuple[Tree, Buffers]:
+            return inner(params, buffers, pytree.map(lay_out, x), noise=noise, train=train)
 
-    return replace(model, init=init, apply=apply)
+        return apply
+
+    return replace(model, init=init, apply=around(wrap, model))

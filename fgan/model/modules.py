@@ -17,8 +17,8 @@ from torch import nn
 from torch.func import functional_call
 
 from fgan import rng
-from fgan.model import generators, shapes
-from fgan.model.base import NO_NOISE, Model
+from fgan.model import batch_norm, generators, shapes
+from fgan.model.base import NO_NOISE, Apply, Gather, Model, with_over_ranks
 from fgan.model.dropout import Dropout
 from fgan.model.shapes import Shape
 from fgan.model.skeleton import copied, make_skeleton, refuse_by_structure
@@ -118,16 +118,12 @@ def from_module(
     with ThreadPoolExecutor(1) as outside:
         trial = outside.submit(try_out, skeleton, *init(rng.key(0)), call, batch_size)
     noise_shapes, output_shape = trial.result()
-    modes = {True: skeleton.train(), False: copy.deepcopy(skeleton).eval()}
+    training, evaluating = skeleton.train(), copy.deepcopy(skeleton).eval()
 
-    def apply(
-        params: Params,
-        buffers: Buffers,
-        x: Tree,
-        *,
-        noise: Noise = NO_NOISE,
-        train: bool = True,
+    def run(
+        network: nn.Module, params: Params, buffers: Buffers, x: Tree, noise: Noise
     ) -> tuple[Tree, Buffers]:
+        train = network.training
         _refuse_absent(params, buffers, noise if train else None)
         if train:
             # Layers write running statistics into the buffers they are given.
@@ -136,9 +132,25 @@ def from_module(
         if train:
             values |= {noises[name]: noise[name] for name in noises}
         # The search for tied weights, a tenth of the time to trace a step, is made only if needed.
-        out = functional_call(modes[train], values, *call.arguments(x), tie_weights=tied)
+        out = functional_call(network, values, *call.arguments(x), tie_weights=tied)
         # A layer may also put another tensor in a buffer's place, which is then in ``values``.
         return out, {name: values[name] for name in buffers} if train else buffers
+
+    def applying(training: nn.Module) -> Apply:
+        def apply(
+            params: Params,
+            buffers: Buffers,
+            x: Tree,
+            *,
+            noise: Noise = NO_NOISE,
+            train: bool = True,
+        ) -> tuple[Tree, Buffers]:
+            return run(training if train else evaluating, params, buffers, x, noise)
+
+        return apply
+
+    def over_ranks(gather: Gather) -> Apply:
+        return applying(batch_norm.over_ranks(training, gather))
 
     held = {n for n, _ in [*skeleton.named_parameters(), *skeleton.named_buffers()]}
     held -= set(noises.values())
@@ -153,12 +165,14 @@ def from_module(
                 f"[B, *{noise_shapes[absent[0]]}], or train=False"
             )
 
+    norms = batch_norm.layers(skeleton)
+    known = norms and all(map(batch_norm.is_plain, norms))
     return Model(
         init=init,
-        apply=apply,
+        apply=with_over_ranks(applying(training), over_ranks if known else None),
         shape=Shape(call.shape, output_shape),
         noise_shapes=noise_shapes,
-        batch_stats=any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in skeleton.modules()),
+        batch_stats=bool(norms),
         unaveraged=_singular_vectors,
         module=build,
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from fgan import pytree, scalars
@@ -43,6 +44,19 @@ def _no_generator(*_: Any) -> Tensor:
     raise ValueError('view.generate is there for terms of the generator: Term(player="gen")')
 
 
+class Whole(NamedTuple):
+    """The batch as a whole, of which a view has a part where several processes train.
+
+    mean: the mean over all numbers of a tensor [B, ...] of the view and of its like in every other
+        part, []; differentiable.
+    previous: each row's predecessor in the whole batch, the first row's being the last, for a
+        tensor [B, ...].
+    """
+
+    mean: Callable[[Tensor], Tensor] = torch.mean
+    previous: Callable[[Tensor], Tensor] = lambda x: x.roll(1, 0)
+
+
 class View(NamedTuple):
     """The values that a term may look at. A compiled step computes those that terms use.
 
@@ -67,6 +81,7 @@ class View(NamedTuple):
         noise: uniform in [0, 1), [B, *noise_shape(data)], for this term alone.
         slopes: the gradients of the logits over the reals and over the fakes, [B, *data] each, from
             the pass that computed the logits; ``()`` in place of one that the term does not need.
+        whole: means over the whole batch, for a term that takes some; see ``Term.over_ranks``.
     """
 
     real: Tensor
@@ -81,6 +96,7 @@ class View(NamedTuple):
     noise: Any = ()
     slopes: tuple[Tensor | tuple[()], Tensor | tuple[()]] = ((), ())
     fake_condition: Any = ()
+    whole: Whole = Whole()
 
     @property
     def real_slope(self) -> Tensor:
@@ -150,6 +166,9 @@ class Term:
             memory. Floating tensors get the dtype of the state.
         whole_batch: whether the number of one example depends on the others of its batch, so that
             the term is another one on parts of the batch.
+        over_ranks: whether a term of a whole batch, or with a memory, takes all that it compares
+            from ``view.whole``, so that it is the same where several processes have a part of the
+            batch each (`fgan.ranks`).
         sees_condition: whether the term may look at conditions; False for those that do not, which
             leave the generator's condition without an effect where no other part looks at it.
 
@@ -167,6 +186,7 @@ class Term:
     needs: tuple[Need, ...] = ()
     init: Callable[[], Tree] | None = None
     whole_batch: bool = False
+    over_ranks: bool = False
     sees_condition: bool = True
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ The penalty holds the logits of each side near the moving average of the other s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -47,13 +48,17 @@ def lecam(
 
 
 def average_logits(
-    averages: LogitAverages, real_logits: Tensor, fake_logits: Tensor, decay: Scalar
+    averages: LogitAverages,
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    decay: Scalar,
+    mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> LogitAverages:
     """The averages with the mean logits of one more batch, of which the first is taken whole."""
 
     def mix(old: Tensor, logits: Tensor) -> Tensor:
         kept = decay * (averages.seen > 0).to(old.dtype)
-        return torch.lerp(logits.mean(), old, kept.to(old.dtype))
+        return torch.lerp(mean(logits), old, kept.to(old.dtype))
 
     real, fake = mix(averages.real, real_logits), mix(averages.fake, fake_logits)
     return LogitAverages(real, fake, averages.seen + 1)
@@ -82,12 +87,18 @@ def make_lecam(
 
     def apply(view: View, averages: LogitAverages) -> tuple[Tensor, LogitAverages]:
         real, fake = logits_of(view.real_out), logits_of(view.fake_out)
-        new = average_logits(averages, real, fake, decay)
+        new = average_logits(averages, real, fake, decay, view.whole.mean)
         return lecam(real, fake, new, one_sided=one_sided), new
 
     def init() -> LogitAverages:
         return LogitAverages(torch.zeros(()), torch.zeros(()), torch.zeros((), dtype=torch.int64))
 
     return Term(
-        name="lecam", apply=apply, weight=weight, every=every, init=init, sees_condition=False
+        name="lecam",
+        apply=apply,
+        weight=weight,
+        every=every,
+        init=init,
+        over_ranks=True,
+        sees_condition=False,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from fgan import scalars
@@ -11,7 +14,13 @@ from fgan.terms.base import Term, View
 
 
 def mode_seeking(
-    fake: Tensor, other_fake: Tensor, z: Tensor, other_z: Tensor, *, eps: Scalar = 1e-5
+    fake: Tensor,
+    other_fake: Tensor,
+    z: Tensor,
+    other_z: Tensor,
+    *,
+    eps: Scalar = 1e-5,
+    mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> Tensor:
     """``1 / (mean |G(z) - G(z')| / mean |z - z'| + eps)``, [].
 
@@ -24,7 +33,7 @@ def mode_seeking(
         Mao et al. 2019, arXiv:1903.05628, equation 3, in the form of the authors' code, which
         minimises the inverse of the ratio.
     """
-    ratio = (fake - other_fake).abs().mean() / (z - other_z).abs().mean()
+    ratio = mean((fake - other_fake).abs()) / mean((z - other_z).abs())
     return 1 / (ratio + eps)
 
 
@@ -43,8 +52,9 @@ def make_mode_seeking(
 
     def apply(view: View) -> Tensor:
         assert isinstance(view.z, Tensor)
-        other = view.z.roll(1, 0)
-        return mode_seeking(view.fake, view.generate(other), view.z, other, eps=eps)
+        other, fakes = view.whole.previous(view.z), view.fake
+        mean = view.whole.mean
+        return mode_seeking(fakes, view.generate(other), view.z, other, eps=eps, mean=mean)
 
     return Term(
         name="mode_seeking",
@@ -53,5 +63,6 @@ def make_mode_seeking(
         player="gen",
         every=every,
         whole_batch=True,  # it compares examples
+        over_ranks=True,
         sees_condition=False,
     )

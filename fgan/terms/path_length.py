@@ -56,7 +56,7 @@ def make_path_length(
         pixels = math.prod(view.fake.shape[2:])  # 1 for points
         y = rng.as_normal(view.noise).to(view.fake.dtype) / math.sqrt(pixels)
         lengths = path_lengths(view.generate, view.z, y)
-        average = decay * average + (1 - decay) * lengths.mean()
+        average = decay * average + (1 - decay) * view.whole.mean(lengths)
         return (lengths - average).square(), average.to(lengths.dtype)
 
     return Term(
@@ -67,5 +67,6 @@ def make_path_length(
         noise_shape=for_each_number,
         every=every,
         init=lambda: torch.zeros(()),
+        over_ranks=True,
         sees_condition=False,
     )

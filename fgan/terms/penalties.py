@@ -22,6 +22,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.func import grad
@@ -117,19 +119,27 @@ def zero_centred_interpolates(
 
 
 def dragan(
-    critic: Critic, real: Tensor, uniform: Tensor, *, target: Scalar = 1.0, scale: Scalar = 0.5
+    critic: Critic,
+    real: Tensor,
+    uniform: Tensor,
+    *,
+    target: Scalar = 1.0,
+    scale: Scalar = 0.5,
+    mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> Tensor:
     """``(|grad c(y)| - target)^2`` at points y = x + scale std(x) u around the reals, [B].
 
     Args:
         uniform: u, [B, *data] in [0, 1).
         scale: factor of std(x), the standard deviation of all numbers of the batch together.
+        mean: of all numbers of the batch, where the reals are a part of it only.
 
     References:
         Kodali et al. 2017; the noise is that of the authors' code, where
         the paper has a Gaussian. (Their later code takes a random point between x and y.)
     """
-    noise = scale * real.std(correction=0) * uniform.to(real.dtype)
+    std = mean((real - mean(real)).square()).sqrt()
+    noise = scale * std * uniform.to(real.dtype)
     return (norm(input_gradient(critic, real + noise)) - target).square()
 
 
@@ -226,10 +236,18 @@ def make_dragan(
     scalars.check("scale", scale)
     return Term(
         name="dragan",
-        apply=lambda view: dragan(view.critic, view.real, view.noise, target=target, scale=scale),
+        apply=lambda view: dragan(
+            view.critic,
+            view.real,
+            view.noise,
+            target=target,
+            scale=scale,
+            mean=view.whole.mean,
+        ),
         weight=weight,
         noise_shape=for_each_number,
         every=every,
         whole_batch=True,  # its noise has the standard deviation of the batch
+        over_ranks=True,
         sees_condition=False,
     )
