@@ -26,7 +26,7 @@ from fgan.game import ranks
 HERE = Path(__file__).parent
 
 
-def together(folder: Path, num: int, *args: str, seconds: float = 300) -> dict[str, Any]:
+def together(folder: Path, num: int, *args: str, seconds: float = 900) -> dict[str, Any]:
     """What rank 0 of ``num`` processes has found, by case."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -153,7 +153,7 @@ def test_one_rank_is_the_game_itself():
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["compiled", "dynamo"])
 def test_compiled_steps_over_ranks_are_one_graph(tmp_path, mode):
-    names = ["batchnorm", "average norm", "terms", "ada"]
+    names = ["batchnorm", "top k"]
     found = together(tmp_path, 2, mode, *names)
     assert max(found.values()) < 1e-10, found
 
@@ -174,5 +174,8 @@ def test_four_ranks(tmp_path):
 
 @pytest.mark.slow
 def test_float32(tmp_path):
-    found = together(tmp_path, 2, "float32", *rank_cases.CASES)
+    # In some games a gradient of these small networks is hardly more than rounding, and Adam makes
+    # steps of its sign: they are compared in float64.
+    names = [name for name in rank_cases.CASES if name not in ("faces", "average norm", "spectral")]
+    found = together(tmp_path, 2, "float32", *names)
     assert max(found.values()) < 1e-5, found
