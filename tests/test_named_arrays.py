@@ -122,7 +122,7 @@ def test_labels_by_name(tmp_path):
     options = TINY | {"data": f"{tmp_path}/a.npz", "conditional": True}
     assert len(make_plan(configs.resolve(options)).classes.names) == 2
     assert len(make_plan(configs.resolve(options | {"labels": "fine"})).classes.names) == 4
-    with pytest.raises(ConfigError, match=r"--labels does nothing here: it is for an .npz file"):
+    with pytest.raises(ConfigError, match=r"--labels does nothing here: it is for an .npz"):
         configs.resolve(data="mnist", labels="fine")
 
 

@@ -115,6 +115,25 @@ def decode(path: str, spec: Spec) -> NDArray[np.uint8]:
     return _read(path, functools.partial(_pixels, spec=spec))
 
 
+def decode_content(content: bytes, spec: Spec) -> NDArray[np.uint8]:
+    """The pixels of a file that is in memory; with 0 channels it has its own.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+
+    def take(image: Image.Image) -> NDArray[np.uint8]:
+        channels = spec.channels or _header(image).channels
+        return _pixels(image, spec._replace(channels=channels))
+
+    try:
+        return _take(io.BytesIO(content), take)
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # as in `_read`
+        raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
 def _header(image: Image.Image) -> Header:
     grey = image.mode in _GREY or image.mode.startswith("I;16")
     width, height = image.size

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fgan.data.mnist import load_mnist
-from fgan.data.place import split
+from fgan.data.place import packed_by, split
 from fgan.data.source import Source
 from fgan.data.stacked import stacked_mnist
 from fgan.data.stream import StreamedSource
@@ -51,7 +51,8 @@ def load(
 
     Args:
         what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX, of an .npz file also with the
-            name of an array: ``FILE.npz:NAME``.
+            name of an array: ``FILE.npz:NAME``; or what `fgan.data.packed.load_packed` reads, of
+            WebDataset and Hugging Face.
         root: the folder of downloaded data sets, by default ``$FGAN_DATA``, else ``data`` in
             the cache folder. mnist, of which stacked-mnist is made, is in the package, and is only
             read from ``root`` if that is given.
@@ -108,6 +109,13 @@ def load(
         if isinstance(found, Source):
             return _fitted(found, image_size, channels, resize)
         path = found
+    if os.path.exists(path) and packed_by(place):
+        from fgan.data.packed import load_packed
+
+        return load_packed(
+            path, image_size, channels, resize,
+            notify=notify, labels=labels, name=array, label_name=label_name,
+        )  # fmt: skip
     if what and os.path.isdir(path):
         from fgan.data.folder import Asked, load_folder
 
@@ -123,8 +131,8 @@ def load(
             )  # fmt: skip
         raise DataError(
             f"{what} is a file of an unknown kind.",
-            "Give a folder of images, or a file that ends in .npy, .npz, -idx3-ubyte "
-            "or -idx3-ubyte.gz.",
+            "Give a folder of images, or a file that ends in .npy, .npz, .tar, .parquet, "
+            "-idx3-ubyte or -idx3-ubyte.gz.",
         )
     raise _nothing(what)
 

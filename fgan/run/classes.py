@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fgan.data import Source, StreamedSource
 from fgan.data.labels import counts
+from fgan.data.place import packed_by, path_of
 from fgan.disk import rundir
 from fgan.errors import ConfigError, DataError, RunError
 from fgan.run import names
@@ -42,6 +43,8 @@ def of_source(source: Source | StreamedSource, data: str) -> Classes:
         )
     if data in names.DATA_SETS:
         fix = "Put the file of its labels beside the images"
+    elif packed_by(path_of(data)):
+        fix = "Name the key or column of its labels with --labels"
     elif Path(data).is_dir():
         fix = "Put every image into a folder of its class, directly below"
     else:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from fgan.data.place import path_of
+from fgan.data.place import has_names, packed_by, path_of
 from fgan.run import names
 
 Values = Mapping[str, Any]  # the checked values of all options, by name
@@ -35,11 +35,13 @@ def _images(options: Values) -> bool:
 def _folder(options: Values) -> bool:
     """Whether the data are a folder; a missing path counts as one, and is reported later."""
     data = options["data"]
-    return data == "celeba" or (data not in names.DATA_SETS and not os.path.isfile(path_of(data)))
+    path = path_of(data)
+    named = data in names.DATA_SETS
+    return data == "celeba" or not (named or os.path.isfile(path) or packed_by(path))
 
 
 def _has_names(options: Values) -> bool:
-    return path_of(options["data"]).lower().endswith(".npz")
+    return has_names(options["data"])
 
 
 def _may_be_oblong(options: Values) -> bool:
@@ -60,7 +62,11 @@ PICTURES = Effect(_images, "grids of images")
 LABELLED = Effect(
     lambda o: o["data"] not in names.UNLABELLED_SETS, "data with labels", unless_off=True
 )
-NAMED_ARRAYS = Effect(_has_names, "an .npz file", unless_off=True)
+NAMED_ARRAYS = Effect(
+    _has_names,
+    "an .npz file, tars of WebDataset or data sets of Hugging Face",
+    unless_off=True,
+)
 CONDITIONAL = Effect(lambda o: bool(o["conditional"]), "--conditional")
 OBLONG = Effect(
     lambda o: isinstance(o["image_size"], str) or (_may_be_oblong(o) and bool(o["image_size"])),

@@ -34,7 +34,8 @@ class Making:
     # fmt: off
     data: str = row(
         DATA, PLACE, "mnist", checks.name,
-        "Train on a folder of images, a .npy, .npz (or FILE.npz:ARRAY) or IDX file, or one of "
+        "Train on a folder of images, a .npy, .npz (or FILE.npz:ARRAY) or IDX file, tars of "
+        "WebDataset, a folder of Hugging Face's datasets or a .parquet file, or one of "
         f"{_list(names.DATA_SETS)}.",
         path=True)
     data_root: str = row(
@@ -59,7 +60,7 @@ class Making:
         acts=effects.OBLONG)
     labels: str = row(
         DATA, COMPUTED, "", checks.text,
-        "Take the labels from this array of an .npz file.",
+        "Take the labels from this array of an .npz file, key of a tar, or column of a data set.",
         said="the one that belongs to the images", acts=effects.NAMED_ARRAYS)
     skip_bad: bool = row(
         DATA, COMPUTED, False, checks.boolean, "Go on without files that cannot be read.",
