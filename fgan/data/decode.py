@@ -130,6 +130,8 @@ def decode_content(content: bytes, spec: Spec) -> NDArray[np.uint8]:
         return _take(io.BytesIO(content), take)
     except (BadImage, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise BadImage("is not an image" if content else "is empty") from error
     except Exception as error:  # as in `_read`
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
 
