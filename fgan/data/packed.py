@@ -141,8 +141,8 @@ def _as_labels(
             "Give labels to all, or train without --conditional.",
         )
     if isinstance(given[0], str):
-        names, numbers = np.unique(np.array(given, dtype=str), return_inverse=True)
-        return of_arrays(path, numbers, names, len(given))
+        texts, numbers = np.unique(np.array(given, dtype=str), return_inverse=True)
+        return of_arrays(path, numbers, texts, len(given))
     names = np.array(classes, dtype=str) if classes else None
     return of_arrays(path, np.array(given), names, len(given))
 
