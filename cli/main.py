@@ -28,6 +28,7 @@ from .bench import bench
 from .diagnose import diagnose
 from .doctor import doctor
 from .evaluate import evaluate
+from .export import export
 from .inspect import inspect
 from .interpolate import interpolate
 from .networks import networks
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(interpolate)
+app.command()(export)
 app.command()(evaluate)
 app.command()(diagnose)
 app.command()(report)

@@ -192,15 +192,24 @@ def _fields(config: TrainConfig, home: str) -> dict[str, Any]:
     }
 
 
+def network_options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
+    """The options that the builder of a run's networks, in `fgan.nets.ALL`, is given.
+
+    Args:
+        num_classes: the number of classes; 0 for a run without a condition.
+    """
+    options = {name: getattr(config, name) for name in archs.ALL[config.arch].options}
+    if num_classes:
+        options |= {"num_classes": num_classes, "head": config.condition_head}
+    return options
+
+
 def _make_networks(
     config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
 ) -> tuple[Model, Model]:
     arch = archs.ALL[config.arch]
-    options = {name: getattr(config, name) for name in arch.options}
-    if num_classes:
-        options |= {"num_classes": num_classes, "head": config.condition_head}
     try:
-        gen, disc = nets.ALL[config.arch](data_shape, **options)
+        gen, disc = nets.ALL[config.arch](data_shape, **network_options(config, num_classes))
     except ValueError as error:
         if not arch.sizes:
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +173,17 @@ def draw_labelled(saved: Checkpoint, file: Path, num: int, seed: int, device: st
     return maker.draw(weights, num, seed, place)
 
 
-def open_maker(saved: Checkpoint, file: Path, device: torch.device) -> tuple[Maker, Weights]:
-    """The maker of a checkpoint of one GAN that was read from ``file``, and its weights."""
+def open_maker(
+    saved: Checkpoint, file: Path, device: torch.device, dtype_name: str = ""
+) -> tuple[Maker, Weights]:
+    """The maker of a checkpoint of one GAN that was read from ``file``, and its weights.
+
+    Args:
+        dtype_name: the dtype of matrix products, where it is not that of the run.
+    """
     config, data_shape, known = facts(saved.about, file)
+    if dtype_name:
+        config = replace(config, dtype=dtype_name)
     game = assemble.make_game(config, data_shape, known.counts)
     dtype = assemble.state_dtype(config)
     like = init_state(game, rng.key(0), device=device, dtype=dtype)

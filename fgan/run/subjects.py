@@ -138,7 +138,7 @@ def _of_checkpoint(file: Path, member: int | None, seed: int, device: str) -> It
         inherit.member_of(Checkpoint({}, about), file, number)  # raises, if there is none
         draw = partial(_draw, file, number, seed=seed, device=device)
         yield Subject(
-            facts | who | {"seed": seed}, draw, shape, classes=known.names, home=_home(file)
+            facts | who | {"seed": seed}, draw, shape, classes=known.names, home=home_of(file)
         )
 
 
@@ -153,7 +153,7 @@ def _draw(file: Path, number: int | None, num: int, *, seed: int, device: str) -
     return sample.draw_labelled(saved, file, num, seed, device)
 
 
-def _home(file: Path) -> RunDir | None:
+def home_of(file: Path) -> RunDir | None:
     """The run directory of a checkpoint; None for a file that lies elsewhere."""
     run = RunDir(file.absolute().parent.parent)
     return run if file.absolute().parent == run.checkpoints and run.config.exists() else None

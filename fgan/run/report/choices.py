@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fgan.run.options import OPTIONS
 from fgan.run.report.curves import defaults, text
 from fgan.run.report.recorded import Recorded
+from fgan.run.row import Option
 
 
 class Choice(NamedTuple):
@@ -42,14 +43,25 @@ def choices(runs: Sequence[Recorded]) -> list[Choice]:
         values = [text(run.settings.get(name)) for run in runs]
         texts = [text(each.get(name)) for each in usual]
         changed = [
-            name in run.settings and value != default and not row.auto
-            for run, value, default in zip(runs, values, texts, strict=True)
+            is_changed(row, run.settings, each) for run, each in zip(runs, usual, strict=True)
         ]
         said = dict.fromkeys(row.said or default for default in texts)
         found.append(
             Choice(row.flag, row.panel, row.help, tuple(values), tuple(changed), " or ".join(said))
         )
     return found
+
+
+def is_changed(row: Option, settings: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
+    """Whether a run has an option that is not its default.
+
+    Args:
+        settings: the run's options as a file has them.
+        usual: its `fgan.run.report.curves.defaults`.
+    """
+    if row.name not in settings or row.auto:
+        return False
+    return text(settings[row.name]) != text(usual.get(row.name))
 
 
 def provenance(run: Recorded) -> dict[str, str]:
