@@ -32,6 +32,7 @@ from .export import export
 from .inspect import inspect
 from .interpolate import interpolate
 from .networks import networks
+from .project import project
 from .recipes import recipes
 from .report import report
 from .reproduce import reproduce
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(interpolate)
+app.command()(project)
 app.command()(export)
 app.command()(evaluate)
 app.command()(diagnose)

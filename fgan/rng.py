@@ -55,6 +55,7 @@ class Stream:
     INIT_GEN = 7
     PICTURES = 8
     INIT_PLAYERS = 9  # folded in with the player's place
+    PROJECTION = 10  # the latents that a search begins with
     MIRROR = 10  # folded in with the number of the step
 
 

@@ -330,6 +330,7 @@ SURFACE = {
     "inspect": "--json --help",
     "doctor": "--json --help",
     "sample": "--num --seed --seeds --truncation --member --label --out --device --help",
+    "project": "--label --steps --starts --seed --member --out --device --help",
     "export": "--format --member --out --help",
     "interpolate": "--seeds --frames --loop --truncation --member --label --out --device --help",
     "evaluate": "--against --metrics --num --seed --member --all --again --image-size --channels "

@@ -52,6 +52,16 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
+def enlarged(picture: Image.Image, height: int, to: int = 256) -> Image.Image:
+    """A picture of small images enlarged by a whole number.
+
+    Args:
+        height: that of one image, which becomes about ``to`` pixels.
+    """
+    times = max(1, round(to / height))
+    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+
+
 def scatter(points: Tensor, extent: float, size: int = 512) -> Image.Image:
     """Points in the plane as dots, darker where more of them fall.
 

@@ -18,7 +18,6 @@ from fgan.run.latents import WHOLE
 FORMS = (".gif", ".mp4", ".png")
 _FRAMES, _COLUMNS = 61, 11  # images from one seed to the next, in a film and in a grid
 _FPS = 25
-_PIXELS = 256  # the height to which the small images of a film are enlarged
 
 
 def interpolate(
@@ -146,5 +145,4 @@ def _write(made: Tensor, loop: bool, out: Path) -> None:
 def _frame(row: Tensor, num_classes: int) -> Image.Image:
     """The images of one moment side by side, enlarged by a whole number."""
     picture = images.to_pil(row[0]) if num_classes == 1 else images.grid(row, num_classes)
-    times = max(1, round(_PIXELS / row.shape[-2]))
-    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    return images.enlarged(picture, row.shape[-2])

@@ -1,0 +1,79 @@
+"""``fgan project`` finds the latent of an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, Member
+
+_CLASSES = 5  # the nearest, which are printed
+
+
+def project(
+    run: Annotated[
+        Path,
+        typer.Argument(help="Search in this run directory or checkpoint file.", show_default=False),
+    ],
+    image: Annotated[
+        Path, typer.Argument(help="Look for the image in this file.", show_default=False)
+    ],
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label",
+            help="Try these classes of a conditional run, by number or by name. "
+            "\\[default: all of them]",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", help="Make this many steps of gradient descent.")
+    ] = 400,
+    starts: Annotated[
+        int,
+        typer.Option(
+            "--starts", help="Search from this many latents, in each class; the best one counts."
+        ),
+    ] = 8,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Draw the latents to begin with from this seed.")
+    ] = 0,
+    member: Member = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Show the image and the sample beside each other in this .png file; the latent is "
+            "written into an .npz file of the same name.",
+        ),
+    ] = Path("projection.png"),
+    device: Device = "auto",
+) -> None:
+    """Find the latent whose sample is nearest to an image, by gradient descent.
+
+    The distance is the root of the mean squared difference of pixels, from 0 (black) to 1 (white).
+    The command prints it, and the paths of the files that it wrote.
+    """
+    from .train import prepare_torch
+
+    prepare_torch()
+    from fgan.run import project as projecting
+
+    from .bar import Bar
+
+    with Bar() as bar:
+        found = projecting.project(
+            run, image, num_steps=steps, num_starts=starts, seed=seed, member=member, label=label,
+            device=device, out=out, notify=bar.say, progress=bar.work,
+        )  # fmt: skip
+    print(f"distance {found.distance:.4f}")
+    length, usual = float(found.z.norm()), found.z.numel() ** 0.5
+    print(f"length of the latent {length:.2f}; draws have about {usual:.2f}")
+    for name, distance in list(found.by_class.items())[:_CLASSES]:
+        print(f"class {name} {distance:.4f}")
+    print(out)
+    print(out.with_suffix(".npz"))
