@@ -163,8 +163,7 @@ def test_values_have_the_names_of_the_module(made, tmp_path):
     path = folder / "generator.safetensors"
     with safetensors.safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["fgan"])
-    build, shape = getattr(nets, facts.pop("builder")), facts.pop("data_shape")
-    gen, _ = build(shape, **facts)
+    gen, _ = nets.ALL[facts.pop("arch")](**facts)
     assert load_file(path).keys() == to_module(gen).state_dict().keys()
 
 

@@ -12,9 +12,8 @@ and give images [B, C, H, W] from 0 (black) to 1 (white), or points. The module 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +67,7 @@ def export(
     with output.new_folder(out) as folder:
         for name in names:
             form = FORMATS[name]
-            form.write(subject.program, _inputs(subject, 2), folder / form.file, _facts(subject))
+            form.write(subject.program, _inputs(subject, 2), folder / form.file, subject.networks)
             difference = _difference(subject, form.read(folder / form.file, _fresh(subject)))
             if not difference <= TOLERANCE:
                 raise RunError(
@@ -107,12 +106,6 @@ def _open(run: Path, member: int | None, notify: Callable[[str], None] | None) -
         raise RunError(f"{file} cannot be exported: {error}.", "Use `fgan sample`.") from error
     program = Program(module, maker.low, is_images=maker.is_images).eval()
     return Subject(file, saved.about, member, config, maker, weights, program)
-
-
-def _facts(subject: Subject) -> Mapping[str, Any]:
-    """The builder of the network and its arguments, which the file of its values keeps."""
-    builder = subject.builder
-    return {"builder": builder.name, "data_shape": builder.data_shape, **builder.options}
 
 
 def _fresh(subject: Subject) -> Program:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from fgan.run.export.subject import Subject
 
 _NUM = 16  # samples
@@ -29,7 +27,6 @@ class _Words:
         self.said = f"# {[_NUM, *self.shape]}"
         if maker.is_images:
             self.said += ", from 0 (black) to 1 (white)"
-        self.builder = subject.builder
 
     def if_images(self, line: str) -> str | None:
         return line if self.is_images else None
@@ -78,22 +75,20 @@ def _onnx(words: _Words) -> list[str | None]:
 
 
 def _safetensors(words: _Words) -> list[str | None]:
-    builder = words.builder
-    given = [repr(builder.data_shape), *(f"{n}={_literal(v)}" for n, v in builder.options.items())]
     scaled = "images.clamp(0, 1)" if words.low == 0 else "((images + 1) / 2).clamp(0, 1)"
     return [
+        "import json",
+        "",
         "import torch",
+        "from safetensors import safe_open",
         "from safetensors.torch import load_file",
         words.if_images("from torchvision.utils import save_image"),
         "",
         "from fgan import model, nets",
         "",
-        f"gen, _ = nets.{builder.name}(",
-        *textwrap.wrap(
-            ", ".join(given), 88, initial_indent="    ", subsequent_indent="    ",
-            break_long_words=False, break_on_hyphens=False,
-        ),
-        ")",
+        'with safe_open("generator.safetensors", "pt") as file:',
+        '    facts = json.loads(file.metadata()["fgan"])  # the networks and their options',
+        'gen, _ = nets.ALL[facts.pop("arch")](**facts)',
         "generator = model.to_module(gen)",
         'generator.load_state_dict(load_file("generator.safetensors"))',
         f"z = torch.randn({words.latent})",
@@ -103,8 +98,4 @@ def _safetensors(words: _Words) -> list[str | None]:
         + ("" if words.is_images else f"  {words.said}"),
         words.if_images(f"    images = {scaled}  {words.said}"),
         words.saved("safetensors"),
-    ]  # fmt: skip
-
-
-def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    ]

@@ -6,20 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fgan import nets
 from fgan.run import assemble
 from fgan.run.config import TrainConfig
 from fgan.run.export.formats import Program
 from fgan.run.sample import Maker
 from fgan.types import Weights
-
-
-class Builder(NamedTuple):
-    """The function of `fgan.nets` that makes both networks of a run, and its arguments."""
-
-    name: str
-    data_shape: tuple[int, ...]
-    options: dict[str, Any]
 
 
 class Subject(NamedTuple):
@@ -41,12 +32,11 @@ class Subject(NamedTuple):
     program: Program
 
     @property
-    def builder(self) -> Builder:
-        """How the run's networks are built."""
-        num_classes = len(self.maker.classes.names)
-        options = assemble.network_options(self.config, num_classes)
-        shape = tuple(self.maker.gen.shape.output)
-        return Builder(nets.ALL[self.config.arch].__name__, shape, options)
+    def networks(self) -> dict[str, Any]:
+        """How both networks are built: ``arch``, in `fgan.nets.ALL`, and all of its arguments."""
+        options = assemble.network_options(self.config, len(self.maker.classes.names))
+        shape = self.maker.gen.shape.output
+        return {"arch": self.config.arch, "data_shape": shape, **options}
 
 
 class Written(NamedTuple):
