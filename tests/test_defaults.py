@@ -158,6 +158,7 @@ BUILDERS = {
     "model.Model": {"batch_stats": False},
     "model.Labels": {"sizes": ()},
     "model.from_module": {"batch_size": 2},
+    "model.to_module": {"weights": ()},
     "schedules.step": {"factor": 0.1},  # torch.optim.lr_scheduler.StepLR
     "schedules.warmup": {"start": 0.0},
     "compile.compile_step": {"donate": (), "backend": "inductor"},
