@@ -133,7 +133,13 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _report(error: BaseException) -> int:
-    """Print the problem and its fix, and return the exit code."""
+    """Print the problem and its fix, and return the exit code.
+
+    Of the processes that torchrun has started, the first prints what all of them meet, such as a
+    wrong option; another prints what it alone has met, and says so by an attribute of the error.
+    """
+    if type(error).__name__ == "Elsewhere":
+        return getattr(error, "exit_code", 1)
     if os.environ.get("FGAN_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error, FganError):
@@ -154,6 +160,8 @@ def _report(error: BaseException) -> int:
         problem = f"fgan failed unexpectedly: {type(error).__name__}: {error}"
         fix = "Run again with FGAN_DEBUG=1 and report what it prints."
         code = 1
+    if os.environ.get("RANK", "0") != "0" and not getattr(error, "speaks", False):
+        return code
     with contextlib.suppress(OSError):  # nobody reads it
         print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
     return code

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ from fgan.run.config import TrainConfig
 from fgan.run.options import OPTIONS, OUT, RUN
 
 from .options import config_option, recipe_option, with_options
+
+_REPEATED_SECONDS = 10.0  # torchrun passes a signal on to every process
 
 
 @with_options(*(name for name in OPTIONS if name != "data"))
@@ -94,38 +97,54 @@ def train(
     gc.disable()
     from fgan.run import loop
     from fgan.run import resume as resuming
+    from fgan.run import together as processes
     from fgan.run.plan import make_plan
 
     from .progress import Terminal, header
 
-    with Terminal(quiet) as terminal:
-        _on_signals(terminal)
-        point = None
+    together = processes.join()
+
+    def begin() -> Any:
+        """The options of the run, the point where it goes on, and whether it begins again."""
+        found, point = resolved, None
         path = resuming.latest_like(resolved, run_dir) if resolved and resume else resume
         if path:
             asked = resuming.with_file(given, config)
-            point = resuming.find(Path(path))
+            point = resuming.find(Path(path), together.num)
             if resolved and run_dir:  # `latest_like` does not compare the run in it
                 said = resuming.differing(point, resolved) if config or recipe else {}
                 asked = said | asked
             point = resuming.extend(point, asked, override=override)
-            resolved = point.config
-        assert resolved is not None
-        plan = make_plan(resolved, terminal, begins=point is None)
-        if dry_run:
-            if not quiet:
-                header(plan, None)
-            print(plan.toml, end="")
-            return
+            found = point.config
+        assert found is not None
         fresh = run_dir if resume and not point else None
-        again = fresh is not None and resuming.never_saved(resolved, fresh)
-        result = loop.train(plan, terminal, run_dir, point, again=again, locked=locked)
-    terminal.ended(plan, result)
-    # The terminal may have closed and so stopped the run; the exit code reports the stop.
-    with contextlib.suppress(*([OSError] if result.stopped else [])):
-        print(result.run.path, flush=True)
+        return found, point, fresh is not None and resuming.never_saved(found, fresh)
+
+    with together.reporting(), Terminal(quiet or not together.leads) as terminal:
+        _on_signals(terminal, together)
+        settled, point, again = together.told(begin)
+        begins = point is None
+        plan = together.agreed(
+            lambda: make_plan(settled, terminal, begins=begins, together=together)
+        )
+        if dry_run:
+            if not quiet and together.leads:
+                header(plan, None)
+            if together.leads:
+                print(plan.toml, end="")
+            return
+        result = loop.train(
+            plan, terminal, run_dir, point, again=again, locked=locked, together=together
+        )
+        (stopped_by,) = together.most(terminal.signal)
+    processes.leave(together)
+    if together.leads:
+        terminal.ended(plan, result)
+        # The terminal may have closed and so stopped the run; the exit code reports the stop.
+        with contextlib.suppress(*([OSError] if result.stopped else [])):
+            print(result.run.path, flush=True)
     if result.stopped:
-        raise typer.Exit(128 + terminal.signal)
+        raise typer.Exit(128 + stopped_by)
 
 
 def _check_sources(
@@ -167,18 +186,24 @@ def ending() -> list[signal.Signals]:
     return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
 
 
-def _on_signals(terminal: Any) -> None:
+def _on_signals(terminal: Any, together: Any) -> None:
     """Let a signal end the run after the present step, or at once where no step is under way.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once, but not one that torchrun has repeated to all.
     """
+    first = 0.0
 
     def stop(number: int, frame: object) -> None:
+        nonlocal first
         if terminal.signal:
+            if together.num > 1 and time.monotonic() - first < _REPEATED_SECONDS:
+                return
             os._exit(128 + number)
-        terminal.signal = number
+        terminal.signal, first = number, time.monotonic()
         if not terminal.under_way:  # it decodes or compiles, and nothing would be lost
             raise Interrupted(number)
+        if not together.leads:
+            return
         with contextlib.suppress(OSError):  # not `print`, which the signal may have interrupted
             os.write(2, b"\nStopping after this step; once more to stop at once.\n")
 

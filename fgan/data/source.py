@@ -19,6 +19,7 @@ from torch import Tensor
 from fgan import rng
 from fgan.data import labels as labelling
 from fgan.data.labels import Labels
+from fgan.game.draws import WHOLE, Share
 from fgan.types import Key
 
 
@@ -141,8 +142,9 @@ class Batches:
         batch_size: B, at most ``len(source)``.
         num_disc_steps: k; a step takes k batches.
         mirror: whether a feed flips images from left to right with probability 1/2.
+        share: the part of every batch that this process takes, where several train together.
     Raises:
-        ValueError: when there are fewer examples than one batch.
+        ValueError: when there are fewer examples than one batch, or a batch does not divide.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Batches:
         num_disc_steps: int = 1,
         *,
         mirror: bool = False,
+        share: Share = WHOLE,
     ) -> None:
         if not 1 <= batch_size <= len(source):
             raise ValueError(f"a batch holds 1 to {len(source)} examples, not {batch_size}")
@@ -161,6 +164,8 @@ class Batches:
         self.batch_size = batch_size
         self.num_disc_steps = num_disc_steps
         self.mirror = mirror
+        self.share = share
+        self._rows = share.rows(batch_size)
         self.per_epoch = len(source) // batch_size  # whole batches
         # Members with the same seed share an order, which is made once.
         self._keys, self._whose = torch.unique(key.view(-1, 2), dim=0, return_inverse=True)
@@ -169,7 +174,11 @@ class Batches:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a step's indices: [B], [k, B], [M, B] or [M, k, B]."""
+        """The shape of a step's indices: [B], [k, B], [M, B] or [M, k, B], B being its share."""
+        return (*self._whole[:-1], self._rows.stop - self._rows.start)
+
+    @property
+    def _whole(self) -> tuple[int, ...]:
         k = (self.num_disc_steps,) if self.num_disc_steps > 1 else ()
         return (*self.key.shape[:-1], *k, self.batch_size)
 
@@ -196,7 +205,7 @@ class Batches:
         numbers = torch.arange(steps.start, steps.stop, device=self.key.device)
         numbers = numbers.view(-1, *(1 for _ in self.key.shape[1:]))
         keys = rng.fold_in(self.key, numbers, rng.Stream.MIRROR)  # [steps, ..., 2]
-        return rng.uniform(keys, self.shape[self.key.ndim - 1 :]) < 0.5
+        return rng.uniform(keys, self._whole[self.key.ndim - 1 :])[..., self._rows] < 0.5
 
     def _batch(self, number: int) -> Tensor:
         epoch, place = divmod(number, self.per_epoch)
@@ -206,7 +215,7 @@ class Batches:
             orders = torch.stack([rng.permutation(key, len(self.source)) for key in keys])
             self._order = torch.split(orders, self.batch_size, -1)
             self._epoch = epoch
-        batches = self._order[place]  # [keys, B]
+        batches = self._order[place][:, self._rows]  # [keys, B]
         if self.key.ndim == 1:
             return batches[0]
-        return batches[self._whose].view(*self.key.shape[:-1], self.batch_size)
+        return batches[self._whose].view(*self.key.shape[:-1], batches.shape[1])

@@ -307,4 +307,5 @@ def _with_key_on(device: torch.device | str, batches: Batches) -> Batches:
         batches.batch_size,
         batches.num_disc_steps,
         mirror=batches.mirror,
+        share=batches.share,
     )

@@ -32,7 +32,9 @@ from fgan.game import (
     scan,
     scheduled,
 )
+from fgan.game.draws import WHOLE, Share
 from fgan.game.inputs import as_batch
+from fgan.game.ranks import Mean
 from fgan.optim import hyperparameters, with_hyperparameters
 from fgan.schedules import Schedule
 from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
@@ -61,6 +63,7 @@ class Training:
         compile: whether the step is compiled.
         at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
+        over: the average over the processes that train one GAN together; None for one process.
         mirror: whether reals are flipped from left to right with probability 1/2.
     """
 
@@ -75,6 +78,7 @@ class Training:
     log_every: int
     values: Mapping[str, Schedule] = field(default_factory=dict)
     mirror: bool = False
+    over: Mean | None = None
 
     def init(self, game: Game, key: Key) -> TrainState:
         """The state before the first step."""
@@ -114,11 +118,17 @@ class Training:
 
             return compile_step(train_step, donate=True) if self.compile else train_step
 
-        return make_steps(game, over_stored)
+        return make_steps(game, over_stored, reduce=self.over)
+
+    @property
+    def share(self) -> Share:
+        """The part of every batch that this process takes."""
+        return self.over.share if self.over is not None else WHOLE
 
     def replays(self, device: torch.device) -> bool:
-        """Whether chunks are recorded and replayed."""
-        return self.compile and device.type == "cuda" and self.at_once != 1
+        """Whether chunks are recorded and replayed; messages between processes are not."""
+        alone = self.over is None
+        return alone and self.compile and device.type == "cuda" and self.at_once != 1
 
 
 def with_options_of(state: TrainState, options: TrainState) -> TrainState:
@@ -197,13 +207,13 @@ def make_advance(steps: Callable[[int], Step], *, replay: bool) -> Advance:
     return advance
 
 
-def _compiled_uniform(key: Key, shape: tuple[int, ...]) -> Tensor:
-    return _uniform_of(shape)(key)
+def _compiled_uniform(key: Key, shape: tuple[int, ...], *, first: int = 0) -> Tensor:
+    return _uniform_of(shape, first)(key)
 
 
 @functools.cache
-def _uniform_of(shape: tuple[int, ...]) -> Callable[[Key], Tensor]:
-    return compile_function(lambda key: rng.uniform(key, shape))
+def _uniform_of(shape: tuple[int, ...], first: int) -> Callable[[Key], Tensor]:
+    return compile_function(lambda key: rng.uniform(key, shape, first=first))
 
 
 class DrawAhead:
@@ -231,6 +241,8 @@ class DrawAhead:
             dtype=training.dtype,
             uniform=_compiled_uniform if compiled_noise else rng.uniform,
         )
+        if training.over is not None:
+            make = functools.partial(make, share=training.share)
         size = pytree.size(make(key, 0))
         fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
         usual = 1

@@ -17,6 +17,7 @@ _WORDS = {
     "denormals": "Saved with denormal numbers {then}, resumed with them {now} ({flush})",
     "products": "Saved with matrix products of {then}, resumed with those of {now}, which are "
     "right for this processor",
+    "processes": "Saved by {then} of torchrun's processes, resumed by {now}",
     "threads": "Saved with {then} threads, resumed with {now} (torch.set_num_threads)",
 }
 _FLUSH = {
@@ -25,10 +26,10 @@ _FLUSH = {
 }
 
 
-def of_command(*, compiled: bool, device: str) -> dict[str, Any]:
-    """The conditions of a run of the training command."""
+def of_command(*, compiled: bool, device: str, ranks: int = 1) -> dict[str, Any]:
+    """The conditions of a run of the training command by a number of processes."""
     products = toolchain.who_multiplies(compiled=compiled, device=device)
-    return {"denormals": environment.denormals(), "products": products}
+    return {"denormals": environment.denormals(), "products": products, "processes": ranks}
 
 
 def of_program() -> dict[str, Any]:
@@ -44,7 +45,7 @@ def differences(about: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         now: the conditions now, of a command or of a program.
     """
     # Files without the fact are from versions that did not change the processor's settings.
-    then = {"denormals": "kept"} | dict(about)
+    then = {"denormals": "kept", "processes": 1} | dict(about)
     flush = _FLUSH["program" if "threads" in now else "command"]
     now = {"torch": torch.__version__} | dict(now)
     return [

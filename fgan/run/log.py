@@ -14,6 +14,7 @@ from fgan.data import Batches
 from fgan.disk.rundir import RunDir
 from fgan.run import summary
 from fgan.run.members import Member
+from fgan.run.together import ALONE, Together
 from fgan.types import Metrics
 
 _MOST_WAITING = 1024  # steps whose numbers are kept one by one: 5 MB
@@ -45,8 +46,16 @@ class MetricsLog:
         batches: Batches,
         members: Sequence[Member] = (),
         terms: Sequence[str] = (),
+        together: Together = ALONE,
     ) -> None:
-        """Args: ``terms`` are the keys of ``Metrics.terms``."""
+        """The log of a run.
+
+        Args:
+            members: all of a population's, also where ``together`` spreads them over processes.
+            terms: the keys of ``Metrics.terms``.
+            together: the processes of the run, of which rank 0 writes.
+        """
+        self._together = together
         self._out, self._batches, self._members = out, batches, members
         self._terms = tuple(terms)
         # Sums over the steps since the last line: each metric over the finite steps, the number
@@ -90,10 +99,12 @@ class MetricsLog:
     def pending(self) -> Tensor:
         """The sums that the next line will average, to be saved: [width], or [width, M].
 
-        They are float64 on the CPU, and zeros right after a line.
+        They are float64 on the CPU, and zeros right after a line. Rank 0 has those of all members.
         """
         self._sum()
-        return torch.zeros(self._width).double() if self._sums is None else self._sums
+        if self._sums is None:
+            return torch.zeros(self._width).double()
+        return self._together.whole(self._sums, 1)
 
     def resume(self, pending: Tensor | None, *, same_terms: bool = True) -> None:
         """Go on from the sums of `pending`, or from none; forget everything added since.
@@ -141,7 +152,12 @@ class MetricsLog:
         """
         self._sum()
         assert self._sums is not None  # a line comes after a step
-        sums = self._sums.view(self._width, -1)  # [width, M], M = 1 for one GAN
+        sums = self._together.whole(self._sums, 1)
+        if not early:
+            self._sums = None
+        if not self._together.leads:
+            return []
+        sums = sums.view(self._width, -1)  # [width, M], M = 1 for one GAN
         fields, terms = sums[: len(_FIELDS) + 1], sums[len(_FIELDS) + 1 :]
         *metrics, finite, steps = fields
         # NaN: no step was finite, or none in which the term was due.
@@ -162,8 +178,6 @@ class MetricsLog:
                 row["refused"] = refused
             rows.append(row)
         self._out.append_metrics(*rows)
-        if not early:
-            self._sums = None
         return rows
 
     def _place(self, step: int) -> dict[str, Any]:

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-import fgan
 from fgan import pytree, rng
 from fgan.compile.replay import next_steps
 from fgan.data import Source, fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
-from fgan.run import classes, conditions, disturbed, inherit, kept, summary
+from fgan.run import disturbed, inherit, kept, place, summary
 from fgan.run import resume as resuming
-from fgan.run.advance import DrawAhead, make_advance, with_options_of
+from fgan.run.advance import DrawAhead, Supply, make_advance, with_options_of
 from fgan.run.board import Board
 from fgan.run.checks import every
 from fgan.run.config import TrainConfig
@@ -34,6 +34,7 @@ from fgan.run.log import MetricsLog, waits
 from fgan.run.options import flag
 from fgan.run.pictures import Pictures
 from fgan.run.plan import Observer, Plan, diverged, make_plan, out_of_memory
+from fgan.run.together import ALONE, Together, compile_silently, spread
 from fgan.types import TrainState
 
 MAX_ROLLBACKS = 3
@@ -99,37 +100,39 @@ def train(
     *,
     again: bool = False,
     locked: bool = True,
+    together: Together = ALONE,
 ) -> Result:
     """Carry out a plan, from its start or from a point of an earlier run; it raises as `run`.
 
     Args:
         again: whether ``run_dir`` may hold a run that never saved; that run begins again.
         locked: as in `run`.
+        together: the processes of the run, each of which calls this with the same plan.
     """
     if point is not None and point.step >= plan.steps:
         observer.noted(
             f"Run {point.run.path} is already at step {point.step}; more --steps make it longer."
         )
         return Result(point.run, None, point.step, False)
-    out = point.run if point else rundir.create(run_dir, plan.name, again=again)
-    held = loop = None
+    held = loop = out = None
+    ranks = together
+    own, together = ranks.agreed(lambda: spread(plan, ranks))
+    place_of = point.run if point else None
+    take = lambda: place.take(plan.name, run_dir, place_of, again, locked)  # noqa: E731
     try:
-        if locked:
-            held = out.acquire()
-        else:
-            out.sweep()
-        if again:
-            out.begin_again()
-        loop = _Loop(plan, observer, out, point)
+        out, held = ranks.agreed(take if ranks.leads else lambda: (None, None))
+        path = ranks.told(lambda: out.path if out else Path())
+        there = out or RunDir(path)
+        loop = ranks.agreed(lambda: _Loop(plan, observer, there, point, own, together))
         try:
             result = loop.run()
         finally:
             loop.board.close()
-        if not result.stopped:
+        if not result.stopped and out is not None:
             finish(out, plan.options, observer)
         return result
     except BaseException:
-        if loop is None or not loop.done:
+        if out is not None and (loop is None or not loop.done):
             out.remove_made(held)  # no step was made, so nothing is worth keeping
         raise
     finally:
@@ -141,9 +144,17 @@ class _Loop:
     """A run under way: its changing values, and the work between its steps."""
 
     def __init__(
-        self, plan: Plan, observer: Observer, out: RunDir, point: resuming.Point | None
+        self,
+        plan: Plan,
+        observer: Observer,
+        out: RunDir,
+        point: resuming.Point | None,
+        own: Plan | None = None,
+        together: Together = ALONE,
     ) -> None:
+        """Args: ``own`` is the part of the plan that this process computes, by default all."""
         self.plan, self.observer, self.out = plan, observer, out
+        self.own, self.together = own or plan, together
         self.data = fingerprint(plan.source)
         if point is not None:
             resuming.check_data(point.saved.about, point.run.path, self.data)
@@ -155,25 +166,28 @@ class _Loop:
         alone = plan.device.type == "cpu" and isinstance(plan.source, Source)
         self.watch = disturbed.Watch(torch.get_num_threads() if alone else 1)
         try:
-            self.state = plan.training.init(plan.game, plan.key)
+            self.state = self.own.training.init(plan.game, self.own.key)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(plan) from error
         if plan.inherited is not None:
             self.state = inherit.take(plan.inherited, self.state)
-        self.steps = plan.training.steps(plan.game)
-        self.advance = make_advance(self.steps, replay=plan.training.replays(plan.device))
+        training = self.own.training
+        self.steps = training.steps(plan.game)
+        self.advance = make_advance(self.steps, replay=training.replays(plan.device))
         self.pictures = Pictures(plan, out)
         self.during = During(plan, out, observer.noted) if plan.evaluated else None
-        self.log = MetricsLog(out, plan.batches(), plan.members, plan.game.metric_names)
-        self.board = Board(out, plan.members, on=plan.options.tensorboard)
+        named = plan.game.metric_names
+        self.log = MetricsLog(out, plan.batches(), plan.members, named, together)
+        self.board = Board(out, plan.members, on=plan.options.tensorboard and together.leads)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
             self.go_back(point)  # it may not fit, so nothing is written before
             for note in point.notes:
                 observer.noted(note)
-        rundir.write_config(out, plan.toml)
-        if plan.source.skipped:
-            rundir.write_skipped(out, plan.source.skipped)
+        if together.leads:
+            rundir.write_config(out, plan.toml)
+            if plan.source.skipped:
+                rundir.write_skipped(out, plan.source.skipped)
         observer.started(plan, out)
         if point is not None:
             observer.noted(f"Resumed from {point.file}.")
@@ -188,7 +202,8 @@ class _Loop:
     def go_back(self, point: resuming.Point) -> None:
         """Take the state of a checkpoint, and forget the lines logged after it."""
         try:
-            state = checkpoint.restore(point.saved, self.state, point.file)
+            saved = self.together.own(point.saved)
+            state = checkpoint.restore(saved, self.state, point.file)
         except RunError as error:
             if not point.changed:
                 raise
@@ -198,11 +213,12 @@ class _Loop:
                 "Leave that out, or begin another run.",
             ) from error
         self.state = with_options_of(state, self.state)  # --override may have changed them
-        pending = point.saved.tensors.get(checkpoint.PENDING)
+        pending = saved.tensors.get(checkpoint.PENDING)
         self.log.resume(pending, same_terms=not point.changed)
         # If sums are pending, a line at that step was written early by a run that ended there.
-        self.out.cut_metrics(point.step - waits(pending))
-        kept.forget_after(self.out, point.step)
+        if self.together.leads:
+            self.out.cut_metrics(point.step - waits(pending))
+            kept.forget_after(self.out, point.step)
         self.board.go_back(point.step - waits(pending))
         if waits(pending) and _due(point.step, self.plan.options.sample_every):
             self.board.picture("samples", self.out.sample_path(point.step), point.step)
@@ -215,9 +231,11 @@ class _Loop:
         while self.done < plan.steps and not stopped:
             # The same random numbers would make the run diverge again after a rollback.
             again = rng.Stream.ROLLBACK
-            key = rng.fold_in(plan.key, self.rollbacks, again) if self.rollbacks else plan.key
-            draw = DrawAhead(plan.game, key, plan.training)
-            with make_feed(plan.source, plan.batches(key), plan.device, self.done) as feed:
+            key = self.own.key
+            key = rng.fold_in(key, self.rollbacks, again) if self.rollbacks else key
+            draw = DrawAhead(plan.game, key, self.own.training)
+            with make_feed(plan.source, self.own.batches(key), plan.device, self.done) as feed:
+                self._compile_first(feed, draw)
                 while self.done < plan.steps and not stopped:
                     due, most = self._next_due(), draw.most_steps
                     numbers = next_steps(self.steps, self.done, due, most, draw.period)
@@ -237,21 +255,36 @@ class _Loop:
                     self.observer.advanced(self.done)
                     if note := self.watch.look():
                         self.observer.noted(note)
-                    stopped = self.observer.stop_requested()
-                    if self._after_steps(stopped):
+                    asked = self.observer.stop_requested(), self._save_due()
+                    stopped, save = map(bool, self.together.most(*asked))
+                    if self._after_steps(stopped, save):
                         stopped = False
                         break
-                    if not numbers.start:  # now, because drawing imports libraries for a second
+                    # Now, because drawing imports libraries for a second.
+                    if not numbers.start and self.together.leads:
                         self.board.picture("reals", self.pictures.reals(), 0)
-        return Result(
-            self.out, self.state, self.done, stopped and self.done < plan.steps, self.last
-        )
+        whole = self.together.whole(self.state)
+        return Result(self.out, whole, self.done, stopped and self.done < plan.steps, self.last)
+
+    def _compile_first(self, feed: Supply[Any], draw: Supply[Any]) -> None:
+        """Have one process of a machine compile the step, and the others find what it made."""
+        if self.together.local_num == 1 or not self.plan.training.compile:
+            return
+
+        def compile_it() -> None:
+            step, at = self.steps(self.done), self.done
+            compile_silently(lambda state: step(state, feed(at), draw(at)), self.state)
+
+        self.together.first_on_node(compile_it, f"compiled/{self.done}/{self.rollbacks}")
 
     def _saved_before(self, error: FganError) -> FganError:
         """Save the training before this error, and return the error.
 
         Batches that cannot be read, and a step that cannot be compiled, leave the state alone.
         """
+        # The others may be elsewhere, and do not give their members.
+        if self.together.splits_members or not self.together.leads:
+            return error
         if self.done == self.last_saved or not bool(pytree.all_finite(self.state)):
             return error
         self.save()
@@ -267,11 +300,11 @@ class _Loop:
         due = [self.done - self.done % period + period for period in periods if period]
         return min([self.plan.steps, *due])
 
-    def _after_steps(self, stopped: bool) -> bool:
+    def _after_steps(self, stopped: bool, save: bool) -> bool:
         """Write the files due after these steps; returns whether the run was rolled back."""
-        plan, done = self.plan, self.done
+        plan, done, leads = self.plan, self.done, self.together.leads
         last = done == plan.steps
-        save = last or stopped or self._save_due()
+        save = save or last or stopped
         failed = self._not_finite(save)
         if failed == "state" or (failed == "step" and plan.options.on_nonfinite != "skip"):
             if self._rolled_back():
@@ -284,24 +317,36 @@ class _Loop:
             due = _due(done, plan.options.log_every)
             if last or due:
                 self.last = tuple(self.log.write(done, early=not due))
-                self.board.lines(self.last)
-                self.observer.logged(summary.overall(self.last))
-            if last or stopped or _due(done, plan.options.sample_every):
-                grid = self.pictures.fakes(self.state, done)
-                self.board.picture("samples", grid, done)
-                self.observer.wrote(grid)
-            if self.during is not None and _due(done, plan.options.evaluate_every):
-                found = self.during.judge(self.state, done)
-                self.observer.evaluated(found)
-                if best := self.during.improved(found):
-                    self._write(self.out.best_path(plan.options.keep_best), **best)
+                if leads:
+                    self.board.lines(self.last)
+                    self.observer.logged(summary.overall(self.last))
+            pictured = last or stopped or _due(done, plan.options.sample_every)
+            self._look(pictured, _due(done, plan.options.evaluate_every))
         except BaseException:  # if writing fails, the training is still saved
-            if bool(pytree.all_finite(self.state)):
+            if (leads and not self.together.splits_members) and bool(pytree.all_finite(self.state)):
                 self.save()
             raise
         if save:
             self.save()
         return False
+
+    def _look(self, pictured: bool, evaluated: bool) -> None:
+        """Draw the state, and evaluate it; rank 0 does, and the others wait where it is next."""
+        if not (pictured or evaluated):
+            return
+        state, pending = self.together.whole(self.state), self.log.pending()
+        if not self.together.leads:
+            return
+        if pictured:
+            grid = self.pictures.fakes(state, self.done)
+            self.board.picture("samples", grid, self.done)
+            self.observer.wrote(grid)
+        if evaluated and self.during is not None:
+            found = self.during.judge(state, self.done)
+            self.observer.evaluated(found)
+            if best := self.during.improved(found):
+                path = self.out.best_path(self.plan.options.keep_best)
+                self._write(path, state, pending, **best)
 
     def _save_due(self) -> bool:
         number, unit = self.save_every
@@ -311,26 +356,17 @@ class _Loop:
 
     def save(self) -> None:
         """Save a checkpoint of the present state, from which the run can be resumed exactly."""
-        self._write(self.out.checkpoint_path(self.done))
-        self.out.forget_old(self.plan.options.keep)
-        self.board.flush()
+        state, pending = self.together.whole(self.state), self.log.pending()
+        if self.together.leads:
+            self._write(self.out.checkpoint_path(self.done), state, pending)
+            self.out.forget_old(self.plan.options.keep)
+            self.board.flush()
         self.last_saved, self.saved_at = self.done, time.monotonic()
 
-    def _write(self, path: Path, **more: Any) -> None:
-        """Write the present state, and more facts about it."""
-        plan = self.plan
-        about = {
-            "fgan": fgan.__version__,
-            "config": plan.settings,
-            "data_shape": list(plan.source.shape),
-            **classes.as_facts(plan.classes),
-            "data": self.data,
-            "step": self.done,
-            "rollbacks": self.rollbacks,
-            **conditions.of_command(compiled=plan.training.compile, device=str(plan.device)),
-            **more,
-        }
-        checkpoint.save(path, self.state, about, self.log.pending())
+    def _write(self, path: Path, state: TrainState, pending: Tensor, **more: Any) -> None:
+        """Write a state, the sums of the log, and facts about them."""
+        about = self.plan.facts(self.data, self.done, self.rollbacks, self.together.num) | more
+        checkpoint.save(path, state, about, pending)
         self.observer.wrote(path)
 
     def _not_finite(self, save: bool) -> Literal["", "step", "state"]:
@@ -340,9 +376,12 @@ class _Loop:
         check = self.plan.device.type == "cpu" or save or logging
         refused = check and not self.log.finite()
         # An update may overflow although its gradient did not; only the next step would notice.
+        failed = 1 if refused else 0
         if (save or refused) and not bool(pytree.all_finite(self.state)):
-            return "state"
-        return "step" if refused else ""
+            failed = 2
+        if self.together.splits_members:  # else all ranks have the same numbers
+            (failed,) = self.together.most(failed)
+        return ("", "step", "state")[failed]
 
     def _rolled_back(self) -> bool:
         """Go back to the last checkpoint if the options say so and there is one."""
@@ -350,7 +389,7 @@ class _Loop:
         if policy != "rollback" or not self.last_saved or self.rollbacks == MAX_ROLLBACKS:
             return False
         step, rollbacks = self.done, self.rollbacks + 1
-        self.go_back(resuming.find(self.out.path))
+        self.go_back(self.together.told(lambda: resuming.find(self.out.path)))
         self.rollbacks = rollbacks
         self.observer.noted(
             f"Step {step} was not finite: back to step {self.done}, with other numbers "

@@ -8,7 +8,7 @@ No later module sees a configuration: they use only the objects made here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 import torch
 
+import fgan
 from fgan import metrics, pytree, rng
 from fgan.compile import environment
 from fgan.compile.graph import prepare, warm_up
@@ -25,7 +26,7 @@ from fgan.disk import files, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
-from fgan.run import assemble, board, classes, inherit
+from fgan.run import assemble, board, classes, conditions, inherit
 from fgan.run import config as configs
 from fgan.run.advance import Training
 from fgan.run.checks import in_steps
@@ -36,7 +37,10 @@ from fgan.run.inherit import Inherited
 from fgan.run.known import Known
 from fgan.run.members import Member
 from fgan.run.options import Running
+from fgan.run.together import ALONE, Together
 from fgan.types import Key
+
+Facts = dict[str, Any]
 
 
 class Observer:
@@ -103,11 +107,36 @@ class Plan:
         """The batches of the run in their order; ``key`` is the run's own by default."""
         key = self.key if key is None else key
         training, k = self.training, self.game.num_disc_steps
-        return Batches(self.source, key, training.batch_size, k, mirror=training.mirror)
+        mirror, share = training.mirror, training.share
+        return Batches(self.source, key, training.batch_size, k, mirror=mirror, share=share)
+
+    def facts(self, data: Mapping[str, Any], step: int, rollbacks: int, ranks: int) -> Facts:
+        """The facts in a checkpoint of the run.
+
+        Args:
+            data: the fingerprint of the source.
+            step: the steps done.
+            ranks: the number of processes.
+        """
+        compiled = self.training.compile
+        return {
+            "fgan": fgan.__version__,
+            "config": self.settings,
+            "data_shape": list(self.source.shape),
+            **classes.as_facts(self.classes),
+            "data": data,
+            "step": step,
+            "rollbacks": rollbacks,
+            **conditions.of_command(compiled=compiled, device=str(self.device), ranks=ranks),
+        }
 
 
 def make_plan(
-    config: TrainConfig, observer: Observer | None = None, *, begins: bool = True
+    config: TrainConfig,
+    observer: Observer | None = None,
+    *,
+    begins: bool = True,
+    together: Together = ALONE,
 ) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
@@ -115,6 +144,7 @@ def make_plan(
         observer: is told of downloads, decoding, and caches in unusual places.
         begins: whether the run is a new one. A resumed run has its weights in its checkpoints,
             and does not read those it began with.
+        together: the processes of the run: the plan is the same for all, but for the device.
     Raises:
         FganError: for a device, data or combination of options that cannot work.
     """
@@ -122,14 +152,19 @@ def make_plan(
     if config.tensorboard:
         board.check_installed()
     files.cache_folder(hears.noted)
-    device = assemble.check_device(config)
+    device = together.device(assemble.check_device(config))
     assemble.set_up(config, device)
     head_start = threading.Thread(target=prepare, daemon=True)
     if config.compile:
         check_compiler(device.type)
         environment.before_compiling(hears.noted)
         head_start.start()
-    source = assemble.load_source(config, hears.noted, hears.decoding)
+
+    def load() -> Source | StreamedSource:
+        return assemble.load_source(config, hears.noted, hears.decoding)
+
+    # The first process of a machine decodes and downloads, and the others find its cache.
+    source = together.first_on_node(load, "data") or load()
     if config.compile:  # two threads that import at once can see half a module
         head_start.join()
         if device.type == "cpu":

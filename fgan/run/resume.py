@@ -47,9 +47,11 @@ class Point:
     changed: tuple[str, ...] = ()  # options that differ from those of the run's beginning
 
 
-def find(path: Path) -> Point:
+def find(path: Path, ranks: int = 1) -> Point:
     """The newest checkpoint of a run that is intact.
 
+    Args:
+        ranks: the number of processes that go on with it.
     Raises:
         RunError: when there is no run, no checkpoint, or none that can be used.
     """
@@ -64,7 +66,7 @@ def find(path: Path) -> Point:
     if type(step) is not int or type(rollbacks) is not int or step < 0 or rollbacks < 0:
         raise RunError(f"{file} does not say where its run stood.", "Use another checkpoint.")
     notes = [f"Passed over: {error.problem}" for error in damaged]
-    now = conditions.of_command(compiled=config.compile, device=config.device)
+    now = conditions.of_command(compiled=config.compile, device=config.device, ranks=ranks)
     notes += conditions.differences(about, now)
     return Point(run, file, saved, config, step, rollbacks, tuple(notes))
 
