@@ -64,8 +64,8 @@ def end(started: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str],
 def run(num: int, *options: str) -> None:
     codes, out, err = end(start(num, *options))
     assert codes == [0] * num, err
-    assert out[0].strip() and not any(out[1:]), out  # rank 0 alone prints
-    assert not any(err[1:]), err
+    assert out[0].strip()
+    assert not any([*out[1:], *err[1:]]), (out, err)  # rank 0 alone prints
 
 
 def saved(folder: Path, step: int) -> checkpoint.Checkpoint:

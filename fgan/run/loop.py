@@ -115,15 +115,13 @@ def train(
         )
         return Result(point.run, None, point.step, False)
     held = loop = out = None
-    ranks = together
+    ranks, place_of = together, point.run if point else None
     own, together = ranks.agreed(lambda: spread(plan, ranks))
-    place_of = point.run if point else None
     take = lambda: place.take(plan.name, run_dir, place_of, again, locked)  # noqa: E731
     try:
         out, held = ranks.agreed(take if ranks.leads else lambda: (None, None))
-        path = ranks.told(lambda: out.path if out else Path())
-        there = out or RunDir(path)
-        loop = ranks.agreed(lambda: _Loop(plan, observer, there, point, own, together))
+        there = RunDir(ranks.told(lambda: out.path if out else Path()))
+        loop = ranks.agreed(lambda: _Loop(plan, observer, out or there, point, own, together))
         try:
             result = loop.run()
         finally:
