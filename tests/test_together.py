@@ -65,7 +65,9 @@ def run(num: int, *options: str) -> None:
     codes, out, err = end(start(num, *options))
     assert codes == [0] * num, err
     assert out[0].strip()
-    assert not any([*out[1:], *err[1:]]), (out, err)  # rank 0 alone prints
+    # Rank 0 alone prints; torch may warn of the end of a connection on stderr.
+    assert not any(out[1:]), out
+    assert not any("step" in text or "error:" in text for text in err[1:]), err
 
 
 def saved(folder: Path, step: int) -> checkpoint.Checkpoint:
