@@ -168,7 +168,9 @@ class Together:
         if not self.splits_members:
             return saved
         rows = self.members
-        tensors = {n: t[:, rows] if n == PENDING else t[rows] for n, t in saved.tensors.items()}
+        tensors = {n: t[rows] for n, t in saved.tensors.items() if n != PENDING}
+        if (sums := saved.tensors.get(PENDING)) is not None:  # [width, M], or [width] after a line
+            tensors[PENDING] = sums[:, rows] if sums.ndim > 1 else sums
         return Checkpoint(tensors, saved.about)
 
     # How they end
