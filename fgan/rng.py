@@ -56,7 +56,7 @@ class Stream:
     PICTURES = 8
     INIT_PLAYERS = 9  # folded in with the player's place
     PROJECTION = 10  # the latents that a search begins with
-    MIRROR = 10  # folded in with the number of the step
+    MIRROR = 11  # folded in with the number of the step
 
 
 class SampleStream:

@@ -43,7 +43,7 @@ BUILDERS = {
     "losses.make_f_gan": {"saturating": True},
     "losses.flipped": {"probability": 0.05},
     "losses.scaled": {"disc": 1.0, "gen": 1.0},
-    "losses.GanLoss": {"gen_uses_real": False},
+    "losses.GanLoss": {"gen_uses_real": False, "whole_batch": False},
     "losses.FDivergence": {"limit": math.inf},
     # Made for the players' learning rate; the paper's rates are those of each experiment.
     "orders.make_competitive": {"eta": 0.01, "num_iterations": 4},
@@ -86,7 +86,7 @@ BUILDERS = {
     "per_example.noise_scales": {"players": ("gen", "disc")},
     "terms.Term": {
         "weight": 1.0, "player": "disc", "every": 1, "needs": (), "whole_batch": False,
-        "sees_condition": True,
+        "over_ranks": False, "sees_condition": True,
     },
     # Zhao et al. 2020, their code; Karras et al. 2020 (ADA): a fixed rise from 0, target 0.6.
     "augment.make_diffaug": {"parts": ("colour", "translation", "cutout")},
@@ -163,8 +163,12 @@ BUILDERS = {
     "schedules.warmup": {"start": 0.0},
     "compile.compile_step": {"donate": (), "backend": "inductor"},
     "game.scheduled": {"factor": ()},
+    "game.make_draws": {"share": (0, 1)},  # of one process, the whole batch
+    "ranks.mean": {"batch_stats": "sync"},
+    "ranks.Mean": {"batch_stats": "sync"},
+    "ranks.model_over_ranks": {"name": "the model"},
     "compile.compile_function": {"backend": "inductor"},
-    "data.Batches": {"num_disc_steps": 1, "mirror": False},
+    "data.Batches": {"num_disc_steps": 1, "mirror": False, "share": (0, 1)},
     "data.Source": {"skipped": (), "labels": (), "classes": ()},
     "data.StreamedSource": {"skipped": (), "labels": (), "classes": ()},
     "data.ring_points": {"num_points": 100_000, "seed": 0},
@@ -188,18 +192,18 @@ BUILDERS = {
     "metrics.neighbourhoods": {"k": 5},  # Naeem et al. 2020, section 4
     "metrics.parzen_score": {"num_validation": 1000, "sigmas": (0.1, 1.0)},  # its ends
     "metrics.sliced_wasserstein": {"num_directions": 512, "seed": 0},  # ours; no paper has one
-    "rng.bits": {"shape": ()},
+    "rng.bits": {"shape": (), "first": 0},
     "rng.fold_in": {"stream": 0},
-    "rng.normal": {"shape": ()},
+    "rng.normal": {"shape": (), "first": 0},
     "rng.split": {"num": 2},
-    "rng.uniform": {"shape": ()},
+    "rng.uniform": {"shape": (), "first": 0},
     "pytree.check_like": {"dtype": True},
     "spectrum.eigenvalues": {"num": 6, "num_iterations": 40},
     "spectrum.norms": {"key": (), "num_probes": 16},
     "types.Batch": {"condition": ()},
     "types.DiscDraws": {"condition": ()},
     "types.GenDraws": {"condition": ()},
-    "conditions.Condition": {"num_classes": 0},
+    "conditions.Condition": {"num_classes": 0, "of_one": False},
 }  # fmt: skip
 
 

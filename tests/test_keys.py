@@ -26,7 +26,9 @@ def uses(monkeypatch):
 
     def note(key, count):
         frame = sys._getframe(2)
-        while Path(frame.f_code.co_filename) == Path(rng.__file__):
+        while Path(frame.f_code.co_filename) == Path(rng.__file__) or (
+            frame.f_code.co_name == "rows_of"  # draws for others
+        ):
             frame = frame.f_back
         place = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
         for row in key.reshape(-1, 2).tolist():
@@ -34,9 +36,9 @@ def uses(monkeypatch):
 
     words, as_seed = rng._words, rng.as_seed
 
-    def noted_words(key, count):
-        note(key, count)
-        return words(key, count)
+    def noted_words(key, count, first=0):
+        note(key, (first, count))
+        return words(key, count, first)
 
     def noted_seed(key):
         note(key, "seed")

@@ -134,6 +134,7 @@ FACTS = {
     "torch": ("0.1", "Saved with torch 0.1"),
     "denormals": ("lost", "Saved with denormal numbers lost"),
     "products": ("somebody", "Saved with matrix products of somebody"),
+    "processes": (7, "Saved by 7 of torchrun's processes"),
     "data_shape": ([0], "shape of the data that cannot be"),  # asked for by samples
 }
 # Facts that are for a reader, and what they are.

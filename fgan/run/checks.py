@@ -50,8 +50,10 @@ def one_of(*values: str | int, also: Mapping[str, str] | None = None) -> Check:
     """
 
     def check(value: Any) -> str | int:
-        chosen = value.replace("-", "_") if isinstance(value, str) else value
-        chosen = (also or {}).get(chosen, chosen)
+        chosen = value
+        if isinstance(value, str):
+            named = value.replace("-", "_")
+            chosen = (also or {}).get(named, named)
         if isinstance(value, bool) or chosen not in values:
             raise ValueError(f"must be one of {', '.join(map(str, values))}")
         return values[values.index(chosen)]
