@@ -160,6 +160,7 @@ def wrapped(mode: str, step: Any) -> Any:
 def case(name: str, mode: str, dtype: torch.dtype) -> float:
     """The largest difference from one process, relative where the numbers are above one."""
     run = Run(CASES[name], dtype)
+    torch._dynamo.reset(), torch._dynamo.utils.counters.clear()
     graphs = fgan.compile.graph.count_graphs()
     over = wrapped(mode, fgan.make_step(run.game, reduce=run.over))
     found = run.play(over, run.over.share)
