@@ -244,6 +244,9 @@ def join() -> Together:
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         store, rank, num = next(iter(rendezvous("env://", timeout=_START)))
+        # torchrun keeps its store when it starts the processes again (--max-restarts): there are
+        # the addresses of those that have ended.
+        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT") or "0", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=num, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         taken = "EADDRINUSE" in str(error) or "address already in use" in str(error).lower()
