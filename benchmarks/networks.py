@@ -1,4 +1,4 @@
-"""What does a step of each network cost, against the loop that a user of its modules would write?
+"""How long does a step of each network take, beside the loop that a user of its modules writes?
 
 Times the programs of ``benchmarks/harness`` for the four architectures with their defaults on
 MNIST's images, in turns, each in a process of its own:

@@ -22,7 +22,7 @@ import typer
 
 import fgan
 from fgan.compile import environment
-from fgan.errors import FganError, Interrupted
+from fgan.errors import Elsewhere, FganError, Interrupted
 
 from .bench import bench
 from .diagnose import diagnose
@@ -135,11 +135,11 @@ def _out_of_memory(error: BaseException) -> bool:
 def _report(error: BaseException) -> int:
     """Print the problem and its fix, and return the exit code.
 
-    Of the processes that torchrun has started, the first prints what all of them meet, such as a
-    wrong option; another prints what it alone has met, and says so by an attribute of the error.
+    Rank 0 prints an error that all processes of torchrun meet, such as a wrong option. Another rank
+    prints an error that it alone has met, which has the attribute ``speaks``.
     """
-    if type(error).__name__ == "Elsewhere":
-        return getattr(error, "exit_code", 1)
+    if isinstance(error, Elsewhere):
+        return error.exit_code
     if os.environ.get("FGAN_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error, FganError):

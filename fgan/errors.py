@@ -63,6 +63,18 @@ class DiskError(FganError):
     exit_code = 7
 
 
+class Elsewhere(FganError):  # noqa: N818  (nothing is wrong with this process)
+    """Another process of the run has failed, or was stopped, and has said why.
+
+    Args:
+        exit_code: that of the other process, with which this one ends too.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("Another process has ended the run.", "See what it said.")
+        self.exit_code = exit_code
+
+
 class Interrupted(BaseException):
     """A signal asked the process to end (exit 128 + its number); not an error.
 

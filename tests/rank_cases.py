@@ -1,4 +1,4 @@
-"""What a few ranks do together: run by `tests/test_ranks.py` in each of them, as by torchrun.
+"""The work of a few ranks together, run by `tests/test_ranks.py` in each of them, as by torchrun.
 
     python rank_cases.py FOLDER MODE CASE...
 
@@ -278,7 +278,7 @@ def messages() -> dict[str, Any]:
 
 
 def refusals() -> dict[str, str]:
-    """What cannot be the same over ranks, and what is said of it."""
+    """The message of each refusal: these games cannot be the same over ranks."""
     over, said = ranks.mean(), {}
 
     def note(name: str, make: Callable[[], Any]) -> None:

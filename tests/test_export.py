@@ -59,7 +59,7 @@ def made(tmp_path_factory):
 
 
 def out(name):
-    """What a program calls its result."""
+    """The name of a program's result."""
     return "points" if name == "points" else "images"
 
 

@@ -144,7 +144,7 @@ def test_every_network_can_be_searched(arch, tmp_path):
         project.project(run, path, num_steps=n, num_starts=2, label=label) for n in (1, 25)
     )
     assert last.distance < 0.8 * first.distance
-    # What is found is what `fgan sample` would draw from the latent.
+    # The image is the one that `fgan sample` would draw from the latent.
     square = (last.image.double() - last.target.double()).div(255).square().mean()
     assert float(square.sqrt()) == pytest.approx(last.distance, abs=1 / 255)
 

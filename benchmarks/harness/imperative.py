@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from fgan_benchmarks.harness.problem import Losses, Problem, Program, check_tutorial
@@ -43,7 +43,12 @@ def make_imperative(problem: Problem) -> Program:
         ConfigError: for options that a tutorial's loop does not have.
     """
     check_tutorial(problem.config, "imperative")
-    loop = Loop(problem)
+    return looped(problem, lambda: Loop(problem))
+
+
+def looped(problem: Problem, make: Callable[[], InPlaceLoop]) -> Program:
+    """The program of a loop that changes its networks in place; ``make`` gives a new one."""
+    loop = make()
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -51,22 +56,59 @@ def make_imperative(problem: Problem) -> Program:
         problem.wait()
 
     def losses(draws: Sequence[Draws]) -> list[Losses]:
-        fresh = Loop(problem)
+        fresh = make()
         pairs = [fresh.step(each) for each in draws]
         return [(gen.item(), disc.item()) for gen, disc in pairs]
 
     def reset() -> None:
         nonlocal loop
-        loop = Loop(problem)
+        loop = make()
 
     return Program(run, losses, reset)
 
 
-class Loop:
-    """Two modules, two optimizers, and one step of training after the other."""
+class InPlaceLoop:
+    """A loop of any modules: its latents, the precision of its products, and an average."""
+
+    gen: nn.Module
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.config = problem, problem.config
+
+    def step(self, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+        """Take one step, and return the losses of the generator and the discriminator.
+
+        Args:
+            draws: random numbers in place of the loop's own.
+        """
+        raise NotImplementedError
+
+    def noise(self) -> Tensor:
+        real = self.problem.real
+        shape = (self.config.batch_size, self.config.z_dim)
+        return torch.randn(shape, device=real.device, dtype=real.dtype)
+
+    def autocast(self) -> torch.autocast:
+        wanted = self.config.dtype == "bfloat16"
+        return torch.autocast(self.problem.device.type, torch.bfloat16, enabled=wanted)
+
+    @torch.no_grad()
+    def move_average(self, average: nn.Module) -> None:
+        weight = 1 - self.config.ema
+        for old, new in zip(average.parameters(), self.gen.parameters(), strict=True):
+            old.lerp_(new, weight)
+        for kept, present in zip(average.buffers(), self.gen.buffers(), strict=True):
+            if present.is_floating_point():
+                kept.lerp_(present, weight)
+            else:
+                kept.copy_(present)
+
+
+class Loop(InPlaceLoop):
+    """Two modules, two optimizers, and one step of training after the other."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
         state = problem.init()
         dtype = problem.real.dtype
         make = {"mlp": (mlp_gen, mlp_disc), "dcgan": (conv_gen, conv_disc)}[self.config.arch]
@@ -125,15 +167,6 @@ class Loop:
             self.move_average(self.average)
         return gen_loss.detach(), disc_loss.detach()
 
-    def noise(self) -> Tensor:
-        real = self.problem.real
-        shape = (self.config.batch_size, self.config.z_dim)
-        return torch.randn(shape, device=real.device, dtype=real.dtype)
-
-    def autocast(self) -> torch.autocast:
-        wanted = self.config.dtype == "bfloat16"
-        return torch.autocast(self.problem.device.type, torch.bfloat16, enabled=wanted)
-
     def make(self, z: Tensor) -> Tensor:
         with self.autocast():
             fake: Tensor = self.gen(z)
@@ -147,17 +180,6 @@ class Loop:
         with self.autocast():
             logits: Tensor = self.disc(x)
         return logits.to(x.dtype)
-
-    @torch.no_grad()
-    def move_average(self, average: nn.Module) -> None:
-        weight = 1 - self.config.ema
-        for old, new in zip(average.parameters(), self.gen.parameters(), strict=True):
-            old.lerp_(new, weight)
-        for kept, present in zip(average.buffers(), self.gen.buffers(), strict=True):
-            if present.is_floating_point():
-                kept.lerp_(present, weight)
-            else:
-                kept.copy_(present)
 
 
 def _tensor(z: Tensor | tuple[()]) -> Tensor:

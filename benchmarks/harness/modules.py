@@ -11,19 +11,20 @@ has compiled twice, so that it has no penalties.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
 import torch
-from fgan_benchmarks.harness.problem import Losses, Problem, Program, check_loop
+from fgan_benchmarks.harness.imperative import InPlaceLoop, looped
+from fgan_benchmarks.harness.problem import Problem, Program, check_loop
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 from torch.nn.utils import parametrizations
 
 from fgan.errors import ConfigError
 from fgan.model import to_module
-from fgan.run import assemble
+from fgan.run import archs, assemble
 from fgan.types import Draws, PlayerState, Weights
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
@@ -50,30 +51,14 @@ def make_modules(problem: Problem, *, compiled: bool = False) -> Program:
             "--r2 do.",
             f"Leave {name} out of --compare, or use --r1 0 --r2 0.",
         )
-    loop = Loop(problem, compiled)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            loop.step()
-        problem.wait()
-
-    def losses(draws: Sequence[Draws]) -> list[Losses]:
-        fresh = Loop(problem, compiled)
-        pairs = [fresh.step(each) for each in draws]
-        return [(gen.item(), disc.item()) for gen, disc in pairs]
-
-    def reset() -> None:
-        nonlocal loop
-        loop = Loop(problem, compiled)
-
-    return Program(run, losses, reset)
+    return looped(problem, lambda: ModulesLoop(problem, compiled))
 
 
-class Loop:
+class ModulesLoop(InPlaceLoop):  # type: ignore[misc]  # mypy does not follow fgan_benchmarks
     """Two modules, two optimizers, and one step of training after the other."""
 
     def __init__(self, problem: Problem, compiled: bool) -> None:
-        self.problem, self.config = problem, problem.config
+        super().__init__(problem)
         # The parametrization of the loop takes the place of the model's spectral norm.
         bare = replace(self.config, spectral_norm=False, dtype="float32")
         game = assemble.make_game(bare, problem.shape)
@@ -98,9 +83,9 @@ class Loop:
 
     def _layout(self) -> torch.memory_format:
         """Channels last where the models have them, too."""
-        convolves = len(self.problem.shape) == 3 and self.config.arch != "mlp"
         on_cpu = self.problem.device.type == "cpu"
-        return torch.channels_last if convolves and on_cpu else torch.contiguous_format
+        last = on_cpu and archs.ALL[self.config.arch].convolves
+        return torch.channels_last if last else torch.contiguous_format
 
     def step(self, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
         """Take one step, and return the generator's and the discriminator's loss.
@@ -144,11 +129,6 @@ class Loop:
         on_real, on_fake = self.judge(torch.cat([real, fake])).chunk(2)
         return on_real, on_fake
 
-    def noise(self) -> Tensor:
-        real = self.problem.real
-        shape = (self.config.batch_size, self.config.z_dim)
-        return torch.randn(shape, device=real.device, dtype=real.dtype)
-
     def make(self, z: object) -> Tensor:
         assert isinstance(z, Tensor)
         with self.autocast():
@@ -159,17 +139,6 @@ class Loop:
         with self.autocast():
             logits: Tensor = self.call_disc(x)
         return logits.to(x.dtype)
-
-    def autocast(self) -> torch.autocast:
-        wanted = self.config.dtype == "bfloat16"
-        return torch.autocast(self.problem.device.type, torch.bfloat16, enabled=wanted)
-
-    @torch.no_grad()
-    def move_average(self, average: nn.Module) -> None:
-        for value, present in zip(average.parameters(), self.gen.parameters(), strict=True):
-            value.lerp_(present, 1 - self.config.ema)
-        for kept, now in zip(average.buffers(), self.gen.buffers(), strict=True):
-            kept.copy_(now)
 
 
 def squared_slope(logits: Tensor, x: Tensor) -> Tensor:

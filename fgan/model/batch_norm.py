@@ -42,11 +42,11 @@ def over_ranks(network: nn.Module, gather: Callable[[Tensor], Tensor]) -> nn.Mod
 class _OverRanks(nn.Module):
     """A batch norm of equal parts of a batch, one on each rank.
 
-    With the means m_r and variances v_r of the parts, those of the batch are
+    The parts have means m_r and variances v_r, and the batch has
 
-        m = mean_r m_r,    v = mean_r (v_r + (m_r - m)^2),
+        m = mean_r m_r,    v = mean_r (v_r + (m_r - m)^2).
 
-    which cancels no digits where the mean is large, and takes one message.
+    This form cancels no digits where the mean is large, and takes one message.
     """
 
     weight: Tensor | None

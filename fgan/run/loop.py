@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from fgan.data import Source, fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
-from fgan.run import disturbed, inherit, kept, place, summary
+from fgan.run import directory, disturbed, inherit, kept, summary
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead, Supply, make_advance, with_options_of
 from fgan.run.board import Board
@@ -115,9 +116,9 @@ def train(
         )
         return Result(point.run, None, point.step, False)
     held = loop = out = None
-    ranks, place_of = together, point.run if point else None
+    ranks, old = together, point.run if point else None
     own, together = ranks.agreed(lambda: spread(plan, ranks))
-    take = lambda: place.take(plan.name, run_dir, place_of, again, locked)  # noqa: E731
+    take = partial(directory.take, plan.name, run_dir, old, again, locked)
     try:
         out, held = ranks.agreed(take if ranks.leads else lambda: (None, None))
         there = RunDir(ranks.told(lambda: out.path if out else Path()))
@@ -280,8 +281,7 @@ class _Loop:
 
         Batches that cannot be read, and a step that cannot be compiled, leave the state alone.
         """
-        # The others may be elsewhere, and do not give their members.
-        if self.together.splits_members or not self.together.leads:
+        if not self.together.saves_alone:
             return error
         if self.done == self.last_saved or not bool(pytree.all_finite(self.state)):
             return error
@@ -321,7 +321,7 @@ class _Loop:
             pictured = last or stopped or _due(done, plan.options.sample_every)
             self._look(pictured, _due(done, plan.options.evaluate_every))
         except BaseException:  # if writing fails, the training is still saved
-            if (leads and not self.together.splits_members) and bool(pytree.all_finite(self.state)):
+            if self.together.saves_alone and bool(pytree.all_finite(self.state)):
                 self.save()
             raise
         if save:

@@ -27,7 +27,7 @@ from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defin
 
 from fgan import pytree
 from fgan.disk.checkpoint import PENDING, Checkpoint
-from fgan.errors import ConfigError, DeviceError, FganError, Interrupted
+from fgan.errors import ConfigError, DeviceError, Elsewhere, FganError, Interrupted
 from fgan.game import collectives, ranks
 from fgan.types import Tree
 
@@ -40,14 +40,6 @@ _START = timedelta(minutes=5)  # for the others to start
 _SIGN_SECONDS = 10.0  # for a sign of a rank that may have died
 _POLL_SECONDS = 0.05
 _BROKEN = re.compile(r"gloo|NCCL|connection|socket|recv|store", re.IGNORECASE)
-
-
-class Elsewhere(FganError):  # noqa: N818  (nothing is wrong with this process)
-    """Another process of the run has failed, or was stopped, and has said why."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("Another process has ended the run.", "See what it said.")
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,11 @@ class Together:
         """Whether each process has members of its own."""
         return self.num > 1 and self.members is not None
 
+    @property
+    def saves_alone(self) -> bool:
+        """Whether this process can save the run without the others, which may have failed."""
+        return self.leads and not self.splits_members
+
     def device(self, device: torch.device) -> torch.device:
         """The device of this process: a GPU of its own, where the run is on GPUs."""
         if self.num == 1 or device.type != "cuda":
@@ -93,7 +90,7 @@ class Together:
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
-    # What they tell each other
+    # Messages between the processes
 
     def most(self, *numbers: int) -> tuple[int, ...]:
         """The largest of each of the ranks' numbers."""
@@ -173,7 +170,7 @@ class Together:
             tensors[PENDING] = sums[:, rows] if sums.ndim > 1 else sums
         return Checkpoint(tensors, saved.about)
 
-    # How they end
+    # The end of a run
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
@@ -272,7 +269,7 @@ def leave(together: Together) -> None:
 
 
 def spread(plan: Plan, together: Together) -> tuple[Plan, Together]:
-    """What this process does of a plan, and the processes with its members.
+    """The part of a plan that this process does, and the processes with its members.
 
     Raises:
         ConfigError: for a batch or a population that does not divide, and a game whose steps would

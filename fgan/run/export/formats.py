@@ -36,7 +36,7 @@ class Program(nn.Module):
         return self.scaled(made)
 
     def scaled(self, made: Tensor) -> Tensor:
-        """What the module gives in the program's range."""
+        """Outputs of the module, brought into the program's range."""
         return ((made - self.low) / (1 - self.low)).clamp(0, 1) if self.is_images else made
 
 
@@ -65,7 +65,7 @@ def _nothing() -> None:
 
 
 def _shapes(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    """Of each input, by name, the dimension that programs leave open."""
+    """The open dimension of each input, by its name: programs take batches of any size."""
     batch = torch.export.Dim("batch")
     return {name: {0: batch} for name in ("z", "labels")[: len(inputs)]}
 

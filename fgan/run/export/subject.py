@@ -1,4 +1,4 @@
-"""What is exported: a generator, and where it comes from."""
+"""The subject of an export: a generator, and the run that it comes from."""
 
 from __future__ import annotations
 
