@@ -57,6 +57,7 @@ def test_the_size_of_a_cache(tmp_path, monkeypatch):
     assert caches["fgan"] == {
         "path": str(tmp_path / "b"), "exists": False, "bytes": 0, "writable": True,
     }  # fmt: skip
+    assert caches["images"] == {**caches["fgan"], "path": str(tmp_path / "b" / "folders")}
     (tmp_path / "b").write_text("in the way")
     assert not doctor._caches()["fgan"]["writable"]
 

@@ -43,6 +43,12 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture
+def no_room():
+    """Images are decoded in each epoch, because their pixels cannot be kept."""
+    Path(os.environ["FGAN_CACHE"], "folders").write_text("in the way")
+
+
 def both(folder: Path) -> tuple[data.Source, data.StreamedSource]:
     memory = data.load(str(folder), image_size=8, stream="never")
     disk = data.load(str(folder), image_size=8, stream="always")
@@ -92,6 +98,7 @@ class Losing(Listener):
             self.folder.rename(self.folder.with_name("lost"))
 
 
+@pytest.mark.usefixtures("no_room")
 def test_a_run_that_loses_its_data_is_saved_and_goes_on(pictures, tmp_path):
     folder = tmp_path / "pictures"
     shutil.copytree(pictures, folder)
@@ -201,6 +208,7 @@ def test_no_worker_is_left(pictures):
     ("content", "reason"),
     [(b"", "is empty"), (b"text", "not an image"), (None, "not a file"), ("size", "")],
 )
+@pytest.mark.usefixtures("no_room")
 def test_a_file_that_goes_bad_while_training(pictures, tmp_path, content, reason):
     folder = tmp_path / "pictures"
     folder.mkdir()

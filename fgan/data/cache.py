@@ -1,11 +1,11 @@
-"""The checked files and decoded images of a folder, cached so that the next start is quick.
+"""What is known of a folder's files, cached so that the next start is quick.
 
 There is one sealed safetensors file (`fgan.disk.sealed`) for each folder and way of reading it.
 Its facts hold a digest of the folder's files and of the versions that read them; its tensor
-``verdict`` is JSON about the files, and ``images`` holds their pixels, which a streamed folder
-lacks. A cache file that is damaged or out of date counts as absent. Image files that were refused
-are tried again at the next start: their names tell which rows are missing. Losing the cache costs
-time, nothing else.
+``verdict`` is JSON about the files, and ``checks`` has the CRCs of their pixels, which lie in a
+file of their own (`fgan.data.pixels`). Checks are missing where the pixels are not kept. A cache
+file that is damaged or out of date counts as absent. Image files that were refused are tried again
+at the next start. Losing the cache costs time, nothing else.
 """
 
 from __future__ import annotations
@@ -13,19 +13,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from fgan.disk import files, sealed
-from fgan.errors import RunError
+from fgan.data import pixels
+from fgan.data.pixels import Pixels
+from fgan.disk import files, lock, sealed
+from fgan.errors import DiskError, RunError
 
-VERSION = 3  # the version of the cache's contents; others are not read
+_POLL_SECONDS = 0.2
+VERSION = 4  # the version of the cache's contents; others are not read
 
 
 class Verdict(NamedTuple):
@@ -65,13 +74,13 @@ def read_verdict(path: Path, manifest: str) -> Verdict | None:
         return None
 
 
-def read_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The good images, uint8 [N, C, H, W] of this shape, in a file that `read_verdict` has read."""
+def read_pixels(path: Path, manifest: str, shape: tuple[int, ...]) -> Pixels | None:
+    """The decoded images of this shape that belong to a file that `read_verdict` has read."""
     try:
-        images = _tensor(path, "images")
+        checks: NDArray[np.int64] = _tensor(path, "checks").numpy()
     except (OSError, SafetensorError):
         return None
-    return images if images.shape == shape else None
+    return pixels.find(pixels.file_of(path, manifest), math.prod(shape), checks)
 
 
 def _tensor(path: Path, name: str) -> Tensor:
@@ -81,30 +90,42 @@ def _tensor(path: Path, name: str) -> Tensor:
         return tensor
 
 
-def write(path: Path, manifest: str, verdict: Verdict, images: Tensor | None) -> None:
-    """Write a verdict, and the images if they are in memory; the file is whole or absent.
+def write(path: Path, manifest: str, verdict: Verdict, checks: NDArray[np.int64] | None) -> None:
+    """Write a verdict, and the checks if the pixels are kept; the file is whole or absent.
 
     Args:
-        images: uint8 [N, C, H, W], contiguous; no second copy of them is made.
+        checks: int64 [number of files], from `fgan.data.pixels.Writer`.
     Raises:
         DiskError: when the file cannot be written.
     """
     tensors = {
         "verdict": torch.frombuffer(bytearray(json.dumps(verdict).encode()), dtype=torch.uint8)
     }
-    if images is not None:
-        tensors["images"] = images
-    header: dict[str, Any] = {
-        "__metadata__": {sealed.KEY: sealed.facts_text({"manifest": manifest})}
-    }
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.numel()
-        header[name] = {"dtype": "U8", "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    start = json.dumps(header).encode()
-    start += b" " * (-len(start) % 8)
-    pieces = [tensor.numpy().reshape(-1).data for tensor in tensors.values()]
-    _, parts = sealed.seal(len(start).to_bytes(8, "little") + start, *pieces)
+    if checks is not None:
+        tensors["checks"] = torch.from_numpy(checks)
+    content = save(tensors, {sealed.KEY: sealed.facts_text({"manifest": manifest})})
     with contextlib.suppress(OSError):  # writing the file will raise
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.write_bytes(path, *parts, durable=False)
+    files.write_bytes(path, *sealed.seal(content)[1], durable=False)
+
+
+@contextlib.contextmanager
+def alone(path: Path, folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from decoding the folder of a cache file, or wait for one that does.
+
+    Where no lock can be had, several may decode it at the same time, and the last one's is kept.
+    """
+    what, waits, held = f"The cache of {folder}", False, contextlib.ExitStack()
+    with contextlib.suppress(OSError, DiskError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            try:
+                held.enter_context(lock.acquire(path.with_suffix(".lock"), what))
+                break
+            except RunError as error:
+                if not waits:
+                    tell(f"{error.problem} This run waits for it.")
+                waits = True
+                time.sleep(_POLL_SECONDS)
+    with held:
+        yield

@@ -1,8 +1,9 @@
 """A folder of images as training data; all files are checked before training begins.
 
 Headers are read first, because that is quick and shows most mistakes. Then every file is decoded
-once, into memory if the images fit, else only as a check. The result is cached
-(`fgan.data.cache`), so that the next start only looks at names and times.
+once, into memory if the images fit, and into the cache (`fgan.data.cache`, `fgan.data.pixels`), so
+that the next start only looks at names and times. Images that do not fit are read from the cache
+while training. They are decoded anew in each epoch only where the cache has no room for them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fgan.data.contrast import is_narrow, warning
 from fgan.data.decode import MADE_BY, BadImage, Header, Spec, decode, inspect, quiet
 from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
 from fgan.data.labels import of_class_folders
+from fgan.data.pixels import Pixels, Writer, file_of, no_room, writing
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
 from fgan.disk.machine import available_bytes, num_cpus
@@ -62,25 +64,12 @@ def load_folder(
     files, others, closed = find_images(folder, asked.pattern, skip_closed=asked.skip_bad)
     if others:
         tell(passed_over(folder, others))
-    kept = cache.cache_file(folder, asked.pattern, asked.image_size, asked.channels, asked.resize)
-    version = manifest(files, MADE_BY)
-    read = _Reader(folder, files, progress)
-    verdict = cache.read_verdict(kept, version)
-    if verdict is not None and not read.stands(verdict, asked):
-        verdict = None
-    checked = verdict is not None
-    if verdict is None:
-        verdict = read.headers(asked)
-    streamed = _streams(verdict, len(files), asked)
-    images = None
-    if checked and not streamed:
-        shape = (len(files) - len(verdict.bad), *verdict.shape)
-        images = cache.read_images(kept, shape)
-    if images is None and not (streamed and checked):
-        if streamed:
-            tell(f"Checking the {len(files)} images in {folder}, once.")
-        verdict, images = read.pixels(verdict, asked, keep=not streamed)
-        _keep(kept, version, verdict, images, tell)
+    read = _Reader(folder, files, asked, tell, progress)
+    decoded = read.kept()
+    if decoded is None:
+        with cache.alone(read.cache, folder, tell):  # another process may have done it meanwhile
+            decoded = read.kept() or read.anew()
+    verdict, images, pixels = decoded
     _refuse_bad(folder, verdict.bad, len(files), asked.skip_bad)
     if verdict.num_narrow:
         total = len(files) - len(verdict.bad)
@@ -93,19 +82,106 @@ def load_folder(
     if images is not None:
         return Source(name, images, skipped, labels, classes)
     spec = _spec(verdict, asked)
-    return StreamedSource(name, folder, good, spec, verdict.shape, skipped, labels, classes)
+    shape = verdict.shape
+    return StreamedSource(name, folder, good, spec, shape, skipped, labels, classes, pixels)
+
+
+class _Decoded(NamedTuple):
+    """The images of a folder, once all of its files have been decoded."""
+
+    verdict: Verdict
+    images: torch.Tensor | None  # uint8 [N, C, H, W]; None for images that are streamed
+    pixels: Pixels | None  # where streamed images are read; None if they are decoded
 
 
 class _Reader:
-    """Reads all files of a folder, in threads."""
+    """Reads all files of a folder, in threads, or the cache in their place."""
 
-    def __init__(self, folder: Path, files: Sequence[Found], progress: Progress | None) -> None:
-        self._folder, self._files, self._progress = folder, files, progress
+    def __init__(
+        self,
+        folder: Path,
+        files: Sequence[Found],
+        asked: Asked,
+        tell: Notify,
+        progress: Progress | None,
+    ) -> None:
+        self._folder, self._files, self._asked = folder, files, asked
+        self._tell, self._progress = tell, progress
         self._paths = [os.path.join(folder, file.path) for file in files]
+        way = (asked.pattern, asked.image_size, asked.channels, asked.resize)
+        self.cache = cache.cache_file(folder, *way)
+        self._manifest = manifest(files, MADE_BY)
 
-    def stands(self, verdict: Verdict, asked: Asked) -> bool:
+    def kept(self) -> _Decoded | None:
+        """The images in the cache; None if the files must be decoded."""
+        verdict = cache.read_verdict(self.cache, self._manifest)
+        if verdict is None or not self._stands(verdict):
+            return None
+        count = len(self._files) - len(verdict.bad)
+        pixels = cache.read_pixels(self.cache, self._manifest, verdict.shape)
+        if pixels is not None and len(pixels) != count:
+            pixels = None
+        if self._streams(verdict):
+            if pixels is None:
+                needed = len(self._files) * math.prod(verdict.shape)
+                if not (why := no_room(self.cache, needed)):
+                    return None
+                self._tell_of(why, streamed=True)
+            return _Decoded(verdict, None, pixels)
+        if pixels is None:
+            return None
+        images = self._memory(count, verdict)
+        lost = pixels.read(range(count), images.numpy())
+        return None if lost else _Decoded(verdict, images, None)
+
+    def anew(self) -> _Decoded:
+        """All images, decoded; what can be kept for the next start is in the cache."""
+        verdict = self._headers()
+        streamed = self._streams(verdict)
+        if streamed:
+            self._tell(f"Decoding the {len(self._files)} images in {self._folder}, once.")
+        size = math.prod(verdict.shape)
+        with writing(self.cache, self._manifest, len(self._files), size) as writer:
+            verdict, images = self._pixels(verdict, writer, keep=not streamed)
+        problem = writer.problem
+        try:
+            checks = None if problem else writer.checks
+            cache.write(self.cache, self._manifest, verdict, checks)
+        except DiskError as error:
+            problem = problem or error.problem.rstrip(".")
+        if problem:
+            self._tell_of(problem, streamed)
+            return _Decoded(verdict, images, None)
+        taken = (len(self._files) - len(verdict.bad)) * size / 1e6
+        where = file_of(self.cache, self._manifest)
+        use = "this run and the next ones" if streamed else "the next start"
+        self._tell(f"Kept the decoded images, {taken:.1f} MB, in {where} for {use}.")
+        found = cache.read_pixels(self.cache, self._manifest, verdict.shape) if streamed else None
+        return _Decoded(verdict, images, found)
+
+    def _streams(self, verdict: Verdict) -> bool:
+        if self._asked.stream != "auto":
+            return self._asked.stream == "always"
+        needed = math.prod(verdict.shape) * (len(self._files) - len(verdict.bad))
+        budget = self._asked.memory_bytes
+        return needed > (available_bytes() // 2 if budget is None else budget)
+
+    def _tell_of(self, problem: str, streamed: bool) -> None:
+        """Tell the user why decoded images are not kept, and what that costs."""
+        when = "in each epoch" if streamed else "at each start"
+        self._tell(
+            f"The decoded images of {self._folder} are not kept, and are decoded {when}: {problem}."
+        )
+
+    def _memory(self, count: int, verdict: Verdict) -> torch.Tensor:
+        try:
+            return torch.empty((count, *verdict.shape), dtype=torch.uint8)
+        except RuntimeError as error:
+            raise _too_large(self._folder) from error
+
+    def _stands(self, verdict: Verdict) -> bool:
         """Whether all files that were bad are still bad, each for the same reason."""
-        spec = _spec(verdict, asked)
+        spec = _spec(verdict, self._asked)
 
         def one(path: str) -> str:
             try:
@@ -117,8 +193,9 @@ class _Reader:
             why for _, why in verdict.bad
         ]
 
-    def headers(self, asked: Asked) -> Verdict:
+    def _headers(self) -> Verdict:
         """The verdict after reading all headers: the images' shape, and the files without one."""
+        asked = self._asked
         seen = _in_threads(_header, self._paths)
         paths = [file.path for file in self._files]
         good = [(p, h) for p, h in zip(paths, seen, strict=True) if isinstance(h, Header)]
@@ -129,16 +206,13 @@ class _Reader:
         sides = Spec(channels, asked.image_size, asked.resize).sides
         return Verdict((channels, *(sides or _one_size(self._folder, good))), bad)
 
-    def pixels(
-        self, verdict: Verdict, asked: Asked, keep: bool = True
+    def _pixels(
+        self, verdict: Verdict, writer: Writer, keep: bool
     ) -> tuple[Verdict, torch.Tensor | None]:
         """The verdict after decoding all files, and the good images [N, C, H, W] if kept."""
-        spec, known = _spec(verdict, asked), dict(verdict.bad)
+        spec, known = _spec(verdict, self._asked), dict(verdict.bad)
         good = [i for i, file in enumerate(self._files) if file.path not in known]
-        try:
-            out = torch.empty((len(good) if keep else 0, *verdict.shape), dtype=torch.uint8)
-        except RuntimeError as error:
-            raise _too_large(self._folder) from error
+        out = self._memory(len(good) if keep else 0, verdict)
         rows, narrow = out.numpy(), [False] * len(good)
 
         def one(place: int) -> str:
@@ -149,6 +223,7 @@ class _Reader:
             if misfit := _misfit(image.shape, verdict):
                 return misfit
             narrow[place] = is_narrow(image)
+            writer.put(good[place], image)
             if keep:
                 rows[place] = image
             return ""
@@ -203,27 +278,6 @@ def _in_threads(
 
 def _spec(verdict: Verdict, asked: Asked) -> Spec:
     return Spec(verdict.shape[0], asked.image_size, asked.resize)
-
-
-def _streams(verdict: Verdict, num_files: int, asked: Asked) -> bool:
-    if asked.stream != "auto":
-        return asked.stream == "always"
-    needed = math.prod(verdict.shape) * (num_files - len(verdict.bad))
-    budget = available_bytes() // 2 if asked.memory_bytes is None else asked.memory_bytes
-    return needed > budget
-
-
-def _keep(
-    path: Path, version: str, verdict: Verdict, images: torch.Tensor | None, tell: Notify
-) -> None:
-    """Write the cache, and tell the user where the decoded images are."""
-    try:
-        cache.write(path, version, verdict, images)
-        if images is not None:
-            size = images.nbytes / 1e6
-            tell(f"Kept the decoded images, {size:.1f} MB, in {path} for the next start.")
-    except DiskError as error:
-        tell(f"{error.problem} It is a cache, and costs only time.")
 
 
 def _refuse_bad(

@@ -1,7 +1,8 @@
 """Images that stay on the disk, and the feed, which brings the batches of steps to the device.
 
 A feed gives the same batches from memory and from the disk: `Batches.indices` orders both.
-Streamed images are decoded ahead in worker processes (`fgan.data.workers`).
+Streamed images are read from the pixels that the folder's cache holds (`fgan.data.pixels`). Where
+it has no room for them, they are decoded ahead in worker processes (`fgan.data.workers`).
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from fgan.types import Batch
 
 if TYPE_CHECKING:
     from fgan.data.decode import Spec
+    from fgan.data.pixels import Pixels
     from fgan.data.workers import Fault, Files, Worker
 
 _MAX_WORKERS = 8
+_STEPS_AHEAD = 4  # without workers: steps whose pixels the system is told to fetch
 _CHUNK_BYTES = 2**20  # collected at once by a feed from memory
 
 
 @dataclass(frozen=True)
 class StreamedSource:
-    """Images of a folder that are decoded when they are needed.
+    """Images of a folder that are read or decoded when they are needed.
 
     Attributes:
         name: the name of the data set.
@@ -47,6 +50,7 @@ class StreamedSource:
         skipped: (path, reason) of each file or folder that was left out as unusable.
         labels: int64 [N], the number of each image's class; ``()`` without labels.
         classes: the names of the classes, in the order of their numbers.
+        pixels: the decoded images in the folder's cache; None where it does not hold them.
 
     Raises:
         TypeError, ValueError: for labels that do not belong to the images and classes.
@@ -60,6 +64,7 @@ class StreamedSource:
     skipped: tuple[tuple[str, str], ...] = ()
     labels: Labels = ()
     classes: tuple[str, ...] = ()
+    pixels: Pixels | None = None
 
     def __post_init__(self) -> None:
         labelling.check(self.labels, self.classes, len(self))
@@ -84,8 +89,13 @@ class StreamedSource:
         """
         numbers = list(indices)
         images = torch.empty((len(numbers), *self.shape), dtype=torch.uint8)
-        if fault := self.files.decode(numbers, images.numpy()):
-            raise _no_longer_good(fault)
+        out = images.numpy()
+        missing: Sequence[int] = range(len(numbers))
+        if self.pixels is not None:
+            missing = self.pixels.read(numbers, out)
+        for place in missing:
+            if fault := self.files.decode([numbers[place]], out[place : place + 1]):
+                raise _no_longer_good(fault)
         return images
 
     def without_labels(self) -> StreamedSource:
@@ -169,8 +179,9 @@ def make_feed(
     Args:
         batches: the batches of ``source``; their key may be on any device.
         start: the step that will be asked for first.
-        num_workers: the number of processes that decode a streamed source; by default one less
-            than there are processors, at most 8. With 0, as on Windows, this process decodes.
+        num_workers: the number of processes that decode a streamed source; by default none if its
+            cache has the pixels, else one less than there are processors, at most 8. With 0, as
+            on Windows, this process reads the pixels, and decodes what is not there.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -194,7 +205,8 @@ class _StreamedFeed(Feed):
         num_workers: int | None,
     ) -> None:
         self._source, self._batches, self._device = source, batches, device
-        default = 0 if os.name == "nt" else min(_MAX_WORKERS, max(1, num_cpus() - 1))
+        unneeded = source.pixels is not None or os.name == "nt"
+        default = 0 if unneeded else min(_MAX_WORKERS, max(1, num_cpus() - 1))
         self._num_workers = default if num_workers is None else num_workers
         self._workers: list[Worker] = []
         self._asked: dict[int, list[int]] = {}  # the numbers of images, by step
@@ -206,16 +218,16 @@ class _StreamedFeed(Feed):
         if self._closed:
             raise ValueError("the feed is closed")
         with self._failing():
-            if self._num_workers == 0:
-                numbers = self._numbers(step)
-                images = self._source.take(numbers)
-            else:
-                if step != self._next or not self._workers:
-                    self._stop()
-                    self._next = step
-                    self._start()
-                numbers = self._asked.pop(step)
-                images = self._take(step)
+            if step != self._next or not self._asked:
+                self._stop()
+                self._next = step
+                self._start()
+            numbers = self._asked.pop(step)
+            found = self._answer(step) if self._workers else self._source.take(numbers)
+            # Its worker writes there again, and a GPU copies at its leisure only what is pinned.
+            images = found.pin_memory() if self._device.type == "cuda" else found.clone()
+            self._next = step + 1
+            self._ask(step + self._ahead)
         shape = self._batches.shape
         images = images.view(*shape, *self._source.shape).to(self._device, non_blocking=True)
         if self._batches.mirror:
@@ -232,12 +244,8 @@ class _StreamedFeed(Feed):
         self._closed = True
         self._stop()
 
-    def _numbers(self, step: int) -> list[int]:
-        numbers: list[int] = self._batches.indices(step).flatten().tolist()
-        return numbers
-
     def _start(self) -> None:
-        """Ask the workers for the next steps."""
+        """Ask for the images of the next steps."""
         from fgan.data.workers import AHEAD, Worker
 
         shape = (math.prod(self._batches.shape), *self._source.shape)
@@ -245,26 +253,26 @@ class _StreamedFeed(Feed):
             self._workers.append(Worker(shape))
         for worker in self._workers:
             worker.begin(self._source.files)
-        self._ahead = AHEAD * self._num_workers
+        self._ahead = AHEAD * self._num_workers or _STEPS_AHEAD
         for step in range(self._next, self._next + self._ahead):
             self._ask(step)
 
     def _ask(self, step: int) -> None:
-        self._asked[step] = self._numbers(step)
-        self._worker(step).ask(self._asked[step])
+        numbers: list[int] = self._batches.indices(step).flatten().tolist()
+        self._asked[step] = numbers
+        if self._workers:
+            self._worker(step).ask(numbers)
+        elif self._source.pixels is not None:
+            self._source.pixels.expect(numbers)
 
     def _worker(self, step: int) -> Worker:
         return self._workers[step % self._num_workers]
 
-    def _take(self, step: int) -> Tensor:
+    def _answer(self, step: int) -> Tensor:
         found = self._worker(step).answer()
         if isinstance(found, tuple):
             raise _no_longer_good(found)
-        shared = torch.from_numpy(found)
-        images = shared.pin_memory() if self._device.type == "cuda" else shared.clone()
-        self._next = step + 1
-        self._ask(step + self._ahead)
-        return images
+        return torch.from_numpy(found)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

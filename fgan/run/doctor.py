@@ -147,7 +147,12 @@ def _compiler() -> dict[str, str | None] | None:
 
 def _caches() -> dict[str, Any]:
     inductor = Path(os.environ.get(environment.INDUCTOR) or files.compile_folder())
-    return {"inductor": _folder(inductor), "fgan": _folder(files.cache_folder())}
+    whole = files.cache_folder()
+    return {
+        "inductor": _folder(inductor),
+        "images": _folder(whole / "folders"),
+        "fgan": _folder(whole),
+    }
 
 
 def _folder(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fgan import pytree, rng
 from fgan.compile.replay import next_steps
-from fgan.data import Source, fingerprint, make_feed
+from fgan.data import StreamedSource, fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
@@ -161,8 +161,9 @@ class _Loop:
         self.rollbacks = 0
         self.save_every = every(plan.options.save_every)  # a number of "steps" or "seconds"
         self.saved_at = time.monotonic()
-        # The decoders of a stream use the same cores, so that interruptions are expected then.
-        alone = plan.device.type == "cpu" and isinstance(plan.source, Source)
+        # Processes that decode a stream use the same cores: interruptions are expected then.
+        decodes = isinstance(plan.source, StreamedSource) and plan.source.pixels is None
+        alone = plan.device.type == "cpu" and not decodes
         self.watch = disturbed.Watch(torch.get_num_threads() if alone else 1)
         try:
             self.state = self.own.training.init(plan.game, self.own.key)
