@@ -80,25 +80,27 @@ def loop(plan: Plan, source: object, before: Callable[[], None]) -> timing.Run:
     return run
 
 
-def measure(arch: str, count: int, steps: int, repeats: int, compiled: bool) -> Found:
+def measure(
+    arch: str, count: int, steps: int, repeats: int, num_starts: int, chosen: str, compiled: bool
+) -> Found:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "images"
         folder.mkdir()
         study.say(f"writing {count} images")
         write_images(folder, count)
         starts: dict[str, list[float]] = {"kept": [], "not kept": []}
-        for i in range(repeats):
+        for i in range(num_starts):
             for name, taken in starts.items():
                 with cache(Path(made) / f"{name} {i}", room=name == "kept"):
                     begun = time.perf_counter()
                     data.load(str(folder), stream="always")
                     taken.append(time.perf_counter() - begun)
-        with cache(Path(made) / "kept 0"):
+        with cache(Path(made) / "cache"):
             kept = data.load(str(folder), stream="always")
             plan = make_plan(
                 config.resolve({"data": str(folder), "arch": arch, "compile": compiled})
             )
-            (file,) = (Path(made) / "kept 0" / "folders").glob("*.pixels")
+            (file,) = (Path(made) / "cache" / "folders").glob("*.pixels")
         assert isinstance(kept, StreamedSource)
 
         def forget() -> None:
@@ -112,6 +114,7 @@ def measure(arch: str, count: int, steps: int, repeats: int, compiled: bool) -> 
             "disk": loop(plan, kept, forget),
             "decoded": loop(plan, replace(kept, pixels=None), lambda: None),
         }
+        loops = {name: loops[name] for name in chosen.split(",")}
         study.say("compiling")
         for run in loops.values():
             run(PERIOD)
@@ -124,7 +127,7 @@ def measure(arch: str, count: int, steps: int, repeats: int, compiled: bool) -> 
     return {
         "arch": arch,
         "images": count,
-        "first_start_seconds": {n: timing.spread(s).median for n, s in starts.items()},
+        "first_start_seconds": {n: timing.spread(s).median for n, s in starts.items() if s},
         "images_per_second": {n: size / timing.spread(s).median for n, s in times.items()},
         "pace": {
             n: timing.ratio(times["memory"], s)._asdict() for n, s in times.items() if n != "memory"
@@ -144,12 +147,17 @@ def main() -> None:
     parser = study.parser(__doc__, cpu=True)
     parser.add_argument("--arch", default="mlp")
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=160, help="in a block")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2 * PERIOD, help="in a block")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--loops", default="memory,kept,disk,decoded", help="memory and others")
+    parser.add_argument("--starts", type=int, default=3, help="first starts of each kind")
     args = parser.parse_args()
     if args.tiny:
-        args.images, args.steps = 500, PERIOD
-    found = measure(args.arch, args.images, args.steps, args.repeats, compiled=not args.tiny)
+        args.images, args.steps, args.repeats = 500, PERIOD, 3
+    found = measure(
+        args.arch, args.images, args.steps, args.repeats, args.starts, args.loops,
+        compiled=not args.tiny,
+    )  # fmt: skip
     study.finish(args, found, table)
 
 

@@ -16,15 +16,16 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SHARE = 2  # a file takes no more than one in so many bytes that are free
 _NOT_WRITTEN = -1  # in place of a CRC
+_AT_ONCE = hasattr(os, "preadv")  # Windows has to seek before it reads
 
 
 class Pixels:
@@ -34,7 +35,7 @@ class Pixels:
     memory, because cutting a mapped file short ends the process.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, size: int, checks: NDArray[np.int64]) -> None:
+    def __init__(self, path: Path, file: FileIO, size: int, checks: NDArray[np.int64]) -> None:
         self._path, self._file, self._size, self._checks = path, file, size, checks
         self._rows = np.flatnonzero(checks != _NOT_WRITTEN)  # of image 0, 1, ...
         self._at_file = Lock()
@@ -80,9 +81,11 @@ class Pixels:
 
     def _fill(self, pixels: memoryview, row: int) -> bool:
         try:
+            if _AT_ONCE:
+                return os.preadv(self._file.fileno(), [pixels], row * self._size) == self._size
             with self._at_file:
                 self._file.seek(row * self._size)
-                return self._file.readinto(pixels) == self._size  # type: ignore[attr-defined, no-any-return]
+                return self._file.readinto(pixels) == self._size
         except OSError:
             return False
 
@@ -97,7 +100,7 @@ class Writer:
 
     def __init__(self, path: Path, part: Path, num_files: int, size: int) -> None:
         self._path, self._part, self._size = path, part, size
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._at_file = Lock()
         self.checks = np.full(num_files, _NOT_WRITTEN, dtype=np.int64)
         self.problem = no_room(path, num_files * size)

@@ -223,9 +223,11 @@ class _StreamedFeed(Feed):
                 self._next = step
                 self._start()
             numbers = self._asked.pop(step)
-            found = self._answer(step) if self._workers else self._source.take(numbers)
-            # Its worker writes there again, and a GPU copies at its leisure only what is pinned.
-            images = found.pin_memory() if self._device.type == "cuda" else found.clone()
+            images = self._answer(step) if self._workers else self._source.take(numbers)
+            if self._device.type == "cuda":
+                images = images.pin_memory()
+            elif self._workers:  # the worker writes there again
+                images = images.clone()
             self._next = step + 1
             self._ask(step + self._ahead)
         shape = self._batches.shape
