@@ -93,13 +93,12 @@ def measure(
             for name, taken in starts.items():
                 with cache(Path(made) / f"{name} {i}", room=name == "kept"):
                     begun = time.perf_counter()
-                    data.load(str(folder), stream="always")
+                    data.load(str(folder), image_size=32, stream="always")
                     taken.append(time.perf_counter() - begun)
         with cache(Path(made) / "cache"):
-            kept = data.load(str(folder), stream="always")
-            plan = make_plan(
-                config.resolve({"data": str(folder), "arch": arch, "compile": compiled})
-            )
+            options = {"data": str(folder), "arch": arch, "image_size": 32, "compile": compiled}
+            plan = make_plan(config.resolve(options))
+            kept = data.load(str(folder), image_size=32, stream="always")
             (file,) = (Path(made) / "cache" / "folders").glob("*.pixels")
         assert isinstance(kept, StreamedSource)
 

@@ -24,7 +24,7 @@ NAMES = (
 RESIZES = ("crop", "stretch")
 """The ways in which images get other proportions."""
 STREAMS = ("auto", "always", "never")
-"""The values of ``stream``, which decides whether images are decoded during training."""
+"""The values of ``stream``, which decides whether images stay on the disk during training."""
 
 
 def load(
@@ -46,8 +46,10 @@ def load(
     """Training data by name or by path; ``cifar10`` is a name, ``./cifar10`` a path.
 
     Images are found in a folder and its subfolders. All of its files are decoded once before
-    this returns, and the result is cached for the next start (in ``$FGAN_CACHE``, else
-    ``$XDG_CACHE_HOME/fgan``, else ``~/.cache/fgan``).
+    this returns, and their pixels are cached (in ``$FGAN_CACHE``, else ``$XDG_CACHE_HOME/fgan``,
+    else ``~/.cache/fgan``), for the next start and for the steps of images that are streamed.
+    Pixels that would take more than half of the free disk are not: streamed images are then
+    decoded in each epoch.
 
     Args:
         what: one of `NAMES`; a folder; or a file: .npy, .npz or IDX, of an .npz file also with the
@@ -66,7 +68,7 @@ def load(
         skip_bad: whether to skip files that cannot be used and folders that cannot be listed;
             they are ``skipped`` in the result.
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does
-            when they would take more than ``memory_bytes``.
+            when they would take more than ``memory_bytes``. Other data are always in memory.
         memory_bytes: by default half of the available memory.
         labels: whether to read the labels that belong to the examples: those of a named set, the
             class folders of a folder, the array in an .npz file that belongs to the images. Data

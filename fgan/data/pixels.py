@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 _SHARE = 2  # a file takes no more than one in so many bytes that are free
 _NOT_WRITTEN = -1  # in place of a CRC
-_AT_ONCE = hasattr(os, "preadv")  # Windows has to seek before it reads
+_AT_ONCE = hasattr(os, "preadv")  # where it is missing, as on Windows, files are sought first
 
 
 class Pixels:
@@ -107,27 +107,24 @@ class Writer:
         if not self.problem:
             with self._noting_problems():
                 part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = part.open("wb", buffering=0)
+                self._file = FileIO(part, "wb")
 
     def put(self, row: int, image: NDArray[np.uint8]) -> None:
         """Write the pixels of file ``row`` of the folder; any thread may call this."""
-        if self.problem:
+        if self.problem or self._file is None:
             return
         content = np.ascontiguousarray(image).reshape(-1).data
-        check = zlib.crc32(content)
-        with self._at_file, self._noting_problems():
-            if self._file is None:  # another thread met a problem
-                return
-            self._file.seek(row * self._size)
-            while content:
-                content = content[self._file.write(content) :]
-            self.checks[row] = check
+        with self._noting_problems():
+            done = 0
+            while done < self._size:
+                done += self._write(self._file, content[done:], row * self._size + done)
+            self.checks[row] = zlib.crc32(content)
 
     def finish(self) -> None:
         """Put the file in its place, instead of those with which the folder had other files."""
+        if self.problem or self._file is None:
+            return self.drop()
         with self._noting_problems():
-            if self._file is None:
-                return
             self._file.truncate(len(self.checks) * self._size)
             self._file.close()
             os.replace(self._part, self._path)
@@ -135,14 +132,23 @@ class Writer:
                 if other != self._path:
                     with contextlib.suppress(OSError):
                         other.unlink()
+        if self.problem:
+            self.drop()
 
     def drop(self) -> None:
         """Leave no file."""
         if self._file is not None:
             self._file.close()
-            self._file = None
             with contextlib.suppress(OSError):
                 os.unlink(self._part)
+
+    def _write(self, file: FileIO, content: memoryview, place: int) -> int:
+        """Write some of the content, and return how much of it."""
+        if _AT_ONCE:
+            return os.pwrite(file.fileno(), content, place)
+        with self._at_file:
+            file.seek(place)
+            return file.write(content)
 
     @contextlib.contextmanager
     def _noting_problems(self) -> Iterator[None]:
@@ -150,7 +156,6 @@ class Writer:
             yield
         except OSError as error:
             self.problem = f"{self._path} cannot be written: {error.strerror or error}"
-            self.drop()
 
 
 def file_of(kept: Path, manifest: str) -> Path:
@@ -166,7 +171,7 @@ def find(path: Path, size: int, checks: NDArray[np.int64]) -> Pixels | None:
         checks: int64 [number of files], the CRC of each row, or -1 where there are no pixels.
     """
     try:
-        file = path.open("rb", buffering=0)
+        file = FileIO(path)
     except OSError:
         return None
     if os.fstat(file.fileno()).st_size != len(checks) * size:

@@ -67,8 +67,8 @@ class Making:
         flags="--skip-bad", acts=effects.FOLDER)
     stream: str = row(
         DATA, COMPUTED, "auto", one_of(*names.STREAMS),
-        f"Decode images while training: {_list(names.STREAMS)}; auto does so if they do not fit "
-        "in memory.", acts=effects.FOLDER)
+        f"Leave images on the disk: {_list(names.STREAMS)}; auto does so if they do not fit in "
+        "memory.", acts=effects.FOLDER)
 
     mirror: bool = row(
         DATA, COMPUTED, False, checks.boolean,
