@@ -99,16 +99,7 @@ def fgan(monkeypatch, capfd, tmp_path):
 @pytest.fixture
 def command(tmp_path_factory):
     """Start the command in a real process, with a fault or without; killed when the test ends."""
-    from processes import Command
+    from processes import commands
 
-    place = tmp_path_factory.mktemp("said")
-    started = []
-
-    def start(folder, *args, fault=()):
-        started.append(Command(folder, place / str(len(started)), *args, fault=fault))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.process.kill()
-        one.process.join()
+    with commands(tmp_path_factory.mktemp("said")) as start:
+        yield start

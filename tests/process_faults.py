@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ def signalled(call: str, name: str, number: int, times: int) -> None:
 def killed(call: str, name: str) -> None:
     """SIGKILL as the system is about to do something."""
     signalled(call, name, signal.SIGKILL, 1)
+
+
+def killed_rank(call: str, name: str, rank: int) -> None:
+    """SIGKILL to another process of a run, as the system is about to do something for this one."""
+
+    def kill() -> None:
+        parent = os.getppid()
+        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                os.kill(int(pid), signal.SIGKILL)
+
+    before(call, name, kill)
 
 
 def read_only(folder: Path) -> None:
@@ -158,6 +171,24 @@ def both(first: tuple[Any, ...], second: tuple[Any, ...]) -> None:
     """Two faults."""
     for fault, *args in (first, second):
         fault(*args)
+
+
+def one_of_many(variables: dict[str, str], fault: tuple[Any, ...] = ()) -> None:
+    """The process is one of several, with what torchrun would have told it, and has a fault."""
+    os.environ.update(variables)
+    if fault:
+        fault[0](*fault[1:])
+
+
+def waiting(call: str, name: str, folder: Path) -> None:
+    """The system takes its time: until the file ``go`` is in a folder, where ``here`` appears."""
+
+    def wait() -> None:
+        (folder / "here").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+
+    before(call, name, wait)
 
 
 def environment(name: str, value: object) -> None:

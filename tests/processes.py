@@ -107,6 +107,25 @@ class Command:
         return Ended(self.process.exitcode, self._out.read_text(), self.err)
 
 
+@contextlib.contextmanager
+def commands(place: Path) -> Iterator[Callable[..., Command]]:
+    """A function that starts the command in a folder; what still runs is killed in the end.
+
+    Args:
+        place: a folder for what they print.
+    """
+    started: list[Command] = []
+
+    def start(folder: Path, *args: Any, fault: tuple[Any, ...] = ()) -> Command:
+        started.append(Command(folder, place / str(len(started)), *args, fault=fault))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.join()
+
+
 def _default_signals() -> None:
     """Those of a process in the foreground: under ``nohup``, or behind ``&``, some are ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,8 @@ everywhere; the members of a population are spread over the ranks, each of which
 
 A process that fails says so in the store that torchrun keeps, and ends; the others then fail in
 their next message, look there, and end with its exit code. One that is killed says nothing: the
-others wait for a sign of it, and name it when there is none.
+others wait for a sign of it, and name it when there is none. The first process to fail closes its
+connections before it waits, so that all others fail too and give their signs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import os
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -115,6 +117,7 @@ class Together:
         if failed and self.rank != failed[0]:
             raise Elsewhere(codes[failed[0]])
         if error is not None:
+            error.speaks = True  # type: ignore[union-attr]
             raise error
         return result  # type: ignore[return-value]
 
@@ -133,6 +136,8 @@ class Together:
         key = f"{what}/{self.node}"
         if self.local_rank:
             while not self.store.check([key]):  # in this way, a signal is heard
+                if (code := self._word()) is not None:
+                    raise Elsewhere(code)
                 time.sleep(_POLL_SECONDS)
             return None
         try:
@@ -182,42 +187,78 @@ class Together:
         """
         try:
             yield
-        except Elsewhere:
-            raise
         except BaseException as error:
-            if self.num == 1:
+            if self.num == 1 or isinstance(error, Elsewhere) or getattr(error, "speaks", False):
+                raise  # all know already
+            self._close(error)
+            broken = isinstance(error, RuntimeError) and _BROKEN.search(str(error))
+            missing, said = self._missing() if broken else ([], error)
+            said = self._first_of(said, missing)
+            self._wait_for_readers(missing)
+            if said is error:
                 raise
-            if isinstance(error, RuntimeError) and _BROKEN.search(str(error)):
-                raise self._why() from error
-            word = told = f"{getattr(error, 'exit_code', 1)} {self.rank}"
-            with contextlib.suppress(RuntimeError):  # the first to leave word is the one to print
-                told = self.store.compare_set("failed", "", word).decode()
-            if told != word:
-                raise Elsewhere(int(told.split()[0])) from error
-            error.speaks = True  # type: ignore[attr-defined]
-            raise
+            raise said from error
 
-    def _why(self) -> FganError:
-        """Why a message did not come."""
+    def _close(self, error: BaseException) -> None:
+        """Close the connections to the other processes, whose messages then fail too.
+
+        The connections of NCCL are left: closing one may wait for a message under way.
+        """
+        if dist.is_initialized() and dist.get_backend() == "gloo":
+            traceback.clear_frames(error.__traceback__)  # they hold the connections
+            dist.destroy_process_group()
+
+    def _word(self) -> int | None:
+        """The exit code of the first process that failed, if one has left word."""
+        if not self.store.check(["failed"]):
+            return None
+        return int(self.store.get("failed").split()[0])
+
+    def _missing(self) -> tuple[list[int], FganError]:
+        """The processes that give no sign after a message has failed, and the error naming them."""
         missing = [rank for rank in range(self.num) if rank != self.rank]
         until = time.monotonic() + _SIGN_SECONDS
         try:
             self.store.set(f"here/{self.rank}", "1")
             while missing and time.monotonic() < until:
-                if self.store.check(["failed"]):
-                    return Elsewhere(int(self.store.get("failed").split()[0]))
+                if (code := self._word()) is not None:
+                    return [], Elsewhere(code)
                 missing = [rank for rank in missing if not self.store.check([f"here/{rank}"])]
                 time.sleep(_POLL_SECONDS)
         except RuntimeError:  # the store has gone with the process that kept it
             missing = [0]
         named = " and ".join(f"Process {rank}" for rank in missing) or "A connection"
-        error = DeviceError(
-            f"{named} of {self.num} (they count from 0) has died, and the run with it.",
+        return missing, DeviceError(
+            f"{named} of {self.num} (they count from 0) {'have' if missing[1:] else 'has'} died, "
+            "and the run with it.",
             "See what it said, or whether the system ended it (memory); go on with --resume auto.",
         )
-        alive = [rank for rank in range(self.num) if rank not in missing]
-        error.speaks = self.rank == alive[0]  # type: ignore[attr-defined]
-        return error if error.speaks else Elsewhere(error.exit_code)  # type: ignore[attr-defined]
+
+    def _first_of(self, error: BaseException, missing: list[int]) -> BaseException:
+        """The error, which this process prints if it is the first to leave word; else its code."""
+        if isinstance(error, Elsewhere):
+            return error
+        code = getattr(error, "exit_code", 1)
+        word = f"{code} {self.rank}"
+        try:
+            told = self.store.compare_set("failed", "", word).decode()
+        except RuntimeError:  # there is no store: the first process that lives speaks
+            told = word if self.rank == (1 if 0 in missing else 0) else f"{code}"
+        if told != word:
+            return Elsewhere(int(told.split()[0]))
+        error.speaks = True  # type: ignore[attr-defined]
+        return error
+
+    def _wait_for_readers(self, missing: list[int]) -> None:
+        """Keep the store until the others have read it, where torchrun does not keep it."""
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return
+        left = [f"read/{rank}" for rank in range(1, self.num) if rank not in missing]
+        until = time.monotonic() + _SIGN_SECONDS
+        with contextlib.suppress(RuntimeError):
+            self.store.set(f"read/{self.rank}", "1")
+            while self.leads and left and not self.store.check(left) and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
 
 
 ALONE = Together()
