@@ -79,8 +79,8 @@ ALL: dict[str, Arch] = {
             "lr": 1e-3,
             "betas": (0.0, 0.999),
             "batch_size": 64,
-            "ema": 0.9998,
-            "epochs": 15.0,
+            "ema": 0.9999,
+            "epochs": 20.0,
         },
         points={
             "z_dim": 2,
@@ -97,14 +97,21 @@ ALL: dict[str, Arch] = {
     ),
     "dcgan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "slope": ALWAYS},
-        # Half the width and a quarter of the pixels of the paper's, so that an epoch takes
-        # minutes on two cores.
+        # A quarter of the width and of the pixels of the paper's, and the game of the perceptron's
+        # defaults; benchmarks/results/networks-defaults.md lists what was tried.
         images={
             "z_dim": 100,
             "image_size": 32,
-            "features": 32,
+            "features": 16,
+            "loss": "relativistic",
+            "r1": 1.0,
+            "r2": 1.0,
+            "penalty_every": 4,
+            "lr": 1e-3,
+            "betas": (0.0, 0.99),
             "batch_size": 64,
-            "epochs": 5.0,
+            "ema": 0.9999,
+            "epochs": 20.0,
         },
         sizes=_SIZES,
         convolves=True,
@@ -113,18 +120,23 @@ ALL: dict[str, Arch] = {
     ),
     "resnet": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "attention": ALWAYS},
-        # Miyato et al. 2018, section 4 and appendix B, of an eighth of the width and with one step
-        # of the discriminator for each of the generator, for processors without a GPU.
+        # The networks of Miyato et al. 2018, of a sixteenth of the width, and not their game: at
+        # this width the hinge loss with spectral norm learned far slower than this one
+        # (benchmarks/results/networks-defaults.md).
         images={
             "z_dim": 128,
             "image_size": 32,
-            "features": 8,
+            "features": 4,
             "condition_head": "projection",
-            "loss": "hinge",
-            "spectral_norm": True,
-            "betas": (0.0, 0.9),
+            "loss": "relativistic",
+            "r1": 1.0,
+            "r2": 1.0,
+            "penalty_every": 4,
+            "lr": 1e-3,
+            "betas": (0.0, 0.99),
             "batch_size": 64,
-            "epochs": 5.0,
+            "ema": 0.9998,
+            "epochs": 10.0,
         },
         sizes=_SIZES,
         convolves=True,
@@ -133,19 +145,23 @@ ALL: dict[str, Arch] = {
     ),
     "r3gan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "blocks": ALWAYS},
-        # Huang et al. 2024 and their code, of a forty-eighth of the width and half of the blocks.
+        # Huang et al. 2024 and their code, of a ninety-sixth of the width and half of the blocks,
+        # with the penalties in every fourth step; benchmarks/results/networks-defaults.md.
         images={
             "z_dim": 64,
             "image_size": 32,
-            "features": 16,
+            "features": 8,
             "blocks": 1,
             "condition_head": "projection",
             "loss": "relativistic",
-            "r1": 0.5,
-            "r2": 0.5,
+            "r1": 1.0,
+            "r2": 1.0,
+            "penalty_every": 4,
+            "lr": 1e-3,
             "betas": (0.0, 0.99),
             "batch_size": 64,
-            "epochs": 5.0,
+            "ema": 0.9998,
+            "epochs": 10.0,
         },
         sizes=_SIZES,
         convolves=True,
