@@ -184,7 +184,7 @@ def find(path: Path, size: int, checks: NDArray[np.int64]) -> Pixels | None:
 def writing(kept: Path, manifest: str, num_files: int, size: int) -> Iterator[Writer]:
     """Write the file of `file_of`; it is in its place after the block, whole, or absent.
 
-    Writing goes on without an error where it is not possible: `Writer.problem` says why.
+    Writing goes on without an error where it is not possible: ``problem`` of the `Writer` says why.
     """
     # One name, whatever the manifest: what a killed process left is overwritten.
     writer = Writer(file_of(kept, manifest), kept.with_suffix(".part"), num_files, size)

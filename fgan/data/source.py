@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ class Source:
     skipped: tuple[tuple[str, str], ...] = ()
     labels: Labels = ()
     classes: tuple[str, ...] = ()
+    decodes: ClassVar[bool] = False  # whether processes decode images while training
 
     def __post_init__(self) -> None:
         labelling.check(self.labels, self.classes, len(self))

@@ -70,6 +70,11 @@ class StreamedSource:
         labelling.check(self.labels, self.classes, len(self))
 
     @property
+    def decodes(self) -> bool:
+        """Whether processes decode images while training."""
+        return self.pixels is None
+
+    @property
     def is_images(self) -> bool:
         """True, because only images are streamed."""
         return True

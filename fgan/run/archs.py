@@ -145,23 +145,19 @@ ALL: dict[str, Arch] = {
     ),
     "r3gan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "blocks": ALWAYS},
-        # Huang et al. 2024 and their code, of a ninety-sixth of the width and half of the blocks,
-        # with the penalties in every fourth step; benchmarks/results/networks-defaults.md.
+        # Huang et al. 2024 and their code, of a forty-eighth of the width and half of the blocks.
         images={
             "z_dim": 64,
             "image_size": 32,
-            "features": 8,
+            "features": 16,
             "blocks": 1,
             "condition_head": "projection",
             "loss": "relativistic",
-            "r1": 1.0,
-            "r2": 1.0,
-            "penalty_every": 4,
-            "lr": 1e-3,
+            "r1": 0.5,
+            "r2": 0.5,
             "betas": (0.0, 0.99),
             "batch_size": 64,
-            "ema": 0.9998,
-            "epochs": 10.0,
+            "epochs": 5.0,
         },
         sizes=_SIZES,
         convolves=True,

@@ -54,8 +54,10 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def cost(arch: str, image_size: int = 32, channels: int = 1) -> Cost:
+def cost(arch: str, image_size: int = 32, channels: int = 1, **given: Any) -> Cost:
     """The cost of an architecture with its defaults, for images of one size.
+
+    ``given`` are options of a run in place of its defaults.
 
     Operations are those of matrix products and convolutions, a multiplication and an addition
     counted as two. They are counted on tensors without values.
@@ -67,7 +69,7 @@ def cost(arch: str, image_size: int = 32, channels: int = 1) -> Cost:
     551952
     """
     shape = (channels, image_size, image_size)
-    options = config.resolve(arch=arch, device="cpu")
+    options = config.resolve(arch=arch, device="cpu", **given)
     game = replace(assemble.make_game(options, shape), augment=None)
     state = init_state(game, rng.key(0))
     gen_params, disc_params = pytree.size(state.gen.params), pytree.size(state.disc.params)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fgan import pytree, rng
 from fgan.compile.replay import next_steps
-from fgan.data import StreamedSource, fingerprint, make_feed
+from fgan.data import fingerprint, make_feed
 from fgan.disk import checkpoint, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, DeviceError, FganError, RunError
@@ -162,8 +162,7 @@ class _Loop:
         self.save_every = every(plan.options.save_every)  # a number of "steps" or "seconds"
         self.saved_at = time.monotonic()
         # Processes that decode a stream use the same cores: interruptions are expected then.
-        decodes = isinstance(plan.source, StreamedSource) and plan.source.pixels is None
-        alone = plan.device.type == "cpu" and not decodes
+        alone = plan.device.type == "cpu" and not plan.source.decodes
         self.watch = disturbed.Watch(torch.get_num_threads() if alone else 1)
         try:
             self.state = self.own.training.init(plan.game, self.own.key)
