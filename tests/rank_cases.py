@@ -24,6 +24,7 @@ import fgan
 from fgan import augment, conditions, losses, model, nets, optim, players, pytree, rng, terms
 from fgan.game import ranks
 from fgan.run import assemble, recipes
+from fgan.run import config as configs
 
 SIZE = 8  # of the whole batch
 STEPS = 20
@@ -50,6 +51,13 @@ def recipe(name: str, **sizes: Any) -> Callable[[], Made]:
         return assemble.make_game(config, shape, ()), shape, 0
 
     return make
+
+
+def default() -> Made:
+    """The game of a command that names none."""
+    small_ones = {"gen_hidden": (6,), "disc_hidden": (5,), "z_dim": 3}
+    config = configs.resolve({"data": "mnist", "compile": False, **small_ones})
+    return assemble.make_game(config, (1, 4, 4), ()), (1, 4, 4), 0
 
 
 def gen_norm() -> fgan.Model:
@@ -104,6 +112,7 @@ CASES: dict[str, Callable[[], Made]] = {
     "dropout": recipe("mnist-mlp-dropout", gen_hidden=(6, 5), disc_hidden=(5, 4), z_dim=3),
     "faces": recipe("faces-mlp", gen_hidden=(6, 5), disc_hidden=(5, 4), z_dim=3),
     "dcgan": recipe("mnist-dcgan", features=2, z_dim=3),
+    "default": default,
     "ema": small(ema_decay=0.9, num_disc_steps=2, terms=(terms.make_r1(1.0), terms.make_r2(1.0))),
     "noise": small(gen=dropout_gen, instance_noise=0.3, terms=(terms.make_wgan_gp(1.0),)),
     "average": small(**CALM, loss=RELATIVE, order="simultaneous"),

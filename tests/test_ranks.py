@@ -153,7 +153,7 @@ def test_one_rank_is_the_game_itself():
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["compiled", "dynamo"])
 def test_compiled_steps_over_ranks_are_one_graph(tmp_path, mode):
-    names = ["batchnorm", "top k"]
+    names = ["batchnorm", "default", "labels", "top k"]
     found = together(tmp_path, 2, mode, *names)
     assert max(found.values()) < 1e-10, found
 

@@ -157,8 +157,7 @@ class _Loop:
         self.data = fingerprint(plan.source)
         if point is not None:
             resuming.check_data(point.saved.about, point.run.path, self.data)
-        self.done = self.last_saved = 0
-        self.rollbacks = 0
+        self.done = self.last_saved = self.rollbacks = 0
         self.save_every = every(plan.options.save_every)  # a number of "steps" or "seconds"
         self.saved_at = time.monotonic()
         # Processes that decode a stream use the same cores: interruptions are expected then.
@@ -175,8 +174,7 @@ class _Loop:
         self.advance = make_advance(self.steps, replay=training.replays(plan.device))
         self.pictures = Pictures(plan, out)
         self.during = During(plan, out, observer.noted) if plan.evaluated else None
-        named = plan.game.metric_names
-        self.log = MetricsLog(out, plan.batches(), plan.members, named, together)
+        self.log = MetricsLog(out, plan.batches(), plan.members, plan.game.metric_names, together)
         self.board = Board(out, plan.members, on=plan.options.tensorboard and together.leads)
         self.last: tuple[dict[str, Any], ...] = ()
         if point is not None:
@@ -285,7 +283,7 @@ class _Loop:
             return error
         if self.done == self.last_saved or not bool(pytree.all_finite(self.state)):
             return error
-        self.save()
+        self.save(self.state)
         fix = f"{error.fix} What was trained is saved: go on with --resume {self.out.path}."
         return type(error)(error.problem, fix)
 
@@ -308,7 +306,7 @@ class _Loop:
             if self._rolled_back():
                 return True
             if failed == "step":
-                self.save()
+                self.save(self.together.whole(self.state))
             raise diverged(done, self.out.saved())
         try:
             # A stop writes no line: the resumed run does, as if there had been no stop.
@@ -319,20 +317,22 @@ class _Loop:
                     self.board.lines(self.last)
                     self.observer.logged(summary.overall(self.last))
             pictured = last or stopped or _due(done, plan.options.sample_every)
-            self._look(pictured, _due(done, plan.options.evaluate_every))
+            evaluated = _due(done, plan.options.evaluate_every)
+            state = self.together.whole(self.state) if pictured or evaluated or save else self.state
+            self._look(state, pictured, evaluated)
         except BaseException:  # if writing fails, the training is still saved
             if self.together.saves_alone and bool(pytree.all_finite(self.state)):
-                self.save()
+                self.save(self.state)
             raise
         if save:
-            self.save()
+            self.save(state)
         return False
 
-    def _look(self, pictured: bool, evaluated: bool) -> None:
-        """Draw the state, and evaluate it; rank 0 does, and the others wait where it is next."""
+    def _look(self, state: TrainState, pictured: bool, evaluated: bool) -> None:
+        """Draw the whole state, and evaluate it; rank 0 does, and others wait where it is next."""
         if not (pictured or evaluated):
             return
-        state, pending = self.together.whole(self.state), self.log.pending()
+        pending = self.log.pending()
         if not self.together.leads:
             return
         if pictured:
@@ -352,9 +352,9 @@ class _Loop:
             return _due(self.done, int(number))
         return time.monotonic() - self.saved_at >= number
 
-    def save(self) -> None:
-        """Save a checkpoint of the present state, from which the run can be resumed exactly."""
-        state, pending = self.together.whole(self.state), self.log.pending()
+    def save(self, state: TrainState) -> None:
+        """Save the present state, of rank 0 with all members; the run resumes from it exactly."""
+        pending = self.log.pending()
         if self.together.leads:
             self._write(self.out.checkpoint_path(self.done), state, pending)
             self.out.forget_old(self.plan.options.keep)
