@@ -18,7 +18,7 @@ from processes import Command
 from fgan.disk import checkpoint
 from fgan.disk.rundir import RunDir
 
-TINY = ["train", "ring", "--arch", "mlp", "--gen-hidden", "8", "--disc-hidden", "8"]
+TINY = ["--arch", "mlp", "--gen-hidden", "8", "--disc-hidden", "8"]
 TINY += ["--no-compile", "--batch-size", "32", "--log-every", "3", "--no-gif", "--no-report"]
 SECONDS = 600  # the processor may be shared with others
 Start = Callable[..., Command]  # of `processes.commands`, the fixture `command`
@@ -38,6 +38,7 @@ def start(
     port: int = 0,
     faults: Mapping[int, tuple[Any, ...]] | None = None,
     late: float = 0,
+    data: Any = "ring",
 ) -> list[Command]:
     """The processes of one run.
 
@@ -54,7 +55,7 @@ def start(
             time.sleep(late)
         told = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if num > 1 else {}
         fault = (process_faults.one_of_many, told, (faults or {}).get(rank, ()))
-        started.append(command(folder, *TINY, *options, fault=fault))
+        started.append(command(folder, "train", data, *TINY, *options, fault=fault))
     return started
 
 
@@ -66,9 +67,9 @@ def end(
     return list(codes), list(out), list(err)
 
 
-def run(command: Start, folder: Path, num: int, *options: Any) -> str:
-    """What a run that ends well said on stderr."""
-    codes, out, err = end(start(command, folder, num, *options))
+def run(command: Start, folder: Path, num: int, *options: Any, **given: Any) -> str:
+    """What a run that ends well said on stderr; the arguments are those of `start`."""
+    codes, out, err = end(start(command, folder, num, *options, **given))
     assert codes == [0] * num, err
     assert out[0].strip()
     # Rank 0 alone prints; torch may warn of the end of a connection on stderr.
@@ -94,7 +95,7 @@ def torchrun(
     """
     how = ["--standalone", "--nproc-per-node", str(num), "--max-restarts", str(restarts)]
     script = Path(__file__).with_name("rank_command.py")
-    args = [script, json.dumps(faults or {}), *TINY, *options]
+    args = [script, json.dumps(faults or {}), "train", "ring", *TINY, *options]
     own = dict(each.split("=", 1) for each in variables)
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *how, *map(str, args)],
