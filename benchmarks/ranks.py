@@ -1,4 +1,4 @@
-"""What do two processes gain, and what do their messages cost?
+"""Two processes gain something, and their messages cost something: both are measured.
 
 Each recipe takes compiled steps of its whole batch in three ways, which take turns:
 
@@ -32,6 +32,7 @@ import torch.distributed as dist
 from fgan_benchmarks.harness import timing
 from fgan_benchmarks.harness.functional import Taker
 from fgan_benchmarks.harness.problem import data_shape
+from fgan_benchmarks.harness.processes import serve
 from study import Found, digits, markdown
 
 from fgan import rng
@@ -81,7 +82,7 @@ class Processes:
             each.stdin.flush()
 
     def answers(self) -> list[Any]:
-        """What each has answered."""
+        """Read one answer from each process."""
         return [json.loads(each.stdout.readline()) for each in self._started if each.stdout]
 
     def ask(self, question: Any) -> list[Any]:
@@ -99,30 +100,25 @@ class Processes:
             each.communicate()
 
 
-def worker() -> None:
-    """Answer each line of stdin with a line."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    asked = json.loads(sys.stdin.readline())
+def begin(asked: Any) -> Callable[[Any], Any]:
+    """The answers of one process."""
     dist.init_process_group("gloo")
     one = asked["over"] and dist.get_world_size() == 1
-    share = ranks.Share(dist.get_rank(), 2)
-    over = ranks.Mean("", share) if asked["over"] else None
-    with collectives.silent() if one else contextlib.nullcontext():
+    over = ranks.Mean("", ranks.Share(dist.get_rank(), 2)) if asked["over"] else None
+    silent = collectives.silent if one else contextlib.nullcontext
+    with silent():
         run = program(config.resolve(base=asked["config"]), over)
         run(5)
-        answer: Any = True
-        while True:
-            print(json.dumps(answer), file=answers, flush=True)
-            line = sys.stdin.readline()
-            if not line:
-                return
-            question = json.loads(line)
+
+    def respond(question: Any) -> Any:
+        with silent():
             if "steps" in question:
-                answer = timing.timed(run, question["steps"])
-            elif "sent" in question:
-                answer = sent(lambda: run(1))
-            else:
-                answer = messages(question["messages"], question["count"])
+                return timing.timed(run, question["steps"])
+            if "sent" in question:
+                return sent(lambda: run(1))
+        return messages(question["messages"], question["count"])
+
+    return respond
 
 
 def program(own: config.TrainConfig, over: ranks.Mean | None) -> Callable[[int], None]:
@@ -137,11 +133,11 @@ def program(own: config.TrainConfig, over: ranks.Mean | None) -> Callable[[int],
     rows = training.share.rows(own.batch_size)
     draw = DrawAhead(game, key, training)
     take = Taker(training.steps(game), draw, training.init(game, key), real[rows], replay=False)
-    return lambda count: void(take(count))
 
+    def run(count: int) -> None:
+        take(count)
 
-def void(_: Any) -> None:
-    pass
+    return run
 
 
 def sent(call: Callable[[], None]) -> list[int]:
@@ -239,7 +235,7 @@ def table(found: Found) -> str:
 def main() -> None:
     if sys.argv[1:] == ["--worker"]:
         environment.before_threads()
-        return worker()
+        return serve(begin)
     parser = study.parser(__doc__, cpu=True)
     parser.add_argument("--cases", default=",".join(CASES), help="recipes, with commas")
     parser.add_argument("--repeats", type=int, default=5)

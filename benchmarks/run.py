@@ -28,9 +28,11 @@ import memory
 import networks
 import population
 import products
+import ranks
 import scaling
 import shared_machine
 import step_time
+import streaming
 import torch
 import trainer_overhead
 from fgan_benchmarks.harness.machine import slug
@@ -63,6 +65,8 @@ STUDIES: dict[str, Study] = {
     "population": Study(
         "Several GANs at once", population, ["--members", "16,64", "--repeats", "5"]
     ),
+    "ranks": Study("Two processes", ranks, ["--repeats", "3"], minutes=20),
+    "streaming": Study("Images from a folder", streaming, minutes=20),
     "dirac_gan": Study("The smallest game", dirac_gan),
 }
 

@@ -79,6 +79,35 @@ def test_the_readme_tells_of_the_default_run_what_its_evaluation_found():
         assert said in readme, said
 
 
+def test_the_pages_tell_of_the_networks_what_their_evaluations_found():
+    results, root = BENCHMARKS / "results", BENCHMARKS.parent
+    runs = json.loads((results / "networks-defaults.json").read_text())["runs"]
+    scores = (results / "networks-defaults.md").read_text(encoding="utf-8").replace("**", "")
+    page, readme = (
+        " ".join((root / name).read_text(encoding="utf-8").split())
+        for name in ("docs/networks.md", "README.md")
+    )
+    frechet = {}
+    for arch, run in runs.items():
+        found = {name: metric["values"] for name, metric in run["metrics"].items()}
+        near, frechet[arch] = found["neighbourhoods"], found["frechet_digits"]["distance"]
+        (row,) = re.findall(rf"^\| `{arch}`, defaults \|(.+)\|$", scores, re.MULTILINE)
+        assert [cell.split("±")[0].strip() for cell in row.split("|")] == [
+            f"{run['steps']:,}".replace(",", " "),
+            f"{run['seconds']:,}".replace(",", " "),
+            f"{found['parzen']['log_likelihood']:.0f}",
+            f"{frechet[arch]:.1f}",
+            *(f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage")),
+            f"{found['digit_classes']['kl']:.3f}",
+        ]
+        told = [f"{near[name]:.2f}" for name in ("precision", "recall", "coverage")]
+        assert f"| {frechet[arch]:.1f} | {' | '.join(told)} | ![](networks/{arch}.png)" in page
+    assert (
+        f"`dcgan` has a Fréchet distance of digits' features of {frechet['dcgan']:.1f}, the MLP "
+        f"{frechet['mlp']:.1f} and `resnet` {frechet['resnet']:.1f}"
+    ) in readme
+
+
 def test_the_speed_on_a_gpu_is_that_of_the_committed_check():
     (file,) = (BENCHMARKS / "results").glob("gpu-*.json")
     (run,) = (p for p in json.loads(file.read_text())["parts"] if p["part"] == "train: cold")

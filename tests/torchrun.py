@@ -68,7 +68,10 @@ def end(
 
 
 def run(command: Start, folder: Path, num: int, *options: Any, **given: Any) -> str:
-    """What a run that ends well said on stderr; the arguments are those of `start`."""
+    """Run to a good end, and return what the first process printed to stderr.
+
+    The arguments are those of `start`.
+    """
     codes, out, err = end(start(command, folder, num, *options, **given))
     assert codes == [0] * num, err
     assert out[0].strip()

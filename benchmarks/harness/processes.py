@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fgan_benchmarks.harness import alone
@@ -146,37 +146,49 @@ class ProgramProcess:
         self._said.close()
 
 
+def serve(begin: Callable[[Any], Callable[[Any], Any]]) -> None:
+    """Answer each line of stdin, which is JSON, with a line.
+
+    Args:
+        begin: takes the first line, which is answered with true, and returns the function that
+            answers the others.
+    """
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # so that nothing a library prints is taken for an answer
+    respond = begin(json.loads(sys.stdin.readline()))
+    print(json.dumps(True), file=answers, flush=True)
+    while line := sys.stdin.readline():
+        print(json.dumps(respond(json.loads(line))), file=answers, flush=True)
+
+
 def main() -> None:
-    """Answer each line of stdin with a line."""
+    """Serve a program."""
     environment.before_torch()
     environment.before_threads()
+    serve(_begin)
+
+
+def _begin(asked: Any) -> Callable[[Any], Any]:
     from fgan_benchmarks.harness import programs
     from fgan_benchmarks.harness.problem import make_problem
 
-    asked = json.loads(sys.stdin.readline())
     problem = make_problem(configs.resolve(base=asked["config"]))
     program = programs.make_program(asked["program"], problem)
-    answer: Any = True
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # so that nothing a library prints is taken for an answer
-    while True:
-        print(json.dumps(answer), file=answers, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        question = json.loads(line)
+
+    def respond(question: Any) -> Any:
         if question == "held":
-            answer = alone.held(lambda: program.run(1), problem.device)
-        elif question == "environment":
-            answer = environment.facts()
-        elif isinstance(question, int):
-            answer = timed(program.run, question)
-        elif "fresh" in question:
-            answer = fresh(program, question["fresh"])
-        else:
-            program.reset()
-            program.run(question["train"])
-            answer = True
+            return alone.held(lambda: program.run(1), problem.device)
+        if question == "environment":
+            return environment.facts()
+        if isinstance(question, int):
+            return timed(program.run, question)
+        if "fresh" in question:
+            return fresh(program, question["fresh"])
+        program.reset()
+        program.run(question["train"])
+        return True
+
+    return respond
 
 
 def fresh(program: Program, count: int) -> Took:

@@ -1,4 +1,4 @@
-"""What is known of a folder's files, cached so that the next start is quick.
+"""The cache of a folder holds what is known of its files, so that the next start is quick.
 
 There is one sealed safetensors file (`fgan.disk.sealed`) for each folder and way of reading it.
 Its facts hold a digest of the folder's files and of the versions that read them; its tensor

@@ -198,7 +198,7 @@ def writing(kept: Path, manifest: str, num_files: int, size: int) -> Iterator[Wr
 
 def no_room(path: Path, num_bytes: int) -> str:
     """The reason why a file should not be written, or "": it leaves half of the free space."""
-    nearest = next(folder for folder in path.parents if folder.exists())
+    nearest = next(folder for folder in path.parents if os.path.exists(folder))
     try:
         free = shutil.disk_usage(nearest).free
     except OSError:  # writing will say so

@@ -56,6 +56,15 @@ class Arch:
 
 
 _SIZES = (16, 32, 64, 128, 256)  # `fgan.nets.SIZES`, without torch
+# The game that was found by trying, for three of the architectures.
+_PAIRED = {
+    "loss": "relativistic",
+    "r1": 1.0,
+    "r2": 1.0,
+    "penalty_every": 4,
+    "lr": 1e-3,
+    "batch_size": 64,
+}
 ALL: dict[str, Arch] = {
     "mlp": Arch(
         options={
@@ -72,13 +81,8 @@ ALL: dict[str, Arch] = {
         # These gave the best digits in five minutes on two cores, compilation included;
         # benchmarks/results/mnist-mlp-defaults.md lists the settings that were tried.
         images={
-            "loss": "relativistic",
-            "r1": 1.0,
-            "r2": 1.0,
-            "penalty_every": 4,
-            "lr": 1e-3,
+            **_PAIRED,
             "betas": (0.0, 0.999),
-            "batch_size": 64,
             "ema": 0.9999,
             "epochs": 20.0,
         },
@@ -100,16 +104,11 @@ ALL: dict[str, Arch] = {
         # A quarter of the width and of the pixels of the paper's, and the game of the perceptron's
         # defaults; benchmarks/results/networks-defaults.md lists what was tried.
         images={
+            **_PAIRED,
             "z_dim": 100,
             "image_size": 32,
             "features": 16,
-            "loss": "relativistic",
-            "r1": 1.0,
-            "r2": 1.0,
-            "penalty_every": 4,
-            "lr": 1e-3,
             "betas": (0.0, 0.99),
-            "batch_size": 64,
             "ema": 0.9999,
             "epochs": 20.0,
         },
@@ -124,17 +123,12 @@ ALL: dict[str, Arch] = {
         # this width the hinge loss with spectral norm learned far slower than this one
         # (benchmarks/results/networks-defaults.md).
         images={
+            **_PAIRED,
             "z_dim": 128,
             "image_size": 32,
             "features": 4,
             "condition_head": "projection",
-            "loss": "relativistic",
-            "r1": 1.0,
-            "r2": 1.0,
-            "penalty_every": 4,
-            "lr": 1e-3,
             "betas": (0.0, 0.99),
-            "batch_size": 64,
             "ema": 0.9998,
             "epochs": 10.0,
         },

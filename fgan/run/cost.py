@@ -57,11 +57,11 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def cost(arch: str, image_size: int = 32, channels: int = 1, **given: Any) -> Cost:
     """The cost of an architecture with its defaults, for images of one size.
 
-    ``given`` are options of a run in place of its defaults.
-
     Operations are those of matrix products and convolutions, a multiplication and an addition
     counted as two. They are counted on tensors without values.
 
+    Args:
+        given: options of a run, in place of the architecture's defaults.
     Raises:
         ConfigError: for images that the architecture cannot make.
 

@@ -353,7 +353,7 @@ class _Loop:
         return time.monotonic() - self.saved_at >= number
 
     def save(self, state: TrainState) -> None:
-        """Save the present state, of rank 0 with all members; the run resumes from it exactly."""
+        """Save this state, which has all members on rank 0; the run resumes from it exactly."""
         pending = self.log.pending()
         if self.together.leads:
             self._write(self.out.checkpoint_path(self.done), state, pending)
