@@ -88,12 +88,20 @@ def test_tensorboard_is_asked_for_before_training(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def scalars(run, folder=".", name="gen_loss"):
-    """The scalars as TensorBoard reads them: pairs of step and value."""
+@pytest.fixture
+def scalars():
+    """A function that reads scalars as TensorBoard does: pairs of step and value, and all events.
+
+    Tests that take it are skipped, before they train, where tensorboard is not installed.
+    """
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(run.path / board.FOLDER / folder))
-    events.Reload()
-    return [(each.step, each.value) for each in events.Scalars(name)], events
+
+    def read(run, folder=".", name="gen_loss"):
+        events = accumulator.EventAccumulator(str(run.path / board.FOLDER / folder))
+        events.Reload()
+        return [(each.step, each.value) for each in events.Scalars(name)], events
+
+    return read
 
 
 def rows(run, member=None):
@@ -102,7 +110,7 @@ def rows(run, member=None):
     return [(row["step"], pytest.approx(row["gen_loss"], rel=2**-23)) for row in lines]
 
 
-def test_events_are_the_lines_of_the_log_and_survive_a_resume(tmp_path):
+def test_events_are_the_lines_of_the_log_and_survive_a_resume(tmp_path, scalars):
     run = trained(tmp_path, tensorboard=True, steps=5)  # the line of step 5 is early
     found, events = scalars(run)
     assert found == rows(run)
@@ -123,7 +131,7 @@ def test_events_are_the_lines_of_the_log_and_survive_a_resume(tmp_path):
     assert [image.step for image in events.Images("samples")] == [2, 4, 6, 8]
 
 
-def test_members_have_folders_of_their_own(tmp_path):
+def test_members_have_folders_of_their_own(tmp_path, scalars):
     run = trained(tmp_path, tensorboard=True, seeds=(3, 5))
     for member in (0, 1):
         assert scalars(run, f"member-{member}")[0] == rows(run, member)
