@@ -8,6 +8,14 @@ and into the tables of ``summary-<machine>.md``, which is printed too. A study t
 takes too long is named at the end, the others go on; the exit code is then 1. With --only some
 are done again, and the summary is of all there are. Leave the machine alone meanwhile; it says
 at the end how long it took.
+
+    python benchmarks/run.py --against benchmarks/results
+
+does the studies of a file or folder of results again and compares their ratios, a program's to
+its baseline's, never times: it prints each that got slower or faster by more than both 95 %
+intervals allow, and what makes the comparison weaker. A study in which something got slower is
+done once more, and only what is slower both times makes the exit code 1. Its results go to a new
+folder, or to --results. ``--against OLD --with NEW`` compares what is there and runs nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +24,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import against
 import compile_time
 import dirac_gan
 import end_to_end
@@ -71,14 +82,15 @@ STUDIES: dict[str, Study] = {
 }
 
 
-def run(name: str, study: Study, tiny: bool, file: Path) -> None:
-    """One study, to its file.
+def run(name: str, study: Study, tiny: bool, file: Path, more: Sequence[str] = ()) -> None:
+    """One study, to its file; ``more`` options come after the study's.
 
     Raises:
         RuntimeError: saying why there is none.
     """
+    say(f"{name} ...")
     command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
-    command += ["--tiny"] if tiny else study.options
+    command += [*(["--tiny"] if tiny else study.options), *more]
     begun = time.perf_counter()
     try:
         done = subprocess.run(
@@ -87,13 +99,44 @@ def run(name: str, study: Study, tiny: bool, file: Path) -> None:
         found: dict[str, Any] = json.loads(done.stdout)
         study.module.table(found)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"took more than {study.minutes:g} minutes") from error
+        raise RuntimeError(f"{name} took more than {study.minutes:g} minutes") from error
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"ended with {error.returncode}") from error
+        raise RuntimeError(f"{name} ended with {error.returncode}") from error
     except (ValueError, KeyError) as error:
-        raise RuntimeError(f"printed something else: {error!r}") from error
+        raise RuntimeError(f"{name} printed something else: {error!r}") from error
+    found["took_seconds"] = round(time.perf_counter() - begun)
     file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    say(f"{name}: {time.perf_counter() - begun:.0f} s, {file}")
+    say(f"{name}: {found['took_seconds']} s, {file}")
+
+
+def run_again(old: dict[str, against.Found], tiny: bool, folder: Path) -> int:
+    """The studies of these results once more, and what got slower; the exit code."""
+    bad = 0
+    for name, found in old.items():
+        if not any(against.ratios_of(found)):
+            say(f"{name} has no ratio with an interval: it is left out.")
+            continue
+        more = ["--cases", ",".join(found["cases"])] if "cases" in found and not tiny else []
+        file = folder / f"{name}.json"
+        try:
+            slower = None
+            for _ in range(2):
+                run(name, STUDIES[name], tiny, file, more)
+                compared = against.compare({name: found}, against.read(file, [name]))
+                print("\n".join(compared.lines), flush=True)
+                now = {each.name for each in compared.slower}
+                slower = now if slower is None else slower & now
+                if not slower:
+                    break
+                say(f"{name} is done again, since something is slower.")
+        except (RuntimeError, ValueError) as problem:
+            say(str(problem))
+            bad = 1
+        else:
+            for each in sorted(slower or ()):
+                print(f"slower both times: {each}", flush=True)
+                bad = 1
+    return bad
 
 
 def summary(files: dict[str, Path]) -> str:
@@ -114,27 +157,64 @@ def summary(files: dict[str, Path]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default=",".join(STUDIES), help="studies, with commas")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="where to write")
+    parser.add_argument("--results", type=Path, help="where to write, instead of results/")
     parser.add_argument("--machine", default="", help="its name in the files' names")
     parser.add_argument("--tiny", action="store_true", help="in little time, to see that it works")
+    parser.add_argument(
+        "--against", type=Path, metavar="OLD", help="a file or folder, to compare ratios with"
+    )
+    parser.add_argument(
+        "--with", type=Path, dest="new", metavar="NEW", help="compare these and run nothing"
+    )
     args = parser.parse_args()
     names = args.only.split(",")
     if unknown := [name for name in names if name not in STUDIES]:
         parser.error(f"no study {', '.join(unknown)}: there are {', '.join(STUDIES)}")
+    if args.new and not args.against:
+        parser.error("--with compares with nothing: add --against OLD")
+    if args.against:
+        try:
+            sys.exit(regression(args, names))
+        except ValueError as problem:
+            parser.error(str(problem))
+    everything(args, names)
+
+
+def regression(args: argparse.Namespace, names: list[str]) -> int:
+    """Compare with results of before; the exit code.
+
+    Raises:
+        ValueError: when there is nothing to compare.
+    """
+    old = against.read(args.against, names)
+    if args.new:
+        compared = against.compare(old, against.read(args.new, names))
+        print("\n".join(compared.lines))
+        return 1 if compared.slower else 0
+    if strange := [name for name in old if name not in STUDIES]:
+        raise ValueError(f"{args.against} is of no study: {', '.join(strange)}; add --with NEW")
+    folder = args.results or Path(tempfile.mkdtemp(prefix="fgan-against-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"Results go to {folder}.")
+    return run_again(old, args.tiny, folder)
+
+
+def everything(args: argparse.Namespace, names: list[str]) -> None:
+    """Run the studies, and write the summary of all results."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = args.machine or slug(device)
-    args.results.mkdir(parents=True, exist_ok=True)
-    files = {name: args.results / f"{name}-{machine}.json" for name in STUDIES}
+    results = args.results or HERE / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    files = {name: results / f"{name}-{machine}.json" for name in STUDIES}
     begun, failed = time.perf_counter(), []
     for name in names:
-        say(f"{name} ...")
         try:
             run(name, STUDIES[name], args.tiny, files[name])
         except RuntimeError as problem:
-            failed.append(f"{name} {problem}")
+            failed.append(str(problem))
             say(failed[-1])
     text = summary(files)
-    (args.results / f"summary-{machine}.md").write_text(text, encoding="utf-8")
+    (results / f"summary-{machine}.md").write_text(text, encoding="utf-8")
     print(text)
     say(f"{(time.perf_counter() - begun) / 60:.1f} minutes")
     if failed:

@@ -41,7 +41,8 @@ def finish(args: argparse.Namespace, found: Found, table: Callable[[Found], str]
     """Print the results with the facts of the machine."""
     if args.threads:
         torch.set_num_threads(args.threads)  # of which the machine's facts tell
-    whole = {"machine": facts(torch.device(args.device)), **found}
+    settings = {name: value for name, value in vars(args).items() if name not in ("json", "device")}
+    whole = {"machine": facts(torch.device(args.device)), "settings": settings, **found}
     print(json.dumps(whole, indent=2) if args.json else f"{whole['machine']}\n\n{table(whole)}")
 
 
