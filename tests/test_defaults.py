@@ -142,11 +142,11 @@ BUILDERS = {
     "nets.make_resnet": {"num_classes": 0, "condition": "batch_norm", "head": "projection"},
     # Huang et al. 2024, their code for CIFAR-10: 768 channels, two blocks a stage, z of 64.
     "nets.r3gan_generator": {
-        "z_dim": 64, "image_shape": (3, 32, 32), "features": 768, "blocks": 2, "num_classes": 0,
-        "condition": "embedding",
+        "z_dim": 64, "image_shape": (3, 32, 32), "features": 768, "growth": 0, "blocks": 2,
+        "num_classes": 0, "condition": "embedding",
     },
     "nets.r3gan_discriminator": {
-        "image_shape": (3, 32, 32), "features": 768, "blocks": 2, "num_classes": 0,
+        "image_shape": (3, 32, 32), "features": 768, "growth": 0, "blocks": 2, "num_classes": 0,
         "head": "projection",
     },
     "nets.make_r3gan": {"num_classes": 0, "condition": "embedding", "head": "projection"},
@@ -263,7 +263,7 @@ IMAGES = {
     # the README's first command
     "data": "mnist", "arch": "mlp", "output": "tanh", "seed": 0,
     # those of convolutional networks; no effect here
-    "features": 64, "attention": 0, "blocks": 2,
+    "features": 64, "attention": 0, "growth": 0, "blocks": 2,
     # nothing that is not asked for
     "data_root": "", "labels": "", "mirror": False, "pattern": "*",
     "image_size": 0, "channels": 0, "skip_bad": False,

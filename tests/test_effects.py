@@ -40,6 +40,7 @@ ROWS = {
     "features": (8, [{}], [DCGAN]),
     "attention": (16, [{}, DCGAN], [{"arch": "resnet"}]),
     "blocks": (3, [{}, {"arch": "resnet"}], [{"arch": "r3gan"}]),
+    "growth": (3, [{}, {"arch": "resnet"}], [{"arch": "r3gan"}]),
     "conditional": (True, [{"data": "ring"}, {"data": "celeba"}], [{}, {"data": "faces"}]),
     "condition_head": ("projection", [{}, {"data": "faces"}], [{"conditional": True}]),
     "labels": ("y", [{}, {"data": "faces"}], [{"data": "a.npz"}, {"data": "b.npz:x"}]),

@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "dcgan": {"features": 2, "slope": 0.2},
     "resnet": {"features": 4, "attention": 8},
-    "r3gan": {"features": 8, "blocks": 1},
+    "r3gan": {"features": 8, "growth": 2, "blocks": 1},
 }  # fmt: skip
 CONVOLVE = [name for name in nets.ALL if name != "mlp"]
 NARROW = {name: options | {"features": 2, "attention": 0} for name, options in SMALL.items()}

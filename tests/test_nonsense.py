@@ -26,7 +26,8 @@ BESIDE = {
     "image_size": {"data": "mnist"}, "channels": {"data": "mnist"}, "data_root": {"data": "mnist"},
     **{key: {"data": "faces"} for key in ("pattern", "skip_bad", "stream")},
     "resize": {"data": "faces", "image_size": 8}, "features": {"arch": "dcgan", "data": "mnist"},
-    "attention": {"arch": "resnet", "data": "mnist"}, "blocks": {"arch": "r3gan", "data": "mnist"},
+    "attention": {"arch": "resnet", "data": "mnist"},
+    **{key: {"arch": "r3gan", "data": "mnist"} for key in ("growth", "blocks")},
     "lr_length": {"lr_schedule": "linear"}, "lr_end": {"lr_schedule": "linear"},
     "init_member": {"init_from": "runs/1"}, "penalty_every": {"r1": 1.0},
 }  # fmt: skip

@@ -37,6 +37,7 @@ OTHERS = {
     "output": ("sigmoid", "sigmoid", {}),
     "features": ("7", 7, DCGAN),
     "blocks": ("3", 3, {"arch": "r3gan", "data": "mnist"}),
+    "growth": ("2", 2, {"arch": "r3gan", "data": "mnist"}),
     "attention": ("16", 16, {"arch": "resnet", "data": "mnist"}),
     "dropout": ("0.3", 0.3, {}),
     "conditional": (None, True, {"data": "mnist"}),

@@ -342,6 +342,16 @@ def attention(tmp_path):
 
 
 @row
+def growth(tmp_path):
+    options = {"data": array(tmp_path, side=16), "arch": "r3gan", "image_size": 16, "features": 8}
+    for most, first in ((0, 8), (1, 8), (2, 16), (4, 32), (8, 32)):
+        made = game(**options, growth=most)
+        assert made.gen.init(rng.key(0))[0]["0.basis"].shape == (first, 4, 4)
+        (basis,) = [p for n, p in made.disc.init(rng.key(0))[0].items() if n.endswith("basis")]
+        assert basis.shape == (first, 4, 4)
+
+
+@row
 def blocks(tmp_path):
     options = {"data": array(tmp_path, side=16), "arch": "r3gan", "image_size": 16, "features": 8}
     for count in (1, 3):

@@ -49,6 +49,25 @@ def test_parameter_counts_of_the_authors_networks(size, features, widths, groups
     assert pytree.size(disc.init(rng.key(0))[0]) == body + widths[0]
 
 
+@pytest.mark.parametrize(
+    ("size", "growth", "widths"),
+    [
+        (32, 4, [64, 64, 32, 16]),
+        (32, 64, [128, 64, 32, 16]),  # no map is narrower than the largest
+        (32, 3, [48, 48, 32, 16]),
+        (64, 1, [16] * 5),
+    ],
+)
+def test_channels_double_up_to_the_growth(size, growth, widths):
+    shape = (2, size, size)
+    gen = nets.r3gan_generator(Z, shape, features=16, growth=growth, blocks=1)
+    disc = nets.r3gan_discriminator(shape, features=16, growth=growth, blocks=1)
+    for made, expected in ((gen, widths), (disc, widths[::-1])):
+        params, _ = made.init(rng.key(0))
+        found = [p.shape[0] for name, p in params.items() if name.endswith("conv3.weight")]
+        assert found == expected
+
+
 # The oracle -------------------------------------------------------------------------------------
 
 

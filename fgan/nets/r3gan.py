@@ -31,14 +31,6 @@ _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # keeps the mean square through leaky ReLU
 _EXPANSION = 2
 _GROUP = 16  # channels of a group of the convolution with kernel 3
-# Channels of the maps of 4, 8, 16 ... pixels a side, in units of ``features``.
-_WIDTHS = {
-    16: (1, 1, 1),
-    32: (1, 1, 1, 1),
-    64: (2, 2, 2, 2, 1),
-    128: (4, 4, 4, 4, 2, 1),
-    256: (8, 8, 8, 8, 4, 2, 1),
-}
 
 
 def make_r3gan(
@@ -46,6 +38,7 @@ def make_r3gan(
     *,
     z_dim: int,
     features: int,
+    growth: int,
     blocks: int,
     num_classes: int = 0,
     condition: Conditioning = "embedding",
@@ -60,12 +53,18 @@ def make_r3gan(
         z_dim,
         data_shape,
         features=features,
+        growth=growth,
         blocks=blocks,
         num_classes=num_classes,
         condition=condition,
     )
     disc = r3gan_discriminator(
-        data_shape, features=features, blocks=blocks, num_classes=num_classes, head=head
+        data_shape,
+        features=features,
+        growth=growth,
+        blocks=blocks,
+        num_classes=num_classes,
+        head=head,
     )
     return gen, disc
 
@@ -75,6 +74,7 @@ def r3gan_generator(
     image_shape: Sequence[int] = (3, 32, 32),
     *,
     features: int = 768,
+    growth: int = 0,
     blocks: int = 2,
     num_classes: int = 0,
     condition: Conditioning = "embedding",
@@ -87,9 +87,10 @@ def r3gan_generator(
 
     Args:
         image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
-        features: the channels of the largest maps. For up to 32 pixels all maps have as many; for
-            64, 128 and 256 the first have 2, 4 and 8 times as many. The authors' networks have 768
-            for 32 pixels, 384 for 64 and 96 for 256.
+        features: the channels of the largest maps.
+        growth: maps of half the side have twice as many channels, up to this many times
+            ``features``; 0 for S / 32, or 1 for smaller images, as in the authors' networks, whose
+            features are 768 for 32 pixels, 384 for 64 and 96 for 256.
         num_classes: the number of classes of the labels, int64 [B]; 0 for a generator without.
         condition: "embedding" or "concat", see `fgan.nets.Conditioning`.
     Raises:
@@ -101,7 +102,7 @@ def r3gan_generator(
     """
     labels.check_labels("condition", condition, WAYS, num_classes)
     channels, _ = doublings("r3gan", image_shape)
-    widths = [features * n for n in _WIDTHS[image_shape[1]]]
+    widths = _widths(features, growth, image_shape[1])
     first = z_dim + (labels.width_beside(condition, num_classes, z_dim) if num_classes else 0)
 
     def build() -> nn.Module:
@@ -120,6 +121,7 @@ def r3gan_discriminator(
     image_shape: Sequence[int] = (3, 32, 32),
     *,
     features: int = 768,
+    growth: int = 0,
     blocks: int = 2,
     num_classes: int = 0,
     head: Head = "projection",
@@ -129,7 +131,7 @@ def r3gan_discriminator(
     It is the generator's mirror image, with `Gather` at its end and a linear map after it.
 
     Args:
-        image_shape, features, blocks: as in `r3gan_generator`.
+        image_shape, features, growth, blocks: as in `r3gan_generator`.
         num_classes: the number of classes of the labels, int64 [B]; 0 for a discriminator without.
         head: how labels are treated, see `fgan.nets.Head`. With "projection" the logit is the
             product of features and the label's row alone. A discriminator with "acgan" takes
@@ -140,7 +142,7 @@ def r3gan_discriminator(
     """
     labels.check_labels("head", head, HEADS, num_classes)
     channels, _ = doublings("r3gan", image_shape)
-    widths = [features * n for n in reversed(_WIDTHS[image_shape[1]])]
+    widths = _widths(features, growth, image_shape[1])[::-1]
     width, seen = widths[-1], channels + (num_classes if head == "concat" else 0)
 
     def make_head(outputs: int) -> list[nn.Module]:
@@ -260,6 +262,12 @@ class Down(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps of half the side."""
         return bilinear_down(x)
+
+
+def _widths(features: int, growth: int, side: int) -> list[int]:
+    """Channels of the maps of 4, 8, 16 ... ``side`` pixels a side."""
+    most = growth or max(1, side // 32)
+    return [features * min(most, side >> n) for n in range(2, side.bit_length())]
 
 
 def _stage(channels: int, blocks: int, stages: int) -> list[nn.Module]:

@@ -138,7 +138,7 @@ ALL: dict[str, Arch] = {
         heads=names.CONDITION_HEADS,
     ),
     "r3gan": Arch(
-        options={"z_dim": ALWAYS, "features": ALWAYS, "blocks": ALWAYS},
+        options={"z_dim": ALWAYS, "features": ALWAYS, "growth": ALWAYS, "blocks": ALWAYS},
         # Huang et al. 2024 and their code, of a forty-eighth of the width and half of the blocks.
         images={
             "z_dim": 64,

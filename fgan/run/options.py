@@ -108,6 +108,10 @@ class Making:
         NETS, COMPUTED, 0, one_of(0, 4, 8, 16, 32, 64, 128),
         "Give resnet self-attention between the positions of maps with sides of this many pixels.",
         said="none")
+    growth: int = row(
+        NETS, COMPUTED, 0, integer(0, 2**6),
+        "Double the channels of r3gan's maps with each halving of their sides, up to this many "
+        "times --features; 0 takes the paper's: 1 for 32 pixels, 2 for 64.")
     blocks: int = row(
         NETS, COMPUTED, 2, integer(1, 2**10),
         "Give r3gan this many residual blocks for each size of its maps.")
