@@ -350,3 +350,19 @@ def test_changed_data_are_refused(tmp_path):
     with pytest.raises(RunError, match="64 examples then, 63 now"):
         loop.resume(tmp_path / "run", steps=9)
     assert resume.find(tmp_path / "run").step == 5
+
+
+@pytest.mark.parametrize(
+    ("decay", "steps", "advice"),
+    [
+        (0.9999, 2060, "--ema 0.999 reaches back about a third"),
+        (0.999, 999, "--ema 0.997 reaches back"),
+        (0.9999, 10_000, ""),  # as far back as the run is long
+        (0.9999, 18_740, ""),  # the default on MNIST
+        (0.9999, 400, ""),  # a run to see that all works
+        (0.0, 2060, ""),
+    ],
+)
+def test_an_average_that_keeps_early_weights_is_told_of(decay, steps, advice):
+    notes = make_plan(settings(ema=decay, steps=steps)).notes
+    assert (advice in " ".join(notes)) if advice else not notes

@@ -191,10 +191,8 @@ class _Loop:
         elif plan.inherited is not None:
             for note in plan.inherited.notes:
                 observer.noted(note)
-        if plan.flat_from:
-            observer.noted(
-                f"From step {plan.flat_from} on the learning rate is zero (--lr-length, --lr-end)."
-            )
+        for note in plan.notes:
+            observer.noted(note)
 
     def go_back(self, point: resuming.Point) -> None:
         """Take the state of a checkpoint, and forget the lines logged after it."""

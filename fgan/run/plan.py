@@ -8,7 +8,7 @@ No later module sees a configuration: they use only the objects made here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from fgan.run.together import ALONE, Together
 from fgan.types import Key
 
 Facts = dict[str, Any]
+_FEWEST_TO_AVERAGE = 500  # steps; nobody looks at the samples of a shorter run
 
 
 class Observer:
@@ -93,7 +94,7 @@ class Plan:
     inherited: Inherited | None  # weights of another run to begin with
     gen_size: int  # parameters of one GAN
     disc_size: int
-    flat_from: int  # the step at which the learning rate reaches zero; 0: none before the end
+    notes: tuple[str, ...]  # sentences for the user, as the run starts
     options: Running  # those that act while the run goes on
     evaluated: tuple[str, ...]  # the metrics to compute; () for none
     known: Known | None  # where their arguments are found
@@ -189,7 +190,6 @@ def make_plan(
         init_from=str(inherited.file) if inherited else config.init_from,
     )
     evaluated, known_data = _evaluated(config, source, hears)
-    length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
     return Plan(
         settings=configs.as_dict(config),
         name=f"{rundir.plain(source.name)}-{config.arch}",
@@ -204,11 +204,26 @@ def make_plan(
         inherited=inherited,
         gen_size=pytree.size(networks["gen"][0]),
         disc_size=pytree.size(networks["disc"][0]),
-        flat_from=length if decays and not config.lr_end and length < steps else 0,
+        notes=tuple(_notes(config, steps)),
         options=config.running,
         evaluated=evaluated,
         known=known_data,
     )
+
+
+def _notes(config: TrainConfig, steps: int) -> Iterator[str]:
+    """What a user may not have meant by the options, for a run of ``steps``."""
+    length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
+    if config.lr_schedule != "constant" and not config.lr_end and length < steps:
+        yield f"From step {length} on the learning rate is zero (--lr-length, --lr-end)."
+    reach = round(1 / (1 - config.ema))
+    if reach > steps >= _FEWEST_TO_AVERAGE:
+        shorter = 1 - float(f"{3 / steps:.1g}")
+        yield (
+            f"The average of the generator's weights (--ema {config.ema:g}) reaches back {reach:,} "
+            f"steps, so that this run of {steps:,} keeps early weights in its samples. "
+            f"--ema {shorter:g} reaches back about a third of the run."
+        )
 
 
 def _evaluated(
