@@ -2,6 +2,8 @@
 
     python rank_cases.py FOLDER MODE CASE...
 
+MODE is eager, compiled or dynamo, or one of these with " float32".
+
 Rank 0 plays the whole batch too, in the same process and without ranks, and writes the largest
 difference of any number after each step as one line of FOLDER/found.jsonl.
 """
@@ -166,8 +168,11 @@ def wrapped(mode: str, step: Any) -> Any:
     return torch.compile(step, fullgraph=True) if mode == "dynamo" else step
 
 
-def case(name: str, mode: str, dtype: torch.dtype) -> float:
-    """The largest difference from one process, relative where the numbers are above one."""
+def case(name: str, mode: str, dtype: torch.dtype) -> float | list[float]:
+    """The largest difference from one process.
+
+    In float32 also that of one process from itself, where each first weight is the next number.
+    """
     run = Run(CASES[name], dtype)
     torch._dynamo.reset(), torch._dynamo.utils.counters.clear()
     graphs = fgan.compile.graph.count_graphs()
@@ -179,12 +184,35 @@ def case(name: str, mode: str, dtype: torch.dtype) -> float:
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "compiled again"
     if dist.get_rank():
         return 0.0  # rank 0 compares, and the others leave it their processor
-    alone = run.play(fgan.make_step(CASES[name]()[0]), ranks.Share())
-    numbers = [
+    step = fgan.make_step(CASES[name]()[0])
+    alone = run.play(step, ranks.Share())
+    if dtype == torch.float64:
+        return apart(found, alone)
+    first, rounded = run.first, []
+    for end in (torch.inf, -torch.inf):
+        run.first = with_next_weights(first, end)
+        rounded.append(apart(run.play(step, ranks.Share()), alone))
+    return [apart(found, alone), max(rounded)]
+
+
+def apart(one: Any, other: Any) -> float:
+    """The largest difference of two histories, relative where the numbers are above one."""
+    pairs = [
         [torch.nan_to_num(x.double(), nan=7.0) for x in pytree.leaves(each)]
-        for each in (found, alone)
+        for each in (one, other)
     ]
-    return max(float(((a - b).abs() / (1 + b.abs())).max()) for a, b in zip(*numbers, strict=True))
+    return max(float(((a - b).abs() / (1 + b.abs())).max()) for a, b in zip(*pairs, strict=True))
+
+
+def with_next_weights(state: fgan.TrainState, end: float) -> fgan.TrainState:
+    """The state, each of whose weights is the next number towards that end."""
+
+    def of(player: Any) -> Any:
+        return player._replace(
+            params=pytree.map(lambda x: torch.nextafter(x, torch.full_like(x, end)), player.params)
+        )
+
+    return state._replace(gen=of(state.gen), disc=of(state.disc))
 
 
 def nonfinite() -> dict[str, Any]:
@@ -328,7 +356,8 @@ OTHERS: dict[str, Callable[[], Any]] = {
 def main(folder: Path, mode: str, names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    dtype = torch.float32 if mode == "float32" else torch.float64
+    mode, _, kind = mode.partition(" ")
+    dtype = torch.float32 if kind == "float32" else torch.float64
     for name in names:
         found = OTHERS[name]() if name in OTHERS else case(name, mode, dtype)
         if dist.get_rank() == 0:

@@ -17,6 +17,7 @@ from fgan import losses
 from fgan.compile import compile_function, compile_step
 from fgan.compile import graph as compiling
 from fgan.errors import DeviceError
+from fgan.game import collectives
 from fgan.run import config as configs
 from fgan.run import loop
 from fgan.run.plan import make_plan
@@ -148,3 +149,12 @@ def test_garbage_is_not_searched_for_while_compiling():
             assert compiled(torch.arange(3.0)).tolist() == [0, 2, 4]
         assert gc.isenabled(), name
     assert set(seen) == {False}
+
+
+def test_an_error_while_a_compiled_graph_runs_is_itself():
+    """A message between processes may fail, or memory run out, and each has an end of its own."""
+    sent = compile_function(lambda x: collectives.total(x, ""), backend="eager")
+    with collectives.silent():
+        sent(torch.ones(2))
+    with pytest.raises(ValueError, match="process group"):
+        sent(torch.ones(2))

@@ -172,10 +172,18 @@ def test_four_ranks(tmp_path):
     assert found["nonfinite"] == {"finite": False, "kept": True, "next": True}
 
 
+# Batch norm and relativistic losses leave some weights, such as a bias before the former, without
+# any gradient but rounding, of whose sign Adam makes whole steps.
+ROUNDING = {"faces", "default", "average norm", "spectral"}
+
+
 @pytest.mark.slow
-def test_float32(tmp_path):
-    # In some games a gradient of these small networks is hardly more than rounding, and Adam makes
-    # steps of its sign: they are compared in float64.
-    names = [name for name in rank_cases.CASES if name not in ("faces", "average norm", "spectral")]
-    found = together(tmp_path, 2, "float32", *names)
-    assert max(found.values()) < 1e-5, found
+@pytest.mark.parametrize("mode", ["eager float32", "compiled float32"])
+def test_float32(tmp_path, mode):
+    """Ranks drift from one process as that drifts from itself with other last bits."""
+    compiled = ["batchnorm", "default", "labels"]
+    names = list(rank_cases.CASES) if mode == "eager float32" else compiled
+    found = together(tmp_path, 2, mode, *names)
+    # Ranks round anew in each of twenty steps, and the other process once.
+    assert all(apart < max(1e-5, 10 * rounded) for apart, rounded in found.values()), found
+    assert {name for name, (apart, _) in found.items() if apart > 1e-5} <= ROUNDING, found

@@ -191,7 +191,11 @@ def _compile(
     if backend == "inductor":
         convolves = any("convolution" in str(node.target) for node in graph.graph.nodes)
         options |= inductor_options(on_gpu="cuda" in devices, convolves=convolves)
-    compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
+    # Not the module: when the graph raises an error, its call would look into the traceback, which
+    # Dynamo would trace, and raise an error of Dynamo instead.
+    compiled = torch.compile(
+        graph.forward, fullgraph=True, dynamic=False, backend=backend, options=options
+    )
 
     def run(values: list[Tensor]) -> list[Tensor]:
         try:
