@@ -180,12 +180,12 @@ def one_of_many(variables: dict[str, str], fault: tuple[Any, ...] = ()) -> None:
         fault[0](*fault[1:])
 
 
-def waiting(call: str, name: str, folder: Path) -> None:
+def waiting(call: str, name: str, folder: Path | str) -> None:
     """The system takes its time: until the file ``go`` is in a folder, where ``here`` appears."""
 
     def wait() -> None:
-        (folder / "here").touch()
-        while not (folder / "go").exists():
+        Path(folder, "here").touch()
+        while not Path(folder, "go").exists():
             time.sleep(0.01)
 
     before(call, name, wait)

@@ -16,7 +16,7 @@ if sys.platform != "linux":
 
 import process_faults as faults
 from processes import commands
-from torchrun import SECONDS, appeared, digest, end, run, start, torchrun
+from torchrun import SECONDS, appeared, digest, end, free_port, run, start, torchrun
 
 from fgan.disk.rundir import RunDir
 
@@ -117,3 +117,27 @@ def test_two_runs_beside_each_other(tmp_path, command, whole):
     assert codes == [0, 0], err
     for name in ("run", "other"):
         assert_whole(tmp_path / name, whole)
+
+
+@pytest.mark.parametrize("same_port", [False, True])
+def test_torchrun_beside_torchrun(tmp_path, whole, same_port):
+    """With ports of their own both are as if alone; one port for both stops the second."""
+    port = free_port() if same_port else 0
+    wait = ("waiting", "replace", EIGHTH, str(tmp_path))
+    first = torchrun(tmp_path, 2, *STEPS, "--run-dir", "run", port=port, faults={0: wait})
+    appeared(tmp_path / "here", first)
+    second = torchrun(tmp_path, 2, *STEPS, "--run-dir", "other", port=port)
+    out, err = second.communicate(timeout=SECONDS)
+    (tmp_path / "go").touch()
+    assert first.communicate(timeout=SECONDS)[0] == "run\n"
+    assert first.returncode == 0
+    assert_whole(tmp_path / "run", whole)
+    if same_port:  # torchrun says so, and has not started the command
+        assert (second.returncode, out) == (1, "")
+        assert err.splitlines()[-1].endswith("address already in use")
+        assert str(port) in err.splitlines()[-1]
+        assert "error: " not in err
+        assert not (tmp_path / "other").exists()
+    else:
+        assert (second.returncode, out) == (0, "other\n"), err
+        assert_whole(tmp_path / "other", whole)

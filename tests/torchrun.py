@@ -85,18 +85,21 @@ def torchrun(
     folder: Path,
     num: int,
     *options: Any,
+    port: int = 0,
     restarts: int = 0,
     faults: Mapping[int, tuple[Any, ...]] | None = None,
     variables: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """``torchrun --standalone`` with a run.
+    """``torchrun`` with a run.
 
     Args:
+        port: where they meet; by default --standalone finds one.
         restarts: how often it starts the processes again.
         faults: by rank, of the processes that it starts first; functions by name.
         variables: of the environment, ``NAME=value``.
     """
-    how = ["--standalone", "--nproc-per-node", str(num), "--max-restarts", str(restarts)]
+    how = ["--master-port", str(port)] if port else ["--standalone"]
+    how += ["--nproc-per-node", str(num), "--max-restarts", str(restarts)]
     script = Path(__file__).with_name("rank_command.py")
     args = [script, json.dumps(faults or {}), "train", "ring", *TINY, *options]
     own = dict(each.split("=", 1) for each in variables)
@@ -126,10 +129,13 @@ def apart(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> float:
     return max(float((x - y).abs().max()) for x, y in pairs)
 
 
-def appeared(file: Path, started: Sequence[Command]) -> None:
+def appeared(file: Path, started: Sequence[Command] | subprocess.Popen[str]) -> None:
     """Wait until a file is there."""
     until = time.monotonic() + SECONDS
     while not file.exists():
-        assert all(one.process.is_alive() for one in started), [one.err for one in started]
+        if isinstance(started, subprocess.Popen):
+            assert started.poll() is None, started.communicate()[1]
+        else:
+            assert all(one.process.is_alive() for one in started), [one.err for one in started]
         assert time.monotonic() < until, f"no {file}"
         time.sleep(0.02)
