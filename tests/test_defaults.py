@@ -295,11 +295,8 @@ RESNET = {
     **CONVOLUTIONS, "arch": "resnet", "z_dim": 128, "features": 4, "ema": 0.9998, "epochs": 10.0,
     "condition_head": "projection",
 }  # fmt: skip
-# Huang et al. 2024 and their code: paired loss with R1 and R2, Adam with 2e-4, 0 and 0.99, z of 64;
-# of a forty-eighth of the channels and half of the blocks, for two cores.
 R3GAN = {
-    "arch": "r3gan", "loss": "relativistic", "r1": 0.5, "r2": 0.5, "penalty_every": 1,
-    "z_dim": 64, "image_size": 32, "features": 16, "blocks": 1, "lr": 2e-4, "betas": (0.0, 0.99),
+    **CONVOLUTIONS, "arch": "r3gan", "z_dim": 64, "features": 8, "growth": 8, "blocks": 1,
     "ema": 0.999, "epochs": 5.0, "condition_head": "projection",
 }  # fmt: skip
 # Alternatives to others, and what a population has.

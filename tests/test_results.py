@@ -104,7 +104,7 @@ def test_the_pages_tell_of_the_networks_what_their_evaluations_found():
         assert f"| {frechet[arch]:.1f} | {' | '.join(told)} | ![](networks/{arch}.png)" in page
     assert (
         f"`dcgan` has a Fréchet distance of digits' features of {frechet['dcgan']:.1f}, the MLP "
-        f"{frechet['mlp']:.1f} and `resnet` {frechet['resnet']:.1f}"
+        f"{frechet['mlp']:.1f}, `resnet` {frechet['resnet']:.1f} and `r3gan` {frechet['r3gan']:.1f}"
     ) in readme
 
 

@@ -56,7 +56,7 @@ class Arch:
 
 
 _SIZES = (16, 32, 64, 128, 256)  # `fgan.nets.SIZES`, without torch
-# The game that was found by trying, for three of the architectures.
+# The game that was found by trying; all four architectures have it.
 _PAIRED = {
     "loss": "relativistic",
     "r1": 1.0,
@@ -139,18 +139,18 @@ ALL: dict[str, Arch] = {
     ),
     "r3gan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "growth": ALWAYS, "blocks": ALWAYS},
-        # Huang et al. 2024 and their code, of a forty-eighth of the width and half of the blocks.
+        # The networks of Huang et al. 2024 with half of the blocks, narrow where maps are large and
+        # so costly; as narrow everywhere, as theirs are of one width for up to 32 pixels, they drew
+        # no digits on two cores (benchmarks/results/networks-defaults.md).
         images={
+            **_PAIRED,
             "z_dim": 64,
             "image_size": 32,
-            "features": 16,
+            "features": 8,
+            "growth": 8,
             "blocks": 1,
             "condition_head": "projection",
-            "loss": "relativistic",
-            "r1": 0.5,
-            "r2": 0.5,
             "betas": (0.0, 0.99),
-            "batch_size": 64,
             "epochs": 5.0,
         },
         sizes=_SIZES,
