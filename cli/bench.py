@@ -119,6 +119,9 @@ def bench(
     from fgan_benchmarks.harness.compare import compare as measure
     from fgan_benchmarks.harness.table import show
 
+    from fgan.run.dtypes import decide_dtype
+
+    resolved = decide_dtype(resolved)
     if plot is not None:
         plotting.check(plot)
     found = measure(

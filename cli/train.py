@@ -98,6 +98,7 @@ def train(
     from fgan.run import loop
     from fgan.run import resume as resuming
     from fgan.run import together as processes
+    from fgan.run.dtypes import decide_dtype
     from fgan.run.plan import make_plan
 
     from .progress import Terminal, header
@@ -117,6 +118,7 @@ def train(
             point = resuming.extend(point, asked, override=override)
             found = point.config
         assert found is not None
+        found = decide_dtype(found)  # here, because the processors of other machines may differ
         fresh = run_dir if resume and not point else None
         return found, point, fresh is not None and resuming.never_saved(found, fresh)
 

@@ -43,6 +43,11 @@ def instructions() -> str:
     return f"{platform.system()} {platform.machine()} {platform.processor()}"
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware: by AVX512-BF16 or AMX-BF16."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(instructions().split()))
+
+
 def _cpuinfo(names: str) -> list[str]:
     """The values of these fields, processor by processor; empty outside Linux."""
     with contextlib.suppress(OSError):

@@ -31,7 +31,7 @@ def facts() -> dict[str, Any]:
         - ``system``: ``os``, ``machine``, ``cpu``, ``cores``, ``usable_cores``, ``threads``
           (of torch), ``memory_bytes``;
         - ``devices``: a list of ``name`` ("cpu", "cuda:0", "mps"), ``model``,
-          ``memory_bytes``;
+          ``memory_bytes``, ``dtype_auto`` (what ``--dtype auto`` means there);
         - ``torch``: the result of PyTorch's own ``collect_env``, without lists of packages:
           driver, CUDA, cuDNN, C library and the like;
         - ``environment``: `fgan.compile.environment.facts`: ``name``, ``value`` and ``set_by``
@@ -114,13 +114,20 @@ def _system() -> dict[str, Any]:
 def _devices() -> list[dict[str, Any]]:
     import torch
 
+    from fgan.run.dtypes import multiplies_bfloat16
+
+    def auto(name: str) -> dict[str, str]:
+        fast = multiplies_bfloat16(torch.device(name))
+        return {"dtype_auto": "bfloat16" if fast else "float32"}
+
     found: list[dict[str, Any]] = [
         {"name": "cpu", "model": machine.cpu_model(), "memory_bytes": machine.total_bytes()}
+        | auto("cpu")
     ]
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(i)
         about = {"model": properties.name, "memory_bytes": properties.total_memory}
-        found.append({"name": f"cuda:{i}", **about})
+        found.append({"name": f"cuda:{i}", **about, **auto(f"cuda:{i}")})
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "model": platform.processor(), "memory_bytes": None})
     return found

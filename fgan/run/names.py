@@ -51,4 +51,4 @@ AUGMENTS_ALSO = {"diffaug_color_translation_cutout": "diffaug", "ada_bgc": "ada"
 RESIZES = ("crop", "stretch")
 STREAMS = ("auto", "always", "never")
 ON_NONFINITE = ("halt", "skip", "rollback")
-DTYPES = ("float32", "tf32", "bfloat16", "float64")
+DTYPES = ("auto", "float32", "tf32", "bfloat16", "float64")

@@ -151,7 +151,7 @@ class Making:
     lr_length: int | str = row(
         GAME, COMPUTED, 0, checks.length,
         "End the schedule after this many steps, or images as in 64000images.",
-        said="the whole run", acts=effects.RATES_END, auto=True)
+        said="the whole run", acts=effects.RATES_END, auto=0)
     lr_end: float = row(
         GAME, COMPUTED, 0.0, number(0, below=1),
         "End the schedule at this fraction of each learning rate.", acts=effects.RATES_END)
@@ -257,13 +257,14 @@ class Making:
         to="training.at_once")
     device: str = row(
         RUN, ROUNDING, "auto", checks.device,
-        "Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one.", auto=True)
+        "Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one.", auto="auto")
     dtype: str = row(
         RUN, COMPUTED, "float32", one_of(*names.DTYPES),
-        f"Compute matrix products in one of {_list(names.DTYPES)}.")
+        f"Compute matrix products in one of {_list(names.DTYPES)}; auto: in bfloat16 where the "
+        "device multiplies it in hardware, else in float32.", auto="auto")
     threads: int = row(
         RUN, ROUNDING, 0, integer(0, 4096),
-        "Compute on this many CPU threads; 0 leaves the number to PyTorch.", auto=True)
+        "Compute on this many CPU threads; 0 leaves the number to PyTorch.", auto=0)
     # fmt: on
 
 

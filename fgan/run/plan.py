@@ -26,7 +26,7 @@ from fgan.disk import files, rundir
 from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
-from fgan.run import assemble, board, classes, conditions, inherit
+from fgan.run import assemble, board, classes, conditions, dtypes, inherit
 from fgan.run import config as configs
 from fgan.run.advance import Training
 from fgan.run.checks import in_steps
@@ -153,6 +153,7 @@ def make_plan(
     if config.tensorboard:
         board.check_installed()
     files.cache_folder(hears.noted)
+    config = dtypes.decide_dtype(config)
     device = together.device(assemble.check_device(config))
     assemble.set_up(config, device)
     head_start = threading.Thread(target=prepare, daemon=True)

@@ -30,7 +30,7 @@ from fgan.run.validate import idle
 
 # Values that mean "decide automatically", which happens when a run begins. On resume they do not
 # count as a change.
-AUTO = {name: row.default for name, row in OPTIONS.items() if row.auto}
+AUTO = {name: row.auto for name, row in OPTIONS.items() if row.auto != ()}
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _other_than(a: TrainConfig, b: TrainConfig) -> list[str]:
         name
         for name, row in OPTIONS.items()
         if row.role not in (FREE, ROUNDING)
-        and not (row.auto and getattr(b, name) == row.default)  # the other run decided it
+        and not (name in AUTO and getattr(b, name) == AUTO[name])  # the other run decided it
         and name not in idle_ones
         and _differs(name, a, b)
     ]

@@ -61,8 +61,8 @@ class Option(NamedTuple):
         path: whether the value may be a path; that starts from the folder it was written in.
         optional: whether the default only stands for an option that is not given; such a default
             is not checked and not written into a file.
-        auto: whether the default means that the value is decided when the run begins. A run that
-            is resumed with that default keeps its value.
+        auto: the value that is replaced by another when the run begins; () if there is none. A run
+            that is resumed with it keeps the other.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Option(NamedTuple):
     weighs: Weight | None = None
     path: bool = False
     optional: bool = False
-    auto: bool = False
+    auto: Any = ()
 
     @property
     def flag(self) -> str:

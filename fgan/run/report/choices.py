@@ -59,7 +59,7 @@ def is_changed(row: Option, settings: Mapping[str, Any], usual: Mapping[str, Any
         settings: the run's options as a file has them.
         usual: its `fgan.run.report.curves.defaults`.
     """
-    if row.name not in settings or row.auto:
+    if row.name not in settings or row.auto == row.default:
         return False
     return text(settings[row.name]) != text(usual.get(row.name))
 
