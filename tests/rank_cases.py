@@ -314,6 +314,21 @@ def messages() -> dict[str, Any]:
     return {"sent": sent, "gen": gen, "disc": disc}
 
 
+def groups() -> dict[str, Any]:
+    """The mean over half of the ranks, and the message of the half that this rank is not in."""
+    half = dist.get_world_size() // 2
+    own, other = (dist.new_group(list(range(i, i + half))) for i in (0, half))
+    members = range(half)
+    if dist.get_rank() >= half:
+        own, other, members = other, own, range(half, 2 * half)
+    mean = ranks.mean(own).one(torch.tensor(float(dist.get_rank())))
+    try:
+        said = str(ranks.mean(other))
+    except ValueError as error:
+        said = str(error)
+    return {"mean": float(mean), "expected": sum(members) / half, "other": said}
+
+
 def refusals() -> dict[str, str]:
     """The message of each refusal: these games cannot be the same over ranks."""
     over, said = ranks.mean(), {}
@@ -349,7 +364,7 @@ def refusals() -> dict[str, str]:
 
 OTHERS: dict[str, Callable[[], Any]] = {
     "nonfinite": nonfinite, "local": local, "players": own_players, "messages": messages,
-    "refusals": refusals,
+    "groups": groups, "refusals": refusals,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
+from processes import answer, starting
 from support import assert_same, copy_tree, start
 
 import fgan
@@ -158,3 +160,20 @@ def test_an_error_while_a_compiled_graph_runs_is_itself():
         sent(torch.ones(2))
     with pytest.raises(ValueError, match="process group"):
         sent(torch.ones(2))
+
+
+def _compiled(folder, pipe):
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    pipe.send(compile_function(lambda x: x.sin() + 98765)(torch.arange(5.0)).tolist())
+
+
+@pytest.mark.slow
+def test_a_library_that_was_written_in_part_is_made_again(tmp_path):
+    """As a compiler leaves it that is killed with all processes of a job."""
+    with starting() as begin:
+        wanted = answer(*begin(_compiled, str(tmp_path)))
+        libraries = list(tmp_path.rglob("*.so"))
+        for file in libraries:
+            os.truncate(file, 0)
+        assert answer(*begin(_compiled, str(tmp_path))) == wanted
+    assert any(file.stat().st_size for file in libraries)

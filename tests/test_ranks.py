@@ -80,6 +80,11 @@ def test_players_and_a_step_of_ones_own(two):
     assert two["players"]["own"] < 1e-12
 
 
+def test_a_group_of_some_processes(two):
+    assert two["groups"]["mean"] == two["groups"]["expected"]
+    assert two["groups"]["other"] == "group is one that this process is in"
+
+
 def test_one_message_a_player(two):
     """Two steps of the discriminator and one of the generator, gradients and numbers together."""
     found = two["messages"]
@@ -152,8 +157,11 @@ def test_one_rank_is_the_game_itself():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["compiled", "dynamo"])
-def test_compiled_steps_over_ranks_are_one_graph(tmp_path, mode):
-    names = ["batchnorm", "default", "labels", "top k"]
+@pytest.mark.parametrize(
+    "names",
+    [["small", "default", "labels", "top k"], ["batchnorm", "dropout", "faces"], ["dcgan"]],
+)
+def test_compiled_steps_over_ranks_are_one_graph(tmp_path, mode, names):
     found = together(tmp_path, 2, mode, *names)
     assert max(found.values()) < 1e-10, found
 

@@ -10,6 +10,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -197,6 +198,8 @@ def _compile(
         graph.forward, fullgraph=True, dynamic=False, backend=backend, options=options
     )
 
+    removed: set[Path] = set()
+
     def run(values: list[Tensor]) -> list[Tensor]:
         try:
             with torch.no_grad():
@@ -212,6 +215,10 @@ def _compile(
         except Exception as error:
             if type(error).__name__ not in ("InductorError", "BackendCompilerFailed"):
                 raise
+            if (library := _broken_library(error)) and library not in removed:
+                removed.add(library)
+                library.unlink(missing_ok=True)
+                return run(values)
             raise DeviceError(
                 f"The step could not be compiled: {str(error).splitlines()[0]}",
                 "Use --no-compile, or FGAN_DEBUG=1 to see what the compiler said.",
@@ -219,6 +226,23 @@ def _compile(
         return outputs
 
     return run
+
+
+def _broken_library(error: Exception) -> Path | None:
+    """The library in Inductor's cache that cannot be loaded.
+
+    A C++ compiler that is killed, with all processes of a job or by a power cut, leaves a part of
+    what it wrote, which Inductor would take for a library at each later start.
+    """
+    named = re.search(r"ImportError: (/.+?\.so): ", str(error))
+    library = Path(named[1]) if named else None
+    return library if library and library.is_relative_to(_cache_folder()) else None
+
+
+def _cache_folder() -> str:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return cache_dir()
 
 
 def _is_unused_question(node: Node) -> bool:
