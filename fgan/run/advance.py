@@ -239,11 +239,12 @@ class DrawAhead:
             game,
             batch_size=training.batch_size,
             dtype=training.dtype,
-            uniform=_compiled_uniform if compiled_noise else rng.uniform,
         )
         if training.over is not None:
             make = functools.partial(make, share=training.share)
         size = pytree.size(make(key, 0))
+        if compiled_noise:
+            make = functools.partial(make, uniform=_compiled_uniform)
         fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
         usual = 1
         if training.replays(key.device):  # equal parts of the steps between lines of metrics
