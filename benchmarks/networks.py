@@ -8,6 +8,7 @@ MNIST's images, in turns, each in a process of its own:
                        differentiate twice)
     compiled-donated   the pure step as one graph, written into the old state's memory
     bfloat16           the same with matrix products and convolutions in bfloat16
+    jax                the perceptron's step in JAX and Optax
 
 The losses of all are compared on the same draws first. Run it with nothing else on the machine:
 
@@ -24,7 +25,7 @@ from study import Found
 
 from fgan.run import archs, config
 
-PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16"
+PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16,jax"
 
 
 def measure(
@@ -35,7 +36,9 @@ def measure(
     for arch in cases:
         study.say(arch)
         run = config.resolve(data="mnist", arch=arch, compile=True, **options)
-        able = [p for p in programs if p != "modules-compiled" or not (run.r1 or run.r2)]
+        unable = {"modules-compiled"} if run.r1 or run.r2 else set()
+        unable |= {"jax"} if arch != "mlp" else set()
+        able = [program for program in programs if program not in unable]
         found[arch] = compare(
             run, able, repeats=repeats, seconds=seconds, trained_steps=trained_steps, quick=True
         )

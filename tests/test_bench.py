@@ -83,6 +83,16 @@ def test_the_loop_on_modules_computes_what_the_step_computes(options):
     np.testing.assert_allclose(losses("modules", of), losses("eager", of), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("penalties", [{"r1": 0.5, "r2": 0.3}, {"r1": 0.5}, {}], ids=str)
+@pytest.mark.parametrize("loss", ["relativistic", "non_saturating"])
+def test_jax_computes_penalties_and_paired_losses(loss, penalties):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    lazy = {"penalty_every": 2} if penalties else {}
+    of = problem(**TINY | {"loss": loss} | penalties | lazy, dtype="float64")
+    np.testing.assert_allclose(losses("jax", of), losses("modules", of), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_jax_computes_what_the_tutorials_loop_computes(options):
     pytest.importorskip("jax")
@@ -213,6 +223,8 @@ def test_the_loop_without_draws_makes_noise_of_its_own():
         ("imperative", {**DCGAN, "disc_batches": "together"}, "--disc-batches together"),
         ("jax", {"optimizer": "sgd"}, "--optimizer sgd"),
         ("jax", DCGAN, "--arch dcgan"),
+        ("jax", {"loss": "relativistic", "dropout": 0.1}, "--dropout 0.1"),
+        ("jax", {"loss": "relativistic", "disc_steps": 2}, "--disc-steps 2"),
     ],
 )
 def test_what_a_program_does_not_know_is_refused(program, options, word):

@@ -2,7 +2,8 @@
 
 One jitted function makes the next state from a donated one and draws its noise inside; it uses
 ``jax.value_and_grad``, Optax's Adam, and batch normalisation written by hand, with running
-statistics in the state. Only MLPs are supported. JAX is not imported before it is needed.
+statistics in the state; slopes of the logits, for R1 and R2, are ``jax.grad`` inside it. Only MLPs
+are supported. JAX is not imported before it is needed.
 """
 
 from __future__ import annotations
@@ -60,38 +61,44 @@ def make_jax(problem: Problem) -> Program:
     precise = jax.enable_x64(
         config.dtype == "float64"
     )  # a decorator, without which all numbers are float32
-    step = make_step(config, problem.shape)
+    # Lazy penalties make two kinds of step, which take turns.
+    every = config.penalty_every if config.r1 or config.r2 else 0
+    kinds = [make_step(config, penalised) for penalised in ((False, True) if every else (False,))]
     with precise:
         real = _array(problem.real)
         state = {"nets": _first(problem), "key": jax.random.key(config.seed)}
+    done = 0
 
-    def draw(key: Any) -> dict[str, Any]:
-        return _draw(config, key)
+    def kind(number: int) -> bool:
+        return every > 0 and (number + 1) % every == 0
 
-    def timed(state: dict[str, Any], real: Any) -> tuple[dict[str, Any], Any]:
-        key, now = jax.random.split(state["key"])
-        new, losses = step(state["nets"], real, draw(now))
-        return {"nets": new, "key": key}, losses
+    def timed(step: Callable[..., Any]) -> Callable[..., Any]:
+        def drawn(state: dict[str, Any], real: Any) -> tuple[dict[str, Any], Any]:
+            key, now = jax.random.split(state["key"])
+            new, losses = step(state["nets"], real, _draw(config, now))
+            return {"nets": new, "key": key}, losses
 
-    jitted = jax.jit(timed, donate_argnums=0)
-    given = jax.jit(step)
+        return jax.jit(drawn, donate_argnums=0)
+
+    jitted, given = [timed(step) for step in kinds], [jax.jit(step) for step in kinds]
 
     def run(count: int) -> None:
-        nonlocal state
-        for _ in range(count):
-            state, losses = jitted(state, real)
+        nonlocal state, done
+        for number in range(done, done + count):
+            state, losses = jitted[kind(number)](state, real)
+        done += count
         jax.block_until_ready((state, losses))
 
     def losses(draws: Sequence[Draws]) -> list[Losses]:
         fresh, found = _first(problem), []
-        for each in draws:
-            fresh, (gen, disc) = given(fresh, real, _given(each, config))
+        for number, each in enumerate(draws):
+            fresh, (gen, disc) = given[kind(number)](fresh, real, _given(each, config))
             found.append((float(gen), float(disc)))
         return found
 
     def reset() -> None:
-        nonlocal state
-        state = {"nets": _first(problem), "key": jax.random.key(config.seed)}
+        nonlocal state, done
+        state, done = {"nets": _first(problem), "key": jax.random.key(config.seed)}, 0
 
     return Program(precise(run), precise(losses), precise(reset))
 
@@ -189,8 +196,12 @@ def _first(problem: Problem) -> dict[str, Any]:
     }
 
 
-def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]:
-    """The pure function ``step(state, real, draws) -> (state, (gen_loss, disc_loss))``."""
+def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
+    """The pure function ``step(state, real, draws) -> (state, (gen_loss, disc_loss))``.
+
+    Args:
+        penalised: whether the discriminator's loss has the penalties R1 and R2.
+    """
     import jax
     import jax.numpy as jnp
     import optax
@@ -204,6 +215,7 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
     }
     outputs = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "linear": lambda x: x}
     gen_opt, disc_opt = _rules(config)
+    paired = config.loss == "relativistic"
 
     def linear(layer: dict[str, Any], x: Any) -> Any:
         return x.astype(low) @ layer["w"].astype(low) + layer["b"].astype(low)
@@ -239,10 +251,23 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
         return linear(layers[-1], x)[:, 0].astype(wide)
 
     def disc_loss(layers: list[Any], real: Any, fake: Any, noise: list[Any]) -> Any:
-        logits = judge(layers, jnp.concatenate([real, fake]), noise)
+        def judged(x: Any) -> tuple[Any, Any]:
+            logits = judge(layers, x, noise)
+            return logits.sum(), logits
+
+        both, penalty = jnp.concatenate([real, fake]), 0.0
+        if penalised:  # logits and slopes come from one pass
+            slopes, logits = jax.grad(judged, has_aux=True)(both)
+            r1, r2 = (part.sum(1).mean() for part in jnp.split(slopes**2, 2))
+            penalty = config.penalty_every * (config.r1 * r1 + config.r2 * r2) / 2
+        else:
+            logits = judged(both)[1]
         on_real, on_fake = jnp.split(logits, 2)
-        loss = jax.nn.softplus(-on_real).mean() + jax.nn.softplus(on_fake).mean()
-        return loss * config.disc_loss_scale
+        if paired:
+            loss = jax.nn.softplus(on_fake - on_real).mean()
+        else:
+            loss = jax.nn.softplus(-on_real).mean() + jax.nn.softplus(on_fake).mean()
+        return loss * config.disc_loss_scale + penalty
 
     def step(state: dict[str, Any], real: Any, draws: dict[str, Any]) -> tuple[Any, Any]:
         gen, stats, disc = state["gen"], state["stats"], state["disc"]
@@ -265,6 +290,10 @@ def make_step(config: TrainConfig, shape: tuple[int, ...]) -> Callable[..., Any]
             )
 
         def gen_loss(fake: Any) -> Any:
+            if paired:
+                both = jnp.concatenate([flat[-1], fake])
+                on_real, on_fake = jnp.split(judge(disc, both, draws["gen"]["noise"]), 2)
+                return jax.nn.softplus(on_real - on_fake).mean()
             return jax.nn.softplus(-judge(disc, fake, draws["gen"]["noise"])).mean()
 
         played, slope = jax.value_and_grad(gen_loss)(fake)

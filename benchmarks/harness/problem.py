@@ -172,9 +172,14 @@ def check_tutorial(config: TrainConfig, program: str) -> None:
     """
     known: dict[str, object] = {"arch": ("mlp", "dcgan")}
     known["disc_batches"] = ("auto", "apart", *(["together"] if config.arch == "mlp" else []))
+    computed = _COMPUTED_APART
     if program == "jax":
         known |= {"arch": "mlp", "dtype": ("float32", "float64", "bfloat16")}
-    _refuse_others(config, program, _COMPUTED_APART, known)
+        known["loss"] = ("non_saturating", "relativistic")
+        computed = computed | {"r1", "r2"}
+        if config.loss == "relativistic":  # its generator sees one batch of reals, without noise
+            known |= {"dropout": 0.0, "disc_steps": 1}
+    _refuse_others(config, program, computed, known)
 
 
 def check_loop(config: TrainConfig, program: str, losses: Iterable[str]) -> None:
