@@ -78,7 +78,8 @@ def make_jax(problem: Problem) -> Program:
             new, losses = step(state["nets"], real, _draw(config, now))
             return {"nets": new, "key": key}, losses
 
-        return jax.jit(drawn, donate_argnums=0)
+        jitted: Callable[..., Any] = jax.jit(drawn, donate_argnums=0)
+        return jitted
 
     jitted, given = [timed(step) for step in kinds], [jax.jit(step) for step in kinds]
 
@@ -255,7 +256,8 @@ def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
             logits = judge(layers, x, noise)
             return logits.sum(), logits
 
-        both, penalty = jnp.concatenate([real, fake]), 0.0
+        both = jnp.concatenate([real, fake])
+        penalty: Any = 0.0
         if penalised:  # logits and slopes come from one pass
             slopes, logits = jax.grad(judged, has_aux=True)(both)
             r1, r2 = (part.sum(1).mean() for part in jnp.split(slopes**2, 2))

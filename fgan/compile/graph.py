@@ -25,9 +25,9 @@ from fgan.model import generators
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A graph of at most this many operations becomes one C++ program, which spares a call from Python for
-# each kernel, a fifteenth of the step of a small network. A larger one becomes a program a kernel:
-# several are compiled beside each other, and calls are a small part of its time.
+# A graph of at most this many operations becomes one C++ program, which spares a call from Python
+# for each kernel, a fifteenth of the step of a small network. Each kernel of a larger one becomes a
+# program: several are compiled beside each other, and calls are a small part of the step.
 _MOST_IN_ONE_FILE = 640
 
 _graphs = 0  # graphs compiled in this process
@@ -198,8 +198,8 @@ def _compile(
         convolves = any("convolution" in str(node.target) for node in graph.graph.nodes)
         options |= inductor_options(on_gpu="cuda" in devices, convolves=convolves)
         options["cpp_wrapper"] = devices == {"cpu"} and len(graph.graph.nodes) <= _MOST_IN_ONE_FILE
-    # Not the module: its hooks would be looked for at each call, and when the graph raises an error,
-    # its call would look into the traceback, which Dynamo would trace, and raise an error of Dynamo.
+    # Not the module: its hooks would be looked for at each call, and when the graph raises an
+    # error, its call would look into the traceback, which Dynamo would trace, and raise another.
     compiled = torch.compile(
         graph.forward, fullgraph=True, dynamic=False, backend=backend, options=options
     )
