@@ -86,7 +86,7 @@ def test_a_command_is_timed_and_its_checkpoints_are_judged(speedrun, tmp_path):
 @pytest.mark.slow
 def test_training_images_pass(speedrun):
     images = load_mnist().examples[torch.arange(10_000)]
-    for by in ("test", "validation"):
-        score = speedrun.judge(images, by)
-        assert score.passes
-        assert score.nats == pytest.approx(241, abs=5)  # what parzen.py says of them by the test
+    score = speedrun.judge(images, "test")
+    assert score.passes
+    assert score.nats == pytest.approx(241.2, abs=0.1)  # what parzen.py says of them
+    assert speedrun.judge(images, "validation").passes
