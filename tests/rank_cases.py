@@ -321,7 +321,9 @@ def groups() -> dict[str, Any]:
     members = range(half)
     if dist.get_rank() >= half:
         own, other, members = other, own, range(half, 2 * half)
-    mean = ranks.mean(own).one(torch.tensor(float(dist.get_rank())))
+    over = ranks.mean(own)
+    assert over.share == ranks.Share(dist.get_rank() - members[0], half)  # on every rank
+    mean = over.one(torch.tensor(float(dist.get_rank())))
     try:
         said = str(ranks.mean(other))
     except ValueError as error:
