@@ -148,9 +148,10 @@ def test_rounding_explains_what_it_can(monkeypatch, other, same):
 @pytest.mark.parametrize(
     ("options", "noise", "same"),
     [
-        ({}, 0.005, True),  # its own, far above the first program's
-        ({}, 0.02, False),  # more than rounding can be
-        ({"lr": 0.01003}, 0.0, False),  # other work, though its losses are as near
+        ({}, [0.005] * 10, True),  # its own, far above the first program's
+        ({}, [0.02] * 10, False),  # more than rounding can be
+        ({}, [0.0] * 2 + [0.02] * 8, True),  # unless it was amplified
+        ({"lr": 0.01003}, [0.0] * 10, False),  # other work, though its losses are as near
     ],
 )
 def test_other_rounding_is_excused_by_float64(monkeypatch, options, noise, same):
@@ -158,10 +159,13 @@ def test_other_rounding_is_excused_by_float64(monkeypatch, options, noise, same)
 
     def make(of):
         made = make_functional(problem(**options, dtype=of.config.dtype), compiled=False)
-        error = noise if of.config.dtype == "float32" else 0.0
-        return made._replace(
-            losses=lambda draws: [(gen + error, disc) for gen, disc in made.losses(draws)]
-        )
+        errors = noise if of.config.dtype == "float32" else [0.0] * 10
+
+        def losses(draws):
+            found = zip(made.losses(draws), errors, strict=True)
+            return [(gen + error, disc) for (gen, disc), error in found]
+
+        return made._replace(losses=losses)
 
     monkeypatch.setitem(programs.MAKERS, "eager", make)
     of = problem()

@@ -83,8 +83,9 @@ def agreement(
     rounding decides the sign of a gradient near zero, so that even float32 losses of the same
     step move apart. The distance of the first program from the step in float64 shows how far: at
     no step may another program be farther from the first than ten times that distance, or
-    `TOLERANCE` if that is more. A program that is farther, but by less than a hundredth, may only
-    have a library that rounds differently: it must agree with the step in float64.
+    `TOLERANCE` if that is more. A program that is farther, but by less than a hundredth, or not in
+    the first two steps, whose losses show a gradient and an update of both players, may only have a
+    library that rounds differently: it must agree with the step in float64.
 
     Returns:
         The agreement of each program, by name.
@@ -102,7 +103,8 @@ def agreement(
             rounding = rounding or _distances(first, exact_losses(problem, draws))
             so_far = itertools.accumulate(rounding, max)
             same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, so_far, strict=True))
-            same = same or (max(apart) <= _AT_MOST and _agrees_in_float64(name, problem, num_steps))
+            may = max(apart) <= _AT_MOST or max(apart[:2]) <= allowed
+            same = same or (may and _agrees_in_float64(name, problem, num_steps))
         found[name] = Agreement(float(np.max(apart)), same)
     return found
 
