@@ -76,8 +76,8 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
     graphs: list[GraphModule] = []
     found: dict[str, Any] = {}
 
-    def compile(graph: GraphModule, *, options: dict[str, Any], **how: Any) -> Any:
-        graphs.append(graph)
+    def compile(forward: Any, *, options: dict[str, Any], **how: Any) -> Any:
+        graphs.append(forward.__self__)  # the graph whose method it is
 
         def call(*values: torch.Tensor) -> None:
             found.update(values=values, options=options)
@@ -93,6 +93,7 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
                 raise
     inductor = {k: v for k, v in found["options"].items() if k != "guard_filter_fn"}
     inductor |= inductor_options(on_gpu=True, convolves="size_asserts" not in inductor)
+    inductor["cpp_wrapper"] = False  # it is for the CPU, where the graph was traced
     return graphs, list(found["values"]), inductor
 
 

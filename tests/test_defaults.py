@@ -288,7 +288,7 @@ POINTS = {
     "disc_hidden": (128, 128), "batch_norm": "none", "output": "linear", "betas": (0.5, 0.999),
     "batch_size": 256, "ema": 0.999, "epochs": 25.0,
 }  # fmt: skip
-# benchmarks/results/networks-defaults.md; the widths are for two cores.
+# benchmarks/results/arch-defaults.md; the widths are for two cores.
 CONVOLUTIONS = {"image_size": 32, "betas": (0.0, 0.99)}
 DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "z_dim": 100, "features": 16}
 RESNET = {

@@ -81,8 +81,8 @@ def test_the_readme_tells_of_the_default_run_what_its_evaluation_found():
 
 def test_the_pages_tell_of_the_networks_what_their_evaluations_found():
     results, root = BENCHMARKS / "results", BENCHMARKS.parent
-    runs = json.loads((results / "networks-defaults.json").read_text())["runs"]
-    scores = (results / "networks-defaults.md").read_text(encoding="utf-8").replace("**", "")
+    runs = json.loads((results / "arch-defaults.json").read_text())["runs"]
+    scores = (results / "arch-defaults.md").read_text(encoding="utf-8").replace("**", "")
     page, readme = (
         " ".join((root / name).read_text(encoding="utf-8").split())
         for name in ("docs/networks.md", "README.md")

@@ -102,7 +102,7 @@ ALL: dict[str, Arch] = {
     "dcgan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "slope": ALWAYS},
         # A quarter of the width and of the pixels of the paper's, and the game of the perceptron's
-        # defaults; benchmarks/results/networks-defaults.md lists what was tried.
+        # defaults; benchmarks/results/arch-defaults.md lists what was tried.
         images={
             **_PAIRED,
             "z_dim": 100,
@@ -121,7 +121,7 @@ ALL: dict[str, Arch] = {
         options={"z_dim": ALWAYS, "features": ALWAYS, "attention": ALWAYS},
         # The networks of Miyato et al. 2018, of a sixteenth of the width, and not their game: at
         # this width the hinge loss with spectral norm learned far slower than this one
-        # (benchmarks/results/networks-defaults.md).
+        # (benchmarks/results/arch-defaults.md).
         images={
             **_PAIRED,
             "z_dim": 128,
@@ -141,7 +141,7 @@ ALL: dict[str, Arch] = {
         options={"z_dim": ALWAYS, "features": ALWAYS, "growth": ALWAYS, "blocks": ALWAYS},
         # The networks of Huang et al. 2024 with half of the blocks, narrow where maps are large and
         # so costly; as narrow everywhere, as theirs are of one width for up to 32 pixels, they drew
-        # no digits on two cores (benchmarks/results/networks-defaults.md).
+        # no digits on two cores (benchmarks/results/arch-defaults.md).
         images={
             **_PAIRED,
             "z_dim": 64,
