@@ -40,7 +40,7 @@ _FEW = 5  # rounds below which the interval of a median is narrower than its 95 
 
 
 class Compared(NamedTuple):
-    """One ratio of both sets; ``better`` is that of `BETTER`."""
+    """One ratio that both sets have; ``better`` is its sign in `BETTER`."""
 
     name: str
     old: Ratio
@@ -184,7 +184,7 @@ def _walk(value: Any, parts: tuple[str, ...], kind: str) -> Iterator[tuple[Any, 
 
 
 def _row(row: Found) -> str:
-    """What a row of results is about."""
+    """The name of a row of results, by what was varied."""
     if "axis" in row:
         return f"{row['axis']} {row['value']}"
     return f"{row['members']} members" if "members" in row else str(row.get("arch", "row"))
@@ -217,7 +217,7 @@ def _near(was: Any, now: Any) -> bool:
 
 
 def _settings(found: Found) -> dict[tuple[str, str], Any]:
-    """What was set, by place and name: `_SETTINGS`, options of study and runs, of processes."""
+    """The settings of a study, its runs and its processes, by their place and name."""
     settings: dict[tuple[str, str], Any] = {}
     for parts, _, value in _walk(found, (), ""):
         where, last = ", ".join(parts), parts[-1] if parts else ""

@@ -64,6 +64,8 @@ class Saved(NamedTuple):
 
 
 class Score(NamedTuple):
+    """A set of samples: its log-likelihood in nats, and the least and largest share of a digit."""
+
     nats: float
     least_share: float
     largest_share: float
@@ -158,7 +160,7 @@ def caches(folder: Path) -> dict[str, str]:
 
 
 def entry_of(args: argparse.Namespace, before: Found) -> Found:
-    """All that one set of options needs: a start in empty caches, and a run of each seed.
+    """Measure one set of options: a start in empty caches, and a run of each seed.
 
     Args:
         before: the same entry with other seeds, or {}.

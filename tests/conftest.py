@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from pathlib import Path
 
 if "FGAN_TESTS_CACHE" not in os.environ:
     os.environ["FGAN_TESTS_CACHE"] = tempfile.mkdtemp(prefix="fgan-tests-")
@@ -48,6 +50,13 @@ def _no_report_is_written(request, monkeypatch):
 
     if request.module.__name__ != "test_report":
         monkeypatch.setattr(report, "is_available", lambda: False)
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """A function that imports a module of ``benchmarks/`` by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    return importlib.import_module
 
 
 @pytest.fixture

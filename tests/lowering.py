@@ -93,7 +93,6 @@ def trace(name: str) -> tuple[list[GraphModule], list[torch.Tensor], dict[str, A
                 raise
     inductor = {k: v for k, v in found["options"].items() if k != "guard_filter_fn"}
     inductor |= inductor_options(on_gpu=True, convolves="size_asserts" not in inductor)
-    inductor["cpp_wrapper"] = False  # it is for the CPU, where the graph was traced
     return graphs, list(found["values"]), inductor
 
 

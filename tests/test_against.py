@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -14,13 +13,9 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 RUN = [sys.executable, str(BENCHMARKS / "run.py")]
 
 
-@pytest.fixture(scope="module")
-def against():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("against")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+@pytest.fixture
+def against(study):
+    return study("against")
 
 
 def ratio(median: float, low: float, high: float) -> dict[str, float]:
@@ -122,9 +117,9 @@ def test_results_of_two_machines_in_one_folder_are_refused(against, tmp_path):
 
 
 def test_the_command_compares_files_and_fails_when_something_is_slower(
-    against, tmp_path, monkeypatch, capsys
+    study, tmp_path, monkeypatch, capsys
 ):
-    command = importlib.import_module("run")
+    command = study("run")
     old, new = tmp_path / "step_time-epyc.json", tmp_path / "new.json"
     old.write_text(json.dumps(steps()["step_time"]))
     new.write_text(json.dumps(steps(compiled=(1.5, 1.4, 1.6))["step_time"]))

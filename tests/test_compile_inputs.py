@@ -115,6 +115,22 @@ def test_an_option_that_correctness_needs_is_not_done_without(monkeypatch):
         compile_function(lambda x: x + 1)(torch.ones(1))
 
 
+def test_a_small_graph_becomes_one_program(monkeypatch):
+    given = []
+    plain = torch.compile
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda graph, options, backend, **how: (
+            given.append(options) or plain(graph, backend="eager")
+        ),
+    )
+    for most, one in ((640, True), (0, False)):
+        monkeypatch.setattr(compiling, "_MOST_IN_ONE_FILE", most)
+        compile_function(lambda x: x + 1)(torch.ones(1))
+        assert given[-1]["cpp_wrapper"] is one
+
+
 def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     failing = torch._inductor.config.patch({"cpp.cxx": (None, "false")})

@@ -11,6 +11,7 @@ import pytest
 from support import small_game
 
 from fgan import pytree, rng, terms
+from fgan.compile.graph import count_graphs
 from fgan.disk import rundir
 from fgan.game.game import terms_due
 from fgan.run import assemble, config
@@ -68,6 +69,15 @@ def test_after_a_period_the_same_terms_are_due(every, num_disc_steps):
     due = [terms_due(game, step) for step in range(4 * period)]
     repeats = [p for p in range(1, period + 1) if due[p:] == due[: len(due) - p]]
     assert repeats[0] == period
+
+
+def test_noise_is_compiled_only_for_steps_that_draw_it():
+    plan = make_plan(config.resolve(TINY | {"dropout": 0.5, "compile": True}))
+    before = count_graphs()
+    draw = DrawAhead(plan.game, plan.key, plan.training)
+    assert count_graphs() == before
+    draw(0)
+    assert count_graphs() > before
 
 
 def test_the_order_of_the_data_follows_from_the_key():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -12,9 +11,8 @@ from fgan.run.diagnose import Evidence, judge
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def test_the_committed_summary_is_of_the_committed_results(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    studies = importlib.import_module("run")
+def test_the_committed_summary_is_of_the_committed_results(study):
+    studies = study("run")
     (summary,) = (BENCHMARKS / "results").glob("summary-*.md")
     machine = summary.stem.removeprefix("summary-")
     files = {name: summary.with_name(f"{name}-{machine}.json") for name in studies.STUDIES}
@@ -117,9 +115,8 @@ def test_the_speed_on_a_gpu_is_that_of_the_committed_check():
         assert told in text, page
 
 
-def test_the_reproduced_results_are_the_committed_ones(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    reproduced = importlib.import_module("reproduced")
+def test_the_reproduced_results_are_the_committed_ones(study):
+    reproduced = study("reproduced")
     page = (BENCHMARKS.parent / "docs" / "reproduce.md").read_text(encoding="utf-8")
     found = reproduced.results()
     assert {"bilinear", "dirac", "metric-selftests"} <= {each["preset"] for each in found}
@@ -133,16 +130,15 @@ def test_the_reproduced_results_are_the_committed_ones(monkeypatch):
         assert each["paper"] == reproduced.ALL[each["preset"]].paper
 
 
-def test_the_table_of_diagnoses_is_that_of_the_committed_results(monkeypatch):
+def test_the_table_of_diagnoses_is_that_of_the_committed_results(study):
     """Each run that was made to fail is named, each good one gets no verdict."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    study = importlib.import_module("diagnose")
+    diagnose = study("diagnose")
     (file,) = (BENCHMARKS / "results").glob("diagnose-*.json")
     runs = json.loads(file.read_text())["runs"]
-    assert study.table(runs) in (BENCHMARKS.parent / "docs" / "diagnose.md").read_text("utf-8")
-    assert {row["name"] for row in runs if row["seed"] == 0} == set(study.RUNS)
+    assert diagnose.table(runs) in (BENCHMARKS.parent / "docs" / "diagnose.md").read_text("utf-8")
+    assert {row["name"] for row in runs if row["seed"] == 0} == set(diagnose.RUNS)
     for row in runs:
-        found = judge(study.restored(Evidence, row["evidence"]))
+        found = judge(diagnose.restored(Evidence, row["evidence"]))
         assert row["named"] == [verdict.name for verdict in found]
         assert row["sentences"] == [verdict.sentence for verdict in found]
         assert row["expected"] in row["named"] if row["expected"] else not row["named"], row["name"]

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from fgan.data import load_mnist
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
-
-@pytest.fixture(scope="module")
-def speedrun():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("speedrun")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+@pytest.fixture
+def speedrun(study):
+    return study("speedrun")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_two_runs_beside_each_other(tmp_path, command, whole):
 
 @pytest.mark.parametrize("same_port", [False, True])
 def test_torchrun_beside_torchrun(tmp_path, whole, same_port):
-    """With ports of their own both are as if alone; one port for both stops the second."""
+    """Two launches with ports of their own are as if alone; one port for both stops the second."""
     port = free_port() if same_port else 0
     wait = ("waiting", "replace", EIGHTH, str(tmp_path))
     first = torchrun(tmp_path, 2, *STEPS, "--run-dir", "run", port=port, faults={0: wait})

@@ -196,8 +196,10 @@ def _compile(
     options: dict[str, Any] = {"guard_filter_fn": _no_guards}
     if backend == "inductor":
         convolves = any("convolution" in str(node.target) for node in graph.graph.nodes)
-        options |= inductor_options(on_gpu="cuda" in devices, convolves=convolves)
-        options["cpp_wrapper"] = devices == {"cpu"} and len(graph.graph.nodes) <= _MOST_IN_ONE_FILE
+        small = devices == {"cpu"} and len(graph.graph.nodes) <= _MOST_IN_ONE_FILE
+        options |= inductor_options(
+            on_gpu="cuda" in devices, convolves=convolves, in_one_file=small
+        )
     # Not the module: its hooks would be looked for at each call, and when the graph raises an
     # error, its call would look into the traceback, which Dynamo would trace, and raise another.
     compiled = torch.compile(
@@ -270,7 +272,9 @@ def _no_guards(guards: Sequence[Any]) -> list[bool]:
 
 
 @functools.cache
-def inductor_options(*, on_gpu: bool = False, convolves: bool = False) -> dict[str, Any]:
+def inductor_options(
+    *, on_gpu: bool = False, convolves: bool = False, in_one_file: bool = False
+) -> dict[str, Any]:
     """The options of Inductor that graphs are compiled with, those that this torch knows."""
     known = torch._inductor.list_options()
     if "inplace_buffers" not in known:
@@ -286,6 +290,7 @@ def inductor_options(*, on_gpu: bool = False, convolves: bool = False) -> dict[s
         # Small kernels that do not need each other are launched as one on a GPU.
         "combo_kernels": True,
         "alignment_asserts": False,
+        "cpp_wrapper": in_one_file,
     }
     if not convolves:
         # The forms of the inputs are checked here, and only the strides that a library gives to

@@ -213,7 +213,7 @@ def make_plan(
 
 
 def _notes(config: TrainConfig, steps: int) -> Iterator[str]:
-    """What a user may not have meant by the options, for a run of ``steps``."""
+    """Sentences that tell a user which options may not do what they were given for."""
     length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
     if config.lr_schedule != "constant" and not config.lr_end and length < steps:
         yield f"From step {length} on the learning rate is zero (--lr-length, --lr-end)."
