@@ -52,7 +52,8 @@ DISCS = {
 
 @pytest.mark.parametrize("name", DISCS)
 def test_slopes_of_the_judging_pass_are_those_of_a_pass_of_their_own(name):
-    own = (terms.make_r1(3.0), terms.make_r2(5.0))
+    # With weights ten times these, the last bit of the norm behind batch norm is ROUNDING itself.
+    own = (terms.make_r1(0.3), terms.make_r2(0.5))
     critics = (
         replace(own[0], apply=lambda view: terms.r1(view.critic, view.real), needs=()),
         replace(own[1], apply=lambda view: terms.r1(view.critic, view.fake), needs=()),
