@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 
+import numpy as np
 import pytest
 import safetensors
 import torch
@@ -214,3 +215,26 @@ def test_hyperparameters_are_those_of_the_options(begun, tmp_path):
     state = loop.train(make_plan(point.config), loop.Observer(), point=point).state
     for player in (state.gen, state.disc):
         assert optim.hyperparameters(player.opt_state)["learning_rate"] == 0.25
+
+
+def test_a_run_older_than_an_option_of_its_networks_has_the_networks_that_it_began_with(tmp_path):
+    """Runs of r3gan that do not name `growth` had one width, which is no longer the default."""
+    np.save(tmp_path / "images.npy", np.zeros((4, 1, 16, 16), np.uint8))
+    small = {"data": str(tmp_path / "images.npy"), "arch": "r3gan", "image_size": 16, "features": 4,
+             "batch_size": 2, "ema": 0.0, "steps": 1}  # fmt: skip
+    first = loop.run(configs.resolve(small, growth=0), run_dir=tmp_path / "0001-old")
+    begun, file = first.run, first.run.checkpoint_path(1)
+    saved = checkpoint.load(file)
+    del saved.about["config"]["growth"]
+    checkpoint.save(file, first.state, saved.about, saved.tensors.get(checkpoint.PENDING))
+    written = begun.config.read_text()
+    begun.config.write_text(written.replace("growth = 0\n", ""))
+    assert begun.config.read_text() != written
+
+    assert resume.find(begun.path).config.growth == 0
+    assert resume.latest_like(configs.resolve(small, growth=0), None, tmp_path) == begun.path
+    assert resume.latest_like(configs.resolve(small), None, tmp_path) is None
+    assert sample.sample(begun.path, 1).shape == (1, 1, 16, 16)
+    assert loop.resume(begun.path, steps=2).steps == 2
+    with pytest.raises(FganError, match="--growth: 0 in the run, 8 now"):
+        loop.resume(begun.path, growth=8)

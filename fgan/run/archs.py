@@ -44,6 +44,8 @@ class Arch:
         normalises: options -> whether the generator has batch normalisation.
         heads: the condition heads that its discriminator may have; () for networks that take no
             labels.
+        before: the values of options that came after the first runs with the architecture. A run
+            that does not name such an option began with this value, and not with the default.
     """
 
     options: Mapping[str, Effect]
@@ -53,6 +55,7 @@ class Arch:
     convolves: bool = False
     normalises: Callable[[Values], bool] = lambda options: False
     heads: tuple[str, ...] = ()
+    before: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SIZES = (16, 32, 64, 128, 256)  # `fgan.nets.SIZES`, without torch
@@ -156,6 +159,7 @@ ALL: dict[str, Arch] = {
         sizes=_SIZES,
         convolves=True,
         heads=names.CONDITION_HEADS,
+        before={"growth": 0},
     ),
 }
 """Every architecture by its name."""
@@ -164,6 +168,16 @@ ALL: dict[str, Arch] = {
 def normalises(options: Values) -> bool:
     """Whether the generator has batch normalisation."""
     return ALL[options["arch"]].normalises(options)
+
+
+def as_begun(options: Values) -> dict[str, Any]:
+    """The options that a run wrote, with those that its architecture did not have yet.
+
+    >>> as_begun({"arch": "r3gan", "blocks": 1})
+    {'growth': 0, 'arch': 'r3gan', 'blocks': 1}
+    """
+    own = ALL.get(str(options.get("arch")))
+    return {**(own.before if own else {}), **options}
 
 
 STATISTICS = Effect(

@@ -20,7 +20,7 @@ from fgan.disk import checkpoint, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, FganError, RunError
-from fgan.run import conditions
+from fgan.run import archs, conditions
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 from fgan.run.members import seeds_text, sweep_text
@@ -86,7 +86,7 @@ def config_of(about: Mapping[str, Any], file: Path) -> TrainConfig:
     if not isinstance(base, dict):
         raise RunError(f"{file} holds no configuration.", "Use another checkpoint.")
     try:
-        return configs.resolve(base=base)
+        return configs.resolve(base=archs.as_begun(base))
     except FganError as error:
         raise RunError(
             f"{file} holds a configuration this version cannot use: {error.problem}",
@@ -241,7 +241,8 @@ def never_saved(config: TrainConfig, run_dir: Path) -> bool:
 def _is_of(run: RunDir, config: TrainConfig) -> bool:
     """Whether a run began with these options."""
     try:
-        return not _other_than(configs.resolve(file=run.config), config)
+        begun = archs.as_begun(configs.read_toml(run.config))
+        return not _other_than(configs.resolve(file=run.config, base=begun), config)
     except FganError:
         return False
 
