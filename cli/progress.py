@@ -35,7 +35,7 @@ _console = stderr_console()
 _REFRESH_SECONDS = 0.1  # between moves of the bar: a step may take one millisecond
 
 
-def header(plan: Plan, run: RunDir | None) -> None:
+def header(plan: Plan, run: RunDir | None, processes: int = 1) -> None:
     """Print the settings of a run before it starts."""
     said, source = plan.settings, plan.source
     kind = "images" if source.is_images else "points"
@@ -46,6 +46,8 @@ def header(plan: Plan, run: RunDir | None) -> None:
         where += f" ({torch.cuda.get_device_name(plan.device)})"
     elif plan.device.type == "cpu":
         where += f", {said['threads']} threads"
+    if processes > 1:
+        where += f" in each of {processes} processes"
     epochs = plan.batches().epoch(plan.steps)
     head = f", condition by {said['condition_head']}" if said["conditional"] else ""
     mode = "compiled" if said["compile"] else "eager"
@@ -78,9 +80,9 @@ def header(plan: Plan, run: RunDir | None) -> None:
 class Terminal(Observer):
     """Shows a run as it goes; it is a context manager."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, processes: int = 1) -> None:
         self.signal = 0  # set by the signal handler
-        self._quiet = quiet
+        self._quiet, self._processes = quiet, processes
         self._total = 0
         self._begun = time.perf_counter()
         self._shown = 0.0  # when the bar last moved
@@ -129,7 +131,7 @@ class Terminal(Observer):
     def started(self, plan: Plan, run: RunDir) -> None:
         if self._quiet:
             return
-        header(plan, run)
+        header(plan, run, self._processes)
         if plan.settings["compile"]:
             self._say("Compiling the step (slow the first time, then kept in a cache) ...")
         self._total = plan.steps

@@ -122,7 +122,8 @@ def train(
         fresh = run_dir if resume and not point else None
         return found, point, fresh is not None and resuming.never_saved(found, fresh)
 
-    with together.reporting(), Terminal(quiet or not together.leads) as terminal:
+    shown = Terminal(quiet or not together.leads, together.num)
+    with together.reporting(), shown as terminal:
         _on_signals(terminal, together)
         settled, point, again = together.told(begin)
         begins = point is None
@@ -131,7 +132,7 @@ def train(
         )
         if dry_run:
             if not quiet and together.leads:
-                header(plan, None)
+                header(plan, None, together.num)
             if together.leads:
                 print(plan.toml, end="")
             return

@@ -26,14 +26,14 @@ from fgan.game import ranks
 HERE = Path(__file__).parent
 
 
-def together(folder: Path, num: int, *args: str, seconds: float = 900) -> dict[str, Any]:
-    """What rank 0 of ``num`` processes has found, by case."""
+def started(script: str, folder: Path, num: int, *args: str, seconds: float = 1800) -> None:
+    """Run a script of this folder in ``num`` processes to a good end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
-    command = [sys.executable, str(HERE / "rank_cases.py"), str(folder), *args]
-    started = [
+    command = [sys.executable, str(HERE / script), str(folder), *args]
+    running = [
         subprocess.Popen(
             command,
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -43,11 +43,16 @@ def together(folder: Path, num: int, *args: str, seconds: float = 900) -> dict[s
         for rank in range(num)
     ]
     try:
-        said = [process.communicate(timeout=seconds)[1] for process in started]
+        said = [process.communicate(timeout=seconds)[1] for process in running]
     finally:
-        for process in started:
+        for process in running:
             process.kill()
-    assert [process.returncode for process in started] == [0] * num, "\n".join(said)
+    assert [process.returncode for process in running] == [0] * num, "\n".join(said)
+
+
+def together(folder: Path, num: int, *args: str) -> dict[str, Any]:
+    """What rank 0 of ``num`` processes has found, by case."""
+    started("rank_cases.py", folder, num, *args)
     lines = (folder / "found.jsonl").read_text(encoding="utf-8").splitlines()
     return dict(map(json.loads, lines))
 

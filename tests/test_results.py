@@ -44,6 +44,24 @@ def test_the_readme_has_the_times_of_the_committed_results():
                 assert abs(float(number) - value) <= 0.5001 * unit, (name, program)
 
 
+def test_the_page_on_processes_has_the_times_of_the_committed_results(study):
+    ranks = study("ranks")
+    (file,) = (BENCHMARKS / "results").glob("ranks-*.json")
+    cases = json.loads(file.read_text())["cases"]
+    page = (BENCHMARKS.parent / "docs" / "ranks.md").read_text(encoding="utf-8")
+    told = page.partition("## What messages cost")[2].partition("## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)`, (\d+) \|(.+)\|$", told, re.MULTILINE)
+    assert [row[0] for row in rows] == list(cases)
+    assert {row[0] for row in rows} == set(ranks.CASES)
+    for name, batch, cells in rows:
+        took, sent = cases[name]["milliseconds"], cases[name]["messages"]
+        assert int(batch) == cases[name]["batch_size"]
+        expected = [ranks.digits(took[kind]) for kind in ranks.KINDS]
+        expected += [str(len(sent["elements"])), f"{sent['bytes']:,}"]
+        expected += [ranks.digits(sent["milliseconds"])]
+        assert [cell.strip() for cell in cells.split("|")] == expected, name
+
+
 def test_the_modes_that_are_told_of_are_those_of_the_committed_results():
     (file,) = (BENCHMARKS / "results").glob("modes-grid-*.json")
     games = json.loads(file.read_text())["games"].values()

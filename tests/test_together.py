@@ -5,6 +5,7 @@ Marked slow, because processes that talk to each other wait for each other's pro
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import socket
@@ -21,36 +22,93 @@ if sys.platform != "linux":
 import process_faults
 from torchrun import apart, appeared, digest, end, run, saved, start
 
+from fgan.disk import checkpoint
+from fgan.disk.rundir import RunDir
+
 pytestmark = pytest.mark.slow
+WAYS = {"one": 1, "two": 2}  # numbers of processes
 ENDLESS = ["--steps", 1000000, "--run-dir", "run"]
+
+
+def assert_same_lines(one, other, within, file="metrics.jsonl"):
+    """The files tell the same of the same steps; numbers are apart by rounding."""
+    lines = [
+        [json.loads(line) for line in (run / file).read_text(encoding="utf-8").splitlines()]
+        for run in (one, other)
+    ]
+    assert lines[0]
+    for mine, yours in zip(*lines, strict=True):
+        for name in ("seconds", "images_per_second"):
+            mine.pop(name, None), yours.pop(name, None)
+        assert mine == pytest.approx(yours, rel=within, abs=within)
+        for name in ("step", "epoch", "images_seen", "member"):
+            assert mine.get(name) == yours.get(name)
 
 
 def test_two_processes_write_what_one_writes_and_resume_exactly(tmp_path, command):
     whole, parts, alone = (tmp_path / name for name in ("whole", "parts", "alone"))
-    run(command, tmp_path, 2, "--steps", 12, "--run-dir", whole)
+    said = run(command, tmp_path, 2, "--steps", 12, "--run-dir", whole)
+    assert " threads in each of 2 processes, torch " in said
     run(command, tmp_path, 2, "--steps", 6, "--run-dir", parts)
     run(command, tmp_path, 2, "--steps", 12, "--resume", parts)
     assert digest(parts, 12) == digest(whole, 12)
     run(command, tmp_path, 1, "--steps", 12, "--run-dir", alone)
     # float32, twelve steps of Adam of 1e-3.
     assert apart(saved(alone, 12), saved(whole, 12)) < 1e-5
+    assert_same_lines(alone, whole, 1e-4)
     run(command, tmp_path, 1, "--steps", 15, "--resume", whole)
     run(command, tmp_path, 4, "--steps", 15, "--resume", alone)
     assert apart(saved(alone, 15), saved(whole, 15)) < 1e-5
 
 
 def test_members_are_spread_over_processes(tmp_path, command):
+    """Runs end and go on between lines of the log, whose sums are then in the checkpoint."""
     options = ["--dtype", "float64", "--seeds", "0-3", "--sweep", "lr=0.001,0.002", "--steps"]
-    for num, name in ((2, "two"), (1, "one")):
-        run(command, tmp_path, num, *options, 6, "--run-dir", name)
-    two, one = (saved(tmp_path / name, 6) for name in ("two", "one"))
+    for name, num in WAYS.items():
+        run(command, tmp_path, num, *options, 7, "--run-dir", name)
+    two, one = (saved(tmp_path / name, 7) for name in ("two", "one"))
     assert apart(two, one) < 1e-10  # batched products round
-    lines = (tmp_path / "two" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["member"] for line in lines] == [*range(8)] * 2
-    run(command, tmp_path, 1, *options, 9, "--resume", "two")
-    run(command, tmp_path, 2, *options, 9, "--resume", "one")
-    two, one = (saved(tmp_path / name, 9) for name in ("two", "one"))
+    assert float(one.tensors[checkpoint.PENDING].abs().max()) > 0
+    assert_same_lines(tmp_path / "one", tmp_path / "two", 1e-10)
+    run(command, tmp_path, 1, *options, 10, "--resume", "two")
+    run(command, tmp_path, 4, *options, 10, "--resume", "one")
+    two, one = (saved(tmp_path / name, 10) for name in ("two", "one"))
     assert apart(two, one) < 1e-10
+    lines = (tmp_path / "two" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["member"] for line in lines] == [*range(8)] * 4
+    assert_same_lines(tmp_path / "one", tmp_path / "two", 1e-10)
+
+
+def test_members_whose_lines_have_no_disk_are_not_saved_in_part(tmp_path, command):
+    """The first process has a half of the members, and cannot save the others'."""
+    full = (process_faults.failing, "append", "metrics.jsonl", errno.ENOSPC)
+    options = ["--seeds", "0-3", "--save-every", 2, "--steps", 6, "--run-dir", "run"]
+    codes, _, err = end(start(command, tmp_path, 2, *options, faults={0: full}))
+    assert codes == [7, 7], err
+    assert "".join(err).count("error: ") == 1
+    assert [file.name for file in RunDir(tmp_path / "run").saved()] == ["step-0000002.safetensors"]
+    run(command, tmp_path, 2, "--resume", "run", "--steps", 6)
+    run(command, tmp_path, 2, *options[:-1], "whole")
+    assert digest(tmp_path / "run", 6) == digest(tmp_path / "whole", 6)
+
+
+def test_the_run_is_evaluated_as_that_of_one_process(tmp_path, command):
+    options = ["--dtype", "float64", "--steps", 6, "--evaluate-every", 2, "--metrics", "captured"]
+    options += ["--keep-best", "high_quality", "--run-dir"]
+    for name, num in WAYS.items():
+        run(command, tmp_path, num, *options, name)
+    assert apart(saved(tmp_path / "two", 6), saved(tmp_path / "one", 6)) < 1e-10
+    one, two = (tmp_path / name for name in WAYS)
+    bests = [[file.name for file in RunDir(each).bests()] for each in (one, two)]
+    assert bests[0] == bests[1] == ["best-high_quality.safetensors"]
+    lines = [
+        [json.loads(line) for line in (each / "evaluations.jsonl").read_text().splitlines()]
+        for each in (one, two)
+    ]
+    assert [line["step"] for line in lines[1]] == [2, 4, 6]
+    assert [(line["step"], line["values"]) for line in lines[0]] == [
+        (line["step"], line["values"]) for line in lines[1]
+    ]
 
 
 def test_images_that_are_streamed(tmp_path, command):
@@ -77,10 +135,11 @@ def test_all_go_back_to_a_checkpoint(tmp_path, command):
     assert apart(saved(tmp_path / "two", 9), saved(tmp_path / "one", 9)) < 1e-5
 
 
-def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path, command):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path, command, rank):
     started = start(command, tmp_path, 2, *ENDLESS)
     appeared(tmp_path / "run" / "metrics.jsonl", started)
-    started[1].process.terminate()
+    started[rank].process.terminate()
     codes, _, err = end(started)
     assert codes == [143, 143], err
     assert "Stopped after" in err[0]

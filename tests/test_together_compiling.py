@@ -20,7 +20,7 @@ if sys.platform != "linux":
 import process_faults as faults
 from processes import commands
 from test_together_kills import marked
-from torchrun import SECONDS, digest, end, run, start, torchrun
+from torchrun import SECONDS, apart, digest, end, run, saved, start, torchrun
 
 from fgan.disk.rundir import RunDir
 from fgan.disk.sealed import verify
@@ -107,3 +107,10 @@ def test_torchrun_goes_on_after_a_kill(tmp_path, begun):
     assert "error: " not in err
     assert_nothing_lives(mark)
     assert_goes_on(tmp_path / "run", begun)
+
+
+def test_members_over_processes_are_those_of_one_process(tmp_path, command):
+    options = ["--compile", "--dtype", "float64", "--seeds", "0-3", "--steps", 20, "--run-dir"]
+    for num, name in ((2, "two"), (1, "one")):
+        run(command, tmp_path, num, *options, name)
+    assert apart(saved(tmp_path / "two", 20), saved(tmp_path / "one", 20)) < 1e-10

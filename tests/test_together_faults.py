@@ -6,8 +6,12 @@ Marked slow, because processes that talk to each other wait for each other's pro
 from __future__ import annotations
 
 import errno
+import os
+import re
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +145,20 @@ def test_torchrun_beside_torchrun(tmp_path, whole, same_port):
     else:
         assert (second.returncode, out) == (0, "other\n"), err
         assert_whole(tmp_path / "other", whole)
+
+
+def test_the_program_of_the_page_runs(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "ranks.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    how = ["--standalone", "--nproc-per-node", "2", "program.py"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *how],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    (loss,) = re.findall(r"^discriminator's loss of the whole batch: ([\d.]+)$", ended.stdout, re.M)
+    assert 0.5 < float(loss) < 2.5  # 2 is the loss of a discriminator that says nothing

@@ -127,8 +127,11 @@ class Training:
 
     def replays(self, device: torch.device) -> bool:
         """Whether chunks are recorded and replayed; messages between processes are not."""
-        alone = self.over is None
-        return alone and self.compile and device.type == "cuda" and self.at_once != 1
+        return self.over is None and self.would_replay(device)
+
+    def would_replay(self, device: torch.device) -> bool:
+        """Whether chunks would be recorded if there were no messages."""
+        return self.compile and device.type == "cuda" and self.at_once != 1
 
 
 def with_options_of(state: TrainState, options: TrainState) -> TrainState:

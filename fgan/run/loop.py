@@ -191,7 +191,7 @@ class _Loop:
         elif plan.inherited is not None:
             for note in plan.inherited.notes:
                 observer.noted(note)
-        for note in plan.notes:
+        for note in self.own.notes:
             observer.noted(note)
 
     def go_back(self, point: resuming.Point) -> None:

@@ -354,7 +354,13 @@ def spread(plan: Plan, together: Together) -> tuple[Plan, Together]:
         raise ConfigError(
             f"The game cannot be played by processes: {error}.", "Use one."
         ) from error
-    return replace(plan, training=replace(plan.training, over=over)), together
+    notes = plan.notes
+    if plan.training.would_replay(plan.device):
+        notes += (
+            "Steps with messages between processes are not recorded as CUDA graphs: each of their "
+            "kernels is launched (--chunk-steps).",
+        )
+    return replace(plan, training=replace(plan.training, over=over), notes=notes), together
 
 
 def compile_silently(call: Callable[[Tree], Any], state: Tree) -> None:
