@@ -314,6 +314,32 @@ def messages() -> dict[str, Any]:
     return {"sent": sent, "gen": gen, "disc": disc}
 
 
+def trees() -> dict[str, Any]:
+    """A mean of several dtypes, of which each is a message; operations under vmap, and of ints."""
+    over = ranks.mean()
+    rank, num = over.share.rank, over.share.num
+    single, double = torch.full((2,), 1.0 + rank), torch.full((3,), 5.0 * rank).double()
+    mean = over({"a": single, "b": double, "c": single + 1})
+    x = signed((3, 2, 5), rank)  # maps over the second dimension
+    whole = over.gather(x)
+
+    def one(y: torch.Tensor) -> Any:
+        placed = over.gather(y)
+        return over.one(y), placed, over.own(placed.flatten(0, 1))
+
+    mapped = torch.vmap(one, in_dims=1, out_dims=1)(x)
+    mapped_whole = torch.stack([over.gather(x[:, i]) for i in range(2)], 1)
+    expected = (over.one(x), mapped_whole, x)
+    mapped = (mapped[0], mapped[1], mapped[2])
+    counts = over.gather(torch.tensor([rank, 7]))
+    return {
+        "mean": [[str(leaf.dtype), *leaf.tolist()] for leaf in mean.values()],
+        "mapped": distance(mapped, expected),
+        "rows": distance(whole[rank], x),
+        "counts": [counts.tolist(), over.own(counts.flatten()).tolist(), num],
+    }
+
+
 def groups() -> dict[str, Any]:
     """The mean over half of the ranks, and the message of the half that this rank is not in."""
     half = dist.get_world_size() // 2
@@ -366,7 +392,7 @@ def refusals() -> dict[str, str]:
 
 OTHERS: dict[str, Callable[[], Any]] = {
     "nonfinite": nonfinite, "local": local, "players": own_players, "messages": messages,
-    "groups": groups, "refusals": refusals,
+    "trees": trees, "groups": groups, "refusals": refusals,
 }  # fmt: skip
 
 

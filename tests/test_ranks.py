@@ -90,6 +90,15 @@ def test_a_group_of_some_processes(two):
     assert two["groups"]["other"] == "group is one that this process is in"
 
 
+def test_trees_of_several_dtypes_mapped_functions_and_whole_numbers(two):
+    found = two["trees"]
+    assert found["mean"] == [
+        ["torch.float32", 1.5, 1.5], ["torch.float64", 2.5, 2.5, 2.5], ["torch.float32", 2.5, 2.5],
+    ]  # fmt: skip
+    assert found["mapped"] == found["rows"] == 0
+    assert found["counts"] == [[[0, 7], [1, 7]], [0, 7], 2]
+
+
 def test_one_message_a_player(two):
     """Two steps of the discriminator and one of the generator, gradients and numbers together."""
     found = two["messages"]
