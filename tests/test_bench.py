@@ -227,6 +227,7 @@ def test_the_loop_without_draws_makes_noise_of_its_own():
         ("imperative", {**DCGAN, "disc_batches": "together"}, "--disc-batches together"),
         ("jax", {"optimizer": "sgd"}, "--optimizer sgd"),
         ("jax", DCGAN, "--arch dcgan"),
+        ("imperative", {"z_choice": 8, "z_dim": 16}, "--z-choice 8"),
         ("jax", {"loss": "relativistic", "dropout": 0.1}, "--dropout 0.1"),
         ("jax", {"loss": "relativistic", "disc_steps": 2}, "--disc-steps 2"),
     ],

@@ -115,7 +115,7 @@ BUILDERS = {
     "nets.mlp_generator": {
         "z_dim": 64, "image_shape": (1, 28, 28), "hidden": (256, 512),
         "activation": "leaky_relu", "slope": 0.2, "batch_norm": False, "output": "tanh",
-        "num_classes": 0, "condition": "concat",
+        "z_choice": 0, "num_classes": 0, "condition": "concat",
     },
     "nets.mlp_discriminator": {
         "image_shape": (1, 28, 28), "hidden": (512, 256), "activation": "leaky_relu",
@@ -150,7 +150,7 @@ BUILDERS = {
         "head": "projection",
     },
     "nets.make_r3gan": {"num_classes": 0, "condition": "embedding", "head": "projection"},
-    "nets.make_mlp": {"num_classes": 0, "condition": "concat", "head": "projection"},
+    "nets.make_mlp": {"z_choice": 0, "num_classes": 0, "condition": "concat", "head": "projection"},
     "nets.make_dcgan": {"num_classes": 0, "condition": "concat", "head": "projection"},
     # Miyato et al. 2018, Algorithm 1: one step of the power method.
     "model.spectral_norm": {"num_iterations": 1},
@@ -258,6 +258,7 @@ IMAGES = {
     # benchmarks/results/mnist-mlp-defaults.md, whose first sentence is tested below
     "loss": "relativistic", "r1": 1.0, "r2": 1.0, "penalty_every": 4, "lr": 1e-3,
     "betas": (0.0, 0.999), "batch_size": 64, "ema": 0.9999, "epochs": 20.0, "z_dim": 64,
+    "z_choice": 0,
     "gen_hidden": (256, 512), "disc_hidden": (512, 256), "batch_norm": "all", "slope": 0.2,
     "gen_activation": "leaky_relu", "disc_activation": "leaky_relu", "optimizer": "adam",
     # the README's first command

@@ -7,6 +7,7 @@ import torch
 from support import assert_near, signed
 
 from fgan import model, nets, rng
+from fgan.nets import mlp
 
 
 @pytest.mark.parametrize("batch_norm", [False, True, (True, False)])
@@ -95,3 +96,16 @@ def test_autocast_keeps_types():
     assert mixed.shape == plain.shape
     assert mixed.batch_stats == plain.batch_stats
     assert mixed.noise_shapes == plain.noise_shapes
+
+
+def test_a_choice_is_one_of_its_places_and_as_long_as_the_other_numbers():
+    z = torch.tensor([[0.5, -1, 2, 9, 3, 1, 2, 7], [0.1, 0.2, 0.3, 9, -3, -1, -2, 7]])
+    seen = mlp.Choice(7, 3)(z)  # the number behind z is a label's
+    assert seen.tolist() == [
+        [*z[0, :4].tolist(), 2, 0, 0, 7],
+        [*z[1, :4].tolist(), 0, 2, 0, 7],
+    ]
+    with pytest.raises(ValueError, match="from 2 to 6 beside z_dim 7, not 7"):
+        nets.mlp_generator(7, (1, 2, 2), z_choice=7)
+    with pytest.raises(ValueError, match="not 1"):
+        nets.mlp_generator(7, (1, 2, 2), z_choice=1)

@@ -22,7 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mlp": {
         "gen_hidden": (6,), "disc_hidden": (6,), "gen_activation": "relu",
         "disc_activation": "leaky_relu", "slope": 0.2, "batch_norm": "all", "output": "tanh",
-        "dropout": 0.0,
+        "dropout": 0.0, "z_choice": 2,
     },
     "dcgan": {"features": 2, "slope": 0.2},
     "resnet": {"features": 4, "attention": 8},

@@ -28,6 +28,7 @@ OTHERS = {
     "stream": ("never", "never", FOLDER),
     "arch": ("dcgan", "dcgan", {"data": "mnist"}),
     "z_dim": ("7", 7, {}),
+    "z_choice": ("5", 5, {"data": "mnist"}),
     "gen_hidden": ("7,8", (7, 8), {}),
     "disc_hidden": ("7", (7,), {}),
     "gen_activation": ("relu", "relu", {}),

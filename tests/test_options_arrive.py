@@ -342,6 +342,20 @@ def attention(tmp_path):
 
 
 @row
+def z_choice(tmp_path):
+    options = {"data": array(tmp_path, side=4), "gen_hidden": (5,), "disc_hidden": (5,), "z_dim": 6}
+    z, key = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)), rng.key(0)
+    moved = z + torch.tensor([0.0, 0, 0, 1, 1, 1])  # the same choice
+    for num, same in ((0, False), (3, True)):
+        gen = game(**options, z_choice=num).gen
+        weights = gen.init(key)
+        images = [gen.apply(*weights, x, noise={}, train=False)[0] for x in (z, moved)]
+        assert torch.equal(*images) == same
+    with pytest.raises(ConfigError, match="--z-choice is 0, or at least 2 and below --z-dim 6"):
+        game(**options, z_choice=6)
+
+
+@row
 def growth(tmp_path):
     options = {"data": array(tmp_path, side=16), "arch": "r3gan", "image_size": 16, "features": 8}
     for most, first in ((0, 8), (1, 8), (2, 16), (4, 32), (8, 32)):

@@ -170,7 +170,7 @@ def check_tutorial(config: TrainConfig, program: str) -> None:
     Raises:
         ConfigError: naming these options.
     """
-    known: dict[str, object] = {"arch": ("mlp", "dcgan")}
+    known: dict[str, object] = {"arch": ("mlp", "dcgan"), "z_choice": 0}
     known["disc_batches"] = ("auto", "apart", *(["together"] if config.arch == "mlp" else []))
     computed = _COMPUTED_APART
     if program == "jax":

@@ -72,6 +72,7 @@ ALL: dict[str, Arch] = {
     "mlp": Arch(
         options={
             "z_dim": ALWAYS,
+            "z_choice": ALWAYS,
             "gen_hidden": ALWAYS,
             "disc_hidden": ALWAYS,
             "gen_activation": GEN_LAYERS,

@@ -79,6 +79,10 @@ class Making:
         NETS, COMPUTED, "mlp", one_of(*archs.ALL),
         f"Build both networks as one of {_list(archs.ALL)}.")
     z_dim: int = row(NETS, COMPUTED, 64, integer(1, 2**20), "Draw latent vectors of this length.")
+    z_choice: int = row(
+        NETS, COMPUTED, 0, integer(0, 2**16),
+        "Show mlp's generator the last so many of the --z-dim numbers as a choice of one, the "
+        "greatest: its samples need not pass into each other.")
     gen_hidden: tuple[int, ...] = row(
         NETS, COMPUTED, (256, 512), tuple_of(integer(1, 2**20)),
         "Give the generator hidden layers of these widths.")
