@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import random
 import sys
@@ -140,9 +141,10 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
 
 def test_without_the_passes_steps_compile_all_the_same(monkeypatch):
     """As in a torch that has no such passes, or has them elsewhere."""
+    importlib.import_module("torch._inductor.compile_fx")  # which needs the module itself
     monkeypatch.setitem(sys.modules, "torch._inductor.custom_graph_pass", None)
-    for name in ("fgan.compile.cse", "fgan.compile.products"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("cse", "narrow", "once", "products"):
+        monkeypatch.delitem(sys.modules, f"fgan.compile.{name}", raising=False)
     monkeypatch.setattr(compiling, "inductor_options", compiling.inductor_options.__wrapped__)
     with pytest.warns(UserWarning, match="slower than they could be"):
         found = compile_function(lambda x: x.sin() + 54321)(torch.zeros(3))

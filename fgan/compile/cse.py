@@ -12,11 +12,10 @@ import operator
 from collections.abc import Hashable
 from typing import Any
 
-import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
-_Operator = type(torch.ops.aten.add.Tensor)
+from fgan.compile import nodes
 
 
 class ShareRepeated(CustomGraphPass):
@@ -25,7 +24,7 @@ class ShareRepeated(CustomGraphPass):
     def __call__(self, graph: Graph) -> None:
         first: dict[Hashable, Node] = {}
         for node in list(graph.nodes):
-            if node.op != "call_function" or not _is_pure(node.target):
+            if node.op != "call_function" or not _can_be_shared(node.target):
                 continue
             try:
                 key = (node.target, _frozen(node.args), _frozen(node.kwargs))
@@ -38,17 +37,11 @@ class ShareRepeated(CustomGraphPass):
 
     def uuid(self) -> Any:
         """Part of the key under which Inductor caches compiled graphs."""
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__, nodes.__file__))
 
 
-def _is_pure(target: Any) -> bool:
-    """Whether an operation reads its arguments, writes nothing and draws no numbers."""
-    return target is operator.getitem or (
-        isinstance(target, _Operator)
-        and target.namespace in ("aten", "prims")
-        and not target._schema.is_mutable
-        and torch.Tag.nondeterministic_seeded not in target.tags
-    )
+def _can_be_shared(target: Any) -> bool:
+    return target is operator.getitem or nodes.is_pure(target)
 
 
 def _frozen(value: Any) -> Hashable:

@@ -8,7 +8,6 @@ import gc
 import importlib
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from fgan import pytree
-from fgan.compile import toolchain
+from fgan.compile import passes, toolchain
 from fgan.disk import files
 from fgan.errors import DeviceError, FganError
 from fgan.model import generators
@@ -314,23 +313,9 @@ def inductor_options(
     # its slices is still being read, which gives wrong gradients. It costs no time.
     return (
         {name: value for name, value in fast.items() if name in known}
-        | _passes()
+        | passes.options()
         | {"inplace_buffers": False}
     )
-
-
-def _passes() -> dict[str, Any]:
-    """Our passes over the graph; none, which is slower, where Inductor's interface has changed."""
-    try:
-        from fgan.compile.cse import ShareRepeated
-        from fgan.compile.products import Products, are_ours
-    except ImportError as error:
-        warnings.warn(f"Compiled steps are slower than they could be: {error}", stacklevel=2)
-        return {}
-    return {
-        "post_grad_custom_pre_pass": ShareRepeated(),
-        "post_grad_custom_post_pass": Products(are_ours()),
-    }
 
 
 def prepare() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
-from fgan.compile import toolchain
+from fgan.compile import nodes, toolchain
 from fgan.disk import files, machine
 from fgan.errors import FganError
 
@@ -104,8 +104,9 @@ class Products(CustomGraphPass):
                     continue
                 bias, a, b = node.args
                 with graph.inserting_before(node):
-                    product = _call(graph, _BARE[node.target], a, b)
-                    node.replace_all_uses_with(_call(graph, aten.add.Tensor, product, bias))
+                    product = nodes.call(graph, _BARE[node.target], (a, b))
+                    total = nodes.call(graph, aten.add.Tensor, (product, bias))
+                    node.replace_all_uses_with(total)
                 graph.erase_node(node)
                 node = product
             if self._ours and node.target in _BARE.values() and _pays(node):
@@ -113,7 +114,7 @@ class Products(CustomGraphPass):
 
     def uuid(self) -> Any:
         """Part of the key under which Inductor caches compiled graphs."""
-        return get_hash_for_files((__file__,)), self._ours
+        return get_hash_for_files((__file__, nodes.__file__)), self._ours
 
 
 def _pays(node: Node) -> bool:
@@ -130,9 +131,3 @@ def _pays(node: Node) -> bool:
 def _is_float_on_cpu(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
-
-
-def _call(graph: Graph, target: Any, *args: Any) -> Node:
-    node = graph.call_function(target, args)
-    node.meta["val"] = target(*(a.meta["val"] if isinstance(a, Node) else a for a in args))
-    return node
