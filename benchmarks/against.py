@@ -21,7 +21,7 @@ BETTER = {
     "speedup": 1, "speedup_over": 1, "ratio": 1, "gain": 1, "kept": 1, "pace": 1,
     "step_over": -1, "ratios": -1,
 }  # fmt: skip
-OTHERS = ("imperative", "modules", "modules-compiled", "jax")
+OTHERS = ("imperative", "modules", "modules-compiled", "jax", "jax-guarded")
 """Programs that are not ours: where they got slower, we did not."""
 
 _FORMS = ("cases", "programs", "rows", "runs", *BETTER)  # keys that name no part of a ratio

@@ -9,6 +9,7 @@ MNIST's images, in turns, each in a process of its own:
     compiled-donated   the pure step as one graph, written into the old state's memory
     bfloat16           the same with matrix products and convolutions in bfloat16
     jax                the perceptron's step in JAX and Optax
+    jax-guarded        the same with our step's norms and its refusal of what is not finite
 
 The losses of all are compared on the same draws first. Run it with nothing else on the machine:
 
@@ -19,13 +20,13 @@ from __future__ import annotations
 
 import step_time
 import study
-from fgan_benchmarks.harness import parse_names
+from fgan_benchmarks.harness import JAX, parse_names
 from fgan_benchmarks.harness.compare import compare
 from study import Found
 
 from fgan.run import archs, config
 
-PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16,jax"
+PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16,jax,jax-guarded"
 
 
 def measure(
@@ -37,7 +38,7 @@ def measure(
         study.say(arch)
         run = config.resolve(data="mnist", arch=arch, compile=True, **options)
         unable = {"modules-compiled"} if run.r1 or run.r2 else set()
-        unable |= {"jax"} if arch != "mlp" else set()
+        unable |= set(JAX) if arch != "mlp" else set()
         able = [program for program in programs if program not in unable]
         found[arch] = compare(
             run, able, repeats=repeats, seconds=seconds, trained_steps=trained_steps, quick=True

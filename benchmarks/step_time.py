@@ -8,6 +8,7 @@ programs of a recipe in turns, each in a process of its own:
     compiled-donated   the pure step as one graph, written into the old state's memory
     bfloat16           the same with matrix products and convolutions in bfloat16
     jax                the same in JAX and Optax, where installed (MLPs)
+    jax-guarded        the same with our step's norms and its refusal of what is not finite
     replayed           compiled-donated, many steps in one CUDA graph (on a GPU)
 
 Every program draws its own noise inside the timed region; the batch of reals is given. The times
@@ -23,13 +24,13 @@ from __future__ import annotations
 
 import study
 import torch
-from fgan_benchmarks.harness import TRAINED_STEPS, parse_names
+from fgan_benchmarks.harness import JAX, TRAINED_STEPS, parse_names
 from fgan_benchmarks.harness.compare import compare
 from study import Found, digits, markdown, ratio_text
 
 from fgan.run import recipes
 
-PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax"
+PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax,jax-guarded"
 ON_A_GPU = "replayed"
 
 
@@ -47,7 +48,7 @@ def measure(
         study.say(name)
         settings = {"data": "mnist", "compile": True, "device": device, "threads": threads}
         config = recipes.resolve(name, settings)
-        able = [p for p in programs if p != "jax" or config.arch == "mlp"]
+        able = [p for p in programs if p not in JAX or config.arch == "mlp"]
         found[name] = compare(
             config,
             able,

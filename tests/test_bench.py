@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from fgan_benchmarks import harness
-from fgan_benchmarks.harness import alone, compare, counts, programs, timing
+from fgan_benchmarks.harness import alone, compare, counts, jaxed, programs, timing
 from fgan_benchmarks.harness.functional import Taker, exact_losses, make_functional
 from fgan_benchmarks.harness.imperative import Loop
 from fgan_benchmarks.harness.machine import slug
@@ -85,12 +85,30 @@ def test_the_loop_on_modules_computes_what_the_step_computes(options):
 
 @pytest.mark.parametrize("penalties", [{"r1": 0.5, "r2": 0.3}, {"r1": 0.5}, {}], ids=str)
 @pytest.mark.parametrize("loss", ["relativistic", "non_saturating"])
-def test_jax_computes_penalties_and_paired_losses(loss, penalties):
+@pytest.mark.parametrize("program", harness.JAX)
+def test_jax_computes_penalties_and_paired_losses(program, loss, penalties):
     pytest.importorskip("jax")
     pytest.importorskip("optax")
     lazy = {"penalty_every": 2} if penalties else {}
     of = problem(**TINY | {"loss": loss} | penalties | lazy, dtype="float64")
-    np.testing.assert_allclose(losses("jax", of), losses("modules", of), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(losses(program, of), losses("modules", of), rtol=1e-9, atol=1e-9)
+
+
+def test_guarded_jax_has_our_norms_and_refuses_what_is_not_finite():
+    jax = pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    of = problem(**TINY, dtype="float64")
+    (draws,) = of.draws(1)
+    with jax.enable_x64(True):
+        step = jaxed.make_step(of.config, penalised=False, guarded=True)
+        state, given = jaxed._first(of), jaxed._given(draws, of.config)
+        new, found = step(state, jaxed._array(of.real), given)
+        _, metrics = make_steps(of.game)(0)(of.init(), of.real, draws)
+        ours = [metrics.disc_grad_norm.item(), metrics.gen_grad_norm.item()]
+        np.testing.assert_allclose([float(norm) for norm in found[2:]], ours, rtol=1e-9)
+        refused, found = step(new, jaxed._array(of.real * float("nan")), given)
+        assert not np.isfinite(float(found[1]))
+        jax.tree.map(np.testing.assert_array_equal, refused, new)
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)

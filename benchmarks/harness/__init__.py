@@ -39,14 +39,16 @@ PROGRAMS: dict[str, str] = {
     "replayed": f"the same, {REPLAYED_STEPS} steps in one CUDA graph (on a GPU)",
     "bfloat16": "compiled-donated with its matrix products in bfloat16",
     "jax": "the same step in JAX and Optax, jitted, its state donated",
+    "jax-guarded": "the same, with the gradients' norms and no step that is not finite, as in ours",
 }
 """Every program by its name, with a description."""
 
 TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
 """Options that differ from a run's defaults: the game that every program implements."""
 
+JAX = ("jax", "jax-guarded")
 DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
-COMPILED = ("modules-compiled", "compiled", "compiled-donated", "replayed", "bfloat16", "jax")
+COMPILED = ("modules-compiled", "compiled", "compiled-donated", "replayed", "bfloat16", *JAX)
 
 
 def parse_names(text: str) -> list[str]:

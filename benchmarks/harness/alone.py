@@ -119,7 +119,7 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     from fgan.compile.graph import count_graphs, prepare
 
     start = time.perf_counter()
-    inductor = program in harness.COMPILED and program != "jax"
+    inductor = program in harness.COMPILED and program not in harness.JAX
     problem = make_problem(config)
     if inductor:
         counts.count_inductor_bytes()
@@ -138,10 +138,10 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     graphs = count_graphs() if inductor else 0
     reset_peak(cuda)
     made.run(STEPS)
-    found["peak_bytes"] = _jax_peak() if cuda and program == "jax" else peak(cuda)
+    found["peak_bytes"] = _jax_peak() if cuda and program in harness.JAX else peak(cuda)
     found |= dict.fromkeys(("step_bytes", "graphs", "breaks", "recompiled"))
     found |= dict.fromkeys(("kernels", "operations", "bytes", "flops"))
-    if program == "jax":
+    if program in harness.JAX:
         return found
     found["step_bytes"] = held(lambda: made.run(1), problem.device)
     if inductor:

@@ -88,9 +88,9 @@ def compare(
             try:
                 made[name] = programs.make_program(name, problem)
             except DeviceError as error:  # JAX does not have this device
-                if name != "jax":
+                if name not in harness.JAX:
                     raise
-                notes.append(f"jax is left out: {error.problem}")
+                notes.append(f"{name} is left out: {error.problem}")
     if not made:
         raise DeviceError(" ".join(notes), "Name another program in --compare.")
     apart: dict[str, dict[str, Any]] = {}

@@ -4,6 +4,9 @@ One jitted function makes the next state from a donated one and draws its noise 
 ``jax.value_and_grad``, Optax's Adam, and batch normalisation written by hand, with running
 statistics in the state; slopes of the logits, for R1 and R2, are ``jax.grad`` inside it. Only MLPs
 are supported. JAX is not imported before it is needed.
+
+Guarded, the step also returns the norm of each player's gradient and keeps the old state when a
+loss or a norm is not finite, as the library's step does.
 """
 
 from __future__ import annotations
@@ -48,9 +51,11 @@ def import_jax(device: torch.device) -> Any:
     return jax
 
 
-def make_jax(problem: Problem) -> Program:
+def make_jax(problem: Problem, *, guarded: bool = False) -> Program:
     """The JAX program of a problem.
 
+    Args:
+        guarded: whether it returns the gradients' norms and refuses what is not finite.
     Raises:
         ConfigError: for options that the program does not support.
         DeviceError: when JAX cannot be used.
@@ -63,7 +68,10 @@ def make_jax(problem: Problem) -> Program:
     )  # a decorator, without which all numbers are float32
     # Lazy penalties make two kinds of step, which take turns.
     every = config.penalty_every if config.r1 or config.r2 else 0
-    kinds = [make_step(config, penalised) for penalised in ((False, True) if every else (False,))]
+    kinds = [
+        make_step(config, penalised, guarded)
+        for penalised in ((False, True) if every else (False,))
+    ]
     with precise:
         real = _array(problem.real)
         state = {"nets": _first(problem), "key": jax.random.key(config.seed)}
@@ -93,7 +101,7 @@ def make_jax(problem: Problem) -> Program:
     def losses(draws: Sequence[Draws]) -> list[Losses]:
         fresh, found = _first(problem), []
         for number, each in enumerate(draws):
-            fresh, (gen, disc) = given[kind(number)](fresh, real, _given(each, config))
+            fresh, (gen, disc, *_) = given[kind(number)](fresh, real, _given(each, config))
             found.append((float(gen), float(disc)))
         return found
 
@@ -197,11 +205,13 @@ def _first(problem: Problem) -> dict[str, Any]:
     }
 
 
-def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
+def make_step(config: TrainConfig, penalised: bool, guarded: bool = False) -> Callable[..., Any]:
     """The pure function ``step(state, real, draws) -> (state, (gen_loss, disc_loss))``.
 
     Args:
         penalised: whether the discriminator's loss has the penalties R1 and R2.
+        guarded: whether the norms of both gradients follow the losses, and a step of which one of
+            these is not finite leaves the state as it was.
     """
     import jax
     import jax.numpy as jnp
@@ -217,6 +227,9 @@ def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
     outputs = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "linear": lambda x: x}
     gen_opt, disc_opt = _rules(config)
     paired = config.loss == "relativistic"
+
+    def norm(grads: Any) -> Any:
+        return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads)))
 
     def linear(layer: dict[str, Any], x: Any) -> Any:
         return x.astype(low) @ layer["w"].astype(low) + layer["b"].astype(low)
@@ -273,7 +286,7 @@ def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
 
     def step(state: dict[str, Any], real: Any, draws: dict[str, Any]) -> tuple[Any, Any]:
         gen, stats, disc = state["gen"], state["stats"], state["disc"]
-        disc_moments = state["disc_opt"]
+        disc_moments, norms = state["disc_opt"], []
         flat = real.reshape(config.disc_steps, config.batch_size, -1)
         pull_back: Any = None
         for i, extra in enumerate(draws["disc"]):
@@ -284,6 +297,7 @@ def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
             else:
                 fake, stats = generate(gen, stats, extra["z"])
             loss, grads = jax.value_and_grad(disc_loss)(disc, flat[i], fake, extra["noise"])
+            norms.append(norm(grads))
             updates, disc_moments = disc_opt.update(grads, disc_moments, disc)
             disc = optax.apply_updates(disc, updates)
         if pull_back is None:
@@ -300,6 +314,7 @@ def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
 
         played, slope = jax.value_and_grad(gen_loss)(fake)
         (grads,) = pull_back(slope)
+        norms.append(norm(grads))
         updates, gen_moments = gen_opt.update(grads, state["gen_opt"], gen)
         gen = optax.apply_updates(gen, updates)
         average = state["ema"]
@@ -308,6 +323,11 @@ def make_step(config: TrainConfig, penalised: bool) -> Callable[..., Any]:
                 lambda old, new: config.ema * old + (1 - config.ema) * new, average, (gen, stats)
             )
         new = {"gen": gen, "stats": stats, "disc": disc, "ema": average}
-        return new | {"gen_opt": gen_moments, "disc_opt": disc_moments}, (played, loss)
+        new |= {"gen_opt": gen_moments, "disc_opt": disc_moments}
+        if not guarded:
+            return new, (played, loss)
+        found = (played, loss, *norms)
+        finite = jnp.isfinite(jnp.stack(found)).all()
+        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state), found
 
     return step

@@ -30,6 +30,7 @@ MAKERS: dict[str, Callable[[Problem], Program]] = {
         problem, compiled=True, donate=True, dtype="bfloat16"
     ),
     "jax": make_jax,
+    "jax-guarded": lambda problem: make_jax(problem, guarded=True),
 }
 assert MAKERS.keys() == harness.PROGRAMS.keys()
 
@@ -54,11 +55,11 @@ def missing(name: str, problem: Problem) -> str | None:
         return "replayed is left out: it is for CUDA devices."
     if name == "bfloat16" and problem.config.dtype == "float64":
         return "bfloat16 is left out: the state of float64 is not multiplied in it."
-    if name != "jax":
+    if name not in harness.JAX:
         return None
     if all(importlib.util.find_spec(package) for package in ("jax", "optax")):
         return None
-    return "jax is left out: it is not installed (pip install jax optax)."
+    return f"{name} is left out: JAX is not installed (pip install jax optax)."
 
 
 class Agreement(NamedTuple):
