@@ -150,7 +150,7 @@ BUILDERS = {
         "head": "projection",
     },
     "nets.make_r3gan": {"num_classes": 0, "condition": "embedding", "head": "projection"},
-    "nets.make_mlp": {"z_choice": 0, "num_classes": 0, "condition": "concat", "head": "projection"},
+    "nets.make_mlp": {"num_classes": 0, "condition": "concat", "head": "projection"},
     "nets.make_dcgan": {"num_classes": 0, "condition": "concat", "head": "projection"},
     # Miyato et al. 2018, Algorithm 1: one step of the power method.
     "model.spectral_norm": {"num_iterations": 1},

@@ -33,7 +33,7 @@ def make_mlp(
     batch_norm: Norms,
     output: Output,
     dropout: float,
-    z_choice: int = 0,
+    z_choice: int,
     num_classes: int = 0,
     condition: Conditioning = "concat",
     head: Head = "projection",
