@@ -330,7 +330,6 @@ def trees() -> dict[str, Any]:
     mapped = torch.vmap(one, in_dims=1, out_dims=1)(x)
     mapped_whole = torch.stack([over.gather(x[:, i]) for i in range(2)], 1)
     expected = (over.one(x), mapped_whole, x)
-    mapped = (mapped[0], mapped[1], mapped[2])
     counts = over.gather(torch.tensor([rank, 7]))
     return {
         "mean": [[str(leaf.dtype), *leaf.tolist()] for leaf in mean.values()],

@@ -5,6 +5,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fgan import rng
+from fgan.compile import passes
 from fgan.compile.narrow import Narrow
 from fgan.compile.once import ComputeOnce
 
@@ -115,6 +116,15 @@ def test_what_many_numbers_share_is_computed_once():
     assert shapes(graph, "as_strided") == [()]  # what is asked about it is cheap
 
 
+def test_inductor_is_given_the_passes():
+    before, behind = (passes.options()[f"post_grad_custom_{when}_pass"] for when in ("pre", "post"))
+    assert shapes(after(before, back, *LAYERS), "mm") == [(3, 5), (3, 6)]
+    twice = after(before, lambda x: (x @ x) + (x @ x), normal(4, 4))
+    assert shapes(twice, "mm") == [(4, 4)]
+    graph = after(behind, lambda x, s: x * s.sqrt(), normal(8, 16), normal(1)[0].abs())
+    assert shapes(graph, "as_strided") == [()]
+
+
 @pytest.mark.parametrize(
     ("function", "kept"),
     [
@@ -122,7 +132,7 @@ def test_what_many_numbers_share_is_computed_once():
         pytest.param(lambda x, s: x * (2 * s[0] + 1), 0, id="cheap"),
         pytest.param(lambda x, s: x / s[0], 0, id="each is divided by another"),
         pytest.param(lambda x, s: x * s[0].sqrt(), 1, id="a root for each column"),
-        pytest.param(lambda x, s: x * (2 * s[0].sqrt())[None], 1, id="a root within a sum"),
+        pytest.param(lambda x, s: x * (2 * s[0].sqrt())[None], 1, id="a root within a product"),
     ],
 )
 def test_only_what_is_costly_and_shared_is_kept(function, kept):

@@ -51,7 +51,7 @@ def started(script: str, folder: Path, num: int, *args: str, seconds: float = 18
 
 
 def together(folder: Path, num: int, *args: str) -> dict[str, Any]:
-    """What rank 0 of ``num`` processes has found, by case."""
+    """Run cases in ``num`` processes: the results of rank 0, by case."""
     started("rank_cases.py", folder, num, *args)
     lines = (folder / "found.jsonl").read_text(encoding="utf-8").splitlines()
     return dict(map(json.loads, lines))

@@ -49,8 +49,8 @@ def test_the_page_on_processes_has_the_times_of_the_committed_results(study):
     (file,) = (BENCHMARKS / "results").glob("ranks-*.json")
     cases = json.loads(file.read_text())["cases"]
     page = (BENCHMARKS.parent / "docs" / "ranks.md").read_text(encoding="utf-8")
-    told = page.partition("## What messages cost")[2].partition("## ")[0]
-    rows = re.findall(r"^\| `([\w-]+)`, (\d+) \|(.+)\|$", told, re.MULTILINE)
+    section = page.partition("## What messages cost")[2].partition("## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)`, (\d+) \|(.+)\|$", section, re.MULTILINE)
     assert [row[0] for row in rows] == list(cases)
     assert {row[0] for row in rows} == set(ranks.CASES)
     for name, batch, cells in rows:

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: each test looks at what four real ones have found.
+"""Processes of a run tell each other things: each test looks at the results of four real ones.
 
 The processes are those of `together_cases.py`, over gloo. One start answers for many cases.
 """

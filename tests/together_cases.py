@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: run by `test_together_words.py` in each of four.
+"""Processes of a run tell each other things: `test_together_words.py` runs this in each of four.
 
     python together_cases.py FOLDER CASE...
 
@@ -32,7 +32,7 @@ SECONDS = 120.0  # the processor may be shared with others
 
 
 def ended(do: Callable[[], Any]) -> dict[str, Any]:
-    """What a call returns, or how it fails."""
+    """Call a function: its result, or the error that it ends with."""
     try:
         return {"result": do()}
     except Exception as error:
@@ -204,7 +204,7 @@ def spread(together: Together) -> Any:
 
 
 def elsewhere(together: Together) -> Any:
-    """What all know already is not told again."""
+    """All fail in the same way: no process tells the others."""
 
     def do() -> Any:
         with together.reporting():

@@ -47,6 +47,8 @@ TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
 """Options that differ from a run's defaults: the game that every program implements."""
 
 JAX = ("jax", "jax-guarded")
+"""The programs that JAX runs."""
+
 DEFAULT = ("imperative", "eager", "compiled", "compiled-donated", "jax")
 COMPILED = ("modules-compiled", "compiled", "compiled-donated", "replayed", "bfloat16", *JAX)
 

@@ -53,7 +53,7 @@ class Narrow(CustomGraphPass):
 
 
 def _taken(node: Node) -> _Rows | None:
-    """What a slice takes; None where it takes all, skips rows, or is not known to be of numbers."""
+    """The rows that a slice takes; None where it takes all, skips some, or takes from no tensor."""
     given: list[Any] = [*node.args, *(0, None, None, 1)[len(node.args) - 1 :]]
     source, dim, start, end, step = given
     if node.kwargs or step != 1 or not nodes.shape(source):

@@ -1,4 +1,4 @@
-"""What our passes ask of a node of a compiled graph, and how they make one."""
+"""Nodes of a compiled graph: our passes make them here, and ask here what each computes."""
 
 from __future__ import annotations
 

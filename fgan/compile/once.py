@@ -3,7 +3,7 @@
 Inductor writes the expression of a number into each loop that reads it, and the C++ compiler
 cannot take it out again, since it does not know that the loop does not write what the expression
 reads. So Adam's correction of the bias, a division and a root, was computed again for every sixteen
-weights, and the weight of a moving average, a power, too: the updates took twice as long.
+weights, and the weight of a moving average, a power, too.
 """
 
 from __future__ import annotations
