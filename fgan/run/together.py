@@ -286,6 +286,9 @@ def join() -> Together:
         # the addresses of those that have ended.
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT") or "0", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=num, timeout=_PATIENCE)
+        # A process may have all its connections while others still make theirs. If it ended now,
+        # one of these would fail, and the rest wait for that one.
+        dist.all_reduce(torch.zeros(1))
     except (RuntimeError, ValueError) as error:
         taken = "EADDRINUSE" in str(error) or "address already in use" in str(error).lower()
         raise DeviceError(
