@@ -31,7 +31,8 @@ def found_in(folder, *names):
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    names = [name for name in together_cases.CASES if name != "the first dies"]
+    alone = ("never meets", "the first dies")
+    names = [name for name in together_cases.CASES if name not in alone]
     return found_in(tmp_path_factory.mktemp("four"), *names)
 
 
@@ -157,6 +158,15 @@ def assert_named(found, dead):
     named = f"Process {dead} of 4 (they count from 0) has died, and the run with it."
     assert speaker["problem"] == named
     assert [each for each in left if not each["speaks"]] == [elsewhere(5)] * 2
+
+
+def test_one_that_works_longer_than_others_wait_to_meet_is_waited_for(four):
+    assert four["is slow"] == [[3]] * 4
+
+
+def test_one_that_ends_while_others_connect_ends_them_soon(tmp_path):
+    (found,) = found_in(tmp_path, "never meets").values()
+    assert found == [{"error": "DeviceError", "code": 5}] * 3 + [None]
 
 
 def test_one_that_dies_is_named_once(four):

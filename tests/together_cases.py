@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,39 @@ def elsewhere(together: Together) -> Any:
     return {**found, "failed": together.store.check(["failed"]), "connected": dist.is_initialized()}
 
 
+def meeting(seconds: float, name: str) -> Callable[[], Together]:
+    """All leave; then each that calls this meets the others, and waits so long for them."""
+
+    def meet() -> Together:
+        os.environ |= {"TORCHELASTIC_RESTART_COUNT": name, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        plain, processes._START = processes._START, timedelta(seconds=seconds)
+        try:
+            return processes.join()
+        finally:
+            processes._START = plain
+            os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
+
+    return meet
+
+
+def is_slow(together: Together) -> Any:
+    """The last has met the others, and then takes longer than they wait for one to meet."""
+    processes.leave(together)
+    again = meeting(6.0, "slow")()
+    if again.rank == 3:
+        time.sleep(8.0)
+    return again.most(again.rank)
+
+
+def never_meets(together: Together) -> Any:
+    """The last ends while the others connect to it."""
+    processes.leave(together)
+    if together.rank == 3:
+        return None
+    found = ended(meeting(2.0, "never"))
+    return {name: found[name] for name in ("error", "code")}
+
+
 def dies(rank: int) -> Callable[[Together], Any]:
     def run(together: Together) -> Any:
         def do() -> Any:
@@ -235,6 +269,7 @@ CASES: dict[str, Callable[[Together], Any]] = {
     "first fails": reporting(lambda: DiskError("Full.", "Make room."), 0),
     "another fails": reporting(lambda: DataError("Torn.", ""), 2),
     "a bug": reporting(lambda: KeyError("oops"), 1),
+    "is slow": is_slow, "never meets": never_meets,
     "the last dies": dies(3), "the first dies": dies(0),
 }  # fmt: skip
 
