@@ -19,7 +19,7 @@ class FganError(Exception):
     exit_code = 1
 
     def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(problem)
+        super().__init__(problem, fix)  # both, so that another process can be sent the error
         self.problem = problem
         self.fix = fix
 

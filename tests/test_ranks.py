@@ -203,7 +203,8 @@ ROUNDING = {"faces", "default", "average norm", "spectral"}
 @pytest.mark.parametrize("mode", ["eager float32", "compiled float32"])
 def test_float32(tmp_path, mode):
     """Ranks drift from one process as that drifts from itself with other last bits."""
-    compiled = ["batchnorm", "default", "labels"]
+    # Compiled, one of each kind: each other takes as long to compile as all take eagerly.
+    compiled = ["small", "batchnorm", "dropout", "faces", "default", "labels"]
     names = list(rank_cases.CASES) if mode == "eager float32" else compiled
     found = together(tmp_path, 2, mode, *names)
     # Ranks round anew in each of twenty steps, and the other process once.

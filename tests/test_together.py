@@ -40,6 +40,10 @@ def assert_same_lines(one, other, within, file="metrics.jsonl"):
     for mine, yours in zip(*lines, strict=True):
         for name in ("seconds", "images_per_second"):
             mine.pop(name, None), yours.pop(name, None)
+        unknown = {name for name, value in mine.items() if value is None}  # of a refused step
+        assert unknown == {name for name, value in yours.items() if value is None}
+        for name in unknown:
+            del mine[name], yours[name]
         assert mine == pytest.approx(yours, rel=within, abs=within)
         for name in ("step", "epoch", "images_seen", "member"):
             assert mine.get(name) == yours.get(name)
@@ -133,6 +137,42 @@ def test_all_go_back_to_a_checkpoint(tmp_path, command):
         assert "Step 5 was not finite: back to step 3" in said
     # The outlier overflows in float32 alone; nine steps of SGD round within this.
     assert apart(saved(tmp_path / "two", 9), saved(tmp_path / "one", 9)) < 1e-5
+
+
+OUTLIER = ["--loss", "wasserstein", "--optimizer", "sgd", "--seeds", "0-3", "--log-every", 1]
+OUTLIER += ["--batch-size", 2048]
+
+
+def test_each_member_refuses_its_own_steps_that_are_not_finite(tmp_path, command):
+    """Each member meets the outlier in a step of its own, and some never."""
+    for name, num in WAYS.items():
+        faults = dict.fromkeys(range(num), (process_faults.outlier, 5, 2048))
+        run(command, tmp_path, num, *OUTLIER, "--steps", 32, "--run-dir", name, faults=faults)
+    one, two = (tmp_path / name for name in WAYS)
+    assert apart(saved(two, 32), saved(one, 32)) < 1e-5  # float32, 32 steps of SGD
+    assert_same_lines(one, two, 1e-4)
+    rows = RunDir(two).read_metrics()
+    refused = {(row["step"], row["member"]) for row in rows if row.get("refused")}
+    assert len(refused) > 1
+    assert len({member for _, member in refused}) > 1
+    counted = saved(two, 32).tensors["step"].tolist()
+    assert counted == [32 - sum(who == i for _, who in refused) for i in range(4)]
+
+
+def test_one_member_that_is_not_finite_ends_all_processes_where_that_is_asked_for(
+    tmp_path, command
+):
+    options = [*OUTLIER, "--on-nonfinite", "halt", "--steps", 9, "--run-dir"]
+    said = []
+    for name, num in WAYS.items():
+        faults = dict.fromkeys(range(num), (process_faults.outlier, 5, 2048))
+        codes, _, err = end(start(command, tmp_path, num, *options, name, faults=faults))
+        assert codes == [6] * num, err
+        assert "".join(err).count("error: Training diverged by step") == 1
+        said.append("".join(err).split("error: ")[1].split("\n")[0].replace(name, "RUN"))
+    assert said[0] == said[1]
+    one, two = (RunDir(tmp_path / name).saved() for name in WAYS)
+    assert [file.name for file in one] == [file.name for file in two]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

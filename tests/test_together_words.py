@@ -6,13 +6,16 @@ The processes are those of `together_cases.py`, over gloo. One start answers for
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 import together_cases
 import torch
 from test_ranks import started
 
-from fgan.errors import DeviceError
+from fgan.errors import (
+    ConfigError, DataError, DeviceError, DiskError, DivergedError, RunError,
+)  # fmt: skip
 from fgan.run.together import ALONE, Together
 
 NUM = 4
@@ -58,6 +61,12 @@ def test_the_largest_numbers_are_found_by_all(four):
 
 def test_the_first_tells_all(four):
     assert four["told"] == [[{"by": 0}, [0]], *[[{"by": 0}, []]] * 3]
+
+
+def test_an_error_can_be_told():
+    for kind in (ConfigError, DataError, RunError, DeviceError, DivergedError, DiskError):
+        told = pickle.loads(pickle.dumps(kind("It is torn.", "Mend it.")))
+        assert (type(told), told.problem, told.fix) == (kind, "It is torn.", "Mend it.")
 
 
 def test_where_the_first_cannot_tell_all_end_and_it_alone_says_why(four):

@@ -305,7 +305,7 @@ class _Loop:
                 return True
             if failed == "step":
                 self.save(self.together.whole(self.state))
-            raise diverged(done, self.out.saved())
+            raise self.together.told(lambda: diverged(done, self.out.saved()))
         try:
             # A stop writes no line: the resumed run does, as if there had been no stop.
             due = _due(done, plan.options.log_every)
