@@ -116,6 +116,23 @@ def test_what_does_not_fit_is_refused_by_name(made, options, words):
     assert "--init-" in caught.value.problem
 
 
+def test_the_options_of_the_other_networks_are_said(tmp_path, made):
+    """Names of parameters do not tell that a choice, a layer without parameters, is why."""
+    chosen = settings(z_dim=5, z_choice=2, ema=0.9)
+    loop.run(chosen, run_dir=tmp_path / "run")
+    options = {"init_from": str(tmp_path / "run")}
+    for own, said in (
+        ({"z_dim": 5}, "(--z-choice 2)"),
+        ({"z_dim": 2, "gen_hidden": (7, 8)}, "(--z-dim 5 --z-choice 2 --gen-hidden 6)"),
+        ({"z_dim": 5, "z_choice": 2, "spectral_norm": True}, "that run, which"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make_plan(settings(**own, **options))
+        assert f"{said}" in caught.value.fix
+    begun, _ = first(tmp_path, z_dim=5, z_choice=2, ema=0.9, **options)
+    assert_taken(begun, saved(tmp_path / "run"))
+
+
 def test_parts_left_over_are_refused_by_name(tmp_path, made):
     loop.run(settings(spectral_norm=True), run_dir=tmp_path / "normed")
     with pytest.raises(

@@ -20,8 +20,9 @@ from fgan import pytree
 from fgan.disk import checkpoint, rundir
 from fgan.disk.checkpoint import Checkpoint
 from fgan.errors import ConfigError, RunError
-from fgan.run import resume
+from fgan.run import archs, resume
 from fgan.run.config import TrainConfig
+from fgan.run.options import flag, shown
 from fgan.types import Buffers, Params, TrainState
 
 Networks = dict[str, tuple[Params, Buffers]]  # by player
@@ -54,7 +55,8 @@ def read(config: TrainConfig, networks: Networks) -> Inherited:
     number = config.init_member if config.init_member >= 0 else None
     saved = member_of(checkpoint.load(file), file, number, "--init-member", "--init-from: ")
     wanted = dict(_named(networks))
-    _check_shapes(wanted, saved.tensors, file)
+    options = _networks(resume.config_of(saved.about, file), config)
+    _check_shapes(wanted, saved.tensors, file, options)
     tensors = {name: saved.tensors[name] for name in wanted}
     if config.ema:
         averaged = "ema" if any(name.startswith("ema/") for name in saved.tensors) else "gen"
@@ -91,8 +93,19 @@ def _named(networks: Networks) -> Iterator[tuple[str, Tensor]]:
                 yield f"{player}/{kind}/{name}", leaf
 
 
-def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Any], file: Path) -> None:
-    fix = f"Use the networks of that run, which `fgan inspect {file}` shows."
+def _networks(there: TrainConfig, here: TrainConfig) -> str:
+    """The options of one run's networks that another run has not, as they are typed."""
+    own, other = vars(there), vars(here)
+    names = ("arch", *archs.ALL[there.arch].options)
+    return " ".join(f"{flag(n)} {shown(own[n])}" for n in names if own[n] != other[n])
+
+
+def _check_shapes(
+    wanted: dict[str, Tensor], found: dict[str, Any], file: Path, options: str
+) -> None:
+    """Refuse weights that do not fit; ``options`` are those of their networks, for the message."""
+    options = f" ({options})" if options else ""
+    fix = f"Use the networks of that run{options}, which `fgan inspect {file}` shows."
     for name, leaf in wanted.items():
         here = tuple(leaf.shape)
         if name not in found:
