@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from fgan import optim, pytree, rng
 from fgan.disk import checkpoint
 from fgan.disk.sealed import SCHEMA
 from fgan.errors import DivergedError, FganError, RunError
+from fgan.run import archs, loop, resume, sample
 from fgan.run import config as configs
-from fgan.run import loop, resume, sample
 from fgan.run.plan import make_plan
 
 # A run that carries all there is: statistics, power methods, averages, moments, sums of metrics.
@@ -238,3 +239,12 @@ def test_a_run_older_than_an_option_of_its_networks_has_the_networks_that_it_beg
     assert loop.resume(begun.path, steps=2).steps == 2
     with pytest.raises(FganError, match="--growth: 0 in the run, 8 now"):
         loop.resume(begun.path, growth=8)
+
+
+def test_a_run_older_than_the_choice_of_its_latents_has_none(monkeypatch):
+    monkeypatch.setitem(archs.ALL["mlp"].images, "z_choice", 10)  # were it the default
+    old = configs.as_dict(configs.resolve(z_choice=0, device="cpu", steps=1))
+    del old["z_choice"]
+    about = {"config": old}
+    assert resume.config_of(about, Path("x")).z_choice == 0
+    assert configs.resolve(steps=1).z_choice == 10
