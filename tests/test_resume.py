@@ -165,6 +165,10 @@ def test_auto_begins_a_run_again_that_never_saved(tmp_path):
     killed.append_metrics({"step": 7})
     assert resume.never_saved(config, folder)
     assert not resume.never_saved(settings(steps=9, lr=0.5), folder)
+    later = rundir.create(tmp_path / "later", "")  # of a version with another option
+    rundir.write_config(later, configs.to_toml(config) + "an_option = 1\n")
+    later.append_metrics({"step": 7})
+    assert not resume.never_saved(config, later.path)
     with pytest.raises(DiskError, match="not empty"):
         loop.train(make_plan(config), loop.Observer(), folder)
     again = loop.train(make_plan(config), loop.Observer(), folder, again=True).run

@@ -242,7 +242,9 @@ def _is_of(run: RunDir, config: TrainConfig) -> bool:
     """Whether a run began with these options."""
     try:
         begun = archs.as_begun(configs.read_toml(run.config))
-        return not _other_than(configs.resolve(file=run.config, base=begun), config)
+        if not begun.keys() <= OPTIONS.keys():  # another version wrote it
+            return False
+        return not _other_than(configs.resolve(base=begun), config)
     except FganError:
         return False
 
