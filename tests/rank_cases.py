@@ -128,6 +128,7 @@ CASES: dict[str, Callable[[], Made]] = {
     "wide": small(**CALM, gen=wide_norm),
     "packed": small(disc=lambda: model.packed(nets.mlp_discriminator((2, 2, 2), hidden=(5,)), 2)),
     "labels": labelled(),
+    "choice": labelled(z_choice=2),
     "class norm": labelled(condition="batch_norm", batch_norm=True),
     "spectral": small(**CALM, disc=lambda: model.spectral_norm(disc_norm())),
     "ada": small(augment=ada()),

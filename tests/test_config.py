@@ -133,6 +133,24 @@ def test_architectures_agree_with_the_library():
     assert archs.ALL["dcgan"].sizes == nets.SIZES
 
 
+def test_a_choice_is_refused_where_its_network_refuses_it():
+    """The checks of options, which load no torch, have the network's bound again."""
+    for z_dim in range(1, 8):
+        for num in range(10):
+            refused = []
+            for make in (
+                lambda: config.resolve(z_dim=z_dim, z_choice=num),  # noqa: B023
+                lambda: nets.mlp_generator(z_dim, (4,), z_choice=num),  # noqa: B023
+            ):
+                try:
+                    make()
+                except ValueError:
+                    refused.append("network")
+                except ConfigError:
+                    refused.append("options")
+            assert refused in ([], ["options", "network"]), (z_dim, num)
+
+
 def test_where_options_go_is_there():
     homes = {"game": game.Game, "training": Training}
     fields = {name: {f.name for f in dataclasses.fields(home)} for name, home in homes.items()}
