@@ -35,7 +35,8 @@ Truncation = Annotated[
     typer.Option(
         "--truncation",
         help="Draw latents from the normal distribution cut off at plus and minus this number "
-        "(psi): samples become more typical and less varied as it becomes smaller. "
+        "(psi): samples become more typical and less varied as it becomes smaller. A choice of "
+        "--z-choice stays. "
         "\\[default: it is not cut off]",
         show_default=False,
     ),

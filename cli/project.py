@@ -33,11 +33,15 @@ def project(
         int, typer.Option("--steps", help="Make this many steps of gradient descent.")
     ] = 400,
     starts: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--starts", help="Search from this many latents, in each class; the best one counts."
+            "--starts",
+            help="Search from this many latents, in each class; the best one counts. Those of a "
+            "run with --z-choice take turns in their choices, which each keeps. \\[default: 8, or "
+            "one for each choice, up to 64]",
+            show_default=False,
         ),
-    ] = 8,
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", help="Draw the latents to begin with from this seed.")
     ] = 0,
@@ -71,8 +75,13 @@ def project(
             device=device, out=out, notify=bar.say, progress=bar.work,
         )  # fmt: skip
     print(f"distance {found.distance:.4f}")
-    length, usual = float(found.z.norm()), found.z.numel() ** 0.5
-    print(f"length of the latent {length:.2f}; draws have about {usual:.2f}")
+    z, beside = found.z, ""
+    if found.choice is not None:
+        number, num = found.choice
+        z, beside = z[:-num], " beside its choice"
+        print(f"choice {number} of {num}")
+    length, usual = float(z.norm()), z.numel() ** 0.5
+    print(f"length of the latent{beside} {length:.2f}; draws have about {usual:.2f}")
     for name, distance in list(found.by_class.items())[:_CLASSES]:
         print(f"class {name} {distance:.4f}")
     print(out)

@@ -29,6 +29,7 @@ RUNS = {
     "mlp": MLP | {"batch_norm": "all"},
     "mlp, sigmoid": MLP | {"output": "sigmoid"},
     "mlp by class": MLP | {"conditional": True},
+    "choice by class": MLP | {"z_choice": 4, "conditional": True},
     "population": MLP | {"seeds": (0, 4)},
     "float64": MLP | {"dtype": "float64"},
     "bfloat16": MLP | {"dtype": "bfloat16"},
@@ -118,6 +119,8 @@ def test_what_is_written_draws_the_samples_of_the_run(made, name, tmp_path, monk
     draws_the_samples(module, made, name)
     said = f"`generator.safetensors`: the same from {low:g} (black) to 1 (white)"
     assert (said in (folder / card.NAME).read_text()) == (name != "points")
+    said = "The last 4 numbers of `z` are a choice of one in 4: the generator sees only which"
+    assert (said in (folder / card.NAME).read_text()) == ("choice" in name)
 
 
 ONNX = [pytest.param(n, marks=[] if n == "mlp by class" else pytest.mark.slow) for n in RUNS]

@@ -15,7 +15,8 @@ from fgan.errors import ConfigError, DeviceError
 from fgan.run import film, latents, loop
 from fgan.run import sample as sampling
 from fgan.run.config import resolve
-from fgan.run.interpolate import between, interpolate
+from fgan.run.interpolate import interpolate
+from fgan.run.latents import between
 
 TINY = {
     "gen_hidden": (16,), "disc_hidden": (8,), "batch_size": 16, "steps": 3, "z_dim": 8,
@@ -47,6 +48,24 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("ring"), data="ring", z_dim=2)
+
+
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory):
+    """A run whose latents end with the scores of a choice of one in 4, by class."""
+    return trained(tmp_path_factory.mktemp("choosing"), z_choice=4, conditional=True)
+
+
+def drawn(seeds):
+    """Latents of seeds, and their choices of one in 4."""
+    z = latents.of_seeds(seeds, (8,), torch.float32, torch.device("cpu"))
+    return z, z[:, 4:].argmax(1)
+
+
+def of_latents(run, z, label):
+    saved, file = sampling.open_run(run, None, None)
+    maker, weights = sampling.open_maker(saved, file, torch.device("cpu"))
+    return maker.each(weights, z, torch.full((len(z),), label))
 
 
 # Seeds
@@ -132,6 +151,18 @@ def test_truncation_moves_samples_towards_the_middle_one(run):
     assert torch.equal(whole[1:], sampling.sample_seeds(run, (7,), truncation=0.7))
 
 
+def test_truncation_leaves_a_choice_as_it_is(choosing):
+    """Cut off near 0, samples of one choice and class are the same, and those of two differ."""
+    _, chosen = drawn(range(12))
+    # float32 has no numbers so near 0: the scores would all be 0, and the first the greatest.
+    made = sampling.sample_seeds(choosing, range(12), truncation=1e-60, label="2")
+    many = sampling.sample(choosing, 60, truncation=1e-60, label="2")
+    assert len(set(chosen.tolist())) == len({image.numpy().tobytes() for image in many}) == 4
+    for i, image in enumerate(made):
+        same = [torch.equal(image, other) for other in made]
+        assert same == (chosen == chosen[i]).tolist()
+
+
 # Interpolation
 
 
@@ -182,6 +213,54 @@ def test_classes_are_held_fixed(digits):
         assert torch.equal(made[0, place, ::2], ends)
     alone = interpolate(digits, (3, 4), num=3)
     assert torch.equal(alone[0, 0, 0], sampling.sample_seeds(digits, (3,))[0])
+
+
+def test_a_choice_changes_once_on_the_way():
+    """The other numbers go along an arc; one of the scores would pass through third choices."""
+    z = rng.normal(rng.key(1), (60, 9), torch.float64)
+    path = between(z, 7, loop=True, choice=5)
+    ends = z[:, 4:].argmax(1)
+    assert int((ends != ends.roll(-1)).sum()) > 30
+    chosen = path[..., 4:].argmax(-1)
+    assert torch.equal(chosen[:, :3], ends[:, None].expand(-1, 3))
+    assert torch.equal(chosen[:, 3:], ends.roll(-1)[:, None].expand(-1, 4))
+    assert torch.equal(path[..., :4], between(z[:, :4], 7, loop=True))
+    assert torch.equal(path[:, 0], z)
+    assert torch.equal(path[:, -1], z.roll(-1, 0))
+    whole = between(z, 7, loop=True)[..., 4:].argmax(-1)
+    third = (whole != ends[:, None]) & (whole != ends.roll(-1)[:, None])
+    assert third.any(1).sum() > 5  # of 60 ways
+
+
+def test_every_image_of_a_way_has_the_choice_of_one_of_its_ends(choosing):
+    seeds, num = range(6), 5
+    z, chosen = drawn(seeds)
+    assert (chosen[1:] != chosen[:-1]).any()
+    made = interpolate(choosing, seeds, num=num, label="1", truncation=1e-6)
+    pure = of_latents(choosing, z * torch.tensor([0.0] * 4 + [1.0] * 4), 1)
+    for i, row in enumerate(made[:, 0]):
+        for j, image in enumerate(row):
+            assert (image.int() - pure[i if j < 2 else i + 1].int()).abs().max() <= 1
+    made = interpolate(choosing, seeds, num=num, label="1")
+    path = between(z, num, choice=4)
+    assert torch.equal(made.flatten(0, 2), of_latents(choosing, path.flatten(0, 1), 1))
+
+
+def test_one_number_beside_a_choice_has_no_arc(tmp_path):
+    run = trained(tmp_path, z_dim=4, z_choice=3)
+    with pytest.raises(ConfigError, match="latents of one number beside the choice, between"):
+        interpolate(run, (0, 1))
+
+
+def test_latents_are_spread_over_choices():
+    z = rng.normal(rng.key(5), (11, 7), torch.float64)
+    spread = latents.spread(z, 4)
+    assert torch.equal(spread[0], z[0])
+    first = int(z[0, 3:].argmax())
+    assert latents.choices(spread, 4).tolist() == [(first + i) % 4 for i in range(11)]
+    assert torch.equal(spread[:, :3], z[:, :3])
+    assert torch.equal(spread[:, 3:].sort().values, z[:, 3:].sort().values)
+    assert latents.spread(z, 0) is z
 
 
 def test_a_grid_has_a_row_for_each_pair(run, tmp_path):

@@ -103,7 +103,7 @@ def test_a_sample_is_found_again(run, tmp_path):
     assert found.distance < 0.5 / 255
     assert (found.image.int() - sample.int()).abs().max() <= 2
     assert torch.equal(found.target, sample)
-    assert (found.label, found.by_class) == (None, {})
+    assert (found.label, found.choice, found.by_class) == (None, None, {})
     latent = sampling.latents.of_seeds((3,), (4,), torch.float32, torch.device("cpu"))
     torch.testing.assert_close(found.z, latent[0], rtol=0, atol=0.2)
 
@@ -132,6 +132,40 @@ def test_more_starts_are_not_worse_and_the_seed_decides(run, tmp_path):
     assert again.distance == distances[-1]
     other = project.project(run, path, num_steps=40, num_starts=9, seed=8)
     assert not torch.equal(other.z, again.z)
+
+
+def test_searches_try_every_choice_and_each_keeps_its_own(fgan, tmp_path, monkeypatch):
+    """A sample of any choice is found again, which a search from another choice cannot do."""
+    run = trained(tmp_path, z_dim=14, z_choice=10, gen_hidden=(24,))
+    begun = []
+    search = project.search
+
+    def seen(error, z, labels, *rest):
+        begun.append(z)
+        return search(error, z, labels, *rest)
+
+    monkeypatch.setattr(project, "search", seen)
+    z = sampling.latents.of_seeds(range(60), (14,), torch.float32, torch.device("cpu"))
+    chosen = z[:, 4:].argmax(1).tolist()
+    for choice in (0, 4, 9):
+        seed = chosen.index(choice)
+        (sample,) = sampling.sample_seeds(run, (seed,))
+        found = project.project(run, picture(sample, tmp_path / f"{seed}.png"), num_steps=250)
+        assert found.distance < 1 / 255
+        assert found.choice == (choice, 10)
+        starts = begun.pop()
+        assert starts[:, 4:].argmax(1).sort().values.tolist() == list(range(10))
+        (own,) = [start for start in starts if int(start[4:].argmax()) == choice]
+        assert torch.equal(found.z[4:], own[4:])
+        assert not torch.equal(found.z[:4], own[:4])
+    project.project(run, tmp_path / f"{seed}.png", num_steps=1, num_starts=3)
+    assert len(begun.pop()) == 3
+    args = ("project", run, tmp_path / f"{seed}.png", "--steps", 1)
+    code, out, err = fgan(*args, "-o", "found.png")
+    assert code == 0, err
+    assert re.fullmatch(r"choice \d of 10", out.splitlines()[1])
+    length = r"length of the latent beside its choice \d\.\d\d; draws have about 2\.00"
+    assert re.fullmatch(length, out.splitlines()[2])
 
 
 @pytest.mark.parametrize("arch", CONVOLVING)

@@ -171,6 +171,32 @@ def test_an_interpolation_ends_in_the_samples_of_seed_0(runs):
     assert latents.interpolation(read(runs / "population", refuse)) is None  # points
 
 
+def test_a_choice_changes_once_in_a_row(tmp_path):
+    """The generator is made blind to the other numbers, so that an image shows its choice."""
+    from fgan.run import sample as sampling
+
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 4, 4), np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    options = {"z_dim": 8, "z_choice": 6, "gen_hidden": (), "disc_hidden": (4,), "steps": 1}
+    config = resolve(data=str(tmp_path / "images.npy"), batch_size=8, ema=0.0, **options)
+    run = loop.run(config, run_dir=tmp_path / "run").run.path
+    usual = sampling.open_maker
+
+    def blind(*args):
+        maker, weights = usual(*args)
+        weights.params["1.weight"][:, :2] = 0
+        return maker, weights
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sampling, "open_maker", blind)
+        shown = torch.from_numpy(np.array(latents.interpolation(read(run, refuse))))
+    for i in range(6):
+        row = shown[2 + 6 * i : 6 + 6 * i]
+        images = [row[:, 2 + 6 * j : 6 + 6 * j] for j in range(11)]
+        assert all(torch.equal(image, images[0]) for image in images[:5])
+        assert all(torch.equal(image, images[-1]) for image in images[5:])
+
+
 def test_frames_are_chosen_evenly_and_large_ones_shrink(tmp_path):
     assert pictures.spread_out(range(100), 4) == [0, 33, 66, 99]
     noise = torch.randint(0, 255, (1200, 1200), generator=torch.Generator().manual_seed(0))

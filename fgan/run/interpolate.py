@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def interpolate(
     out: Path | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Tensor:
-    """Samples on the arcs (`fgan.run.latents.slerp`) from each seed's latent to the next's.
+    """Samples on the arcs (`fgan.run.latents.between`) from each seed's latent to the next's.
 
     Args:
         seeds: two or more; the samples at the ends are those of `fgan.run.sample.sample_seeds`, bit
@@ -65,9 +66,10 @@ def interpolate(
             f"{file} is of a run on points, and interpolations are shown as images.",
             "Use a run on images.",
         )
-    if sizes == (1,):
+    if math.prod(sizes) - maker.choice == 1:
+        beside = " beside the choice" if maker.choice else ""
         raise ConfigError(
-            f"{file} has latents of one number, between which there is no arc.",
+            f"{file} has latents of one number{beside}, between which there is no arc.",
             "Use a run with a larger --z-dim.",
         )
     known = maker.classes
@@ -76,8 +78,9 @@ def interpolate(
         held = torch.tensor(turns, device=place)
     elif known.names:
         held = latents.labels_of_seeds(seeds[:1], known.counts, place)
-    z = latents.truncated(latents.of_seeds(seeds, sizes, maker.dtype, place), truncation)
-    path = between(z, num, loop=loop)  # [pairs, T, *latent]
+    z = latents.of_seeds(seeds, sizes, maker.dtype, place)
+    z = latents.truncated(z, truncation, maker.choice)
+    path = latents.between(z, num, loop=loop, choice=maker.choice)  # [pairs, T, *latent]
     num_classes = len(held) if isinstance(held, Tensor) else 1
     flat = path[:, None].expand(-1, num_classes, *path.shape[1:]).flatten(0, 2)
     labels: Labels = ()
@@ -88,24 +91,6 @@ def interpolate(
     if out is not None:
         _write(made, loop, out)
     return made
-
-
-def between(z: Tensor, num: int, *, loop: bool = False) -> Tensor:
-    """Latents on the arcs from each to the next.
-
-    Args:
-        z: [N, *latent].
-        num: T, the latents from one to the next with both.
-        loop: whether to go on from the last to the first.
-    Returns:
-        [N - 1, T, *latent], or [N, T, *latent] for a loop.
-    """
-    start, end = z[:-1], z[1:]
-    if loop:
-        start, end = z, z.roll(-1, 0)
-    t = torch.linspace(0, 1, num, dtype=z.dtype, device=z.device)
-    arcs = latents.slerp(start.flatten(1), end.flatten(1), t)
-    return arcs.reshape(*arcs.shape[:2], *z.shape[1:])
 
 
 def _check(seeds: Sequence[int], num: int, out: Path | None) -> None:

@@ -1,7 +1,9 @@
 """Latents of samples: those of seeds, truncated ones, and those between two.
 
 The latents of a game are standard normal numbers (`fgan.game.draws`), and the functions here keep
-to what that means.
+to what that means. Of the last ``choice`` of them a generator with ``--z-choice`` sees which one is
+the greatest, and no more (`fgan.nets.mlp.Choice`): these are the scores of a choice, and are kept
+or taken as a whole.
 
 References:
     White 2016, arXiv:1609.04468, section 2.1 (the arc between two latents); Brock et al. 2019,
@@ -52,7 +54,41 @@ def _keys(seeds: Sequence[int], stream: int, device: torch.device) -> Key:
     return rng.fold_in(rng.fold_in(keys, 0, rng.Stream.SAMPLES), 0, stream)
 
 
-def truncated(z: Tensor, psi: float) -> Tensor:
+def choices(z: Tensor, choice: int) -> Tensor:
+    """The choice of each latent, int64 [N], from 0.
+
+    Args:
+        z: [N, D].
+        choice: the number of scores, at least 2.
+    """
+    return z[:, -choice:].argmax(1)
+
+
+def spread(z: Tensor, choice: int) -> Tensor:
+    """Latents whose choices follow upon each other: latent i has that of the first plus i, mod K.
+
+    The scores of each are turned round until the greatest has its place, and so stay those of a
+    draw.
+
+    Args:
+        z: [N, D].
+        choice: K, the number of scores; 0 for latents without, which stay as they are.
+
+    >>> z = torch.tensor([[0.5, 0.0, 2.0, 1.0], [0.3, 4.0, 0.0, 3.0]])
+    >>> spread(z, 3)
+    tensor([[0.5000, 0.0000, 2.0000, 1.0000],
+            [0.3000, 0.0000, 3.0000, 4.0000]])
+    """
+    if not choice:
+        return z
+    own = choices(z, choice)
+    places = torch.arange(choice, device=z.device)
+    shift = own[0] + torch.arange(len(z), device=z.device) - own
+    scores = z[:, -choice:].gather(1, (places - shift[:, None]) % choice)
+    return torch.cat([z[:, :-choice], scores], 1)
+
+
+def truncated(z: Tensor, psi: float, choice: int = 0) -> Tensor:
     """Normal numbers as those of the normal distribution cut off at ± psi.
 
         z -> sqrt(2) erfinv(erf(psi / sqrt(2)) erf(z / sqrt(2)))
@@ -64,12 +100,15 @@ def truncated(z: Tensor, psi: float) -> Tensor:
     Args:
         z: standard normal numbers.
         psi: above 0; `WHOLE` returns z itself.
+        choice: the number of scores at the end of each row, which stay as they are.
 
     >>> truncated(torch.tensor([-3.0, 0.0, 0.5]), 0.5)
     tensor([-0.4985,  0.0000,  0.1848])
     """
     if psi == WHOLE:
         return z
+    if choice:
+        return torch.cat([truncated(z[:, :-choice], psi), z[:, -choice:]], 1)
     share = math.erf(psi / math.sqrt(2))
     cut = math.sqrt(2) * torch.erfinv(share * torch.erf(z.double() / math.sqrt(2)))
     return cut.to(z.dtype)
@@ -102,3 +141,29 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     weights = torch.stack([((1 - t) * angle).sin(), (t * angle).sin()]) / angle.sin()
     between: Tensor = weights[0, ..., None] * start[:, None] + weights[1, ..., None] * end[:, None]
     return between
+
+
+def between(z: Tensor, num: int, *, loop: bool = False, choice: int = 0) -> Tensor:
+    """Latents on the arcs from each to the next, `slerp`.
+
+    The scores of a choice are those of the nearer end, so that no other choice lies between: an
+    arc of theirs passes through choices of neither end.
+
+    Args:
+        z: [N, *latent].
+        num: T, the latents from one to the next with both.
+        loop: whether to go on from the last to the first.
+        choice: the number of scores at the end of each row.
+    Returns:
+        [N - 1, T, *latent], or [N, T, *latent] for a loop.
+    """
+    start, end = z[:-1], z[1:]
+    if loop:
+        start, end = z, z.roll(-1, 0)
+    t = torch.linspace(0, 1, num, dtype=z.dtype, device=z.device)
+    if choice:
+        arcs = slerp(start[:, :-choice], end[:, :-choice], t)
+        scores = torch.where((t < 0.5)[:, None], start[:, None, -choice:], end[:, None, -choice:])
+        return torch.cat([arcs, scores], 2)
+    arcs = slerp(start.flatten(1), end.flatten(1), t)
+    return arcs.reshape(*arcs.shape[:2], *z.shape[1:])

@@ -2,7 +2,8 @@
 
 The distance is that of pixels alone: d(z) = sqrt(mean((G(z) - x)^2)), over all pixels and channels
 of images from 0 (black) to 1 (white). Several searches, which begin with latents drawn at random,
-go on together as a population: each step is one of Adam under ``torch.func.vmap``.
+go on together as a population: each step is one of Adam under ``torch.func.vmap``. A choice of the
+latent (``--z-choice``) has no gradient, so that each search keeps its own; they take turns.
 
 References:
     Zhu et al. 2016, arXiv:1609.03552, section 3.1 and equation 4 (projection by optimisation);
@@ -24,7 +25,7 @@ from fgan import optim, pytree, rng, schedules
 from fgan.data.labels import Labels
 from fgan.disk import files
 from fgan.errors import ConfigError, DataError
-from fgan.run import assemble, images, output, sample
+from fgan.run import assemble, images, latents, output, sample
 from fgan.run.sample import Maker
 from fgan.types import OptState, Params, Weights
 
@@ -33,6 +34,7 @@ Error = Callable[[Tensor, Labels], Tensor]
 """(z [*latent], label [] or ()) -> the squared distance, []."""
 
 _RATE = 0.1  # the first of Adam; it falls to 0 along a cosine
+_STARTS = 8
 _TOGETHER = 64  # searches of one population
 
 
@@ -44,6 +46,8 @@ class Found(NamedTuple):
         image, target: uint8 [C, H, W], the sample and the image looked for.
         distance: d(z), from 0 to 1.
         label: its class; None for a run without a condition.
+        choice: which of the last numbers of z is the greatest, and how many there are to choose
+            from; None for a run without --z-choice.
         by_class: the distance of the nearest sample of each class that was tried, by its name, the
             smallest first.
     """
@@ -53,6 +57,7 @@ class Found(NamedTuple):
     target: Tensor
     distance: float
     label: int | None
+    choice: tuple[int, int] | None
     by_class: dict[str, float]
 
 
@@ -61,7 +66,7 @@ def project(
     picture: Path,
     *,
     num_steps: int = 400,
-    num_starts: int = 8,
+    num_starts: int | None = None,
     seed: int = 0,
     member: int | None = None,
     label: str | None = None,
@@ -76,7 +81,8 @@ def project(
         picture: a file with an image. One of another size or with other channels is changed as
             images of the run's data are, which ``notify`` is told.
         num_steps: steps of gradient descent, at least 1.
-        num_starts: searches, in each class; the best one counts.
+        num_starts: searches, in each class; the best one counts. None takes 8, or as many as there
+            are choices, but at most 64.
         seed: that of the latents that they begin with.
         label: for a conditional run the classes that are tried; None tries all.
         run, member, device, notify: as in `fgan.run.sample.sample`.
@@ -98,8 +104,11 @@ def project(
     target = read(picture, maker.gen.shape.output, config.resize, notify)
     known = maker.classes.names
     tried = list(sample.chosen(maker.classes, file, label) or range(len(known)))
+    if num_starts is None:
+        num_starts = max(_STARTS, min(maker.choice, _TOGETHER))
     key = rng.fold_in(rng.key(seed, place), 0, rng.Stream.PROJECTION)
     z = rng.normal(key, (num_starts, *maker.gen.shape.main), maker.dtype)
+    z = latents.spread(z, maker.choice)
     labels: Labels = ()
     if known:  # each class has the same starts
         z = z.repeat(len(tried), *[1] * (z.ndim - 1))
@@ -121,6 +130,9 @@ def project(
         target,
         float(apart[best]),
         int(own[0]) if isinstance(own, Tensor) else None,
+        (int(latents.choices(z[best : best + 1], maker.choice)), maker.choice)
+        if maker.choice
+        else None,
         dict(sorted(by_class.items(), key=lambda item: item[1])),
     )
     if out is not None:
@@ -217,9 +229,9 @@ def search(
     return torch.cat(ended), torch.cat(apart)
 
 
-def _check(num_steps: int, num_starts: int, seed: int, out: Path | None) -> None:
+def _check(num_steps: int, num_starts: int | None, seed: int, out: Path | None) -> None:
     for flag, value in (("--steps", num_steps), ("--starts", num_starts)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{flag} must be at least 1, not {value}.", "Use a larger number.")
     sample.check_numbers(1, seed)
     if out is None:

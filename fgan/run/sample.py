@@ -46,7 +46,7 @@ def sample(
         seed: the seed of the latents, from 0 up to 2^63 - 1. Sample i depends only on the seed
             and i.
         truncation: psi, at which the normal distribution of latents is cut off,
-            `fgan.run.latents.truncated`.
+            `fgan.run.latents.truncated`; a choice of --z-choice stays.
         member: the number of a population's member, from 0; None for a run of one GAN.
         label: for a conditional run the classes of the samples, which take turns:
             `fgan.run.classes.chosen`. None draws them with the frequencies of the data, or takes
@@ -112,7 +112,7 @@ def sample_seeds(
     turns = chosen(maker.classes, file, label)
     each = max(1, len(turns))
     z = latents.of_seeds(seeds, maker.gen.shape.main, maker.dtype, place)
-    z = latents.truncated(z, truncation).repeat_interleave(each, 0)
+    z = latents.truncated(z, truncation, maker.choice).repeat_interleave(each, 0)
     labels: Labels = ()
     if turns:
         labels = torch.tensor(turns, device=place).repeat(len(seeds))
@@ -195,6 +195,7 @@ def open_maker(
         low=assemble.image_low(config),
         is_images=len(data_shape) == 3,
         classes=known,
+        choice=assemble.z_choice(config),
     )
     return maker, weights
 
@@ -209,6 +210,7 @@ class Maker:
     low: float  # the value of black
     is_images: bool
     classes: Classes  # without names for a generator without a condition
+    choice: int = 0  # how many numbers end a latent that are scores; whole draws need not know
 
     def draw(
         self,
@@ -243,7 +245,7 @@ class Maker:
             key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
             z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
             z = rng.normal(z_key, (_BATCH, *self.gen.shape.main), self.dtype)
-            z = latents.truncated(z, truncation)
+            z = latents.truncated(z, truncation, self.choice)
             labels: Labels = ()
             if turns:
                 place = torch.arange(first, first + _BATCH) % len(turns)

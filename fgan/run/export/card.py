@@ -79,6 +79,11 @@ def _interface(subject: Subject, written: Sequence[Written]) -> list[str]:
         "",
         f"- `z`: float32 [{latent}], standard normal, for any batch size B.",
     ]
+    if num := maker.choice:
+        lines.append(
+            f"- The last {num} numbers of `z` are a choice of one in {num}: the generator sees "
+            "only which of them is the greatest."
+        )
     if names:
         named = [f"{i} {name}" for i, name in enumerate(names) if name != str(i)]
         classes = ", ".join(named) or f"0 to {len(names) - 1}"

@@ -12,8 +12,7 @@ from fgan import rng
 from fgan.data.labels import Labels
 from fgan.disk import checkpoint
 from fgan.disk.checkpoint import Checkpoint
-from fgan.run import images, inherit, sample
-from fgan.run.interpolate import between
+from fgan.run import images, inherit, latents, sample
 from fgan.run.report.recorded import Recorded
 
 _ROWS, _COLUMNS = 6, 11
@@ -53,7 +52,8 @@ def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     num_rows = min(num_rows, num_classes) if num_classes else num_rows
     ends = (2, 1 if num_classes else num_rows, *of.gen.shape.main)
     z = rng.normal(rng.fold_in(key, 0, rng.SampleStream.LATENTS), ends, of.dtype)
-    path = torch.cat([between(pair, _COLUMNS) for pair in z.transpose(0, 1)])
+    ways = [latents.between(pair, _COLUMNS, choice=of.choice) for pair in z.transpose(0, 1)]
+    path = torch.cat(ways)
     path = path.expand(num_rows, *path.shape[1:])  # [rows, columns, *latent]
     labels: Labels = ()
     if num_classes:
