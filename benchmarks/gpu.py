@@ -219,6 +219,7 @@ def check_all(check: Check, parts: Sequence[str], wanted: Sequence[str]) -> None
     cases = ["mnist-mlp-small", "mnist-mlp-batchnorm", "mnist-dcgan", "mnist-mlp-dropout"]
     # Denormal numbers cost a GPU nothing, so that trained states are timed for the form only.
     often = ["--repeats", "5", "--seconds", "0.2", "--trained-steps", "50"]
+    often += ["--denormals", "flushed"]
     for case in cases[:1] if check.quick else wanted or cases:
         if "speed" in parts and check.left() > 70:
             options = ["--cases", case, "--programs", PROGRAMS, *often]

@@ -11,7 +11,8 @@ MNIST's images, in turns, each in a process of its own:
     jax                the perceptron's step in JAX and Optax
     jax-guarded        the same with our step's norms and its refusal of what is not finite
 
-The losses of all are compared on the same draws first. Run it with nothing else on the machine:
+The losses of all are compared on the same draws first, and the times with the limit of a step
+(`harness.limit`). Run it with nothing else on the machine:
 
     python benchmarks/networks.py --json
 """
@@ -31,7 +32,7 @@ PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16,jax,jax-guarded"
 
 def measure(
     cases: list[str], programs: list[str], repeats: int, seconds: float, trained_steps: int,
-    **options: object,
+    denormals: str, **options: object,
 ) -> Found:  # fmt: skip
     found = {}
     for arch in cases:
@@ -41,7 +42,13 @@ def measure(
         unable |= set(JAX) if arch != "mlp" else set()
         able = [program for program in programs if program not in unable]
         found[arch] = compare(
-            run, able, repeats=repeats, seconds=seconds, trained_steps=trained_steps, quick=True
+            run,
+            able,
+            repeats=repeats,
+            seconds=seconds,
+            trained_steps=trained_steps,
+            denormals=denormals,
+            quick=True,
         )
     return {"cases": found}
 
@@ -51,6 +58,7 @@ table = step_time.table
 
 def main() -> None:
     parser = study.parser(__doc__)
+    step_time.add_denormals(parser)
     parser.add_argument("--cases", default=",".join(archs.ALL), help="networks, with commas")
     parser.add_argument("--programs", default=PROGRAMS, help="with commas; first the baseline")
     parser.add_argument("--repeats", type=int, default=5)
@@ -63,7 +71,7 @@ def main() -> None:
         args.seconds, args.trained_steps = 0.01, 5
     found = measure(
         args.cases.split(","), parse_names(args.programs), args.repeats, args.seconds,
-        args.trained_steps, **options,
+        args.trained_steps, args.denormals, **options,
     )  # fmt: skip
     study.finish(args, found, table)
 

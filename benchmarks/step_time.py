@@ -12,20 +12,23 @@ programs of a recipe in turns, each in a process of its own:
     replayed           compiled-donated, many steps in one CUDA graph (on a GPU)
 
 Every program draws its own noise inside the timed region; the batch of reals is given. The times
-are of trained states with denormal numbers flushed; a second table has fresh states, and denormals
-kept. The
-losses of all are compared on the same draws first. `fgan bench` is this for one network, with
-compile times and memory. Run it with nothing else on the machine:
+are of trained states with denormal numbers flushed; a second table has their limit
+(`harness.limit`), a third fresh states, and denormals kept. Keeping them is timed unless
+``--denormals flushed`` is given: it answers another question, and takes as long again. The losses
+of all are compared on the same draws first. `fgan bench` is this for one network, with compile
+times and memory. Run it with nothing else on the machine:
 
     python benchmarks/step_time.py --repeats 15 --json
 """
 
 from __future__ import annotations
 
+import argparse
+
 import study
 import torch
 from fgan_benchmarks.harness import JAX, TRAINED_STEPS, parse_names
-from fgan_benchmarks.harness.compare import compare
+from fgan_benchmarks.harness.compare import DENORMALS, compare
 from study import Found, digits, markdown, ratio_text
 
 from fgan.run import recipes
@@ -40,6 +43,7 @@ def measure(
     repeats: int,
     seconds: float,
     trained_steps: int,
+    denormals: str,
     device: str,
     threads: int,
 ) -> Found:
@@ -55,6 +59,7 @@ def measure(
             repeats=repeats,
             seconds=seconds,
             trained_steps=trained_steps,
+            denormals=denormals,
             quick=True,
         )
     return {"cases": found}
@@ -76,26 +81,64 @@ def table(found: Found) -> str:
         rows.append(row)
     notes = [f"{recipe}: {note}" for recipe, case in cases.items() for note in case["notes"]]
     text = "Milliseconds per step, and how many times the baseline's speed (95 %).\n\n"
-    text += markdown(["recipe", *names], rows) + _states(cases)
+    text += markdown(["recipe", *names], rows) + _limits(cases, names) + _states(cases)
     return text + "".join(f"\n\n{note}" for note in notes)
+
+
+def _limits(cases: Found, names: list[str]) -> str:
+    """The limit of each recipe, and how many times that each program takes."""
+    rows = []
+    for recipe, case in cases.items():
+        if least := case.get("limit"):  # results of earlier versions have none
+            kinds = ("products_milliseconds", "moves_milliseconds", "milliseconds")
+            times = [case["programs"].get(name, {}).get("over_limit") for name in names]
+            rows.append(
+                [
+                    f"`{recipe}`",
+                    *(digits(least[kind]) for kind in kinds),
+                    *(ratio_text(each) if each else "" for each in times),
+                ]
+            )
+    if not rows:
+        return ""
+    text = (
+        "The limit in milliseconds: products at the machine's rate, and the state read and written "
+        "once, the batch and the draws read. How many times the limit each step takes (95 %).\n\n"
+    )
+    return f"\n\n{text}{markdown(['recipe', 'products', 'moves', 'limit', *names], rows)}"
 
 
 def _states(cases: Found) -> str:
     """Milliseconds on fresh and trained values, denormals flushed and kept, of each program."""
-    rows, columns = [], ("fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept")
+    rows, kinds = [], ("fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept")
+    timed = {kind for c in cases.values() for p in c["programs"].values()
+             for kind in p.get("states", ())}  # fmt: skip
+    columns = [kind for kind in kinds if kind in timed]
     for recipe, case in cases.items():
         for name, about in case["programs"].items():
             if states := about.get("states"):  # results of earlier versions have none
-                ms = [digits(states[column]["milliseconds"]) for column in columns]
+                ms = [digits(states[c]["milliseconds"]) if c in states else "" for c in columns]
                 rows.append([f"`{recipe}` after {case['trained_steps']}, {name}", *ms])
     if not rows:
         return ""
-    text = "Milliseconds on fresh and on trained values, denormal numbers flushed and kept.\n\n"
+    kept = " and kept" if "trained, kept" in timed else ""
+    text = f"Milliseconds on fresh and on trained values, denormal numbers flushed{kept}.\n\n"
     return f"\n\n{text}{markdown(['recipe after steps, program', *columns], rows)}"
+
+
+def add_denormals(parser: argparse.ArgumentParser) -> None:
+    """Add the option of the studies of steps that says whether denormals are kept as well."""
+    parser.add_argument(
+        "--denormals",
+        choices=DENORMALS,
+        default="both",
+        help="flushed: leave out the times with denormals kept, nearly half of all",
+    )
 
 
 def main() -> None:
     parser = study.parser(__doc__)
+    add_denormals(parser)
     parser.add_argument("--cases", default=",".join(recipes.ALL), help="recipes, with commas")
     usual = f"{PROGRAMS},{ON_A_GPU}" if torch.cuda.is_available() else PROGRAMS
     parser.add_argument("--programs", default=usual, help="with commas; first the baseline")
@@ -108,7 +151,7 @@ def main() -> None:
         args.seconds, args.trained_steps = 0.01, 5
     found = measure(
         args.cases.split(","), parse_names(args.programs), args.repeats, args.seconds,
-        args.trained_steps, args.device, args.threads,
+        args.trained_steps, args.denormals, args.device, args.threads,
     )  # fmt: skip
     study.finish(args, found, table)
 

@@ -95,9 +95,9 @@ def bench(
 
     The images are random and have the right shape, so nothing is read or downloaded. Each program
     is timed on fresh and on trained states, with denormal numbers flushed and kept. The command
-    prints medians, quartiles, ratios with 95 % confidence, and the counts that explain them; leave
-    the machine alone while it runs. Without --loss, --recipe or --config the game is the
-    tutorials': non-saturating, without penalties.
+    prints medians, quartiles, ratios with 95 % confidence, how many times its limit each step
+    takes, and the counts that explain them; leave the machine alone while it runs. Without --loss,
+    --recipe or --config the game is the tutorials': non-saturating, without penalties.
     """
     if not PROGRAMS:
         raise DeviceError(

@@ -7,6 +7,7 @@
 - `harness.programs`: a program by its name, and whether all do the same work;
 - `harness.timing`: interleaved repeats, medians, ratios with their confidence;
 - `harness.counts`: operations, kernels, FLOPs, bytes, and the machine's ceilings;
+- `harness.limit`: the time that a step cannot do without, by these ceilings;
 - `harness.processes`: a program in a process of its own, to take turns with others;
 - `harness.states`: fresh and trained values, denormals flushed and kept;
 - `harness.alone`: measurements of starting, compiling and memory, in a new process each;

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fgan_benchmarks import harness
-from fgan_benchmarks.harness import alone, machine, programs, states, timing
+from fgan_benchmarks.harness import alone, limit, machine, programs, states, timing
 from fgan_benchmarks.harness.counts import Ceilings, make_ceilings
 from fgan_benchmarks.harness.problem import Problem, Program, make_problem
 from fgan_benchmarks.harness.processes import started
@@ -24,7 +24,8 @@ from fgan.errors import ConfigError, DeviceError
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 
-SCHEMA = 2  # 1 had neither trained states nor denormals
+SCHEMA = 3  # 2 had no limit, 1 neither trained states nor denormals
+DENORMALS = ("flushed", "both")
 AGREEMENT_STEPS = 10
 _RESTLESS = 0.2  # quartiles farther apart than this share of the median show other load
 
@@ -39,6 +40,7 @@ def compare(
     repeats: int = 15,
     seconds: float = 0.3,
     trained_steps: int = harness.TRAINED_STEPS,
+    denormals: str = "both",
     quick: bool = False,
     notify: Notify = lambda text: None,
 ) -> dict[str, Any]:
@@ -50,6 +52,8 @@ def compare(
         repeats: the number of rounds, at least 3.
         seconds: the length of each program's block in a round.
         trained_steps: steps before a state counts as trained (`harness.states`), at least 1.
+        denormals: "both" to time everything again with denormals kept, which takes about as long
+            as before, "flushed" not to.
         quick: whether to leave out starting, compiling, memory and counts, which need new
             processes.
         notify: called with a sentence about each stage.
@@ -57,21 +61,29 @@ def compare(
         - ``schema``, ``machine`` (`harness.machine.facts`), ``config``, ``shape`` of an
           example, ``parameters`` of both networks, ``repeats``, ``baseline`` (a name),
           ``trained_steps`` (before a state counts as trained), ``environment`` of the processes
-          in which denormals are "flushed" and "kept" (`fgan.compile.environment.facts`);
+          in which denormals are "flushed" and, with "both", "kept"
+          (`fgan.compile.environment.facts`);
         - ``notes``: sentences about programs left out and results to doubt;
         - ``programs``: by name, ``milliseconds`` of a step on a trained state, with denormals
-          flushed (`harness.timing.Spread`, and ``each`` round), ``states`` (the same and
-          "fresh, flushed", "fresh, kept" and "trained, kept": `harness.states`),
-          ``speedup`` over the baseline (`timing.Ratio`), ``images_per_second``,
+          flushed (`harness.timing.Spread`, and ``each`` round), ``states`` (the same,
+          "fresh, flushed" and, with "both", "fresh, kept" and "trained, kept":
+          `harness.states`), ``speedup`` over the baseline (`timing.Ratio`), ``over_limit``
+          (the step's time over the limit, a `timing.Ratio`; None for products in another dtype
+          than the ceiling's), ``images_per_second``,
           ``cpus`` (CPU seconds per second), ``difference`` (the largest relative difference of
           a loss from the baseline's, over ten steps on the same draws) and ``same_work``
           (`programs.agreement`);
           unless ``quick`` is set, also ``alone`` (`harness.alone.measure`), ``flops`` of a step,
           ``flops_of_ceiling``, ``bytes_of_ceiling``, ``payback_steps`` (by "cold" and
           "cached": the step from which the time for compiling is regained, None for never);
-        - ``ceilings``: ``flops_per_second`` and ``bytes_per_second`` (medians).
+        - ``limit``: of a step (`harness.limit.about`): its ``flops``, ``state_bytes`` and
+          ``bytes``, and ``products_milliseconds``, ``moves_milliseconds`` and their sum,
+          ``milliseconds``;
+        - ``ceilings``: ``flops_per_second`` of a product, ``bytes_per_second`` of a copy and
+          ``update_bytes_per_second`` of a state updated in place (medians).
     Raises:
-        ConfigError: for options that a program does not support, or too few repeats or steps.
+        ConfigError: for options that a program does not support, too few repeats or steps, or an
+            unknown value of ``denormals``.
         DeviceError: for a device, a compiler or a package that this machine does not have.
     """
     if repeats < 3:
@@ -80,6 +92,8 @@ def compare(
         raise ConfigError(f"--seconds {seconds:g} is no length of time.", "Use 0.3.")
     if trained_steps < 1:
         raise ConfigError(f"--trained-steps {trained_steps} trains nothing.", "Use at least 1.")
+    if denormals not in DENORMALS:
+        raise ConfigError(f"--denormals {denormals} is unknown.", f"Use {' or '.join(DENORMALS)}.")
     problem = make_problem(config)
     notes = [text for name in names if (text := programs.missing(name, problem))]
     made: dict[str, Program] = {}
@@ -108,21 +122,27 @@ def compare(
         agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
         made.clear()
         notify(f"Timing {len(able)} programs in {repeats} rounds ...")
-        ceilings = make_ceilings(problem.device, config.dtype)
+        work = limit.work_of(problem)
+        ceilings = make_ceilings(problem.device, config.dtype, work.state_bytes)
         how: dict[str, Any] = {"repeats": repeats, "seconds": seconds}
         timed = states.measure("flushed", flushed, ceilings, trained_steps=trained_steps, **how)
         settings = {"flushed": next(iter(flushed.values())).environment()}
-    # The two sets run one after the other, because ten programs may not fit into memory.
-    notify("The same with denormal numbers kept ...")
-    with started(able, config, warm, {environment.FLUSH: "0"}) as kept:
-        settings["kept"] = next(iter(kept.values())).environment()
-        timed = timed.joined(
-            states.measure("kept", kept, ceilings, trained_steps=timed.trained_steps, **how)
-        )
+    if denormals == "both":
+        # The two sets run one after the other, because ten programs may not fit into memory.
+        notify("The same with denormal numbers kept ...")
+        with started(able, config, warm, {environment.FLUSH: "0"}) as kept:
+            settings["kept"] = next(iter(kept.values())).environment()
+            timed = timed.joined(
+                states.measure("kept", kept, ceilings, trained_steps=timed.trained_steps, **how)
+            )
     baseline, rounds = able[0], _headline(timed)
+    least = limit.limit(work, ceilings, rounds)
     found = {
         name: _about(name, baseline, problem, rounds, ceilings, agreed[name], apart)
-        | {"states": timed.about(name, baseline)}
+        | {
+            "over_limit": limit.over(name, config.dtype, least, rounds),
+            "states": timed.about(name, baseline),
+        }
         for name in able
     }
     notes += _doubts(found, rounds)
@@ -137,9 +157,11 @@ def compare(
         "trained_steps": timed.trained_steps,
         "environment": settings,
         "programs": found,
+        "limit": limit.about(work, least),
         "ceilings": {
             "flops_per_second": ceilings.product_flops / _median(rounds, "product"),
             "bytes_per_second": ceilings.copy_bytes / _median(rounds, "copy"),
+            "update_bytes_per_second": ceilings.update_bytes / _median(rounds, "update"),
         },
         "notes": notes,
     }
@@ -182,7 +204,8 @@ def _about(
     }
     if not apart:
         return about
-    return about | _explained(name, baseline, apart, rounds, ceilings)
+    alike = limit.alike(name, config.dtype)
+    return about | _explained(name, baseline, apart, rounds, ceilings, alike=alike)
 
 
 def _explained(
@@ -191,8 +214,14 @@ def _explained(
     apart: dict[str, dict[str, Any]],
     rounds: Rounds,
     ceilings: Ceilings,
+    *,
+    alike: bool = True,
 ) -> dict[str, Any]:
-    """The results from the measurements in new processes."""
+    """The results from the measurements in new processes.
+
+    Args:
+        alike: whether the program's products are in the dtype of the ceiling.
+    """
     first = _first(apart[name])
     flops = first["flops"] or _flops_of_the_step(apart)
 
@@ -207,8 +236,6 @@ def _explained(
         found: dict[str, Any] = apart[baseline].get(kind, _first(apart[baseline]))
         return found
 
-    # The ceiling was measured in the dtype of the run's products.
-    alike = name != "bfloat16"
     gain = _median(rounds, baseline) - _median(rounds, name)
     return {
         "alone": apart[name],

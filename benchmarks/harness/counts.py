@@ -129,25 +129,32 @@ class Ceilings(NamedTuple):
     product_flops: int  # FLOPs of one call
     copy: Callable[[int], None]
     copy_bytes: int  # bytes read and written by one call
+    update: Callable[[int], None]
+    update_bytes: int  # likewise
 
 
-def make_ceilings(device: torch.device, dtype: str) -> Ceilings:
-    """A large square matrix product in the dtype of the run's products, and a large copy.
+def make_ceilings(device: torch.device, dtype: str, state_bytes: int = 0) -> Ceilings:
+    """A large square matrix product in the dtype of the run's products, a large copy, an update.
 
-    On the CPU the product is ATen's or a compiled one, whichever is faster.
+    On the CPU the product is ATen's or a compiled one, whichever is faster. The update multiplies
+    as many bytes as a state has, in place: those of a small state stay in the caches, where they
+    move several times as fast as a large copy. A state too small for the time of a call to be
+    forgotten is replaced by one of 4 MiB (32 on a GPU).
     """
     large = device.type != "cpu"
-    side, words = (8192, 2**28) if large else (1024, 2**24)
+    side, words, least = (8192, 2**28, 2**25) if large else (1024, 2**24, 2**22)
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(dtype, torch.float32)
     a = torch.ones(side, side, device=device, dtype=kind)
     product = torch.empty_like(a)
     source = torch.ones(words, device=device)
     target = torch.empty_like(source)
+    state = torch.ones(max(state_bytes, least) // 4, device=device)
 
     def wait() -> None:
         if large:
             target[0].item()
             product[0, 0].item()
+            state[0].item()
 
     def multiply(count: int) -> None:
         for _ in range(count):
@@ -172,4 +179,9 @@ def make_ceilings(device: torch.device, dtype: str) -> Ceilings:
             target.copy_(source)
         wait()
 
-    return Ceilings(fastest, 2 * side**3, copy, 2 * 4 * words)
+    def update(count: int) -> None:
+        for _ in range(count):
+            state.mul_(1.0)
+        wait()
+
+    return Ceilings(fastest, 2 * side**3, copy, 2 * 4 * words, update, 2 * 4 * len(state))

@@ -3,8 +3,8 @@
 After some hundred steps the gradients of saturated logits, and Adam's averages of them, may be
 too small for a normal float32, and a processor takes a hundred cycles for each such number. A step
 timed on its first values does not show this cost. So each program is timed near its first state
-and after training, in a process that flushes denormals to zero (`fgan.compile.environment`), and
-then in another that keeps them. (XLA always flushes them.)
+and after training, in a process that flushes denormals to zero (`fgan.compile.environment`), and,
+if that is asked for, then in another that keeps them. (XLA always flushes them.)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class States(NamedTuple):
 
     Attributes:
         trained_steps: the number of steps before the first trained step that was timed.
-        fresh, trained: the rounds; those on trained values include the ceilings "product" and
-            "copy".
+        fresh, trained: the rounds; those on trained values include the ceilings "product",
+            "copy" and "update".
     """
 
     trained_steps: int
@@ -49,10 +49,12 @@ class States(NamedTuple):
         return States(self.trained_steps, fresh, trained)
 
     def about(self, name: str, baseline: str) -> dict[str, dict[str, Any]]:
-        """The milliseconds (median) and the speedup of a program in each state."""
+        """The milliseconds (median) and the speedup of a program in each state that was timed."""
         found = {}
         for state, rounds in (("fresh", self.fresh), ("trained", self.trained)):
             for kind in ("flushed", "kept"):
+                if f"{name}, {kind}" not in rounds.seconds:
+                    continue
                 mine, other = (rounds.seconds[f"{who}, {kind}"] for who in (name, baseline))
                 found[f"{state}, {kind}"] = {
                     "milliseconds": 1e3 * timing.spread(mine).median,
@@ -70,7 +72,7 @@ def measure(
     seconds: float,
     trained_steps: int,
 ) -> States:
-    """Time all programs, which are warm in their processes, and both ceilings, in rounds.
+    """Time all programs, which are warm in their processes, and the ceilings, in rounds.
 
     Args:
         kind: the fate of denormals in these processes, "flushed" or "kept".
@@ -81,7 +83,9 @@ def measure(
             fewer.
     """
     flat = {f"{name}, {kind}": process for name, process in processes.items()}
-    ours: dict[str, Run] = {"product": ceilings.product, "copy": ceilings.copy}
+    ours: dict[str, Run] = {
+        "product": ceilings.product, "copy": ceilings.copy, "update": ceilings.update,
+    }  # fmt: skip
     for run in ours.values():
         run(3)
     gc.collect()

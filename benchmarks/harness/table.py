@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_WIDTH = 110
+_WIDTH = 120
+_STEPS = ("compiled-donated", "compiled", "replayed", "eager")  # ours; the first is a run's
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -25,6 +26,7 @@ def show(found: dict[str, Any]) -> None:
     _line(console, f"{machine['device']}, {machine['threads']} threads{load}, "
                    f"torch {machine['torch']}, {found['repeats']} rounds")  # fmt: skip
     console.print(_times(found))
+    _line(console, _limit(found))
     console.print(_states(found))
     if any("alone" in about for about in found["programs"].values()):
         console.print(_work(found))
@@ -47,8 +49,8 @@ def _table(title: str, *columns: str) -> Table:
 def _times(found: dict[str, Any]) -> Table:
     table = _table(
         "One step, trained, denormals flushed",
-        "program", "ms", "quartiles", f"× {found['baseline']}", "95 %", "images/s", "CPUs",
-        "same work",
+        "program", "ms", "quartiles", f"× {found['baseline']}", "95 %", "× limit", "images/s",
+        "CPUs", "same work",
     )  # fmt: skip
     for name, about in found["programs"].items():
         ms, ratio = about["milliseconds"], about["speedup"]
@@ -58,6 +60,7 @@ def _times(found: dict[str, Any]) -> Table:
             f"{_digits(ms['q1'])} – {_digits(ms['q3'])}",
             f"{ratio['median']:.2f}",
             f"{ratio['low']:.2f} – {ratio['high']:.2f}",
+            f"{about['over_limit']['median']:.2f}" if about["over_limit"] else "",
             f"{about['images_per_second']:,.0f}",
             f"{about['cpus']:.1f}",
             f"{'yes' if about['same_work'] else 'NO'} ({about['difference']:.0e})",
@@ -65,18 +68,39 @@ def _times(found: dict[str, Any]) -> Table:
     return table
 
 
+def _limit(found: dict[str, Any]) -> str:
+    """The limit in a sentence, with the step of the program that a run would take."""
+    least, programs = found["limit"], found["programs"]
+    whole, products, moves = (
+        _digits(least[f"{part}milliseconds"]) for part in ("", "products_", "moves_")
+    )
+    text = (
+        f"The limit here is {whole} ms: products of {_unit(least['flops'])}FLOP at the ceiling "
+        f"take {products} ms, and {_unit(least['bytes'])}B that must move {moves} ms"
+    )
+    compared = (name for name in _STEPS if programs.get(name, {}).get("over_limit"))
+    if (name := next(compared, None)) is None:
+        return f"{text}."
+    times = programs[name]["over_limit"]
+    return (
+        f"{text}; the step of {name} takes {times['median']:.2f} times that "
+        f"(95 %: {times['low']:.2f} – {times['high']:.2f})."
+    )
+
+
 def _states(found: dict[str, Any]) -> Table:
-    """Tests of how training, and flushing denormal numbers, change the time of a step."""
-    columns = ("fresh, flushed", "fresh, kept", "trained, flushed", "trained, kept")
+    """How training, and flushing denormal numbers, change the time of a step."""
+    first = next(iter(found["programs"].values()))
+    columns, both = list(first["states"]), "trained, kept" in first["states"]
     table = _table(
         f"Its milliseconds on fresh values and after {found['trained_steps']:,} steps, denormals "
-        "flushed or kept",
-        "program", *columns, "flushing gains",
+        f"flushed{' or kept' if both else ''}",
+        "program", *columns, *(["flushing gains"] if both else []),
     )  # fmt: skip
     for name, about in found["programs"].items():
-        ms = [about["states"][column]["milliseconds"] for column in columns]
-        gain = f"{ms[-1] / ms[-2]:.2f}×"
-        table.add_row(name, *map(_digits, ms), gain)
+        ms = {column: about["states"][column]["milliseconds"] for column in columns}
+        gain = [f"{ms['trained, kept'] / ms['trained, flushed']:.2f}×"] if both else []
+        table.add_row(name, *map(_digits, ms.values()), *gain)
     return table
 
 
