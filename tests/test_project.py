@@ -168,6 +168,20 @@ def test_searches_try_every_choice_and_each_keeps_its_own(fgan, tmp_path, monkey
     assert re.fullmatch(length, out.splitlines()[2])
 
 
+@pytest.mark.parametrize("norm", ["all", "none"])
+def test_a_run_in_bfloat16_is_searched_in_float32(norm, tmp_path):
+    """torch's batch norm under vmap takes no inputs of two dtypes."""
+    run = trained(tmp_path, dtype="bfloat16", batch_norm=norm)
+    (sample,) = sampling.sample_seeds(run, (3,))
+    found = project.project(run, picture(sample, tmp_path / "x.png"), num_steps=150)
+    # The sample has products in bfloat16, with 8 bits, and so has the image.
+    assert found.distance < 2 / 255
+    assert (found.image.int() - sample.int()).abs().max() <= 6
+    saved, file = sampling.open_run(run, None, None)
+    maker, weights = sampling.open_maker(saved, file, torch.device("cpu"))
+    assert torch.equal(maker.each(weights, found.z[None])[0], found.image)
+
+
 @pytest.mark.parametrize("arch", CONVOLVING)
 def test_every_network_can_be_searched(arch, tmp_path):
     run = trained(tmp_path, arch=arch, image_size=16, **CONVOLVING[arch])

@@ -118,7 +118,10 @@ def project(
         if progress is not None:
             progress("searching", done, len(z) * num_steps)
 
-    error = make_error(maker, weights, target.to(place))
+    searched = maker
+    if config.dtype == "bfloat16":  # under vmap, batch norm needs its inputs in one dtype
+        searched, weights = sample.open_maker(saved, file, place, "float32")
+    error = make_error(searched, weights, target.to(place))
     z, apart = search(error, z, labels, num_steps, tell)
     best = int(apart.nan_to_num(torch.inf).argmin())
     own = labels[best : best + 1] if isinstance(labels, Tensor) else ()
