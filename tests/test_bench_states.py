@@ -66,6 +66,16 @@ def test_fresh_steps_stay_near_the_first_state():
     assert 0 < took.seconds < 1
 
 
+def test_a_process_reports_the_losses_of_its_program():
+    of = small_problem()
+    draws = of.draws(3)
+    expected = programs.make_program("eager", of).losses(draws)
+    with processes.started(["eager"], of.config) as made:  # which has taken steps by now
+        found = made["eager"].losses(draws)
+        assert found == [pytest.approx(losses, rel=1e-6) for losses in expected]
+        assert made["eager"].losses(draws[:2]) == found[:2]
+
+
 @pytest.fixture(scope="module")
 def found():
     config = small_problem().config

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from fgan_benchmarks import harness
 from fgan_benchmarks.harness import alone, limit, machine, programs, states, timing
 from fgan_benchmarks.harness.counts import Ceilings, make_ceilings
-from fgan_benchmarks.harness.problem import Problem, Program, make_problem
+from fgan_benchmarks.harness.problem import Problem, make_problem
 from fgan_benchmarks.harness.processes import started
 from fgan_benchmarks.harness.programs import Agreement
 from fgan_benchmarks.harness.timing import Rounds
@@ -96,31 +96,31 @@ def compare(
         raise ConfigError(f"--denormals {denormals} is unknown.", f"Use {' or '.join(DENORMALS)}.")
     problem = make_problem(config)
     notes = [text for name in names if (text := programs.missing(name, problem))]
-    made: dict[str, Program] = {}
+    able = []
     for name in names:
         if programs.missing(name, problem) is None:
             try:
-                made[name] = programs.make_program(name, problem)
+                programs.make_program(name, problem)  # or refuse the options; nothing is compiled
+                able.append(name)
             except DeviceError as error:  # JAX does not have this device
                 if name not in harness.JAX:
                     raise
                 notes.append(f"{name} is left out: {error.problem}")
-    if not made:
+    if not able:
         raise DeviceError(" ".join(notes), "Name another program in --compare.")
     apart: dict[str, dict[str, Any]] = {}
     if not quick:
-        for name in made:
+        for name in able:
             notify(f"{name}: starting{' and compiling' if name in harness.COMPILED else ''} ...")
             apart[name] = alone.measure(name, config)
-    able, state = list(made), problem.init()
+    state = problem.init()
     notify(f"Starting {len(able)} programs, each in a process of its own ...")
     warm = config.penalty_every + 2  # so many steps compile every kind of step
     if "replayed" in able:  # the second chunk records
         warm += 2 * harness.REPLAYED_STEPS
     with started(able, config, warm) as flushed:
         notify(f"Checking that all compute the same ({AGREEMENT_STEPS} steps) ...")
-        agreed = programs.agreement(made, problem, AGREEMENT_STEPS)
-        made.clear()
+        agreed = programs.agreement(flushed, problem, AGREEMENT_STEPS)
         notify(f"Timing {len(able)} programs in {repeats} rounds ...")
         work = limit.work_of(problem)
         ceilings = make_ceilings(problem.device, config.dtype, work.state_bytes)

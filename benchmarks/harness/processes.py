@@ -27,8 +27,9 @@ from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 
 if TYPE_CHECKING:
-    from fgan_benchmarks.harness.problem import Program
+    from fgan_benchmarks.harness.problem import Losses, Program
 
+    from fgan.types import Draws
 
 FRESH_STEPS = 50  # after some hundred steps, gradients and their averages may be denormal
 
@@ -106,6 +107,13 @@ class ProgramProcess:
         """Go back to the first state and take ``count`` steps."""
         self._ask({"train": count})
 
+    def losses(self, draws: Sequence[Draws]) -> list[Losses]:
+        """The losses of the problem's first steps, of as many as there are draws.
+
+        The process makes the same draws, which are the same wherever they are made.
+        """
+        return [(gen, disc) for gen, disc in self._ask({"losses": len(draws)})]
+
     def held(self) -> int | None:
         """The most bytes of tensors that a step holds (`harness.alone.held`)."""
         held: int | None = self._ask("held")
@@ -182,6 +190,8 @@ def _begin(asked: Any) -> Callable[[Any], Any]:
             return environment.facts()
         if isinstance(question, int):
             return timed(program.run, question)
+        if "losses" in question:
+            return program.losses(problem.draws(question["losses"]))
         if "fresh" in question:
             return fresh(program, question["fresh"])
         program.reset()

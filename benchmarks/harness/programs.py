@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from fgan_benchmarks import harness
@@ -15,6 +16,8 @@ from fgan_benchmarks.harness.imperative import make_imperative
 from fgan_benchmarks.harness.jaxed import make_jax
 from fgan_benchmarks.harness.modules import make_modules
 from fgan_benchmarks.harness.problem import Losses, Problem, Program, make_problem
+
+from fgan.types import Draws
 
 MAKERS: dict[str, Callable[[Problem], Program]] = {
     "imperative": make_imperative,
@@ -62,6 +65,13 @@ def missing(name: str, problem: Problem) -> str | None:
     return f"{name} is left out: JAX is not installed (pip install jax optax)."
 
 
+class Losing(Protocol):
+    """A program, or its process, that reports losses."""
+
+    def losses(self, draws: Sequence[Draws], /) -> list[Losses]:
+        """The losses of the first steps on these draws."""
+
+
 class Agreement(NamedTuple):
     """The agreement of a program's losses with the first program's.
 
@@ -76,7 +86,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(
-    programs: Mapping[str, Program], problem: Problem, num_steps: int = 10
+    programs: Mapping[str, Losing], problem: Problem, num_steps: int = 10
 ) -> dict[str, Agreement]:
     """Whether programs compute the same, judged by their losses in the first steps.
 
@@ -95,6 +105,14 @@ def agreement(
     losses = {name: program.losses(draws) for name, program in programs.items()}
     first = next(iter(losses.values()))
     rounding: list[float] | None = None
+
+    @functools.cache
+    def wide() -> tuple[Problem, list[Draws], list[Losses]]:
+        """The problem in float64, its draws, and the losses of the step."""
+        same = make_problem(replace(problem.config, dtype="float64"))
+        draws = same.draws(num_steps)
+        return same, draws, exact_losses(same, draws)
+
     found = {}
     for name, mine in losses.items():
         apart = _distances(mine, first)
@@ -105,17 +123,15 @@ def agreement(
             so_far = itertools.accumulate(rounding, max)
             same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, so_far, strict=True))
             may = max(apart) <= _AT_MOST or max(apart[:2]) <= allowed
-            same = same or (may and _agrees_in_float64(name, problem, num_steps))
+            same = same or (may and _agrees(name, *wide()))
         found[name] = Agreement(float(np.max(apart)), same)
     return found
 
 
-def _agrees_in_float64(name: str, problem: Problem, num_steps: int) -> bool:
+def _agrees(name: str, wide: Problem, draws: list[Draws], exact: list[Losses]) -> bool:
     """Whether a program's losses agree with the step's when both compute in float64."""
-    wide = make_problem(replace(problem.config, dtype="float64"))
-    draws = wide.draws(num_steps)
     mine = make_program(name, wide).losses(draws)
-    return max(_distances(mine, exact_losses(wide, draws))) <= TOLERANCE["float64"]
+    return max(_distances(mine, exact)) <= TOLERANCE["float64"]
 
 
 def _distances(found: list[Losses], expected: list[Losses]) -> list[float]:
