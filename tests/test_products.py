@@ -89,9 +89,42 @@ def test_several_products_at_once(operator, threads):
         torch.testing.assert_close(one, torch.ops.fgan.mm(x, y), rtol=0, atol=0)
 
 
+@needs_kernel
+@given(
+    *[st.one_of(st.integers(1, 20), st.sampled_from([33, 64, 127, 128])) for _ in range(3)],
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(1, 3),
+)
+@example(64, 64, 64, False, True, 0, 2)  # the second is packed
+@example(64, 2, 128, True, False, 0, 2)  # computed transposed
+@example(64, 2, 64, False, True, 0, 2)  # sums of neighbours
+@example(3, 2, 5, True, False, 1, 1)  # number by number
+@example(7, 40, 9, True, False, 1, 1)  # rows and columns that are computed twice
+def test_many_small_products(operator, m, n, k, a_turned, b_turned, more, threads):
+    a, b = (
+        torch.stack([laid(*form, turned, more, seed) for seed in (first, first + 1, first + 2)])
+        for form, turned, first in (((m, k), a_turned, 0), ((k, n), b_turned, 3))
+    )
+    if a_turned:  # stacking laid it by rows
+        a = a.mT.contiguous().mT
+    if b_turned:
+        b = b.mT.contiguous().mT
+    before, results = torch.get_num_threads(), []
+    for count in (threads, 1):
+        torch.set_num_threads(count)
+        results.append(torch.ops.fgan.mm(a, b))
+    torch.set_num_threads(before)
+    error = (results[0].double() - a.double() @ b.double()).abs()
+    assert (error <= product_bound(a.double(), b.double())).all()
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 # x, w, bias of x w^T + bias as a layer has them, and what its gradients multiply.
 LARGE = numbers(64, 300), numbers(96, 300, seed=1), numbers(96, seed=2)
 SMALL = numbers(8, 16), numbers(4, 16, seed=1), numbers(4, seed=2)
+MANY = numbers(3, 16, 8), numbers(3, 2, 8, seed=1), numbers(3, 1, 2, seed=2)
 EACH = numbers(3, 40, 70), numbers(3, 50, 70, seed=1), numbers(3, 1, 50, seed=2)
 OURS = torch.ops.fgan.mm.default
 
@@ -128,7 +161,7 @@ def gradients(x, w, bias):
 
 
 @needs_kernel
-@pytest.mark.parametrize("args", [LARGE, EACH], ids=["one", "several"])
+@pytest.mark.parametrize("args", [LARGE, EACH, MANY], ids=["one", "several", "many small"])
 def test_large_products_are_ours(operator, args):
     assert changed(layer, *args).count(OURS) == 1
     assert changed(gradients, *args).count(OURS) == 3
@@ -148,6 +181,17 @@ def test_large_products_are_ours(operator, args):
 )
 def test_others_stay_atens(args):
     assert OURS not in changed(lambda x, w: x @ w.mT, *args)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("columns", "ours"), [(1, 0), (2, 1), (15, 1), (16, 0)])
+def test_a_sum_of_rows_that_fill_no_vector_is_ours(operator, columns, ours):
+    x = numbers(3, 40, columns)
+    for keepdim in (True, False):
+        assert changed(lambda x, keepdim=keepdim: x.sum(1, keepdim=keepdim), x).count(OURS) == ours
+    for other in (lambda x: x.sum(2), lambda x: x.sum((0, 1)), lambda x: x.mT.sum(1)):
+        assert OURS not in changed(other, x)
+    assert OURS not in changed(lambda x: x.sum(1), x, ours=False)
 
 
 @pytest.mark.parametrize("args", [SMALL, EACH], ids=["one", "several"])

@@ -6,6 +6,11 @@
 // Where the second matrix must be packed and has more numbers than the others, as a layer's weights
 // have beside few examples, the product is computed transposed, and the examples are packed.
 //
+// Many small products at once, those of a population's members, have kernels of their own, which are
+// chosen by the products' form: a call of oneDNN's for each tile would take as long as its sums, and
+// most of its vector would be empty where a layer has two outputs. They read the first matrix by
+// numbers, so that it is never packed.
+//
 // Each number is summed in one order, whatever the number of threads.
 
 #include <torch/csrc/stable/library.h>
@@ -17,6 +22,7 @@
 #include <cstdlib>
 #include <memory>
 #include <numeric>
+#include <tuple>
 
 namespace at::native::cpublas {
 // c [m, n] = a [m, k] b [k, n], or c += a b; lda, ldb and ldc are the distances from one row to the
@@ -131,6 +137,106 @@ void multiply(Matrix a, Matrix b, Matrix c, int64_t threads) {
   }
 }
 
+typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int64_t lanes = 16;
+constexpr int64_t most_small = 128;  // rows, columns and terms of a small product
+
+Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+void store(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
+
+// R rows and 16 C columns of c = a b, for a row-major b and c.
+template <int R, int C>
+void tile(const Matrix& a, const float* b, int64_t ldb, float* c, int64_t ldc) {
+  Vector sums[R][C] = {};
+  for (int64_t k = 0; k < a.columns; ++k) {
+    Vector row[C];
+    for (int j = 0; j < C; ++j) row[j] = load(b + k * ldb + j * lanes);
+    for (int i = 0; i < R; ++i) {
+      const float x = a.data[i * a.row_stride + k * a.column_stride];
+      for (int j = 0; j < C; ++j) sums[i][j] += x * row[j];
+    }
+  }
+  for (int i = 0; i < R; ++i)
+    for (int j = 0; j < C; ++j) store(c + i * ldc + j * lanes, sums[i][j]);
+}
+
+// All rows of 16 C columns, R at a time. The last are computed with some before them, which come out
+// the same again.
+template <int R, int C>
+void rows(const Matrix& a, const float* b, int64_t ldb, float* c, int64_t ldc) {
+  for (int64_t i = 0; i < a.rows; i += R) {
+    const int64_t first = std::min(i, a.rows - R);
+    tile<R, C>(a.at(first * a.row_stride), b, ldb, c + first * ldc, ldc);
+  }
+}
+
+template <int C>
+void columns(const Matrix& a, const float* b, int64_t ldb, float* c, int64_t ldc) {
+  if (a.rows >= 8) return rows<8, C>(a, b, ldb, c, ldc);
+  if (a.rows >= 4) return rows<4, C>(a, b, ldb, c, ldc);
+  if (a.rows >= 2) return rows<2, C>(a, b, ldb, c, ldc);
+  return rows<1, C>(a, b, ldb, c, ldc);
+}
+
+// c = a b with n >= 16 columns, for a row-major b and c. The last columns are computed as the last
+// rows are.
+void by_columns(const Matrix& a, const float* b, int64_t ldb, float* c, int64_t n) {
+  int64_t j = 0;
+  for (; j + 2 * lanes <= n; j += 2 * lanes) columns<2>(a, b + j, ldb, c + j, n);
+  for (; j < n; j += lanes) {
+    const int64_t first = std::min(j, n - lanes);
+    columns<1>(a, b + first, ldb, c + first, n);
+  }
+}
+
+float sum_of(Vector x) {
+  float parts[lanes];
+  store(parts, x);
+  for (int64_t half = lanes / 2; half; half /= 2)
+    for (int64_t i = 0; i < half; ++i) parts[i] += parts[i + half];
+  return parts[0];
+}
+
+// The sum of k products of neighbours.
+float dot(const float* a, const float* b, int64_t k) {
+  Vector sums = {};
+  int64_t p = 0;
+  for (; p + lanes <= k; p += lanes) sums += load(a + p) * load(b + p);
+  float sum = sum_of(sums);
+  for (; p < k; ++p) sum += a[p] * b[p];
+  return sum;
+}
+
+// c = a b for a row-major c, with room for the numbers of b or of c.
+void multiply_small(const Matrix& a, const Matrix& b, const Matrix& c, float* room) {
+  const int64_t m = c.rows, n = c.columns, k = a.columns;
+  if (n >= lanes && b.row_major()) {
+    by_columns(a, b.data, b.row_stride, c.data, n);
+  } else if (n >= lanes) {
+    transpose(b.data, b.column_stride, room, n, n, k);
+    by_columns(a, room, n, c.data, n);
+  } else if (m >= lanes && a.transposed().row_major()) {  // as c^T = b^T a^T
+    by_columns(b.transposed(), a.data, a.column_stride, room, m);
+    transpose(room, m, c.data, n, n, m);
+  } else if (a.row_major()) {
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t p = 0; p < k; ++p)
+        room[j * k + p] = b.data[p * b.row_stride + j * b.column_stride];
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j)
+        c.data[i * n + j] = dot(a.data + i * a.row_stride, room + j * k, k);
+  } else {
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        float sum = 0;
+        for (int64_t p = 0; p < k; ++p)
+          sum += a.data[i * a.row_stride + p * a.column_stride] *
+                 b.data[p * b.row_stride + j * b.column_stride];
+        c.data[i * n + j] = sum;
+      }
+  }
+}
+
 Matrix matrix(const Tensor& t) {
   const int64_t rows = t.dim() - 2, columns = t.dim() - 1;
   return {static_cast<float*>(t.data_ptr()), t.size(rows), t.size(columns), t.stride(rows),
@@ -146,15 +252,26 @@ Tensor mm(Tensor left, Tensor right) {
                     : new_empty(left, {a.rows, b.columns});
   const Matrix c = matrix(out);
   const int64_t threads = torch::stable::get_num_threads();
-  const auto one = [&](int64_t i, int64_t threads) {
-    multiply(a.at(many ? i * left.stride(0) : 0), b.at(many ? i * right.stride(0) : 0),
-             c.at(i * a.rows * b.columns), threads);
+  const auto of = [&](int64_t i) {
+    return std::tuple{a.at(many ? i * left.stride(0) : 0), b.at(many ? i * right.stride(0) : 0),
+                      c.at(i * a.rows * b.columns)};
   };
-  if (length < threads) {
-    for (int64_t i = 0; i < length; ++i) one(i, threads);
-  } else {  // each product has a thread
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < length; ++i) one(i, 1);
+  const bool small = many && std::max({a.rows, a.columns, b.columns}) <= most_small;
+  if (length < threads && !small) {
+    for (int64_t i = 0; i < length; ++i) {
+      const auto [x, y, z] = of(i);
+      multiply(x, y, z, threads);
+    }
+    return out;
+  }
+#pragma omp parallel num_threads(threads)
+  {  // each product has a thread
+    const Buffer room = allocate(small ? std::max(a.rows, a.columns) * b.columns : 0);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < length; ++i) {
+      const auto [x, y, z] = of(i);
+      small ? multiply_small(x, y, z, room.get()) : multiply(x, y, z, 1);
+    }
   }
   return out;
 }
