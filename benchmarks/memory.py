@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import study
-from fgan_benchmarks.harness import TUTORIAL, alone
+from fgan_benchmarks.harness import TUTORIAL, alone, parse_names
 from fgan_benchmarks.harness.problem import make_problem
 from study import Found, markdown, mebibytes
 
@@ -64,8 +64,9 @@ def table(found: Found) -> str:
 def main() -> None:
     parser = study.parser(__doc__)
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--programs", default=",".join(PROGRAMS), help="with commas")
     args = parser.parse_args()
-    names = PROGRAMS
+    names = tuple(parse_names(args.programs))
     given: dict[str, Any] = {"device": args.device, "threads": args.threads}
     if args.tiny:
         args.cases, names = "tutorial", ("imperative", "eager")

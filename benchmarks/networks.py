@@ -49,6 +49,7 @@ def measure(
             trained_steps=trained_steps,
             denormals=denormals,
             quick=True,
+            notify=lambda text: study.say(f"  {text}"),
         )
     return {"cases": found}
 

@@ -2,6 +2,13 @@
 
     python benchmarks/run.py
 
+measures a few cases of every study, and is meant to end within 20 minutes on two cores. Alone on
+two cores of an AMD EPYC (Zen 4) and with nothing compiled before, step_time takes five minutes;
+after it networks takes 1.7 (for mlp alone), streaming 1.3, dirac_gan 0.9 and ranks 0.8. The
+others together were estimated at 7.5 minutes from their blocks and starts, and a run of all has not
+been timed. With ``--whole`` it measures all cases, and denormals kept, as the committed tables have
+them, and takes several times as long.
+
 Each study runs in a process of its own. What it finds goes to
 ``benchmarks/results/<study>-<machine>.json``, with the hardware, the versions and the threads,
 and into the tables of ``summary-<machine>.md``, which is printed too. A study that fails or
@@ -58,39 +65,75 @@ class Study(NamedTuple):
     title: str
     module: ModuleType  # with its `table`
     options: list[str] = []  # noqa: RUF012
+    few: list[str] = []  # noqa: RUF012  (added unless the whole study is asked for)
     minutes: float = 8.0  # to be stopped after; several times what it takes
 
+    def command(self, *, tiny: bool, whole: bool) -> list[str]:
+        """The options of a run."""
+        return ["--tiny"] if tiny else [*self.options, *([] if whole else self.few)]
 
+    def again(self, cases: Sequence[str], *, whole: bool) -> list[str]:
+        """The option for those cases of old results that a run has; for all, if it has none."""
+        named = self.few[self.few.index("--cases") + 1] if "--cases" in self.few else ""
+        common = [] if whole else [case for case in cases if case in named.split(",")]
+        return ["--cases", ",".join(common or cases)] if cases else []
+
+
+SMALL = ["--cases", "mnist-mlp-small"]
+FLUSHED = ["--denormals", "flushed"]
 STUDIES: dict[str, Study] = {
-    "step_time": Study("A step", step_time, ["--repeats", "5", "--seconds", "0.15"], minutes=14),
-    "networks": Study("A step of each network", networks, ["--repeats", "3"], minutes=20),
-    "products": Study("Matrix products", products, ["--repeats", "9"]),
+    "step_time": Study(
+        "A step", step_time, ["--repeats", "5", "--seconds", "0.15"],
+        ["--cases", "faces-mlp,mnist-mlp-small,mnist-mlp-batchnorm,mnist-mlp-dropout", *FLUSHED,
+         "--programs", "imperative,compiled-donated,bfloat16,jax", "--trained-steps", "200"],
+        minutes=25,
+    ),
+    "networks": Study(
+        "A step of each network", networks, ["--repeats", "3"],
+        ["--cases", "mlp,dcgan", *FLUSHED, "--programs", "modules,compiled-donated,jax-guarded"],
+        minutes=20,
+    ),
+    "products": Study(
+        "Matrix products", products, ["--repeats", "9"],
+        ["--cases", "faces-mlp,mnist-mlp-dropout"],
+    ),
     "end_to_end": Study(
-        "The whole trainer", end_to_end, ["--cases", "tutorial,mnist-mlp-small", "--repeats", "3"]
+        "The whole trainer", end_to_end, ["--cases", "tutorial,mnist-mlp-small", "--repeats", "3"],
+        ["--cases", "tutorial"],
     ),
-    "shared_machine": Study("Beside another process", shared_machine, ["--repeats", "3"]),
+    "shared_machine": Study(
+        "Beside another process", shared_machine, ["--repeats", "3"], [*SMALL, "--seconds", "0.5"]
+    ),
     "compile_time": Study("Until the first step", compile_time, ["--cases", "default"]),
-    "trainer_overhead": Study("The trainer beside its step", trainer_overhead, ["--repeats", "3"]),
-    "scaling": Study("Growing", scaling, ["--repeats", "3"]),
-    "memory": Study("Memory", memory, ["--cases", "tutorial"]),
-    "population": Study(
-        "Several GANs at once", population, ["--members", "16,64", "--repeats", "5"]
+    "trainer_overhead": Study(
+        "The trainer beside its step", trainer_overhead, ["--repeats", "3"], SMALL
     ),
-    "ranks": Study("Two processes", ranks, ["--repeats", "3"], minutes=20),
-    "streaming": Study("Images from a folder", streaming, minutes=20),
+    "scaling": Study("Growing", scaling, ["--repeats", "3"], ["--axes", "batch_size"]),
+    "memory": Study(
+        "Memory", memory, ["--cases", "tutorial"], ["--programs", "imperative,compiled-donated"]
+    ),
+    "population": Study(
+        "Several GANs at once", population, ["--members", "16,64", "--repeats", "5"],
+        ["--members", "16"],
+    ),
+    "ranks": Study("Two processes", ranks, ["--repeats", "3"], SMALL, minutes=20),
+    "streaming": Study(
+        "Images from a folder", streaming, [],
+        ["--archs", "mlp", "--loops", "memory,kept,decoded", "--starts", "1", "--repeats", "9"],
+        minutes=20,
+    ),
     "dirac_gan": Study("The smallest game", dirac_gan),
-}
+}  # fmt: skip
 
 
-def run(name: str, study: Study, tiny: bool, file: Path, more: Sequence[str] = ()) -> None:
-    """One study, to its file; ``more`` options come after the study's.
+def run(name: str, study: Study, options: Sequence[str], file: Path) -> None:
+    """One study with these options, to its file.
 
     Raises:
         RuntimeError: saying why there is none.
     """
     say(f"{name} ...")
-    command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
-    command += [*(["--tiny"] if tiny else study.options), *more]
+    command = [sys.executable, str(HERE / f"{name}.py"), "--json", *options]
     begun = time.perf_counter()
     try:
         done = subprocess.run(
@@ -109,19 +152,21 @@ def run(name: str, study: Study, tiny: bool, file: Path, more: Sequence[str] = (
     say(f"{name}: {found['took_seconds']} s, {file}")
 
 
-def run_again(old: dict[str, against.Found], tiny: bool, folder: Path) -> int:
+def run_again(old: dict[str, against.Found], tiny: bool, whole: bool, folder: Path) -> int:
     """The studies of these results once more, and what got slower; the exit code."""
     bad = 0
     for name, found in old.items():
         if not any(against.ratios_of(found)):
             say(f"{name} has no ratio with an interval: it is left out.")
             continue
-        more = ["--cases", ",".join(found["cases"])] if "cases" in found and not tiny else []
+        study = STUDIES[name]
+        options = study.command(tiny=tiny, whole=whole)
+        options += [] if tiny else study.again(list(found.get("cases", ())), whole=whole)
         file = folder / f"{name}.json"
         try:
             slower = None
             for _ in range(2):
-                run(name, STUDIES[name], tiny, file, more)
+                run(name, study, options, file)
                 compared = against.compare({name: found}, against.read(file, [name]))
                 print("\n".join(compared.lines), flush=True)
                 now = {each.name for each in compared.slower}
@@ -159,6 +204,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(STUDIES), help="studies, with commas")
     parser.add_argument("--results", type=Path, help="where to write, instead of results/")
     parser.add_argument("--machine", default="", help="its name in the files' names")
+    parser.add_argument("--whole", action="store_true", help="all cases, not a few of each study")
     parser.add_argument("--tiny", action="store_true", help="in little time, to see that it works")
     parser.add_argument(
         "--against", type=Path, metavar="OLD", help="a file or folder, to compare ratios with"
@@ -196,7 +242,7 @@ def regression(args: argparse.Namespace, names: list[str]) -> int:
     folder = args.results or Path(tempfile.mkdtemp(prefix="fgan-against-"))
     folder.mkdir(parents=True, exist_ok=True)
     say(f"Results go to {folder}.")
-    return run_again(old, args.tiny, folder)
+    return run_again(old, args.tiny, args.whole, folder)
 
 
 def everything(args: argparse.Namespace, names: list[str]) -> None:
@@ -209,7 +255,8 @@ def everything(args: argparse.Namespace, names: list[str]) -> None:
     begun, failed = time.perf_counter(), []
     for name in names:
         try:
-            run(name, STUDIES[name], args.tiny, files[name])
+            options = STUDIES[name].command(tiny=args.tiny, whole=args.whole)
+            run(name, STUDIES[name], options, files[name])
         except RuntimeError as problem:
             failed.append(str(problem))
             say(failed[-1])

@@ -86,10 +86,11 @@ def table(found: Found) -> str:
 
 def main() -> None:
     parser = study.parser(__doc__)
+    parser.add_argument("--axes", default=",".join(SWEEPS), help="what grows, with commas")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2, help="of each program and repeat")
     args = parser.parse_args()
-    sweeps, names = SWEEPS, PROGRAMS
+    sweeps, names = {axis: SWEEPS[axis] for axis in args.axes.split(",")}, PROGRAMS
     given: dict[str, Any] = {"device": args.device, "threads": args.threads}
     if args.tiny:
         sweeps, names = {"batch_size": [4, 64], "width": [4]}, ("imperative", "eager")

@@ -13,10 +13,11 @@ programs of a recipe in turns, each in a process of its own:
 
 Every program draws its own noise inside the timed region; the batch of reals is given. The times
 are of trained states with denormal numbers flushed; a second table has their limit
-(`harness.limit`), a third fresh states, and denormals kept. Keeping them is timed unless
-``--denormals flushed`` is given: it answers another question, and takes as long again. The losses
-of all are compared on the same draws first. `fgan bench` is this for one network, with compile
-times and memory. Run it with nothing else on the machine:
+(`harness.limit`), a third fresh states, and denormals kept. The times with denormals kept, which
+take as long again, are the default because the third table is of both; ``--denormals flushed``,
+with which a short `run.py` calls this, leaves them out. The losses of all are compared on the same
+draws first. `fgan bench` is this for one network, with compile times and memory. Run it with
+nothing else on the machine:
 
     python benchmarks/step_time.py --repeats 15 --json
 """
@@ -61,6 +62,7 @@ def measure(
             trained_steps=trained_steps,
             denormals=denormals,
             quick=True,
+            notify=lambda text: study.say(f"  {text}"),
         )
     return {"cases": found}
 
