@@ -15,10 +15,11 @@ from PIL import Image
 from support import Listener, assert_near, assert_same, distance
 
 from fgan import data, optim, pytree, rng
+from fgan.compile import graph
 from fgan.disk import checkpoint
 from fgan.errors import ConfigError, DivergedError
 from fgan.game.population import member
-from fgan.run import config, inspect, loop, sample
+from fgan.run import advance, config, inspect, loop, sample
 from fgan.run import resume as resuming
 from fgan.run.advance import DrawAhead
 from fgan.run.plan import make_plan
@@ -90,6 +91,25 @@ def test_a_member_sees_what_it_would_see_alone(name):
     together, alone = seen(seeds="3,0,7"), seen(seed=7)
     for a, b in zip(together, alone, strict=True):
         assert_same(pytree.index(a, 2), b)
+
+
+def test_draws_of_many_members_are_compiled_and_the_same(monkeypatch):
+    def draws(**options):
+        plan = make_plan(resolve(**options, seeds="0-4", dropout=0.3))
+        before = graph.count_graphs()
+        draw = DrawAhead(plan.game, plan.key, plan.training)
+        found = [draw(t) for t in (0, 1, 70)]
+        return found, graph.count_graphs() - before
+
+    few, noise_alone = draws(compile=True)
+    eager, none = draws(compile=False)
+    monkeypatch.setattr(advance, "_MANY_NUMBERS", 100)
+    many, whole = draws(compile=True)
+    assert (none, whole) == (0, 1)
+    assert noise_alone > 1  # a graph for each shape
+    for found in (few, many):
+        # A logarithm in float64 may round otherwise: the last bit of very few numbers.
+        assert_near(found, eager, atol=1e-6)
 
 
 def test_a_member_has_the_hyperparameters_of_its_setting(go):

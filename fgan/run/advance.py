@@ -42,6 +42,7 @@ from fgan.types import Batch, Draws, Key, Metrics, PlayerState, TrainState
 T_co = TypeVar("T_co", covariant=True)
 
 _CHUNK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
+_MANY_NUMBERS = 2**16  # random numbers of a step: the latents of 64 members with batches of 64
 _MOST_STEPS = 64  # in one chunk, if no option says how many
 _MOST_NUMBERS = 2**28  # random numbers for the steps of one chunk, a gigabyte
 
@@ -222,10 +223,11 @@ def _uniform_of(shape: tuple[int, ...], first: int) -> Callable[[Key], Tensor]:
 class DrawAhead:
     """`make_draws` for several steps at a time: the same numbers with a fraction of the calls.
 
-    On the CPU draws are eager, except the noise of stochastic layers in a compiled run: that
-    noise is a hundred times as many numbers, and compiling takes a tenth of the time. (Compiling
-    the latents too costs more seconds than it saves in a run of minutes.) On a GPU a compiled
-    run compiles all draws, because Philox is hundreds of small kernels.
+    A compiled run compiles all draws on a GPU, because Philox is hundreds of small kernels, and
+    those of a population that takes many numbers, which are a tenth of the time of small GANs.
+    Otherwise draws on the CPU are eager, except the noise of stochastic layers in a compiled run:
+    that noise is a hundred times as many numbers, and compiling takes a tenth of the time.
+    (Compiling the latents of one GAN costs more seconds than it saves in a run of minutes.)
 
     Attributes:
         most_steps: the most steps that a run takes in one chunk.
@@ -235,8 +237,6 @@ class DrawAhead:
 
     def __init__(self, game: Game, key: Key, training: Training) -> None:
         self._key = key
-        self._compiled = training.compile and key.device.type != "cpu"
-        compiled_noise = training.compile and not self._compiled
         make = functools.partial(
             population.make_draws if training.is_population else make_draws,
             game,
@@ -246,7 +246,9 @@ class DrawAhead:
         if training.over is not None:
             make = functools.partial(make, share=training.share)
         size = pytree.size(make(key, 0))
-        if compiled_noise:
+        many = training.is_population and size >= _MANY_NUMBERS
+        self._compiled = training.compile and (many or key.device.type != "cpu")
+        if training.compile and not self._compiled:
             make = functools.partial(make, uniform=_compiled_uniform)
         fitting = max(1, min(_MOST_STEPS, _MOST_NUMBERS // size))
         usual = 1
