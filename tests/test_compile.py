@@ -20,7 +20,7 @@ from support import (
 
 import fgan
 from fgan import optim, population, pytree, rng
-from fgan.compile import compile_function, compile_step
+from fgan.compile import compile_function, compile_step, donated
 from fgan.compile.cse import ShareRepeated
 from fgan.compile.graph import count_graphs
 from fgan.errors import DeviceError
@@ -226,6 +226,22 @@ def test_members_in_one_memory_may_be_donated():
     step = compile_step(fgan.make_step(game), donate=True, backend="eager")
     for member in population.unstack(states):
         step(member, real_batch(game), fgan.make_draws(game, member.key, 0, BATCH))
+
+
+def test_states_that_take_turns_are_checked_once_each(monkeypatch):
+    game, state = start({})
+    inputs = real_batch(game), fgan.make_draws(game, state.key, 0, BATCH)
+    step = compile_step(fgan.make_step(game), donate=True, backend="eager")
+    checked, check = [], donated._check_writable
+    monkeypatch.setattr(donated, "_check_writable", lambda *args: checked.append(check(*args)))
+    states = [copy_tree(state), copy_tree(state)]
+    for _ in range(3):
+        for each in states:
+            step(each, *inputs)
+    assert len(checked) == 2
+    shared = states[0]._replace(disc=states[0].disc._replace(params=states[0].disc.params))
+    step(shared, *inputs)
+    assert len(checked) == 3
 
 
 def test_donated_equals_pure_under_inductor():

@@ -71,24 +71,26 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
 
     compiled = compile_function(in_place, backend=backend)
 
-    # The last arguments that were checked. The weak references do not keep them alive, but show
-    # whether others have come to have their ids.
-    seen: tuple[int, ...] = ()
-    first_leaves: list[weakref.ref[Tensor]] = []
+    # The arguments that were checked, by their ids. The weak references do not keep them alive, but
+    # show whether others have come to have their ids.
+    seen: dict[tuple[int, ...], list[weakref.ref[Tensor]]] = {}
+
+    def is_gone(ids: tuple[int, ...]) -> bool:
+        return any(leaf() is None for leaf in seen[ids])
 
     @functools.wraps(step)
     def donated(*args: Any, **named: Any) -> Any:
-        nonlocal seen, first_leaves
         if named:
             raise TypeError(f"a compiled function takes its inputs by position, not {min(named)}=")
         if len(args) <= max(places):
             raise TypeError(f"donate has argument {max(places)}, and the step got {len(args)}")
         old = [args[i] for i in places]
         ids = tuple(map(id, old))
-        if seen != ids or any(leaf() is None for leaf in first_leaves):
+        if ids not in seen or is_gone(ids):
             _check_writable(args, places)
-            seen = ids
-            first_leaves = [weakref.ref(leaf) for tree in old for leaf in pytree.leaves(tree)[:1]]
+            for gone in [each for each in seen if is_gone(each)]:
+                del seen[gone]
+            seen[ids] = [weakref.ref(leaf) for tree in old for leaf in pytree.leaves(tree)[:1]]
         others = compiled(*args)
         return _filled(others, old) if others else old[0]
 
