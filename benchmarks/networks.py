@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import step_time
 import study
-from fgan_benchmarks.harness import JAX, parse_names
+from fgan_benchmarks.harness import JAX, PLAIN, parse_names
 from fgan_benchmarks.harness.compare import compare
 from study import Found
 
@@ -37,7 +37,7 @@ def measure(
     found = {}
     for arch in cases:
         study.say(arch)
-        run = config.resolve(data="mnist", arch=arch, compile=True, **options)
+        run = config.resolve(base=PLAIN, data="mnist", arch=arch, compile=True, **options)
         unable = {"modules-compiled"} if run.r1 or run.r2 else set()
         unable |= set(JAX) if arch != "mlp" else set()
         able = [program for program in programs if program not in unable]

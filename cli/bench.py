@@ -18,7 +18,14 @@ from fgan.run.options import GAME, NETS, OPTIONS
 from .options import config_option, recipe_option, with_options
 
 try:
-    from fgan_benchmarks.harness import DEFAULT, PROGRAMS, TRAINED_STEPS, TUTORIAL, parse_names
+    from fgan_benchmarks.harness import (
+        DEFAULT,
+        PLAIN,
+        PROGRAMS,
+        TRAINED_STEPS,
+        TUTORIAL,
+        parse_names,
+    )  # fmt: skip
 except ModuleNotFoundError:  # this is a copy of the library alone; the other commands work
     DEFAULT, PROGRAMS, TRAINED_STEPS = (), {}, 0
 
@@ -146,8 +153,8 @@ def _resolve(given: dict[str, Any], config: Path | None, recipe: str | None) -> 
     compiled = given | {"compile": True}
     if recipe is None:
         if config is None and given["loss"] is None:
-            compiled |= TUTORIAL
-        return configs.resolve(compiled, config)
+            compiled["loss"] = TUTORIAL["loss"]
+        return configs.resolve(compiled, config, PLAIN)
     if config is None:
         compiled["data"] = given["data"] or "mnist"
     return recipes.resolve(recipe, compiled, config)

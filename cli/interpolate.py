@@ -59,7 +59,7 @@ def interpolate(
 ) -> None:
     """Show the samples between latents, along the arc from one to the next; needs no data set.
 
-    The choice of a run with --z-choice changes once on the way, in its middle.
+    A choice in the latent changes once on the way, in its middle.
 
     The command prints the path of the file that it wrote.
     """

@@ -35,8 +35,8 @@ Truncation = Annotated[
     typer.Option(
         "--truncation",
         help="Draw latents from the normal distribution cut off at plus and minus this number "
-        "(psi): samples become more typical and less varied as it becomes smaller. A choice of "
-        "--z-choice stays. "
+        "(psi): samples become more typical and less varied as it becomes smaller. A choice in "
+        "the latent stays. "
         "\\[default: it is not cut off]",
         show_default=False,
     ),

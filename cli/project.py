@@ -36,9 +36,9 @@ def project(
         int | None,
         typer.Option(
             "--starts",
-            help="Search from this many latents, in each class; the best one counts. Those of a "
-            "run with --z-choice take turns in their choices, which each keeps. \\[default: 8, or "
-            "one for each choice, up to 64]",
+            help="Search from this many latents, in each class; the best one counts. Where "
+            "the latent has a choice they take turns in it, and each keeps its own. "
+            "\\[default: 8, or one for each choice, up to 64]",
             show_default=False,
         ),
     ] = None,

@@ -41,7 +41,7 @@ STEPS = 3
 
 def check(name: str) -> None:
     if name in CASES:
-        settings = config.resolve(CASES[name])
+        settings = config.resolve(CASES[name], base={"lr_schedule": "constant"})
     else:
         settings = recipes.resolve(name, {"data": "mnist"})
     points = settings.data == "ring"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from fgan_benchmarks import harness
-from fgan_benchmarks.harness import alone, compare, counts, jaxed, programs, timing
+from fgan_benchmarks.harness import PLAIN, alone, compare, counts, jaxed, programs, timing
 from fgan_benchmarks.harness.functional import Taker, exact_losses, make_functional
 from fgan_benchmarks.harness.imperative import Loop
 from fgan_benchmarks.harness.machine import slug
@@ -53,7 +53,9 @@ DCGAN = {"arch": "dcgan", "image_size": 16, "features": 3, "batch_size": 4, "z_d
 
 def problem(**options: object) -> Problem:
     base = SMALL if options.get("arch", "mlp") == "mlp" else {}
-    return make_problem(configs.resolve({"compile": True, "device": "cpu", **base, **options}))
+    return make_problem(
+        configs.resolve({"compile": True, "device": "cpu", **base, **options}, base=PLAIN)
+    )
 
 
 def losses(name: str, of: Problem, num_steps: int = 10) -> np.ndarray:

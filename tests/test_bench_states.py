@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from fgan_benchmarks.harness import compare, plot, processes, programs
+from fgan_benchmarks.harness import PLAIN, compare, plot, processes, programs
 from fgan_benchmarks.harness.problem import Problem, Program, make_problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,7 +24,7 @@ def small_problem() -> Problem:
         "image_size": 4, "z_dim": 5, "gen_hidden": (8, 6), "disc_hidden": (7, 6),
         "batch_size": 12, "lr": 0.01, "loss": "non_saturating", "compile": True, "device": "cpu",
     }  # fmt: skip
-    return make_problem(configs.resolve(options))
+    return make_problem(configs.resolve(options, base=PLAIN))
 
 
 class FirstWeights(TorchDispatchMode):

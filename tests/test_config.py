@@ -16,6 +16,7 @@ from fgan.errors import ConfigError, DiskError
 from fgan.game import game
 from fgan.run import archs, assemble, config, names
 from fgan.run.advance import Training
+from fgan.run.dtypes import decide_dtype
 from fgan.run.options import OPTIONS, WEIGHTS, flag
 
 CONFIGS = st.fixed_dictionaries(
@@ -83,7 +84,7 @@ def test_batch_norm_of_one_example_is_refused():
 def test_what_torch_cannot_do_in_bfloat16_is_refused(options, way_out):
     with pytest.raises(ConfigError, match="bfloat16"):
         config.resolve(options, dtype="bfloat16")
-    assert config.resolve(options).dtype == "float32"
+    assert decide_dtype(config.resolve(options)).dtype == "float32"
     assert config.resolve(options | way_out, dtype="bfloat16").dtype == "bfloat16"
 
 

@@ -257,11 +257,12 @@ def test_the_defaults_of_optimizers_are_those_of_pytorch(ours, theirs, called):
 IMAGES = {
     # benchmarks/results/mnist-mlp-defaults.md, whose first sentence is tested below
     "loss": "relativistic", "r1": 1.0, "r2": 1.0, "penalty_every": 4, "lr": 1e-3,
-    "betas": (0.0, 0.999), "batch_size": 64, "ema": 0.9999, "epochs": 20.0, "z_dim": 64,
-    "z_choice": 0,
+    "betas": (0.0, 0.999), "batch_size": 64, "ema": 0.9999, "epochs": 20.0, "z_dim": 74,
+    "z_choice": 10, "lr_schedule": "linear", "lr_end": 0.1,
     "gen_hidden": (256, 512), "disc_hidden": (512, 256), "batch_norm": "all", "slope": 0.2,
     "gen_activation": "leaky_relu", "disc_activation": "leaky_relu", "optimizer": "adam",
     # the README's first command
+    "dtype": "auto",  # benchmarks/results/mnist-mlp-defaults.md
     "data": "mnist", "arch": "mlp", "output": "tanh", "seed": 0,
     # those of convolutional networks; no effect here
     "features": 64, "attention": 0, "growth": 0, "blocks": 2,
@@ -270,11 +271,11 @@ IMAGES = {
     "image_size": 0, "channels": 0, "skip_bad": False,
     # benchmarks/results/mnist-conditional.md
     "conditional": False, "condition_head": "acgan",
-    "dropout": 0.0, "disc_loss_scale": 1.0, "lr_schedule": "constant", "lr_length": 0,
-    "lr_end": 0.0, "lr_warmup": 0, "disc_steps": 1, "order": "alternating", "share_fakes": False,
+    "dropout": 0.0, "disc_loss_scale": 1.0, "lr_length": 0, "lr_warmup": 0, "disc_steps": 1,
+    "order": "alternating", "share_fakes": False,
     "same_z": False, "wgan_gp": 0.0, "zero_centred": 0.0, "dragan": 0.0, "instance_noise": 0.0,
     "augment": "none", "clip_disc": 0.0, "spectral_norm": False, "init_from": "",
-    "compile": False, "threads": 0, "chunk_steps": 0, "dtype": "float32", "device": "auto",
+    "compile": False, "threads": 0, "chunk_steps": 0, "device": "auto",
     # as in an imperative loop
     "disc_batches": "auto", "stat_passes": "every", "sample_stats": "running",
     # what the help texts say
@@ -284,13 +285,21 @@ IMAGES = {
     "gif": True, "report": True, "tensorboard": False,
 }  # fmt: skip
 NO_PENALTIES = {"r1": 0.0, "r2": 0.0, "penalty_every": 1}
+CONSTANT = {"lr_schedule": "constant", "lr_end": 0.0, "z_choice": 0}
+PLAIN = {"z_dim": 64, "z_choice": 0}
 POINTS = {
-    **NO_PENALTIES, "loss": "non_saturating", "z_dim": 2, "gen_hidden": (128, 128),
+    **NO_PENALTIES, **CONSTANT, "dtype": "float32", "loss": "non_saturating", "z_dim": 2,
+    "gen_hidden": (128, 128),
     "disc_hidden": (128, 128), "batch_norm": "none", "output": "linear", "betas": (0.5, 0.999),
     "batch_size": 256, "ema": 0.999, "epochs": 25.0,
 }  # fmt: skip
 # benchmarks/results/arch-defaults.md; the widths are for two cores.
-CONVOLUTIONS = {"image_size": 32, "betas": (0.0, 0.99)}
+CONVOLUTIONS = {
+    **CONSTANT,
+    "dtype": "float32",
+    "image_size": 32,
+    "betas": (0.0, 0.99),
+}
 DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "z_dim": 100, "features": 16}
 RESNET = {
     **CONVOLUTIONS, "arch": "resnet", "z_dim": 128, "features": 4, "ema": 0.9998, "epochs": 10.0,
@@ -314,6 +323,12 @@ NOT_GIVEN = {"disc_lr": 0.0, "steps": 0, "init_member": -1, "seeds": (), "sweep"
         ({"arch": "resnet"}, RESNET),
         ({"arch": "r3gan"}, R3GAN),
         ({"loss": "hinge"}, NO_PENALTIES),
+        ({"conditional": True}, PLAIN),
+        ({"z_dim": 5}, PLAIN),
+        ({"z_choice": 0}, PLAIN),
+        ({"z_dim": 80, "z_choice": 10}, {}),
+        ({"z_choice": 20}, {}),
+        ({"order": "competitive"}, {"lr_schedule": "constant", "lr_end": 0.0}),  # one rate
         ({"seeds": (0, 1)}, {"on_nonfinite": "skip"}),  # the other members go on
     ],
     ids=str,
@@ -328,10 +343,11 @@ def test_the_document_of_the_defaults():
     steps = 60_000 // o["batch_size"] * int(o["epochs"])
     sentence = (
         f"The defaults: paired {o['loss']} loss with R1 and R2 of γ {o['r1']:g} in every fourth "
-        f"step, Adam (β₁ {o['betas'][0]:g}, β₂ {o['betas'][1]:g}, rate 1e-3), batch "
-        f"{o['batch_size']}, moving average {o['ema']}, {o['epochs']:g} epochs "
-        f"({steps // 1000} {steps % 1000:03d} steps); generator {o['z_dim']}-256-512-784 with "
-        f"batch norm, discriminator 784-512-256-1, leaky ReLU {o['slope']}."
+        f"step, Adam (β₁ {o['betas'][0]:g}, β₂ {o['betas'][1]:g}, a rate of 1e-3 that falls in a "
+        f"line to {o['lr_end']:g} times that), batch {o['batch_size']}, moving average {o['ema']}, "
+        f"{o['epochs']:g} epochs ({steps // 1000} {steps % 1000:03d} steps); generator "
+        f"{o['z_dim']}-256-512-784 with batch norm, whose last {o['z_choice']} inputs are a choice "
+        f"of one; discriminator 784-512-256-1, leaky ReLU {o['slope']}."
     )
     assert sentence in " ".join(text.split())
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

@@ -7,12 +7,12 @@ import torch
 
 from fgan.disk import machine
 from fgan.errors import ConfigError
-from fgan.run import assemble, config, doctor, dtypes, loop, resume
+from fgan.run import assemble, config, doctor, dtypes, loop, recipes, resume
 from fgan.run.plan import make_plan
 
 SMALL = {
     "data": "ring", "z_dim": 3, "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8,
-    "steps": 3, "device": "cpu", "report": False,
+    "steps": 3, "device": "cpu", "report": False, "compile": True,
 }  # fmt: skip
 FAST = "GenuineIntel fpu avx512f avx512_bf16 amx_bf16 amx_tile"
 SLOW = "AuthenticAMD fpu avx2 avx512f avx512_vnni bf16"
@@ -49,6 +49,40 @@ def test_it_is_bfloat16_where_the_processor_multiplies_that(processor, dtype, mo
     assert devices[0]["dtype_auto"] == dtype
 
 
+def test_a_step_that_waits_for_something_else_is_in_float32(monkeypatch):
+    """A perceptron's waits for Python, or for launches; one with convolutions for products."""
+    on(FAST, monkeypatch)
+    monkeypatch.setattr(dtypes, "multiplies_bfloat16", lambda device: True)
+    assert dtypes.decide_dtype(settled(compile=False)).dtype == "float32"
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(dtypes, "find_device", lambda name: gpu)
+    assert dtypes.decide_dtype(settled()).dtype == "float32"
+    for compiles in (True, False):
+        images = config.resolve(data="mnist", arch="dcgan", dtype="auto", compile=compiles)
+        assert dtypes.decide_dtype(images).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"data": "mnist"}, "bfloat16"),
+        ({"data": "mnist", "conditional": True}, "bfloat16"),
+        ({"data": "mnist", "arch": "dcgan"}, "float32"),
+        ({"data": "ring"}, "float32"),
+    ],
+)
+def test_the_default_is_that_of_images_of_a_perceptron(options, dtype, monkeypatch):
+    on(FAST, monkeypatch)
+    assert dtypes.decide_dtype(config.resolve(**options, compile=True)).dtype == dtype
+
+
+@pytest.mark.parametrize("name", recipes.ALL)
+def test_recipes_stay_in_float32(name, monkeypatch):
+    on(FAST, monkeypatch)
+    resolved = recipes.resolve(name, data="mnist", compile=True)
+    assert dtypes.decide_dtype(resolved).dtype == "float32"
+
+
 def test_another_dtype_stays_on_every_processor(monkeypatch):
     for processor in (FAST, SLOW):
         on(processor, monkeypatch)
@@ -60,6 +94,7 @@ def test_where_bfloat16_is_refused_it_is_float32(monkeypatch):
     """These options refuse ``--dtype bfloat16``, and auto does not."""
     on(FAST, monkeypatch)
     options = {"data": "mnist", "arch": "mlp", "batch_norm": "all", "order": "symplectic"}
+    options["compile"] = True
     with pytest.raises(ConfigError, match="bfloat16"):
         config.resolve(**options, dtype="bfloat16")
     assert dtypes.decide_dtype(config.resolve(**options, dtype="auto")).dtype == "float32"

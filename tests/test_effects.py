@@ -10,6 +10,7 @@ from fgan.run import config, names, recipes
 from fgan.run.options import OPTIONS, flag
 
 EFFECTS = {name: row.acts for name, row in OPTIONS.items() if row.acts}
+CONSTANT = {"lr_schedule": "constant"}
 DCGAN = {"arch": "dcgan"}
 PLAIN = {"loss": "hinge"}
 # By option: a value, options beside which it does nothing, and options beside which it does.
@@ -54,8 +55,8 @@ ROWS = {
         [{"optimizer": "sgd"}, {"optimizer": "rmsprop"}, {"sweep": ["b1=0.1,0.2"]}],
         [{}, {"optimizer": "optimistic_adam"}],
     ),
-    "lr_length": (10, [{}, {"lr_warmup": 3}], [{"lr_schedule": "cosine"}]),
-    "lr_end": (0.5, [{}], [{"lr_schedule": "linear"}]),
+    "lr_length": (10, [CONSTANT, CONSTANT | {"lr_warmup": 3}], [{"lr_schedule": "cosine"}]),
+    "lr_end": (0.5, [CONSTANT], [{"lr_schedule": "linear"}]),
     "on_nonfinite": ("rollback", [{"save_every": 0}], [{}, {"save_every": "5m"}]),
     "penalty_every": (2, [PLAIN, {"r1": 0.0, "r2": 0.0}], [{}, PLAIN | {"dragan": 1.0}]),
     "metrics": (("coverage",), [{}, {"data": "ring"}], [{"evaluate_every": 10}]),

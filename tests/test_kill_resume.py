@@ -25,7 +25,7 @@ import process_faults as faults
 # Sixty-four images and batches of eight: an epoch is eight steps, four with --disc-steps 2.
 BASE = ["--batch-size", 8, "--steps", 21, "--log-every", 4, "--save-every", 5, "--sample-every",
         20, "--keep", 99, "--ema", 0.9, "--run-dir", "r"]  # fmt: skip
-MLP = ["--gen-hidden", 8, "--disc-hidden", 8]
+MLP = ["--gen-hidden", 8, "--disc-hidden", 8, "--z-dim", 64]
 NETS = {
     "mlp with an average": MLP,
     "batch norm": [*MLP, "--batch-norm", "all"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fgan_benchmarks.harness import alone, compare, counts, limit, programs, table
+from fgan_benchmarks.harness import PLAIN, alone, compare, counts, limit, programs, table
 from fgan_benchmarks.harness.problem import Problem, make_problem
 from fgan_benchmarks.harness.timing import Rounds
 
@@ -28,7 +28,7 @@ PAIRED = SMALL | {"r1": 0.5, "r2": 0.3, "penalty_every": 4}
 
 
 def problem(**options: object) -> Problem:
-    return make_problem(configs.resolve(options))
+    return make_problem(configs.resolve(options, base=PLAIN))
 
 
 def rounds(**seconds: list[float]) -> Rounds:

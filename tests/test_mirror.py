@@ -94,7 +94,7 @@ def test_members_see_the_flips_of_their_seeds(folder):
 
 def test_a_resumed_run_ends_as_the_whole_one(folder, tmp_path):
     tiny = {"data": str(folder), "mirror": True, "gen_hidden": (4,), "disc_hidden": (4,),
-            "batch_size": 4, "log_every": 1}  # fmt: skip
+            "batch_size": 4, "log_every": 1, "lr_schedule": "constant"}  # fmt: skip
     whole = loop.run(configs.resolve(tiny, steps=6), run_dir=tmp_path / "whole")
     half = loop.run(configs.resolve(tiny, steps=3), run_dir=tmp_path / "half")
     again = loop.resume(half.run.path, steps=6)

@@ -45,6 +45,7 @@ def mixed(tmp_path):
 
 def test_oblong_images_of_classes_are_trained_on_and_sampled(folder, tmp_path):
     options = TINY | {"data": str(folder), "conditional": True, "condition_head": "projection"}
+    options["lr_schedule"] = "constant"
     whole = loop.run(configs.resolve(options, steps=4, mirror=True), run_dir=tmp_path / "whole")
     half = loop.run(configs.resolve(options, steps=2, mirror=True), run_dir=tmp_path / "half")
     assert_same(loop.resume(half.run.path, steps=4).state, whole.state)

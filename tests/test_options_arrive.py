@@ -303,7 +303,9 @@ def dropout(tmp_path):
 @row
 def output(tmp_path):
     """The generator's last layer, and the value of black for both players and in pictures."""
-    options = {"data": array(tmp_path, 0), "gen_hidden": (), "disc_hidden": (), "steps": 1}
+    options = {
+        "data": array(tmp_path, 0), "z_dim": 64, "gen_hidden": (), "disc_hidden": (), "steps": 1,
+    }  # fmt: skip
     for how, black, function in (("tanh", -1.0, torch.tanh), ("sigmoid", 0.0, torch.sigmoid)):
         made = game(**options, output=how)
         params, buffers = made.gen.init(rng.key(0))
@@ -618,7 +620,9 @@ def stat_passes(tmp_path):
 @row
 def sample_stats(tmp_path):
     """How far images differ from each other in grids, where statistics have hardly moved."""
-    options = {"data": array(tmp_path), "batch_norm": "all", "steps": 1, "r1": 0.0, "r2": 0.0}
+    options = {
+        "data": array(tmp_path), "batch_norm": "all", "z_dim": 64, "steps": 1, "r1": 0.0, "r2": 0.0,
+    }  # fmt: skip
     found = {}
     for stats in ("running", "batch"):
         result = trained(tmp_path, **options, sample_stats=stats)

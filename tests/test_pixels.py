@@ -119,7 +119,7 @@ def test_every_process_reads_its_share(pictures):
 def test_a_run_from_the_disk_and_its_resumption_are_that_from_memory(pictures, tmp_path):
     options = {
         "data": str(pictures), "image_size": 8, "batch_size": 4, "gen_hidden": (4,),
-        "disc_hidden": (4,), "mirror": True,
+        "disc_hidden": (4,), "mirror": True, "lr_schedule": "constant",
     }  # fmt: skip
 
     def state(where: str) -> dict[str, torch.Tensor]:

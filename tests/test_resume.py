@@ -89,7 +89,7 @@ def test_data_that_have_moved_are_known_again_by_what_they_hold(tmp_path, monkey
     images = np.random.default_rng(0).integers(256, size=(64, 4, 4), dtype="uint8")
     np.save(tmp_path / "images.npy", images)
     monkeypatch.chdir(tmp_path)
-    options = {"data": "images.npy", "steps": 3}
+    options = {"data": "images.npy", "steps": 3, "lr_schedule": "constant"}
     whole = loop.run(settings(**options | {"steps": 6}), run_dir=tmp_path / "whole")
     loop.run(settings(**options), run_dir=tmp_path / "part")
 
@@ -234,7 +234,7 @@ def test_steps_after_the_schedule_are_said(tmp_path):
     notes = Listener()
     again = settings(**options | {"steps": 6, "lr_length": 4, "lr_end": 0.1})
     loop.run(again, notes, run_dir=tmp_path / "other")
-    assert not notes.notes
+    assert any("From step 4 on the learning rate is 0.1 of --lr" in note for note in notes.notes)
 
 
 @pytest.mark.parametrize("steps", [3, 30])  # at the end, and where no checkpoint is due

@@ -27,6 +27,7 @@ TINY = {
     "log_every": 5,
     "sample_every": 6,
     "save_every": 6,
+    "lr_schedule": "constant",
 }
 
 

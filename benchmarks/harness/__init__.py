@@ -21,6 +21,7 @@ This file never imports torch.
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from fgan.errors import ConfigError
 
@@ -44,8 +45,11 @@ PROGRAMS: dict[str, str] = {
 }
 """Every program by its name, with a description."""
 
-TUTORIAL: dict[str, str] = {"loss": "non_saturating"}
-"""Options that differ from a run's defaults: the game that every program implements."""
+PLAIN: dict[str, Any] = {"dtype": "float32", "lr_schedule": "constant", "z_choice": 0}
+"""Options that differ from a run's defaults: what programs besides ours have too."""
+
+TUTORIAL: dict[str, Any] = {"loss": "non_saturating", **PLAIN}
+"""The same for the game that every program implements."""
 
 JAX = ("jax", "jax-guarded")
 """The programs that JAX runs."""

@@ -22,6 +22,7 @@ from fgan.game import Game, Step, init_state, make_draws
 from fgan.game.game import terms_due
 from fgan.run import assemble, checks, names
 from fgan.run.config import TrainConfig
+from fgan.run.dtypes import decide_dtype
 from fgan.run.options import GAME, OPTIONS, flag
 from fgan.types import Draws, TrainState
 
@@ -120,6 +121,7 @@ def make_problem(config: TrainConfig) -> Problem:
         raise ConfigError(
             "One GAN is measured, not a population.", "Leave out --seeds and --sweep."
         )
+    config = decide_dtype(config)
     device = assemble.check_device(config)
     assemble.set_up(config, device)
     if config.compile:

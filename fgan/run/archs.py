@@ -44,6 +44,8 @@ class Arch:
         normalises: options -> whether the generator has batch normalisation.
         heads: the condition heads that its discriminator may have; () for networks that take no
             labels.
+        plain: the defaults on images that differ where the latent is one of normal numbers alone:
+            beside labels, which tell kinds of images apart, and where its length is given.
         before: the values of options that came after the first runs with the architecture. A run
             that does not name such an option began with this value, and not with the default.
     """
@@ -55,6 +57,7 @@ class Arch:
     convolves: bool = False
     normalises: Callable[[Values], bool] = lambda options: False
     heads: tuple[str, ...] = ()
+    plain: Mapping[str, Any] = field(default_factory=dict)
     before: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -86,10 +89,16 @@ ALL: dict[str, Arch] = {
         # benchmarks/results/mnist-mlp-defaults.md lists the settings that were tried.
         images={
             **_PAIRED,
+            "z_dim": 74,
+            "z_choice": 10,
             "betas": (0.0, 0.999),
+            "lr_schedule": "linear",
+            "lr_end": 0.1,
             "ema": 0.9999,
             "epochs": 20.0,
+            "dtype": "auto",
         },
+        plain={"z_dim": 64, "z_choice": 0},
         points={
             "z_dim": 2,
             "gen_hidden": (128, 128),

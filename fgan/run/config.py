@@ -59,11 +59,19 @@ _ABSENT = {name: row.default for name, row in OPTIONS.items() if row.optional}
 _NO_TERMS: dict[str, Any] = {name: OPTIONS[name].default for name in TERM_OPTIONS}
 
 
-def defaults(data: str = "mnist", arch: str = "mlp", loss: str | None = None) -> dict[str, Any]:
-    """The options of a run for which only data, architecture and perhaps the loss are given."""
+def defaults(
+    data: str = "mnist", arch: str = "mlp", loss: str | None = None, *, plain: bool = False
+) -> dict[str, Any]:
+    """The options of a run for which only data, architecture and perhaps the loss are given.
+
+    Args:
+        plain: whether the latent is one of normal numbers alone, for which labels speak too.
+    """
     of = archs.ALL.get(arch, archs.Arch(options={}))  # the checks refuse a name that is unknown
-    special = (of.points or {}) if data in names.POINT_SETS else of.images
-    found = _COMMON | dict(special) | {"data": data, "arch": arch}
+    special = dict(of.points or {}) if data in names.POINT_SETS else dict(of.images)
+    if plain and data not in names.POINT_SETS:
+        special |= of.plain
+    found = _COMMON | special | {"data": data, "arch": arch}
     if loss is not None and loss != found["loss"]:
         found |= _NO_TERMS | {"loss": loss}
     return found
@@ -119,10 +127,13 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """`merge` of these layers over the defaults of their data, architecture and loss."""
     known = merge(*layers)
     of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
-    merged = defaults(*of) | known
-    if "seeds" in known or "sweep" in known:
-        # One member that is not finite must not halt the others.
-        merged["on_nonfinite"] = known.get("on_nonfinite", "skip")
+    plain = bool(known.get("conditional")) or "z_dim" in known or known.get("z_choice") == 0
+    usual = defaults(*of, plain=plain)
+    if "seeds" in known or "sweep" in known:  # one that is not finite must not halt the others
+        usual["on_nonfinite"] = "skip"
+    if known.get("order") == "competitive":  # it is made for one rate
+        usual |= {"lr_schedule": "constant", "lr_end": 0.0}
+    merged = usual | known
     for pair in ALTERNATIVES:
         if any(name in known for name in pair):  # drop the default of the other
             merged = {k: v for k, v in merged.items() if k in known or k not in pair}

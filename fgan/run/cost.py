@@ -66,7 +66,7 @@ def cost(arch: str, image_size: int = 32, channels: int = 1, **given: Any) -> Co
         ConfigError: for images that the architecture cannot make.
 
     >>> cost("mlp", 28).gen_params
-    551952
+    554512
     """
     shape = (channels, image_size, image_size)
     options = config.resolve(arch=arch, device="cpu", **given)

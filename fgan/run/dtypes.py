@@ -9,6 +9,7 @@ import torch
 
 from fgan.disk import machine
 from fgan.errors import ConfigError
+from fgan.run import archs
 from fgan.run import config as configs
 from fgan.run.assemble import find_device
 from fgan.run.config import TrainConfig
@@ -17,18 +18,27 @@ from fgan.run.config import TrainConfig
 def decide_dtype(config: TrainConfig) -> TrainConfig:
     """The configuration with ``--dtype auto`` replaced by what it means on the run's device.
 
-    It means bfloat16 where the device multiplies it in hardware and the run's other options allow
-    it, else float32.
+    It means bfloat16 where the device multiplies it in hardware, products are what a step waits
+    for, and the run's other options allow it; else float32.
 
     Raises:
         DeviceError: for a device that this machine does not have.
     """
     if config.dtype != "auto":
         return config
-    if multiplies_bfloat16(find_device(config.device)):
+    device = find_device(config.device)
+    if waits_for_products(config, device) and multiplies_bfloat16(device):
         with contextlib.suppress(ConfigError):
             return configs.resolve(base=configs.as_dict(config) | {"dtype": "bfloat16"})
     return replace(config, dtype="float32")
+
+
+def waits_for_products(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a step with faster products is faster, and not only one with more casts.
+
+    A perceptron's step waits for Python where it is not compiled, and for launches on a GPU.
+    """
+    return archs.ALL[config.arch].convolves or (config.compile and device.type == "cpu")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -82,7 +82,8 @@ class Making:
     z_choice: int = row(
         NETS, COMPUTED, 0, integer(0, 2**16),
         "Show mlp's generator the last so many of the --z-dim numbers as a choice of one, the "
-        "greatest: its samples need not pass into each other.")
+        "greatest: its samples need not pass into each other. 0 beside labels, and beside a "
+        "length of the latent that is given.")
     gen_hidden: tuple[int, ...] = row(
         NETS, COMPUTED, (256, 512), tuple_of(integer(1, 2**20)),
         "Give the generator hidden layers of these widths.")
@@ -265,7 +266,8 @@ class Making:
     dtype: str = row(
         RUN, COMPUTED, "float32", one_of(*names.DTYPES),
         f"Compute matrix products in one of {_list(names.DTYPES)}; auto: in bfloat16 where the "
-        "device multiplies it in hardware, else in float32.", auto="auto")
+        "device multiplies it in hardware and a step waits for products, else in float32.",
+        auto="auto")
     threads: int = row(
         RUN, ROUNDING, 0, integer(0, 4096),
         "Compute on this many CPU threads; 0 leaves the number to PyTorch.", auto=0)

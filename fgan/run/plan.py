@@ -215,8 +215,9 @@ def make_plan(
 def _notes(config: TrainConfig, steps: int) -> Iterator[str]:
     """Sentences that tell a user which options may not do what they were given for."""
     length = in_steps(config.lr_length, config.batch_size * config.disc_steps)
-    if config.lr_schedule != "constant" and not config.lr_end and length < steps:
-        yield f"From step {length} on the learning rate is zero (--lr-length, --lr-end)."
+    if config.lr_schedule != "constant" and length < steps:
+        rate = f"{config.lr_end:g} of --lr" if config.lr_end else "zero"
+        yield f"From step {length} on the learning rate is {rate} (--lr-length, --lr-end)."
     reach = round(1 / (1 - config.ema))
     if reach > steps >= _FEWEST_TO_AVERAGE:
         shorter = 1 - float(f"{3 / steps:.1g}")

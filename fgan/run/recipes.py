@@ -85,7 +85,9 @@ def _adam(lr: float, b1: float = 0.9) -> dict[str, Any]:
         "optimizer": "adam",
         "lr": lr,
         "betas": (b1, 0.999),
+        "lr_schedule": "constant",
         "ema": 0.0,
+        "dtype": "float32",
     }
 
 

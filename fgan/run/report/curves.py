@@ -106,7 +106,8 @@ def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     data, arch = str(settings.get("data", "mnist")), str(settings.get("arch", "mlp"))
     own = {name: OPTIONS[name].default for name in ("data", "arch")}
     own["loss"] = configs.defaults(data, arch)["loss"]
-    usual = configs.defaults(data, arch, settings.get("loss")) | own
+    labels = bool(settings.get("conditional"))
+    usual = configs.defaults(data, arch, settings.get("loss"), plain=labels) | own
     if "seeds" in settings or "sweep" in settings:
         usual["on_nonfinite"] = "skip"
     return {name: list(v) if isinstance(v, tuple) else v for name, v in usual.items()}
