@@ -82,9 +82,9 @@ def resolve(name: str, device: torch.device, **more: Any) -> TrainConfig:
     recipe = options.pop("recipe", None)
     if device.type == "cpu":
         options |= SMALL
-    return (
-        recipes.resolve(recipe, options) if recipe else configs.resolve(options, base=harness.PLAIN)
-    )
+    if recipe:
+        return recipes.resolve(recipe, options)
+    return configs.resolve(options, base=harness.PLAIN)
 
 
 class Case:

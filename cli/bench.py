@@ -25,7 +25,7 @@ try:
         TRAINED_STEPS,
         TUTORIAL,
         parse_names,
-    )  # fmt: skip
+    )
 except ModuleNotFoundError:  # this is a copy of the library alone; the other commands work
     DEFAULT, PROGRAMS, TRAINED_STEPS = (), {}, 0
 

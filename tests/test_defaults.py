@@ -261,8 +261,8 @@ IMAGES = {
     "z_choice": 10, "lr_schedule": "linear", "lr_end": 0.1,
     "gen_hidden": (256, 512), "disc_hidden": (512, 256), "batch_norm": "all", "slope": 0.2,
     "gen_activation": "leaky_relu", "disc_activation": "leaky_relu", "optimizer": "adam",
+    "dtype": "auto",
     # the README's first command
-    "dtype": "auto",  # benchmarks/results/mnist-mlp-defaults.md
     "data": "mnist", "arch": "mlp", "output": "tanh", "seed": 0,
     # those of convolutional networks; no effect here
     "features": 64, "attention": 0, "growth": 0, "blocks": 2,
@@ -285,21 +285,18 @@ IMAGES = {
     "gif": True, "report": True, "tensorboard": False,
 }  # fmt: skip
 NO_PENALTIES = {"r1": 0.0, "r2": 0.0, "penalty_every": 1}
-CONSTANT = {"lr_schedule": "constant", "lr_end": 0.0, "z_choice": 0}
+CONSTANT = {"lr_schedule": "constant", "lr_end": 0.0}
 PLAIN = {"z_dim": 64, "z_choice": 0}
 POINTS = {
     **NO_PENALTIES, **CONSTANT, "dtype": "float32", "loss": "non_saturating", "z_dim": 2,
-    "gen_hidden": (128, 128),
-    "disc_hidden": (128, 128), "batch_norm": "none", "output": "linear", "betas": (0.5, 0.999),
+    "z_choice": 0, "gen_hidden": (128, 128), "disc_hidden": (128, 128), "batch_norm": "none",
+    "output": "linear", "betas": (0.5, 0.999),
     "batch_size": 256, "ema": 0.999, "epochs": 25.0,
 }  # fmt: skip
 # benchmarks/results/arch-defaults.md; the widths are for two cores.
 CONVOLUTIONS = {
-    **CONSTANT,
-    "dtype": "float32",
-    "image_size": 32,
-    "betas": (0.0, 0.99),
-}
+    **CONSTANT, "dtype": "float32", "z_choice": 0, "image_size": 32, "betas": (0.0, 0.99),
+}  # fmt: skip
 DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "z_dim": 100, "features": 16}
 RESNET = {
     **CONVOLUTIONS, "arch": "resnet", "z_dim": 128, "features": 4, "ema": 0.9998, "epochs": 10.0,
@@ -328,7 +325,7 @@ NOT_GIVEN = {"disc_lr": 0.0, "steps": 0, "init_member": -1, "seeds": (), "sweep"
         ({"z_choice": 0}, PLAIN),
         ({"z_dim": 80, "z_choice": 10}, {}),
         ({"z_choice": 20}, {}),
-        ({"order": "competitive"}, {"lr_schedule": "constant", "lr_end": 0.0}),  # one rate
+        ({"order": "competitive"}, CONSTANT),  # one rate
         ({"seeds": (0, 1)}, {"on_nonfinite": "skip"}),  # the other members go on
     ],
     ids=str,

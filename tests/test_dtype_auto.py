@@ -49,17 +49,17 @@ def test_it_is_bfloat16_where_the_processor_multiplies_that(processor, dtype, mo
     assert devices[0]["dtype_auto"] == dtype
 
 
-def test_a_step_that_waits_for_something_else_is_in_float32(monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("compiles", [True, False])
+def test_a_step_that_waits_for_something_else_is_in_float32(device, compiles, monkeypatch):
     """A perceptron's waits for Python, or for launches; one with convolutions for products."""
-    on(FAST, monkeypatch)
     monkeypatch.setattr(dtypes, "multiplies_bfloat16", lambda device: True)
-    assert dtypes.decide_dtype(settled(compile=False)).dtype == "float32"
-    gpu = torch.device("cuda")
-    monkeypatch.setattr(dtypes, "find_device", lambda name: gpu)
-    assert dtypes.decide_dtype(settled()).dtype == "float32"
-    for compiles in (True, False):
-        images = config.resolve(data="mnist", arch="dcgan", dtype="auto", compile=compiles)
-        assert dtypes.decide_dtype(images).dtype == "bfloat16"
+    monkeypatch.setattr(dtypes, "find_device", lambda name: torch.device(device))
+    waits = device == "cpu" and compiles
+    expected = "bfloat16" if waits else "float32"
+    assert dtypes.decide_dtype(settled(compile=compiles)).dtype == expected
+    images = config.resolve(data="mnist", arch="dcgan", dtype="auto", compile=compiles)
+    assert dtypes.decide_dtype(images).dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(

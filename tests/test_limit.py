@@ -107,7 +107,7 @@ def test_the_mean_over_kinds_of_steps():
 
 @pytest.mark.filterwarnings("ignore:dynamo_pgo")
 def test_the_flops_of_the_limit_are_those_that_inductor_is_given(monkeypatch):
-    """Of a paired loss, nothing is computed for the rows that nobody reads."""
+    """The graph of a paired loss computes nothing for the rows that nobody reads."""
     of = problem(**PAIRED)
     found = []
 

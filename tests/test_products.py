@@ -44,6 +44,18 @@ def product_bound(a, b):
     return rounding / (1 - rounding) * (a.abs() @ b.abs())
 
 
+def check(a, b, threads):
+    """A product rounds within its bound, and in the same way on any number of threads."""
+    before, results = torch.get_num_threads(), []
+    for count in (threads, 1):
+        torch.set_num_threads(count)
+        results.append(torch.ops.fgan.mm(a, b))
+    torch.set_num_threads(before)
+    error = (results[0].double() - a.double() @ b.double()).abs()
+    assert (error <= product_bound(a.double(), b.double())).all()
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def laid(rows, columns, by_columns, more, seed):
     """Numbers of a larger matrix, by rows or by columns."""
     if by_columns:
@@ -66,15 +78,7 @@ def laid(rows, columns, by_columns, more, seed):
 @example(20, 2100, 100, True, False, 0, 2)  # wider than a panel
 @example(3, 1000, 7, False, False, 0, 4)  # fewer rows than threads have tiles
 def test_any_form(operator, m, n, k, a_turned, b_turned, more, threads):
-    a, b = laid(m, k, a_turned, more, 0), laid(k, n, b_turned, more, 1)
-    before, results = torch.get_num_threads(), []
-    for count in (threads, 1):
-        torch.set_num_threads(count)
-        results.append(torch.ops.fgan.mm(a, b))
-    torch.set_num_threads(before)
-    error = (results[0].double() - a.double() @ b.double()).abs()
-    assert (error <= product_bound(a.double(), b.double())).all()
-    torch.testing.assert_close(*results, rtol=0, atol=0)
+    check(laid(m, k, a_turned, more, 0), laid(k, n, b_turned, more, 1), threads)
 
 
 @needs_kernel
@@ -111,14 +115,7 @@ def test_many_small_products(operator, m, n, k, a_turned, b_turned, more, thread
         a = a.mT.contiguous().mT
     if b_turned:
         b = b.mT.contiguous().mT
-    before, results = torch.get_num_threads(), []
-    for count in (threads, 1):
-        torch.set_num_threads(count)
-        results.append(torch.ops.fgan.mm(a, b))
-    torch.set_num_threads(before)
-    error = (results[0].double() - a.double() @ b.double()).abs()
-    assert (error <= product_bound(a.double(), b.double())).all()
-    torch.testing.assert_close(*results, rtol=0, atol=0)
+    check(a, b, threads)
 
 
 # x, w, bias of x w^T + bias as a layer has them, and what its gradients multiply.

@@ -61,7 +61,7 @@ def test_old_cases_that_a_short_run_has_are_compared_again(run):
     networks, products, others = (run.STUDIES[n] for n in ("networks", "products", "population"))
     assert networks.again(["mlp", "r3gan"], whole=False) == ["--cases", "mlp"]
     assert networks.again(["mlp", "r3gan"], whole=True) == ["--cases", "mlp,r3gan"]
-    # What has none of the few has its own again.
+    # Old results without any of the few cases have their own measured again.
     assert products.again(["mnist-mlp-small"], whole=False) == ["--cases", "mnist-mlp-small"]
     assert others.again([], whole=False) == []
 

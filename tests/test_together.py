@@ -144,7 +144,7 @@ OUTLIER += ["--batch-size", 2048]
 
 
 def test_each_member_refuses_its_own_steps_that_are_not_finite(tmp_path, command):
-    """Each member meets the outlier in a step of its own, and some never."""
+    """Members meet the outlier in steps of their own."""
     for name, num in WAYS.items():
         faults = dict.fromkeys(range(num), (process_faults.outlier, 5, 2048))
         run(command, tmp_path, num, *OUTLIER, "--steps", 32, "--run-dir", name, faults=faults)

@@ -13,14 +13,7 @@ import together_cases
 import torch
 from test_ranks import started
 
-from fgan.errors import (
-    ConfigError,
-    DataError,
-    DeviceError,
-    DiskError,
-    DivergedError,
-    RunError,
-)  # fmt: skip
+from fgan.errors import ConfigError, DataError, DeviceError, DiskError, DivergedError, RunError
 from fgan.run.together import ALONE, Together
 
 NUM = 4

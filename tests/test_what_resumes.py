@@ -22,8 +22,8 @@ from fgan import optim, pytree, rng
 from fgan.disk import checkpoint
 from fgan.disk.sealed import SCHEMA
 from fgan.errors import DivergedError, FganError, RunError
-from fgan.run import archs, loop, resume, sample
 from fgan.run import config as configs
+from fgan.run import loop, resume, sample
 from fgan.run.plan import make_plan
 
 # A run that carries all there is: statistics, power methods, averages, moments, sums of metrics.
@@ -241,8 +241,7 @@ def test_a_run_older_than_an_option_of_its_networks_has_the_networks_that_it_beg
         loop.resume(begun.path, growth=8)
 
 
-def test_a_run_older_than_the_choice_of_its_latents_has_none(monkeypatch):
-    monkeypatch.setitem(archs.ALL["mlp"].images, "z_choice", 10)  # were it the default
+def test_a_run_older_than_the_choice_of_its_latents_has_none():
     old = configs.as_dict(configs.resolve(z_choice=0, device="cpu", steps=1))
     del old["z_choice"]
     about = {"config": old}

@@ -215,25 +215,21 @@ def elsewhere(together: Together) -> Any:
     return {**found, "failed": together.store.check(["failed"]), "connected": dist.is_initialized()}
 
 
-def meeting(seconds: float, name: str) -> Callable[[], Together]:
-    """All leave; then each that calls this meets the others, and waits so long for them."""
-
-    def meet() -> Together:
-        os.environ |= {"TORCHELASTIC_RESTART_COUNT": name, "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        plain, processes._START = processes._START, timedelta(seconds=seconds)
-        try:
-            return processes.join()
-        finally:
-            processes._START = plain
-            os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
-
-    return meet
+def meet(seconds: float, name: str) -> Together:
+    """Meet the others anew, and wait so long for them."""
+    os.environ |= {"TORCHELASTIC_RESTART_COUNT": name, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    plain, processes._START = processes._START, timedelta(seconds=seconds)
+    try:
+        return processes.join()
+    finally:
+        processes._START = plain
+        os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
 
 
 def is_slow(together: Together) -> Any:
     """The last has met the others, and then takes longer than they wait for one to meet."""
     processes.leave(together)
-    again = meeting(6.0, "slow")()
+    again = meet(6.0, "slow")
     if again.rank == 3:
         time.sleep(8.0)
     return again.most(again.rank)
@@ -244,7 +240,7 @@ def never_meets(together: Together) -> Any:
     processes.leave(together)
     if together.rank == 3:
         return None
-    found = ended(meeting(2.0, "never"))
+    found = ended(lambda: meet(2.0, "never"))
     return {name: found[name] for name in ("error", "code")}
 
 

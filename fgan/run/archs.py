@@ -111,7 +111,6 @@ ALL: dict[str, Arch] = {
         },
         normalises=_mlp_normalises,
         heads=names.CONDITION_HEADS,
-        before={"z_choice": 0},
     ),
     "dcgan": Arch(
         options={"z_dim": ALWAYS, "features": ALWAYS, "slope": ALWAYS},

@@ -68,10 +68,10 @@ def defaults(
         plain: whether the latent is one of normal numbers alone, for which labels speak too.
     """
     of = archs.ALL.get(arch, archs.Arch(options={}))  # the checks refuse a name that is unknown
-    special = dict(of.points or {}) if data in names.POINT_SETS else dict(of.images)
-    if plain and data not in names.POINT_SETS:
-        special |= of.plain
-    found = _COMMON | special | {"data": data, "arch": arch}
+    special = of.points or {}
+    if data not in names.POINT_SETS:
+        special = {**of.images, **(of.plain if plain else {})}
+    found = _COMMON | dict(special) | {"data": data, "arch": arch}
     if loss is not None and loss != found["loss"]:
         found |= _NO_TERMS | {"loss": loss}
     return found
@@ -123,17 +123,22 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
+def beside(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that other options change."""
+    found: dict[str, Any] = {}
+    if "seeds" in known or "sweep" in known:  # one that is not finite must not halt the others
+        found["on_nonfinite"] = "skip"
+    if known.get("order") == "competitive":  # it is made for one rate
+        found |= {"lr_schedule": "constant", "lr_end": 0.0}
+    return found
+
+
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """`merge` of these layers over the defaults of their data, architecture and loss."""
     known = merge(*layers)
     of = (str(known.get("data", "mnist")), str(known.get("arch", "mlp")), known.get("loss"))
     plain = bool(known.get("conditional")) or "z_dim" in known or known.get("z_choice") == 0
-    usual = defaults(*of, plain=plain)
-    if "seeds" in known or "sweep" in known:  # one that is not finite must not halt the others
-        usual["on_nonfinite"] = "skip"
-    if known.get("order") == "competitive":  # it is made for one rate
-        usual |= {"lr_schedule": "constant", "lr_end": 0.0}
-    merged = usual | known
+    merged = defaults(*of, plain=plain) | beside(known) | known
     for pair in ALTERNATIVES:
         if any(name in known for name in pair):  # drop the default of the other
             merged = {k: v for k, v in merged.items() if k in known or k not in pair}

@@ -31,7 +31,8 @@ def facts() -> dict[str, Any]:
         - ``system``: ``os``, ``machine``, ``cpu``, ``cores``, ``usable_cores``, ``threads``
           (of torch), ``memory_bytes``;
         - ``devices``: a list of ``name`` ("cpu", "cuda:0", "mps"), ``model``,
-          ``memory_bytes``, ``dtype_auto`` (what ``--dtype auto`` means there);
+          ``memory_bytes``, ``dtype_auto`` (``--dtype auto`` there, for steps that wait
+          for products);
         - ``torch``: the result of PyTorch's own ``collect_env``, without lists of packages:
           driver, CUDA, cuDNN, C library and the like;
         - ``environment``: `fgan.compile.environment.facts`: ``name``, ``value`` and ``set_by``

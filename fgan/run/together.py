@@ -41,8 +41,9 @@ _PATIENCE = timedelta(hours=2)  # for a message: rank 0 may evaluate or write me
 _START = timedelta(minutes=5)  # for the others to start
 _SIGN_SECONDS = 10.0  # for a sign of a rank that may have died
 _POLL_SECONDS = 0.05
-# Older versions of torch have no public name for it.
-_set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
+# Older versions of torch have no public name for it. Where it has none at all, processes wait to
+# meet as long as for a message.
+_set_timeout = getattr(dist, "set_timeout", getattr(distributed_c10d, "_set_pg_timeout", None))
 _BROKEN = re.compile(r"gloo|NCCL|connection|socket|recv|store", re.IGNORECASE)
 
 
@@ -287,12 +288,14 @@ def join() -> Together:
         # torchrun keeps its store when it starts the processes again (--max-restarts): there are
         # the addresses of those that have ended.
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT") or "0", store)
-        # A process that ends while the others connect leaves them waiting for it, not for hours.
-        dist.init_process_group(backend, store=store, rank=rank, world_size=num, timeout=_START)
+        # The others wait this long for a process that ends while they connect.
+        wait = _START if _set_timeout else _PATIENCE
+        dist.init_process_group(backend, store=store, rank=rank, world_size=num, timeout=wait)
         # A process may have all its connections while others still make theirs. If it ended now,
         # one of these would fail, and the rest wait for that one.
         dist.all_reduce(torch.zeros(1))
-        _set_timeout(_PATIENCE)
+        if _set_timeout:
+            _set_timeout(_PATIENCE)
     except (RuntimeError, ValueError) as error:
         taken = "EADDRINUSE" in str(error) or "address already in use" in str(error).lower()
         raise DeviceError(

@@ -108,8 +108,7 @@ def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     own["loss"] = configs.defaults(data, arch)["loss"]
     labels = bool(settings.get("conditional"))
     usual = configs.defaults(data, arch, settings.get("loss"), plain=labels) | own
-    if "seeds" in settings or "sweep" in settings:
-        usual["on_nonfinite"] = "skip"
+    usual |= configs.beside(settings)
     return {name: list(v) if isinstance(v, tuple) else v for name, v in usual.items()}
 
 
