@@ -125,12 +125,13 @@ def test_the_flops_of_the_limit_are_those_that_inductor_is_given(monkeypatch):
     options = passes.options() | {"post_grad_custom_pre_pass": Counting(*pass_._passes)}
     monkeypatch.setattr(passes, "options", lambda: options)
     monkeypatch.setattr(graph, "inductor_options", graph.inductor_options.__wrapped__)
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
-    for number in of.kinds():
-        with pytest.raises(Exception, match=r"Counted|compiled"):
-            compile_step(make_steps(of.game)(number), donate=True)(
-                of.init(), of.real, of.draws(number + 1)[number]
-            )
+    # Undone by monkeypatch, this setting would be gone, and nothing be compiled any more.
+    with torch.compiler.config.patch(force_disable_caches=True):
+        for number in of.kinds():
+            with pytest.raises(Exception, match=r"Counted|compiled"):
+                compile_step(make_steps(of.game)(number), donate=True)(
+                    of.init(), of.real, of.draws(number + 1)[number]
+                )
     monkeypatch.undo()
     assert found == [limit._flops(of, number) for number in of.kinds()]
     steps = alone._kinds_of_step(programs.make_program("eager", of), of)
