@@ -44,6 +44,13 @@ def elsewhere(code):
     }  # fmt: skip
 
 
+def test_no_thread_of_the_group_outlives_it(four):
+    """One that did could let go of a tensor of Python's while the process ends, and abort it."""
+    for during, after in four["leaves nothing"]:
+        assert during > 0
+        assert after == 0
+
+
 def test_each_knows_its_place(four):
     for rank, found in enumerate(four["joined"]):
         assert found == {

@@ -24,6 +24,7 @@ import torch.distributed as dist
 
 from fgan.disk.checkpoint import PENDING, Checkpoint
 from fgan.errors import ConfigError, DataError, DiskError, Interrupted
+from fgan.game import collectives
 from fgan.run import together as processes
 from fgan.run.config import resolve
 from fgan.run.plan import make_plan
@@ -226,6 +227,19 @@ def meet(seconds: float, name: str) -> Together:
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
 
 
+def leaves_nothing(together: Together) -> Any:
+    """A sum has the compiler imported while the processes are together, and then they part."""
+    collectives.total(torch.zeros(1), "")
+    threads = [_gloo_threads()]
+    processes.leave(together)
+    return [*threads, _gloo_threads()]
+
+
+def _gloo_threads() -> int:
+    tasks = Path("/proc/self/task").iterdir()
+    return sum("gloo" in (task / "comm").read_text(encoding="utf-8") for task in tasks)
+
+
 def is_slow(together: Together) -> Any:
     """The last has met the others, and then takes longer than they wait for one to meet."""
     processes.leave(together)
@@ -258,6 +272,7 @@ def dies(rank: int) -> Callable[[Together], Any]:
 
 
 CASES: dict[str, Callable[[Together], Any]] = {
+    "leaves nothing": leaves_nothing,  # in a process that has not imported the compiler yet
     "joined": joined, "most": most, "told": told, "told fails": told_fails, "agreed": agreed,
     "agreed fails": agreed_fails, "agreed stops": agreed_stops, "first on node": first_on_node,
     "first on node fails": first_on_node_fails, "first on node is left": first_on_node_is_left,

@@ -17,14 +17,22 @@ A group of processes is named by a string; "" is the default group of ``torch.di
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_groups: dict[str, Any] = {}  # by name, of those that are not the default
+# What held a group after its end would hold its threads. One of these may let go of a tensor of
+# Python's while the process ends, and Python then aborts it. Hence groups are not kept alive here,
+# and this module is imported before a group exists: the default arguments of its functions are the
+# group of that time, and the compiler imports it later.
+if dist.is_available():
+    importlib.import_module("torch.distributed.nn")
+_groups = WeakValueDictionary[str, Any]()  # by name, of those that are not the default
 _silent = False
 
 

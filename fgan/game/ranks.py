@@ -1,7 +1,8 @@
 """Many processes: a step whose ranks have a part of each batch, and whose result is that of all.
 
+    from fgan import ranks                                       # before there is a group
     torch.distributed.init_process_group()                       # started by torchrun
-    over = fgan.ranks.mean()
+    over = ranks.mean()
     step = fgan.make_step(game, reduce=over)
     draws = fgan.make_draws(game, state.key, i, batch_size, share=over.share)
     state, metrics = step(state, real[over.share.rows(batch_size)], draws)
