@@ -123,8 +123,8 @@ BUILDERS = {
     },
     # Radford et al. 2016, figure 1 and section 3 (of 64 pixels, here grey).
     "nets.dcgan_generator": {
-        "z_dim": 100, "image_shape": (1, 64, 64), "features": 64, "num_classes": 0,
-        "condition": "concat",
+        "z_dim": 100, "image_shape": (1, 64, 64), "features": 64, "z_choice": 0,
+        "num_classes": 0, "condition": "concat",
     },
     "nets.dcgan_discriminator": {
         "image_shape": (1, 64, 64), "features": 64, "slope": 0.2, "num_classes": 0,
@@ -132,8 +132,8 @@ BUILDERS = {
     },
     # Miyato et al. 2018, appendix B.4, for CIFAR-10: 4 * 64 and 2 * 64 channels, z of 128.
     "nets.resnet_generator": {
-        "z_dim": 128, "image_shape": (3, 32, 32), "features": 64, "attention": 0, "num_classes": 0,
-        "condition": "batch_norm",
+        "z_dim": 128, "image_shape": (3, 32, 32), "features": 64, "attention": 0, "z_choice": 0,
+        "num_classes": 0, "condition": "batch_norm",
     },
     "nets.resnet_discriminator": {
         "image_shape": (3, 32, 32), "features": 64, "attention": 0, "num_classes": 0,
@@ -143,7 +143,7 @@ BUILDERS = {
     # Huang et al. 2024, their code for CIFAR-10: 768 channels, two blocks a stage, z of 64.
     "nets.r3gan_generator": {
         "z_dim": 64, "image_shape": (3, 32, 32), "features": 768, "growth": 0, "blocks": 2,
-        "num_classes": 0, "condition": "embedding",
+        "z_choice": 0, "num_classes": 0, "condition": "embedding",
     },
     "nets.r3gan_discriminator": {
         "image_shape": (3, 32, 32), "features": 768, "growth": 0, "blocks": 2, "num_classes": 0,
@@ -294,16 +294,14 @@ POINTS = {
     "batch_size": 256, "ema": 0.999, "epochs": 25.0,
 }  # fmt: skip
 # benchmarks/results/arch-defaults.md; the widths are for two cores.
-CONVOLUTIONS = {
-    **CONSTANT, "dtype": "float32", "z_choice": 0, "image_size": 32, "betas": (0.0, 0.99),
-}  # fmt: skip
-DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "z_dim": 100, "features": 16}
+CONVOLUTIONS = {"dtype": "float32", "image_size": 32, "betas": (0.0, 0.99)}
+DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "features": 16}
 RESNET = {
-    **CONVOLUTIONS, "arch": "resnet", "z_dim": 128, "features": 4, "ema": 0.9998, "epochs": 10.0,
-    "condition_head": "projection",
+    **CONVOLUTIONS, **CONSTANT, "arch": "resnet", "z_dim": 128, "z_choice": 0, "features": 4,
+    "ema": 0.9998, "epochs": 10.0, "condition_head": "projection",
 }  # fmt: skip
 R3GAN = {
-    **CONVOLUTIONS, "arch": "r3gan", "z_dim": 64, "features": 8, "growth": 8, "blocks": 1,
+    **CONVOLUTIONS, **CONSTANT, **PLAIN, "arch": "r3gan", "features": 8, "growth": 8, "blocks": 1,
     "ema": 0.999, "epochs": 5.0, "condition_head": "projection",
 }  # fmt: skip
 # Alternatives to others, and what a population has.
@@ -317,6 +315,7 @@ NOT_GIVEN = {"disc_lr": 0.0, "steps": 0, "init_member": -1, "seeds": (), "sweep"
         ({"data": "ring"}, POINTS),
         ({"data": "grid"}, POINTS),
         ({"arch": "dcgan"}, DCGAN),
+        ({"arch": "dcgan", "conditional": True}, DCGAN | {"z_dim": 100, "z_choice": 0}),
         ({"arch": "resnet"}, RESNET),
         ({"arch": "r3gan"}, R3GAN),
         ({"loss": "hinge"}, NO_PENALTIES),

@@ -38,7 +38,6 @@ ROWS = {
         [{"gen_activation": "relu", "disc_hidden": ()}, {"gen_hidden": (), "disc_hidden": ()}],
         [{}, DCGAN, {"gen_activation": "relu"}, {"disc_activation": "tanh"}],
     ),
-    "z_choice": (8, [DCGAN], [{}]),
     "features": (8, [{}], [DCGAN]),
     "attention": (16, [{}, DCGAN], [{"arch": "resnet"}]),
     "blocks": (3, [{}, {"arch": "resnet"}], [{"arch": "r3gan"}]),

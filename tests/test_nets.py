@@ -7,7 +7,6 @@ import torch
 from support import assert_near, signed
 
 from fgan import model, nets, rng
-from fgan.nets import mlp
 
 
 @pytest.mark.parametrize("batch_norm", [False, True, (True, False)])
@@ -100,7 +99,7 @@ def test_autocast_keeps_types():
 
 def test_a_choice_is_one_of_its_places_and_as_long_as_the_other_numbers():
     z = torch.tensor([[0.5, -1, 2, 9, 3, 1, 2, 7], [0.1, 0.2, 0.3, 9, -3, -1, -2, 7]])
-    seen = mlp.Choice(7, 3)(z)  # the number behind z is a label's
+    seen = nets.Choice(7, 3)(z)  # the number behind z is a label's
     assert seen.tolist() == [
         [*z[0, :4].tolist(), 2, 0, 0, 7],
         [*z[1, :4].tolist(), 0, 2, 0, 7],

@@ -24,9 +24,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "disc_activation": "leaky_relu", "slope": 0.2, "batch_norm": "all", "output": "tanh",
         "dropout": 0.0, "z_choice": 2,
     },
-    "dcgan": {"features": 2, "slope": 0.2},
-    "resnet": {"features": 4, "attention": 8},
-    "r3gan": {"features": 8, "growth": 2, "blocks": 1},
+    "dcgan": {"features": 2, "slope": 0.2, "z_choice": 2},
+    "resnet": {"features": 4, "attention": 8, "z_choice": 2},
+    "r3gan": {"features": 8, "growth": 2, "blocks": 1, "z_choice": 2},
 }  # fmt: skip
 CONVOLVE = [name for name in nets.ALL if name != "mlp"]
 NARROW = {name: options | {"features": 2, "attention": 0} for name, options in SMALL.items()}
@@ -105,7 +105,7 @@ def test_labels_enter_both_networks(arch, head):
     same, _ = gen.apply(params, buffers, (z, labels * 0), train=False)
     for i, j in ((0, 1), (1, 2), (2, 0)):
         assert (fakes[i] - fakes[j]).abs().max() > 1e-4
-    assert_near(same[1], same[0], atol=1e-6)
+    assert_near(same[1], same[0], atol=1e-5)  # float32, rows at two places of a product
     params, buffers = moved(*disc.init(rng.key(0)))
     if head == "acgan":
         assert disc.shape == (IMAGE, nets.Heads((), (K,)))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fgan.model import Model
+from fgan.nets.choice import Choice
 from fgan.nets.dcgan import dcgan_discriminator, dcgan_generator, make_dcgan
 from fgan.nets.labels import (
     CONDITIONINGS,
@@ -33,6 +34,7 @@ __all__ = [
     "HEADS",
     "SIZES",
     "Activation",
+    "Choice",
     "ConditionalBatchNorm",
     "Conditioning",
     "Head",

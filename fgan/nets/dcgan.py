@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from fgan.model import Model
-from fgan.nets import labels
+from fgan.nets import choice, labels
 from fgan.nets.labels import CONDITIONINGS, HEADS, ConditionalBatchNorm, Conditioning, Head
 from fgan.nets.sizes import doublings
 
@@ -20,6 +20,7 @@ def make_dcgan(
     data_shape: Sequence[int],
     *,
     z_dim: int,
+    z_choice: int,
     features: int,
     slope: float,
     num_classes: int = 0,
@@ -29,10 +30,15 @@ def make_dcgan(
     """Both players for images of ``data_shape``, (C, S, S), from the options of a run.
 
     Args:
-        num_classes, condition, head: as in `dcgan_generator` and `dcgan_discriminator`.
+        z_choice, num_classes, condition, head: as in `dcgan_generator` and `dcgan_discriminator`.
     """
     gen = dcgan_generator(
-        z_dim, data_shape, features=features, num_classes=num_classes, condition=condition
+        z_dim,
+        data_shape,
+        features=features,
+        z_choice=z_choice,
+        num_classes=num_classes,
+        condition=condition,
     )
     disc = dcgan_discriminator(
         data_shape, features=features, slope=slope, num_classes=num_classes, head=head
@@ -45,6 +51,7 @@ def dcgan_generator(
     image_shape: Sequence[int] = (1, 64, 64),
     *,
     features: int = 64,
+    z_choice: int = 0,
     num_classes: int = 0,
     condition: Conditioning = "concat",
 ) -> Model:
@@ -57,11 +64,13 @@ def dcgan_generator(
     Args:
         image_shape: (C, S, S) with S one of 16, 32, 64, 128, 256.
         features: channels of the last hidden layer.
+        z_choice: the layers see the last so many numbers of z as a choice of one,
+            `fgan.nets.Choice`; 0 for z as it is.
         num_classes: the number of classes of the labels, int64 [B]; 0 for a generator without.
         condition: how labels enter, see `fgan.nets.Conditioning`.
     Raises:
-        ValueError: for another image shape, an unknown condition, or one for a generator without
-            labels.
+        ValueError: for another image shape, an unknown condition, a ``z_choice`` that is
+            refused, or a condition for a generator without labels.
 
     >>> dcgan_generator(10, (3, 32, 32), features=8).shape
     Shape(input=(10,), output=(3, 32, 32))
@@ -73,6 +82,7 @@ def dcgan_generator(
 
     def build() -> nn.Module:
         layers: list[nn.Module] = [
+            *choice.begin(z_dim, z_choice),
             nn.Unflatten(1, (first, 1, 1)),
             nn.ConvTranspose2d(first, widths[0], 4, 1, 0, bias=False),  # [B, widths[0], 4, 4]
         ]

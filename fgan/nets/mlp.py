@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fgan.model import Model
-from fgan.nets import labels
+from fgan.nets import choice, labels
 from fgan.nets.labels import CONDITIONINGS, HEADS, Conditioning, Head
 
 Activation = Literal["leaky_relu", "relu", "tanh"]
@@ -87,21 +86,19 @@ def mlp_generator(
     """A generator z [B, z_dim] -> images [B, *image_shape], or (z, labels) -> images.
 
     Each hidden layer has a linear map, batch norm if it is asked for, and the activation. A
-    linear map and the output activation follow. A continuous function of normal numbers has
-    something between any two of its images, which may be no image of either kind; ``z_choice``
-    gives it a number of separate pieces.
+    linear map and the output activation follow.
 
     Args:
         hidden: widths of the hidden layers.
         slope: slope of the leaky ReLU below zero.
         batch_norm: whether hidden layers have batch norm: one bool for all, or one for each.
         output: "tanh" for images in [-1, 1], "sigmoid" for [0, 1], "linear" for points.
-        z_choice: the layers see the last so many numbers of z as a choice of one, `Choice`; 0 for
-            z as it is.
+        z_choice: the layers see the last so many numbers of z as a choice of one,
+            `fgan.nets.Choice`; 0 for z as it is.
         num_classes: the number of classes of the labels, int64 [B]; 0 for a generator without.
         condition: how labels enter, see `fgan.nets.Conditioning`.
     Raises:
-        ValueError: for a width below 1, a ``z_choice`` that `Choice` refuses, ``batch_norm`` of
+        ValueError: for a width below 1, a ``z_choice`` that is refused, ``batch_norm`` of
             another length than ``hidden``, an unknown name, and a ``condition`` for a generator
             without labels, or for one without the batch norm that it takes.
 
@@ -117,10 +114,9 @@ def mlp_generator(
         raise ValueError(f"batch_norm has {len(norms)} entries for {len(hidden)} hidden layers")
     widths = _widths(z_dim, hidden, math.prod(image_shape))
     widths[0] += labels.width_beside(condition, num_classes, z_dim)
-    check_choice(z_dim, z_choice)
 
     def build() -> nn.Module:
-        layers: list[nn.Module] = [Choice(z_dim, z_choice)] if z_choice else []
+        layers: list[nn.Module] = choice.begin(z_dim, z_choice)
         for i, norm in enumerate(norms):
             layers.append(nn.Linear(widths[i], widths[i + 1]))
             if norm:
@@ -181,39 +177,6 @@ def mlp_discriminator(
         return labels.discriminator(layers, make_head, num_classes, head, widths[-2])
 
     return labels.labelled(build, "x", image_shape, 0 if head == "acgan" else num_classes)
-
-
-class Choice(nn.Module):
-    """The last K of the D numbers of z as a choice of one: sqrt(D - K) at the greatest, else 0.
-
-    Each of the K is as probable. The choice is as long as the other numbers, a vector whose mean
-    square is 1, so that a linear map sees as much of either. Behind z there may be more: a label.
-
-    Raises:
-        ValueError: where K is 1 or leaves nothing of z.
-
-    References:
-        Chen et al. 2016, arXiv:1606.03657, section 4 (a categorical part of the latent). Here no
-        term asks that it be found again in the image.
-    """
-
-    def __init__(self, z_dim: int, num: int) -> None:
-        super().__init__()
-        check_choice(z_dim, num)
-        self.first, self.end = z_dim - num, z_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        """z [B, D], or [B, D + more] with more behind it -> the same shape."""
-        normal, scores, more = x[:, : self.first], x[:, self.first : self.end], x[:, self.end :]
-        places = torch.arange(self.end - self.first, device=x.device)
-        chosen = (scores.argmax(1)[:, None] == places).to(x.dtype)
-        return torch.cat([normal, chosen * math.sqrt(self.first), more], 1)
-
-
-def check_choice(z_dim: int, num: int) -> None:
-    """Refuse a choice of one alone, or that leaves no other number."""
-    if num and not 2 <= num < z_dim:
-        raise ValueError(f"z_choice is from 2 to {z_dim - 1} beside z_dim {z_dim}, not {num}")
 
 
 def _widths(first: int, hidden: Sequence[int], last: int) -> list[int]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from fgan.model import Model
-from fgan.nets import labels
+from fgan.nets import choice, labels
 from fgan.nets.labels import HEADS, Conditioning, Head, Rows
 from fgan.nets.resample import bilinear_down, bilinear_up
 from fgan.nets.sizes import doublings
@@ -37,6 +37,7 @@ def make_r3gan(
     data_shape: Sequence[int],
     *,
     z_dim: int,
+    z_choice: int,
     features: int,
     growth: int,
     blocks: int,
@@ -47,7 +48,7 @@ def make_r3gan(
     """Both players for images of ``data_shape``, (C, S, S), from the options of a run.
 
     Args:
-        num_classes, condition, head: as in `r3gan_generator` and `r3gan_discriminator`.
+        z_choice, num_classes, condition, head: as in `r3gan_generator` and `r3gan_discriminator`.
     """
     gen = r3gan_generator(
         z_dim,
@@ -55,6 +56,7 @@ def make_r3gan(
         features=features,
         growth=growth,
         blocks=blocks,
+        z_choice=z_choice,
         num_classes=num_classes,
         condition=condition,
     )
@@ -76,6 +78,7 @@ def r3gan_generator(
     features: int = 768,
     growth: int = 0,
     blocks: int = 2,
+    z_choice: int = 0,
     num_classes: int = 0,
     condition: Conditioning = "embedding",
 ) -> Model:
@@ -91,11 +94,13 @@ def r3gan_generator(
         growth: maps of half the side have twice as many channels, up to this many times
             ``features``; 0 for S / 32, or 1 for smaller images, as in the authors' networks, whose
             features are 768 for 32 pixels, 384 for 64 and 96 for 256.
+        z_choice: the layers see the last so many numbers of z as a choice of one,
+            `fgan.nets.Choice`; 0 for z as it is.
         num_classes: the number of classes of the labels, int64 [B]; 0 for a generator without.
         condition: "embedding" or "concat", see `fgan.nets.Conditioning`.
     Raises:
-        ValueError: for another image shape, an unknown condition, or one for a generator without
-            labels.
+        ValueError: for another image shape, an unknown condition, a ``z_choice`` that is
+            refused, or a condition for a generator without labels.
 
     >>> r3gan_generator(10, (3, 32, 32), features=8).shape
     Shape(input=(10,), output=(3, 32, 32))
@@ -106,7 +111,7 @@ def r3gan_generator(
     first = z_dim + (labels.width_beside(condition, num_classes, z_dim) if num_classes else 0)
 
     def build() -> nn.Module:
-        layers: list[nn.Module] = [Spread(first, widths[0])]
+        layers = [*choice.begin(z_dim, z_choice), Spread(first, widths[0])]
         layers += _stage(widths[0], blocks, len(widths))
         for before, after in itertools.pairwise(widths):
             layers += [*_change(before, after), Up(), *_stage(after, blocks, len(widths))]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fgan.model import Model
-from fgan.nets import labels
+from fgan.nets import choice, labels
 from fgan.nets.labels import HEADS, ConditionalBatchNorm, Conditioning, Head, TakesLabels
 from fgan.nets.resample import nearest_up
 from fgan.nets.sizes import doublings
@@ -50,6 +50,7 @@ def make_resnet(
     data_shape: Sequence[int],
     *,
     z_dim: int,
+    z_choice: int,
     features: int,
     attention: int,
     num_classes: int = 0,
@@ -59,13 +60,14 @@ def make_resnet(
     """Both players for images of ``data_shape``, (C, S, S), from the options of a run.
 
     Args:
-        num_classes, condition, head: as in `resnet_generator` and `resnet_discriminator`.
+        z_choice, num_classes, condition, head: as in `resnet_generator` and `resnet_discriminator`.
     """
     gen = resnet_generator(
         z_dim,
         data_shape,
         features=features,
         attention=attention,
+        z_choice=z_choice,
         num_classes=num_classes,
         condition=condition,
     )
@@ -81,6 +83,7 @@ def resnet_generator(
     *,
     features: int = 64,
     attention: int = 0,
+    z_choice: int = 0,
     num_classes: int = 0,
     condition: Conditioning = "batch_norm",
 ) -> Model:
@@ -94,12 +97,15 @@ def resnet_generator(
         features: the unit of channels. For 16 and 32 pixels all maps have ``4 * features``; for
             more the first have ``16 * features`` and the last ``features``.
         attention: the side of the maps that have `Attention`; 0 for none.
+        z_choice: the layers see the last so many numbers of z as a choice of one,
+            `fgan.nets.Choice`; 0 for z as it is.
         num_classes: the number of classes of the labels, int64 [B]; 0 for a generator without.
         condition: how labels enter, see `fgan.nets.Conditioning`; with "batch_norm" the norms in
             the blocks are conditional, and the last one is not.
     Raises:
         ValueError: for another image shape, attention on maps that are not there or have fewer
-            than 8 channels, an unknown condition, or one for a generator without labels.
+            than 8 channels, an unknown condition, a ``z_choice`` that is refused, or a
+            condition for a generator without labels.
 
     >>> resnet_generator(10, (3, 32, 32), features=2).shape
     Shape(input=(10,), output=(3, 32, 32))
@@ -114,6 +120,7 @@ def resnet_generator(
 
     def build() -> nn.Module:
         layers: list[nn.Module] = [
+            *choice.begin(z_dim, z_choice),
             _glorot(nn.Linear(first, widths[0] * 16)),
             nn.Unflatten(1, (widths[0], 4, 4)),
         ]

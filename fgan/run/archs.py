@@ -62,7 +62,8 @@ class Arch:
 
 
 _SIZES = (16, 32, 64, 128, 256)  # `fgan.nets.SIZES`, without torch
-# The game that was found by trying; all four architectures have it.
+_LATENT = {"z_dim": ALWAYS, "z_choice": ALWAYS}
+# The game that was found by trying; all architectures have it.
 _PAIRED = {
     "loss": "relativistic",
     "r1": 1.0,
@@ -71,11 +72,11 @@ _PAIRED = {
     "lr": 1e-3,
     "batch_size": 64,
 }
+_FALLING = {"lr_schedule": "linear", "lr_end": 0.1}
 ALL: dict[str, Arch] = {
     "mlp": Arch(
         options={
-            "z_dim": ALWAYS,
-            "z_choice": ALWAYS,
+            **_LATENT,
             "gen_hidden": ALWAYS,
             "disc_hidden": ALWAYS,
             "gen_activation": GEN_LAYERS,
@@ -89,11 +90,10 @@ ALL: dict[str, Arch] = {
         # benchmarks/results/mnist-mlp-defaults.md lists the settings that were tried.
         images={
             **_PAIRED,
+            **_FALLING,
             "z_dim": 74,
             "z_choice": 10,
             "betas": (0.0, 0.999),
-            "lr_schedule": "linear",
-            "lr_end": 0.1,
             "ema": 0.9999,
             "epochs": 20.0,
             "dtype": "auto",
@@ -113,25 +113,28 @@ ALL: dict[str, Arch] = {
         heads=names.CONDITION_HEADS,
     ),
     "dcgan": Arch(
-        options={"z_dim": ALWAYS, "features": ALWAYS, "slope": ALWAYS},
+        options={**_LATENT, "features": ALWAYS, "slope": ALWAYS},
         # A quarter of the width and of the pixels of the paper's, and the game of the perceptron's
         # defaults; benchmarks/results/arch-defaults.md lists what was tried.
         images={
             **_PAIRED,
-            "z_dim": 100,
+            **_FALLING,
+            "z_dim": 74,
+            "z_choice": 10,
             "image_size": 32,
             "features": 16,
             "betas": (0.0, 0.99),
             "ema": 0.9999,
             "epochs": 20.0,
         },
+        plain={"z_dim": 100, "z_choice": 0},
         sizes=_SIZES,
         convolves=True,
         normalises=lambda options: True,
         heads=names.CONDITION_HEADS,
     ),
     "resnet": Arch(
-        options={"z_dim": ALWAYS, "features": ALWAYS, "attention": ALWAYS},
+        options={**_LATENT, "features": ALWAYS, "attention": ALWAYS},
         # The networks of Miyato et al. 2018, of a sixteenth of the width, and not their game: at
         # this width the hinge loss with spectral norm learned far slower than this one
         # (benchmarks/results/arch-defaults.md).
@@ -151,7 +154,12 @@ ALL: dict[str, Arch] = {
         heads=names.CONDITION_HEADS,
     ),
     "r3gan": Arch(
-        options={"z_dim": ALWAYS, "features": ALWAYS, "growth": ALWAYS, "blocks": ALWAYS},
+        options={
+            **_LATENT,
+            "features": ALWAYS,
+            "growth": ALWAYS,
+            "blocks": ALWAYS,
+        },
         # The networks of Huang et al. 2024 with half of the blocks, narrow where maps are large and
         # so costly; as narrow everywhere, as theirs are of one width for up to 32 pixels, they drew
         # no digits on two cores (benchmarks/results/arch-defaults.md).

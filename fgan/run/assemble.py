@@ -204,11 +204,6 @@ def network_options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
     return options
 
 
-def z_choice(config: TrainConfig) -> int:
-    """How many numbers at the end of a latent are the scores of a choice; 0 without."""
-    return config.z_choice if "z_choice" in archs.ALL[config.arch].options else 0
-
-
 def _make_networks(
     config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
 ) -> tuple[Model, Model]:

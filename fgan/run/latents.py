@@ -2,7 +2,7 @@
 
 The latents of a game are standard normal numbers (`fgan.game.draws`), and the functions here keep
 to what that means. Of the last ``choice`` of them a generator with ``--z-choice`` sees which one is
-the greatest, and no more (`fgan.nets.mlp.Choice`): these are the scores of a choice, and are kept
+the greatest, and no more (`fgan.nets.Choice`): these are the scores of a choice, and are kept
 or taken as a whole.
 
 References:

@@ -81,7 +81,7 @@ class Making:
     z_dim: int = row(NETS, COMPUTED, 64, integer(1, 2**20), "Draw latent vectors of this length.")
     z_choice: int = row(
         NETS, COMPUTED, 0, integer(0, 2**16),
-        "Show mlp's generator the last so many of the --z-dim numbers as a choice of one, the "
+        "Show the generator the last so many of the --z-dim numbers as a choice of one, the "
         "greatest: its samples need not pass into each other. 0 beside labels, and beside a "
         "length of the latent that is given.")
     gen_hidden: tuple[int, ...] = row(

@@ -195,7 +195,7 @@ def open_maker(
         low=assemble.image_low(config),
         is_images=len(data_shape) == 3,
         classes=known,
-        choice=assemble.z_choice(config),
+        choice=config.z_choice,
     )
     return maker, weights
 

@@ -96,7 +96,7 @@ def _arch_conflicts(checked: dict[str, Any]) -> list[str]:
     if not arch.convolves and arch.normalises(checked) and checked["batch_size"] == 1:
         problems.append("--batch-size 1 has no spread to normalise: --batch-norm none, or 2")
     num, z_dim = checked["z_choice"], checked["z_dim"]
-    if "z_choice" in arch.options and num and not 2 <= num < z_dim:
+    if num and not 2 <= num < z_dim:
         problems.append(f"--z-choice is 0, or at least 2 and below --z-dim {z_dim}")
     if arch.points is None and data in names.POINT_SETS:
         problems.append(f"--arch {name} makes images, and {data} is points")
