@@ -278,6 +278,8 @@ def main() -> None:
     args = parser.parse_args(given[:cut])
     args.options = given[cut + 1 :]
     args.seeds = [int(seed) for seed in args.seeds.split(",")]
+    if args.entry and args.cache and not args.more and next(args.cache.glob("*"), None):
+        parser.error(f"--cache {args.cache} is not empty, and entries start in empty caches")
     log = json.loads(LOG.read_text(encoding="utf-8")) if LOG.exists() else []
     if not args.table:
         (before,) = [each for each in log if each["entry"] == args.entry] if args.more else [{}]
