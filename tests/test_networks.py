@@ -114,6 +114,22 @@ def test_labels_enter_both_networks(arch, head):
     assert len(disc.apply(params, buffers, (x, labels))[0].unique()) == K
 
 
+@pytest.mark.parametrize("arch", nets.ALL)
+def test_every_generator_sees_the_end_of_z_as_a_choice(arch):
+    z = torch.tensor([[0.3, -0.2, 0.5, 0.1, 0.4]])
+    more, other = z + torch.tensor([0.0, 0, 0, 1, 1]), z + torch.tensor([0.0, 0, 0, 1, 0])
+    for num, same in ((2, True), (0, False)):
+        gen, _ = players(arch, z_choice=num)
+        params, buffers = moved(*gen.init(rng.key(0)))
+        image, with_more, with_other = (
+            gen.apply(params, buffers, x, train=False)[0] for x in (z, more, other)
+        )
+        assert torch.equal(image, with_more) == same
+        assert not torch.equal(image, with_other)
+    with pytest.raises(ValueError, match=f"z_choice is from 2 to {Z - 1} beside z_dim {Z}, not 1"):
+        players(arch, z_choice=1)
+
+
 def moved(params: Any, buffers: Any) -> tuple[Any, Any]:
     """Values of which none is at its special first place, such as a gamma of 1 in each class."""
     return {
