@@ -21,7 +21,7 @@ from support import assert_same, small_game
 
 import fgan
 from fgan import pytree, rng
-from fgan.game import ranks
+from fgan.game import collectives, ranks
 
 HERE = Path(__file__).parent
 
@@ -127,6 +127,12 @@ def test_what_cannot_be_the_same_is_refused_by_name(two, name, said):
 def test_without_a_group_there_is_no_mean():
     with pytest.raises(ValueError, match="start it with torchrun"):
         fgan.ranks.mean()
+
+
+def test_a_group_that_has_ended_is_not_taken_for_that_of_all():
+    for asked in (collectives.rank_of, collectives.num_of):
+        with pytest.raises(ValueError, match="the group of processes 'gone' has ended"):
+            asked("gone")
 
 
 def test_the_draws_of_shares_are_rows_of_the_whole():

@@ -86,6 +86,7 @@ def test_the_readme_tells_of_the_default_run_what_its_evaluation_found():
     shares = metrics["digit_classes"]["shares"]
     low, high = (round(100 * share) for share in (min(shares), max(shares)))
     for said in (
+        f"of those above about {100 * (1 - metrics['digit_classes']['sure']):.0f} % (",
         f"{parzen['log_likelihood']:.0f} ± {parzen['standard_error']:.0f} nats (Goodfellow",
         f"precision {near['precision']:.2f}, recall {near['recall']:.2f}, "
         f"coverage {near['coverage']:.2f}",
@@ -122,6 +123,35 @@ def test_the_pages_tell_of_the_networks_what_their_evaluations_found():
         f"`dcgan` has a Fréchet distance of digits' features of {frechet['dcgan']:.1f}, the MLP "
         f"{frechet['mlp']:.1f}, `resnet` {frechet['resnet']:.1f} and `r3gan` {frechet['r3gan']:.1f}"
     ) in readme
+
+
+def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
+    results, root = BENCHMARKS / "results", BENCHMARKS.parent
+    found = json.loads((results / "arch-defaults.json").read_text())["latents of dcgan"]
+    scores = (results / "arch-defaults.md").read_text(encoding="utf-8").replace("**", "")
+    doubts = []
+    for run, row in zip(
+        found,
+        (r"100 normal numbers \| linear", r"64, and a choice of 10 \| linear", "the same, seed 1"),
+        strict=True,
+    ):
+        metrics = run["metrics"]
+        near, sure = metrics["neighbourhoods"], metrics["digit_classes"]["sure"]
+        doubts.append(f"{100 * (1 - sure):.1f}")
+        (cells,) = re.findall(rf"^\| {row}[^|]*\|(.+)\|$", scores, re.MULTILINE)
+        assert [cell.strip() for cell in cells.split("|")][-7:] == [
+            f"{metrics['parzen']['log_likelihood']:.0f}",
+            f"{metrics['frechet_digits']['distance']:.1f}",
+            *(f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage")),
+            doubts[-1],
+        ]
+    page, readme = (
+        " ".join((root / name).read_text(encoding="utf-8").split())
+        for name in ("docs/networks.md", "README.md")
+    )
+    assert f"of {doubts[1]} % of `dcgan`'s samples" in page
+    assert f"with seed 1, of {doubts[2]} %" in page
+    assert "about {:.0f} and {:.0f} % of the samples".format(*map(float, doubts[1:])) in readme
 
 
 def test_the_speed_on_a_gpu_is_that_of_the_committed_check():

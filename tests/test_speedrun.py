@@ -43,6 +43,14 @@ def test_cold_is_warm_and_the_seconds_that_the_first_step_takes_longer(speedrun)
     assert speedrun.summed_up(entry("a", 50.0, 80.0, passes=False)) == {}
 
 
+def test_an_entry_begins_in_empty_caches(speedrun, tmp_path, monkeypatch, capsys):
+    (tmp_path / "kernel.so").touch()
+    monkeypatch.setattr("sys.argv", ["speedrun.py", "--entry", "a", "--cache", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        speedrun.main()
+    assert f"--cache {tmp_path} is not empty" in capsys.readouterr().err
+
+
 def test_a_gain_is_over_the_last_entry_that_passes(speedrun):
     log = [entry("a", 50, 80.0), entry("b", 1, 1.0, passes=False), entry("c", 30, 40.0)]
     rows = speedrun.table(log).splitlines()[2:]

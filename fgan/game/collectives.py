@@ -26,14 +26,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# What held a group after its end would hold its threads. One of these may let go of a tensor of
-# Python's while the process ends, and Python then aborts it. Hence groups are not kept alive here,
-# and this module is imported before a group exists: the default arguments of its functions are the
-# group of that time, and the compiler imports it later.
+# A group that is kept alive after its end keeps its threads. Such a thread may let go of a tensor
+# of Python's while the process ends, and Python then aborts the process. Hence this dictionary
+# keeps no group alive, and `torch.distributed.nn` is imported here, before a group exists: its
+# functions have the group of that time as a default argument, and the compiler would import it
+# later.
 if dist.is_available():
     importlib.import_module("torch.distributed.nn")
 _groups = WeakValueDictionary[str, Any]()  # by name, of those that are not the default
 _silent = False
+
+
+def _group(name: str) -> Any:
+    """The group of a name from `named`; None is the default group."""
+    if name and name not in _groups:
+        raise ValueError(f"the group of processes {name!r} has ended")
+    return _groups.get(name)
 
 
 @contextlib.contextmanager
@@ -68,19 +76,19 @@ def named(group: Any = None) -> str:
 
 def rank_of(name: str) -> int:
     """This process's number in a group."""
-    return dist.get_rank(_groups.get(name))
+    return dist.get_rank(_group(name))
 
 
 def num_of(name: str) -> int:
     """The number of processes in a group."""
-    return dist.get_world_size(_groups.get(name))
+    return dist.get_world_size(_group(name))
 
 
 @torch.library.custom_op("fgan::total", mutates_args=())
 def _total(x: Tensor, group: str) -> Tensor:
     result = x.clone(memory_format=torch.contiguous_format)
     if not _silent:
-        dist.all_reduce(result, group=_groups.get(group))
+        dist.all_reduce(result, group=_group(group))
     return result
 
 
