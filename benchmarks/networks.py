@@ -22,36 +22,10 @@ from __future__ import annotations
 import step_time
 import study
 from fgan_benchmarks.harness import JAX, PLAIN, parse_names
-from fgan_benchmarks.harness.compare import compare
-from study import Found
 
 from fgan.run import archs, config
 
 PROGRAMS = "modules,modules-compiled,compiled-donated,bfloat16,jax,jax-guarded"
-
-
-def measure(
-    cases: list[str], programs: list[str], repeats: int, seconds: float, trained_steps: int,
-    denormals: str, **options: object,
-) -> Found:  # fmt: skip
-    found = {}
-    for arch in cases:
-        study.say(arch)
-        run = config.resolve(base=PLAIN, data="mnist", arch=arch, compile=True, **options)
-        unable = {"modules-compiled"} if run.r1 or run.r2 else set()
-        unable |= set(JAX) if arch != "mlp" else set()
-        able = [program for program in programs if program not in unable]
-        found[arch] = compare(
-            run,
-            able,
-            repeats=repeats,
-            seconds=seconds,
-            trained_steps=trained_steps,
-            denormals=denormals,
-            quick=True,
-            notify=lambda text: study.say(f"  {text}"),
-        )
-    return {"cases": found}
 
 
 table = step_time.table
@@ -66,14 +40,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each program and repeat")
     parser.add_argument("--trained-steps", type=int, default=50)
     args = parser.parse_args()
-    options = {"device": args.device, "threads": args.threads}
     if args.tiny:
         args.cases, args.programs, args.repeats = "mlp", "modules,compiled-donated", 3
         args.seconds, args.trained_steps = 0.01, 5
-    found = measure(
-        args.cases.split(","), parse_names(args.programs), args.repeats, args.seconds,
-        args.trained_steps, args.denormals, **options,
-    )  # fmt: skip
+    cases = {}
+    for arch in args.cases.split(","):
+        run = config.resolve(
+            base=PLAIN, data="mnist", arch=arch, compile=True, device=args.device,
+            threads=args.threads,
+        )  # fmt: skip
+        unable = {"modules-compiled"} if run.r1 or run.r2 else set()
+        unable |= set(JAX) if arch != "mlp" else set()
+        cases[arch] = run, [p for p in parse_names(args.programs) if p not in unable]
+    found = step_time.measure(cases, args.repeats, args.seconds, args.trained_steps, args.denormals)
     study.finish(args, found, table)
 
 

@@ -30,33 +30,30 @@ import study
 import torch
 from fgan_benchmarks.harness import JAX, TRAINED_STEPS, parse_names
 from fgan_benchmarks.harness.compare import DENORMALS, compare
+from fgan_benchmarks.harness.timing import ratio
 from study import Found, digits, markdown, ratio_text
 
 from fgan.run import recipes
+from fgan.run.config import TrainConfig
 
 PROGRAMS = "imperative,eager,compiled-donated,bfloat16,jax,jax-guarded"
 ON_A_GPU = "replayed"
 
 
 def measure(
-    cases: list[str],
-    programs: list[str],
+    cases: dict[str, tuple[TrainConfig, list[str]]],
     repeats: int,
     seconds: float,
     trained_steps: int,
     denormals: str,
-    device: str,
-    threads: int,
 ) -> Found:
+    """Compare the programs of each case, a configuration and what is timed of it."""
     found = {}
-    for name in cases:
+    for name, (config, programs) in cases.items():
         study.say(name)
-        settings = {"data": "mnist", "compile": True, "device": device, "threads": threads}
-        config = recipes.resolve(name, settings)
-        able = [p for p in programs if p not in JAX or config.arch == "mlp"]
         found[name] = compare(
             config,
-            able,
+            programs,
             repeats=repeats,
             seconds=seconds,
             trained_steps=trained_steps,
@@ -83,8 +80,28 @@ def table(found: Found) -> str:
         rows.append(row)
     notes = [f"{recipe}: {note}" for recipe, case in cases.items() for note in case["notes"]]
     text = "Milliseconds per step, and how many times the baseline's speed (95 %).\n\n"
-    text += markdown(["recipe", *names], rows) + _limits(cases, names) + _states(cases)
+    text += markdown(["recipe", *names], rows) + _beside_jax(cases, names)
+    text += _limits(cases, names) + _states(cases)
     return text + "".join(f"\n\n{note}" for note in notes)
+
+
+OURS = "compiled-donated"
+
+
+def _beside_jax(cases: Found, names: list[str]) -> str:
+    """How many times as long as ours each step in JAX takes, by pairs of the same rounds."""
+    rows, columns = [], [name for name in names if name in JAX]
+    for recipe, case in cases.items():
+        times = {name: about["milliseconds"]["each"] for name, about in case["programs"].items()}
+        over = {name: ratio(times[name], times[OURS]) for name in columns
+                if name in times and OURS in times}  # fmt: skip
+        if over:
+            cells = [ratio_text(over[name]._asdict()) if name in over else "" for name in columns]
+            rows.append([f"`{recipe}`", *cells])
+    if not rows:
+        return ""
+    text = f"How many times as long as {OURS} a step in JAX takes (95 %).\n\n"
+    return f"\n\n{text}{markdown(['recipe', *columns], rows)}"
 
 
 def _limits(cases: Found, names: list[str]) -> str:
@@ -151,10 +168,13 @@ def main() -> None:
     if args.tiny:
         args.cases, args.programs, args.repeats = "mnist-mlp-small", "imperative,eager", 3
         args.seconds, args.trained_steps = 0.01, 5
-    found = measure(
-        args.cases.split(","), parse_names(args.programs), args.repeats, args.seconds,
-        args.trained_steps, args.denormals, args.device, args.threads,
-    )  # fmt: skip
+    settings = {"data": "mnist", "compile": True, "device": args.device, "threads": args.threads}
+    cases = {}
+    for name in args.cases.split(","):
+        config = recipes.resolve(name, settings)
+        able = [p for p in parse_names(args.programs) if p not in JAX or config.arch == "mlp"]
+        cases[name] = config, able
+    found = measure(cases, args.repeats, args.seconds, args.trained_steps, args.denormals)
     study.finish(args, found, table)
 
 

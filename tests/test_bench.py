@@ -18,7 +18,12 @@ import pytest
 import torch
 from fgan_benchmarks import harness
 from fgan_benchmarks.harness import PLAIN, alone, compare, counts, jaxed, programs, timing
-from fgan_benchmarks.harness.functional import Taker, exact_losses, make_functional
+from fgan_benchmarks.harness.functional import (
+    Taker,
+    exact_losses,
+    make_functional,
+    nudged_losses,
+)
 from fgan_benchmarks.harness.imperative import Loop
 from fgan_benchmarks.harness.machine import slug
 from fgan_benchmarks.harness.problem import Problem, data_shape, make_problem
@@ -163,6 +168,26 @@ def test_rounding_explains_what_it_can(monkeypatch, other, same):
     monkeypatch.setattr(programs, "exact_losses", lambda problem, draws: exact)
     made = {"imperative": Losing((1.0, 2.0), (1.0, 2.0)), "eager": Losing(*other)}
     assert programs.agreement(made, problem(), 2)["eager"].same_work == same
+
+
+def test_rounding_is_what_one_ulp_does_too(monkeypatch):
+    """A step that amplifies one ulp a hundred times as far as it is from float64."""
+    made = {"imperative": Losing((1.0, 2.0)), "eager": Losing((1.0, 2.03))}
+    monkeypatch.setattr(programs, "exact_losses", lambda problem, draws: [(1.0, 2.0001)])
+    assert not programs.agreement(made, problem(), 1)["eager"].same_work
+    amplified = ([(3.0, 2.0)], [(3.0, 2.01)])
+    monkeypatch.setattr(programs, "nudged_losses", lambda problem, draws: amplified)
+    assert programs.agreement(made, problem(), 1)["eager"].same_work
+
+
+def test_nudged_losses_begin_one_ulp_apart():
+    of = problem()
+    draws = of.draws(10)
+    plain, nudged = nudged_losses(of, draws)
+    assert plain == programs.make_program("eager", of).losses(draws)
+    apart = max(programs._distances(nudged, plain))
+    # Each of some thousand weights moved by at most 2^-23 of itself.
+    assert 0 < apart < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fgan.run import assemble, config, doctor, dtypes, loop, recipes, resume
 from fgan.run.plan import make_plan
 
 SMALL = {
-    "data": "ring", "z_dim": 3, "gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8,
+    "data": "ring", "z_dim": 3, "gen_hidden": (512,), "disc_hidden": (4,), "batch_size": 8,
     "steps": 3, "device": "cpu", "report": False, "compile": True,
 }  # fmt: skip
 FAST = "GenuineIntel fpu avx512f avx512_bf16 amx_bf16 amx_tile"
@@ -58,6 +58,8 @@ def test_a_step_that_waits_for_something_else_is_in_float32(device, compiles, mo
     waits = device == "cpu" and compiles
     expected = "bfloat16" if waits else "float32"
     assert dtypes.decide_dtype(settled(compile=compiles)).dtype == expected
+    narrow = settled(compile=compiles, gen_hidden=(511,))
+    assert dtypes.decide_dtype(narrow).dtype == "float32"
     images = config.resolve(data="mnist", arch="dcgan", dtype="auto", compile=compiles)
     assert dtypes.decide_dtype(images).dtype == "bfloat16"
 

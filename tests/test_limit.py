@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from fgan.errors import ConfigError
 from fgan.game import make_steps
 from fgan.run import config as configs
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SMALL = {
     "image_size": 4, "z_dim": 5, "gen_hidden": (8, 6), "disc_hidden": (7, 6), "batch_size": 12,
     "batch_norm": "none", "compile": True, "device": "cpu",
@@ -200,12 +199,28 @@ def test_the_limit_is_told(found, study, capsys):
 
 
 def test_results_without_a_limit_are_shown_as_before(found, study):
-    old = json.loads((RESULTS / "step_time-epyc-2-cores.json").read_text(encoding="utf-8"))
-    assert "limit" not in old["cases"]["mnist-mlp-small"]
-    text = study("step_time").table(old)
+    old = {key: value for key, value in found.items() if key != "limit"}
+    text = study("step_time").table({"cases": {"old": old}})
     assert "limit" not in text
-    assert "| fresh, flushed | fresh, kept | trained, flushed | trained, kept |" in text
-    # Old and new beside each other: the new one has no times of kept denormals.
-    text = study("step_time").table({"cases": old["cases"] | {"new": found}})
+    # Old and new beside each other.
+    text = study("step_time").table({"cases": {"old": old, "new": found}})
     assert text.count("`new`") == 1 + 1 + 2
     assert "| `new` after 3, eager |" in text
+
+
+def test_jax_is_compared_with_ours_round_by_round(found, study):
+    """As by pairs: the medians of the two give 3, those of the pairs 2."""
+    ours, jax = [1.0, 2.0, 3.0, 4.0, 1.0], [2.0, 6.0, 6.0, 4.0, 20.0]
+
+    def timed(each):
+        about = copy.deepcopy(found["programs"]["eager"])
+        return about | {"milliseconds": about["milliseconds"] | {"each": each}}
+
+    case = found | {"programs": {"compiled-donated": timed(ours), "jax-guarded": timed(jax)}}
+    case["baseline"] = "compiled-donated"
+    text = study("step_time").table({"cases": {"small": case, "no jax": found}})
+    _, _, table = text.partition("How many times as long as compiled-donated a step in JAX takes")
+    table = table.split("\n\n")[1].splitlines()
+    assert table[0] == "| recipe | jax-guarded |"
+    assert table[2].startswith("| `small` | 2.00× (1.00–")
+    assert len(table) == 3  # nothing of a case without JAX

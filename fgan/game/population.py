@@ -80,6 +80,30 @@ def make_step(
     return step
 
 
+def in_turn(step: Step) -> Step:
+    """The step of a population whose members take the step of one game, one after the other.
+
+    ``vmap`` computes the same layer of all members at once, which gains most where a member alone
+    leaves the processor idle. Members that fill it push each other out of its caches, and are
+    faster in turn. Each then takes the step that it would take alone; last bits may differ where a
+    library of products looks at the alignment of its operands.
+
+    Args:
+        step: of one game; it may be compiled, and may write the new state into the old one.
+    Returns:
+        ``step(states, real, draws) -> (states, metrics)``, of which every leaf, those of ``real``
+        too, has a first dimension M. It writes into the old states if the given step does.
+    """
+
+    def take(states: TrainState, real: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
+        given = [pytree.index((states, real, draws), i) for i in range(size(states))]
+        new, metrics = zip(*(step(*each) for each in given), strict=True)
+        written = all(after is before for after, (before, *_) in zip(new, given, strict=True))
+        return states if written else stack(new), pytree.stack(metrics)
+
+    return take
+
+
 def make_draws(
     game: Game,
     keys: Key,

@@ -44,6 +44,7 @@ T_co = TypeVar("T_co", covariant=True)
 _CHUNK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _MANY_NUMBERS = 2**16  # random numbers of a step: the latents of 64 members with batches of 64
 _MOST_STEPS = 64  # in one chunk, if no option says how many
+_LARGE = 2**17  # parameters of a member that fills a processor by itself
 _MOST_NUMBERS = 2**28  # random numbers for the steps of one chunk, a gigabyte
 
 
@@ -100,15 +101,28 @@ class Training:
             ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)``. ``raw``
             are the reals, or a `fgan.types.Batch` of them: uint8 [B, C, H, W], or float [B, D] for
             points (after [k, ...] for k > 1 discriminator steps; with M members [M, ...]).
-            A compiled step writes the new state into the old one.
+            A compiled step writes the new state into the old one. On a CPU large members of a
+            population take their steps in turn (`fgan.game.population.in_turn`).
         """
         low, dtype = self.low, self.dtype
 
         def over_stored(step: Step, due: Due) -> Step:
             if self.factor is not None or self.values:
                 step = scheduled(step, self.factor or (), **self.values)
-            if self.is_population:
-                step = vmap(_guarded(step))
+            if not self.is_population:
+                return finished(step)
+            step = _guarded(step)
+            together, one = finished(vmap(step)), population.in_turn(finished(step))
+
+            def train_members(
+                states: TrainState, raw: Batch | Tensor, draws: Draws
+            ) -> tuple[TrainState, Metrics]:
+                return (one if _fills_the_cpu(states) else together)(states, raw, draws)
+
+            return train_members
+
+        def finished(step: Step) -> Step:
+            """The step over stored examples, compiled if that is asked for."""
 
             def train_step(
                 state: TrainState, raw: Batch | Tensor, draws: Draws
@@ -144,6 +158,13 @@ def with_options_of(state: TrainState, options: TrainState) -> TrainState:
 
     gen, disc = player(state.gen, options.gen), player(state.disc, options.disc)
     return state._replace(gen=gen, disc=disc)
+
+
+def _fills_the_cpu(states: TrainState) -> bool:
+    """Whether one member of these states keeps a CPU busy: by its size, never by a timing."""
+    networks = pytree.leaves((states.gen.params, states.disc.params))
+    own = sum(leaf[0].numel() for leaf in networks)
+    return states.step.device.type == "cpu" and own >= _LARGE
 
 
 def _guarded(step: Step) -> Step:

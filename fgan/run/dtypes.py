@@ -14,6 +14,8 @@ from fgan.run import config as configs
 from fgan.run.assemble import find_device
 from fgan.run.config import TrainConfig
 
+_WIDE = 512  # units of a layer whose products in bfloat16 gain more than their casts take
+
 
 def decide_dtype(config: TrainConfig) -> TrainConfig:
     """The configuration with ``--dtype auto`` replaced by what it means on the run's device.
@@ -36,9 +38,13 @@ def decide_dtype(config: TrainConfig) -> TrainConfig:
 def waits_for_products(config: TrainConfig, device: torch.device) -> bool:
     """Whether a step with faster products is faster, and not only one with more casts.
 
-    A perceptron's step waits for Python where it is not compiled, and for launches on a GPU.
+    A perceptron's step waits for Python where it is not compiled, for launches on a GPU, and for
+    memory and other threads where its layers are small.
     """
-    return archs.ALL[config.arch].convolves or (config.compile and device.type == "cpu")
+    if archs.ALL[config.arch].convolves:
+        return True
+    widest = max((*config.gen_hidden, *config.disc_hidden), default=0)
+    return config.compile and device.type == "cpu" and widest >= _WIDE
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
