@@ -6,8 +6,16 @@ Small MLP GANs on the ring of eight Gaussians, float32, Adam. Three programs tra
     one after another    M loops of nn.Module, backward() and torch.optim.Adam
     compiled, in turn    the compiled step of one, M times
 
+Four GANs on images, mlp and dcgan with the defaults of `fgan train` (dcgan with 16 features), are
+trained in another three ways:
+
+    fgan train           one step of all, as `fgan train --seeds` takes it
+    under vmap           one compiled step of all, whatever their size
+    compiled, in turn    the compiled step of one, four times
+
 All draw their latents inside the timed region; the batch of reals is given. Times are
-interleaved, repeat by repeat; the table has the medians, in microseconds per member and step.
+interleaved, repeat by repeat; the tables have the medians, in microseconds and in milliseconds per
+member and step.
 
     python benchmarks/population.py --json
 """
@@ -15,7 +23,9 @@ interleaved, repeat by repeat; the table has the medians, in microseconds per me
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import study
 import torch
@@ -42,10 +52,15 @@ def make_config(**who: object) -> TrainConfig:
     )  # fmt: skip
 
 
-def functional(config: TrainConfig, real: torch.Tensor) -> Program:
-    """Steps of one GAN, or of all members, as the trainer takes them."""
-    game = assemble.make_game(config, (2,))
-    training, key = assemble.make_training(config), assemble.make_key(config, real.device)
+def functional(config: TrainConfig, real: torch.Tensor, **settings: int) -> Program:
+    """Steps of one GAN, or of all members, as the trainer takes them.
+
+    Args:
+        settings: of `fgan.run.advance.Training`, in place of those of the configuration.
+    """
+    game = assemble.make_game(config, tuple(real.shape[1:]))
+    training = replace(assemble.make_training(config), **settings)
+    key = assemble.make_key(config, real.device)
     state = training.init(game, key)
     steps, draw = training.steps(game), DrawAhead(game, key, training)
     if config.members:
@@ -63,12 +78,14 @@ def together(members: int, real: torch.Tensor) -> Program:
     return functional(make_config(seeds=range(members)), real)
 
 
-def compiled_in_turn(members: int, real: torch.Tensor) -> Program:
+def compiled_in_turn(
+    members: int, real: torch.Tensor, make: Callable[..., TrainConfig] = make_config
+) -> Program:
     """One step of each member after the other."""
-    first, *others = [make_config(seed=seed) for seed in range(members)]
-    game = assemble.make_game(first, (2,))
+    first, *others = [make(seed=seed) for seed in range(members)]
+    game = assemble.make_game(first, tuple(real.shape[1:]))
     training = assemble.make_training(first)
-    step = training.steps(game)(0)
+    steps = training.steps(game)
     keys = [assemble.make_key(config, real.device) for config in (first, *others)]
     states = [training.init(game, key) for key in keys]
     draws = [DrawAhead(game, key, training) for key in keys]
@@ -77,6 +94,7 @@ def compiled_in_turn(members: int, real: torch.Tensor) -> Program:
     def run(count: int) -> None:
         nonlocal done
         for _ in range(count):
+            step = steps(done)
             for i, draw in enumerate(draws):
                 states[i], metrics = step(states[i], real, draw(done))
             done += 1
@@ -159,6 +177,56 @@ def measure(members: int, device: torch.device, repeats: int, seconds: float) ->
     }
 
 
+IMAGES: dict[str, dict[str, object]] = {
+    "mlp": {"arch": "mlp"},
+    "dcgan": {"arch": "dcgan", "image_size": 32, "features": 16},
+}
+
+
+def measure_images(
+    arch: str, members: int, device: torch.device, repeats: int, seconds: float
+) -> Found:
+    """Milliseconds per member and step of GANs on images; how much quicker than in turn."""
+
+    def make(**who: object) -> TrainConfig:
+        return resolve(
+            data="mnist", dtype="float32", lr_schedule="constant", compile=True,
+            **IMAGES[arch], **who,
+        )  # fmt: skip
+
+    first = make()
+    side = first.image_size or 28
+    real = torch.rand(first.batch_size, 1, side, side, device=device) * 2 - 1
+    all_of_them = make(seeds=range(members))
+    programs = {
+        "fgan train": functional(all_of_them, real),
+        "under vmap": functional(all_of_them, real, large=sys.maxsize),
+        "compiled, in turn": compiled_in_turn(members, real, make),
+    }
+    period = first.penalty_every  # all rounds have as many steps with penalties
+
+    def periods(program: Program) -> Program:
+        return lambda count: program(period * count)
+
+    programs = {name: periods(program) for name, program in programs.items()}
+    for program in programs.values():
+        program(1)  # compiles both kinds of step
+    times = timing.interleave(programs, repeats=repeats, seconds=seconds).seconds
+    alone = times["compiled, in turn"]
+    return {
+        "arch": arch,
+        "members": members,
+        "milliseconds": {
+            name: timing.spread(times[name]).median / (members * period) * 1e3 for name in programs
+        },
+        "speedup": {
+            name: timing.ratio(alone, times[name])._asdict()
+            for name in programs
+            if name != "compiled, in turn"
+        },
+    }
+
+
 def num_parameters() -> int:
     """The number of one generator's parameters."""
     config = make_config()
@@ -179,7 +247,24 @@ def table(found: Found) -> str:
     columns = ["members", "together"]
     for name in others:
         columns += [name, "ratio (95 %)"]
-    return "Microseconds per member and step.\n\n" + markdown(columns, rows)
+    text = "Microseconds per member and step.\n\n" + markdown(columns, rows)
+    return text + _table_of_images(found.get("images", []))  # older results have none
+
+
+def _table_of_images(rows: list[Found]) -> str:
+    if not rows:
+        return ""
+    names = list(rows[0]["milliseconds"])
+    columns, cells = ["network, members", names[-1]], []
+    for name in names[:-1]:
+        columns += [name, "ratio (95 %)"]
+    for row in rows:
+        times = row["milliseconds"]
+        line = [f"`{row['arch']}`, {row['members']}", digits(times[names[-1]])]
+        for name in names[:-1]:
+            line += [digits(times[name]), ratio_text(row["speedup"][name])]
+        cells.append(line)
+    return f"\n\nMilliseconds per member and step, on images.\n\n{markdown(columns, cells)}"
 
 
 def main() -> None:
@@ -187,16 +272,21 @@ def main() -> None:
     parser.add_argument("--members", default="1,4,16,64,256", help="sizes, with commas")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each program and repeat")
+    parser.add_argument("--images", default="mlp,dcgan", help="networks, with commas; or nothing")
     args = parser.parse_args()
     if args.tiny:
-        args.members, args.repeats, args.seconds = "1,2", 3, 0.01
+        args.members, args.images, args.repeats, args.seconds = "1,2", "", 3, 0.01
     torch.set_num_threads(args.threads or torch.get_num_threads())
     rows = []
+    device = torch.device(args.device)
     for members in args.members.split(","):
         study.say(f"{members} members")
-        device = torch.device(args.device)
         rows.append(measure(int(members), device, args.repeats, args.seconds))
-    study.finish(args, {"batch_size": BATCH, "rows": rows}, table)
+    images = []
+    for arch in filter(None, args.images.split(",")):
+        study.say(arch)
+        images.append(measure_images(arch, 4, device, args.repeats, args.seconds))
+    study.finish(args, {"batch_size": BATCH, "rows": rows, "images": images}, table)
 
 
 if __name__ == "__main__":

@@ -113,8 +113,8 @@ STUDIES: dict[str, Study] = {
         "Memory", memory, ["--cases", "tutorial"], ["--programs", "imperative,compiled-donated"]
     ),
     "population": Study(
-        "Several GANs at once", population, ["--members", "16,64", "--repeats", "5"],
-        ["--members", "16"],
+        "Several GANs at once", population, ["--members", "16,64,256", "--repeats", "5"],
+        ["--members", "16", "--images", ""],
     ),
     "ranks": Study("Two processes", ranks, ["--repeats", "3"], SMALL, minutes=20),
     "streaming": Study(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from fgan import metrics
 from fgan.errors import ConfigError
 from fgan.run import summary
 
-from .options import AsJson, Device, Seed
+from .options import AsJson, Device, Seed, Truncation
 
 
 def evaluate(
@@ -64,6 +65,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    truncation: Truncation = None,
     every: Annotated[
         bool, typer.Option("--all", help="Evaluate every checkpoint that the run has kept.")
     ] = False,
@@ -125,6 +127,7 @@ def evaluate(
             against=against,
             size=(image_size, channels),
             member=member,
+            truncation=math.inf if truncation is None else truncation,
             every=every,
             again=again,
             device=device,
@@ -148,7 +151,8 @@ def _about(found: Sequence[Mapping[str, Any]]) -> str:
         return f"{first['samples_of']}, against {first['against']}"
     steps = sorted({line["step"] for line in found})
     where = f"step {steps[0]:,}" if steps[:1] == steps else f"steps {steps[0]:,} to {steps[-1]:,}"
-    return f"{where}, samples of seed {first['seed']}, against {first['against']}"
+    cut = f" cut off at {first['truncation']:g}" if "truncation" in first else ""
+    return f"{where}, samples of seed {first['seed']}{cut}, against {first['against']}"
 
 
 def _keys(found: Sequence[Mapping[str, Any]]) -> list[str]:

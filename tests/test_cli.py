@@ -333,8 +333,8 @@ SURFACE = {
     "project": "--label --steps --starts --seed --member --out --device --help",
     "export": "--format --member --out --help",
     "interpolate": "--seeds --frames --loop --truncation --member --label --out --device --help",
-    "evaluate": "--against --metrics --num --seed --member --all --again --image-size --channels "
-    "--device --json --help",
+    "evaluate": "--against --metrics --num --seed --member --truncation --all --again --image-size "
+    "--channels --device --json --help",
     "report": "--out --diagnose --no-diagnose --open --no-open --help",
 }
 

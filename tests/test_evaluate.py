@@ -19,6 +19,8 @@ from fgan import data, metrics
 from fgan.data import resize, toy
 from fgan.errors import ConfigError, RunError
 from fgan.run import config, evaluate, known, loop, sample
+from fgan.run.report import curves, recorded
+from fgan.run.report import judged as reported
 
 TINY = {"gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 2}
 
@@ -77,6 +79,37 @@ def test_modes(ring):
     assert found["intervals"] == {name: list(ends) for name, ends in intervals.items()}
     said = {k: expected[k] if expected[k] == expected[k] else None for k in expected}  # NaN
     assert found["values"] == said
+
+
+def test_truncated_latents(fgan, tmp_path):
+    run = trained(tmp_path / "r", data="ring", z_dim=3)
+    (whole,) = evaluate.evaluate(run, ["frechet_pixels"], num=300)
+    (cut,) = evaluate.evaluate(run, ["frechet_pixels"], num=300, truncation=0.5)
+    samples = sample.sample(run, 300, truncation=0.5)
+    compare = getattr(metrics, metrics.ALL["frechet_pixels"].function)
+    assert cut["values"]["distance"] == compare(samples, toy.ring_points().first(500)).distance
+    assert cut["values"]["distance"] != whole["values"]["distance"]
+    assert (cut["truncation"], cut["kept"]) == (0.5, False)  # though the whole one was kept
+    assert "truncation" not in whole
+    # Each is found again, and neither is taken for the other.
+    assert evaluate.evaluate(run, ["frechet_pixels"], num=300) == [whole | {"kept": True}]
+    again = evaluate.evaluate(run, ["frechet_pixels"], num=300, truncation=0.5)
+    assert again == [cut | {"kept": True}]
+    (other,) = evaluate.evaluate(run, ["frechet_pixels"], num=300, truncation=0.6)
+    assert not other["kept"]
+    code, out, err = fgan(
+        "evaluate", run, "-n", 300, "--metrics", "frechet_pixels", "--truncation", 0.5
+    )
+    assert (code, err) == (0, "")
+    assert out.startswith("step 2, samples of seed 0 cut off at 0.5, against train\n")
+    # The report is of the run, and not of a way to draw from it.
+    found = recorded.read(run, lambda sentence: None)
+    assert [line.get("truncation") for line in found.evaluations] == [None, 0.5, 0.6]
+    results = reported.results([found], curves.make([found]))
+    assert len(results) == len(whole["values"])
+    for result in results:
+        (point,) = result.points[0]
+        assert point.value == whole["values"][result.name]
 
 
 def test_parzen_and_classes(digits):
@@ -180,6 +213,7 @@ def test_a_table(fgan, ring, digits):
         (["-n", 0], "-n must be at least 1"),
         (["--seed", -1], "--seed must be from 0"),
         (["--member", 0], "is of one GAN, without members"),
+        (["--truncation", 0], "--truncation must be above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(fgan, ring, options, said):

@@ -208,11 +208,14 @@ def test_the_card(made, tmp_path):
         "values": {"kl_to_uniform": 0.125, "shares": [0.5, None]},
         "intervals": {"kl_to_uniform": [0.1, 0.25]},
     }  # fmt: skip
-    kept.add(run, [own, own | {"step": 1, "metric": "parzen"}, own | {"member": 0, "metric": "m"}])
+    cut = own | {"truncation": 1.25}
+    other = own | {"step": 1, "metric": "parzen"}, own | {"member": 0, "metric": "m"}
+    kept.add(run, [own, cut, *other])
     exporting.export(run.path, ("safetensors",), tmp_path / "again")
     text = (tmp_path / "again" / card.NAME).read_text()
     assert "| classes.kl_to_uniform | 0.125 | 0.1 to 0.25 | 100 | train | 1: nearest |" in text
     assert "| classes.shares | 0.5 not finite |  | 100 |" in text
+    assert "| classes.shares | 0.5 not finite |  | 100, cut off at 1.25 |" in text
     assert "parzen" not in text
     assert "| m." not in text
 

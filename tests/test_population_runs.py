@@ -81,7 +81,7 @@ def test_a_member_is_the_run_of_its_seed_alone(go, name):
 @pytest.mark.parametrize("name", ["images", "dcgan"])
 def test_large_members_take_their_steps_in_turn(go, name, monkeypatch):
     """These are made to count as large. Convolutions see at which addresses members lie."""
-    monkeypatch.setattr(advance, "_LARGE", 0)
+    monkeypatch.setattr(advance.Training, "_fills_the_cpu", lambda self, states: True)
     monkeypatch.setattr(advance, "vmap", lambda step: None)  # which together would need
     together = go(**GAMES[name], seeds="3,7")
     assert_near(member(together.state, 1), go(**GAMES[name], seed=7).state, atol=1e-6)
@@ -91,7 +91,7 @@ def test_who_takes_turns_follows_from_size_and_device():
     def takes_turns(device="cpu", **options):
         plan = make_plan(resolve(seeds="0,1", **options))
         states = plan.training.init(plan.game, plan.key)
-        return advance._fills_the_cpu(pytree.map(lambda leaf: leaf.to(device), states))
+        return plan.training._fills_the_cpu(pytree.map(lambda leaf: leaf.to(device), states))
 
     wide = {"data": "mnist", "gen_hidden": (64,), "disc_hidden": (64,), "z_dim": 64}
     assert not takes_turns()
@@ -195,9 +195,9 @@ def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("large", [advance._LARGE, 0], ids=["together", "in turn"])
+@pytest.mark.parametrize("large", [False, True], ids=["together", "in turn"])
 def test_a_compiled_population(go, large, monkeypatch):
-    monkeypatch.setattr(advance, "_LARGE", large)
+    monkeypatch.setattr(advance.Training, "_fills_the_cpu", lambda self, states: large)
     whole = go(seeds="0-2", compile=True)
     part = go(Listener(7), seeds="0-2", compile=True)
     resumed = loop.resume(part.run.path)

@@ -154,6 +154,28 @@ def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
     assert "about {:.0f} and {:.0f} % of the samples".format(*map(float, doubts[1:])) in readme
 
 
+def test_the_pages_tell_of_cut_off_latents_what_their_evaluations_found():
+    results, root = BENCHMARKS / "results", BENCHMARKS.parent
+    found = json.loads((results / "mnist-mlp-truncated.json").read_text())
+    page = (results / "mnist-mlp-defaults.md").read_text(encoding="utf-8")
+    cut = {str(run["seed"]): run["metrics"] for run in found["truncated"]}
+    tried = {f"`{run['options']}`": run["metrics"] for run in found["tried"]}
+    tried["`losses.top_k` of 0.75"] = tried.pop("`losses.top_k of 0.75`")
+    doubts = []
+    for name, metrics in (cut | tried).items():
+        near = metrics["neighbourhoods"]
+        doubts.append(100 * (1 - metrics["digit_classes"]["sure"]))
+        cells = [
+            f"{metrics['parzen']['log_likelihood']:.0f}",
+            f"{metrics['frechet_digits']['distance']:.1f}",
+            *(f"{near[key]:.2f}" for key in ("precision", "recall", "density", "coverage")),
+            f"{doubts[-1]:.1f}",
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    assert f"with `--truncation 1.25` about {sum(doubts[:3]) / 3:.0f} %" in readme
+
+
 def test_the_speed_on_a_gpu_is_that_of_the_committed_check():
     (file,) = (BENCHMARKS / "results").glob("gpu-*.json")
     (run,) = (p for p in json.loads(file.read_text())["parts"] if p["part"] == "train: cold")

@@ -18,6 +18,7 @@ Compiling comes last, since ``vmap`` goes into a graph and not around one.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -95,11 +96,24 @@ def in_turn(step: Step) -> Step:
         too, has a first dimension M. It writes into the old states if the given step does.
     """
 
+    # The members of the states that were last written into, which come again at the next step:
+    # a donated step checks the memory of states that it has not seen before.
+    leaves: list[weakref.ref[Tensor]] = []
+    members: list[TrainState] = []
+
     def take(states: TrainState, real: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        given = [pytree.index((states, real, draws), i) for i in range(size(states))]
-        new, metrics = zip(*(step(*each) for each in given), strict=True)
-        written = all(after is before for after, (before, *_) in zip(new, given, strict=True))
-        return states if written else stack(new), pytree.stack(metrics)
+        nonlocal leaves, members
+        now = pytree.leaves(states)
+        if len(leaves) != len(now) or any(a() is not b for a, b in zip(leaves, now, strict=True)):
+            members = pytree.unstack(states)
+        given = [pytree.index((real, draws), i) for i in range(size(states))]
+        taken = [step(old, *each) for old, each in zip(members, given, strict=True)]
+        new, metrics = [state for state, _ in taken], pytree.stack([found for _, found in taken])
+        if all(after is before for after, before in zip(new, members, strict=True)):
+            leaves = [weakref.ref(leaf) for leaf in now]
+            return states, metrics
+        leaves, members = [], []
+        return stack(new), metrics
 
     return take
 

@@ -44,7 +44,6 @@ T_co = TypeVar("T_co", covariant=True)
 _CHUNK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _MANY_NUMBERS = 2**16  # random numbers of a step: the latents of 64 members with batches of 64
 _MOST_STEPS = 64  # in one chunk, if no option says how many
-_LARGE = 2**17  # parameters of a member that fills a processor by itself
 _MOST_NUMBERS = 2**28  # random numbers for the steps of one chunk, a gigabyte
 
 
@@ -65,6 +64,8 @@ class Training:
         compile: whether the step is compiled.
         at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
+        large: members of a population with so many parameters take their steps in turn on a CPU:
+            one of them keeps it busy. Their size decides, never a timing.
         over: the average over the processes that train one GAN together; None for one process.
         mirror: whether reals are flipped from left to right with probability 1/2.
     """
@@ -80,6 +81,7 @@ class Training:
     log_every: int
     values: Mapping[str, Schedule] = field(default_factory=dict)
     mirror: bool = False
+    large: int = 2**17
     over: Mean | None = None
 
     def init(self, game: Game, key: Key) -> TrainState:
@@ -117,7 +119,7 @@ class Training:
             def train_members(
                 states: TrainState, raw: Batch | Tensor, draws: Draws
             ) -> tuple[TrainState, Metrics]:
-                return (one if _fills_the_cpu(states) else together)(states, raw, draws)
+                return (one if self._fills_the_cpu(states) else together)(states, raw, draws)
 
             return train_members
 
@@ -134,6 +136,11 @@ class Training:
             return compile_step(train_step, donate=True) if self.compile else train_step
 
         return make_steps(game, over_stored, reduce=self.over)
+
+    def _fills_the_cpu(self, states: TrainState) -> bool:
+        networks = pytree.leaves((states.gen.params, states.disc.params))
+        own = sum(leaf[0].numel() for leaf in networks)
+        return states.step.device.type == "cpu" and own >= self.large
 
     @property
     def share(self) -> Share:
@@ -158,13 +165,6 @@ def with_options_of(state: TrainState, options: TrainState) -> TrainState:
 
     gen, disc = player(state.gen, options.gen), player(state.disc, options.disc)
     return state._replace(gen=gen, disc=disc)
-
-
-def _fills_the_cpu(states: TrainState) -> bool:
-    """Whether one member of these states keeps a CPU busy: by its size, never by a timing."""
-    networks = pytree.leaves((states.gen.params, states.disc.params))
-    own = sum(leaf[0].numel() for leaf in networks)
-    return states.step.device.type == "cpu" and own >= _LARGE
 
 
 def _guarded(step: Step) -> Step:

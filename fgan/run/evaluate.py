@@ -19,9 +19,10 @@ from fgan import metrics
 from fgan.data.labels import Labelled
 from fgan.errors import ConfigError, DiskError
 from fgan.metrics.common import hearing
-from fgan.run import kept, sample, subjects
+from fgan.run import kept, latents, sample, subjects
 from fgan.run.kept import Line, evaluations
 from fgan.run.known import Known, known_of, purposes
+from fgan.run.latents import WHOLE
 from fgan.run.subjects import Subject
 
 __all__ = ["Known", "evaluate", "evaluations"]
@@ -40,6 +41,7 @@ def evaluate(
     against: str = "",
     size: tuple[int, int] = (0, 0),
     member: int | None = None,
+    truncation: float = WHOLE,
     every: bool = False,
     again: bool = False,
     device: str = "auto",
@@ -62,6 +64,7 @@ def evaluate(
             that the run was trained on.
         size: the side and the channels to give the images of ``against``, 0 for as they are.
         member: the number of a population's member; None for all of them.
+        truncation: as in `fgan.run.sample.sample`.
         every: whether to judge all checkpoints of a run.
         again: whether to compute also what the run directory has kept.
         device, notify: as in `fgan.run.sample.sample`; ``notify`` also hears of downloads.
@@ -76,7 +79,8 @@ def evaluate(
     """
     names = metrics.choose(chosen)
     sample.check_numbers(1 if num is None else num, seed)
-    known, judged = _opened(what, seed, against, size, member, every, device, notify)
+    latents.check_truncation(truncation)
+    known, judged = _opened(what, seed, against, size, member, truncation, every, device, notify)
     if against:
         subjects.check_size(judged[0].shape, known.shape, against)
     names = fitting(names, known, against or known.name, named=bool(chosen))
@@ -110,13 +114,16 @@ def _opened(
     against: str,
     size: tuple[int, int],
     member: int | None,
+    truncation: float,
     every: bool,
     device: str,
     notify: Notify | None,
 ) -> tuple[Known, list[Subject]]:
     """The data to compare with, and what is judged."""
     if not subjects.is_samples(what):
-        origin, judged = subjects.of_run(what, member, seed, device, every=every, notify=notify)
+        origin, judged = subjects.of_run(
+            what, member, seed, device, truncation=truncation, every=every, notify=notify
+        )
         if against:
             return known_of(against, origin.config, size, notify, judged[0].classes), judged
         if any(size):
@@ -132,9 +139,10 @@ def _opened(
             f"{what} holds samples and does not say which data they are like.",
             "Say so: --against mnist, or a folder or file of data.",
         )
-    if member is not None or every:
+    if member is not None or every or truncation != WHOLE:
         raise ConfigError(
-            f"--member and --all are for runs, and {what} holds samples.", "Leave them out."
+            f"--member, --truncation and --all are for runs, and {what} holds samples.",
+            "Leave them out.",
         )
     subject = subjects.of_samples(what, notify)
     return known_of(against, None, size, notify, subject.classes), [subject]

@@ -6,6 +6,7 @@ A line of ``evaluations.jsonl`` holds one metric of one checkpoint:
     sha256             the checkpoint's checksum; absent where it was judged while it trained
     member, setting    the member of a population and its swept values; absent without any
     seed, samples      the seed of the latents, and the number of samples
+    truncation         psi, at which the latents are cut off; absent where they are not
     against, data      the data compared with ("train" for the run's own), and their hash
     metric, protocol   the name of the metric, and how it was computed
     values             its numbers by name; null for one that is not finite
@@ -24,7 +25,9 @@ from fgan.disk.rundir import RunDir
 
 Line = dict[str, Any]
 
-_ONE = ("step", "member", "seed", "samples", "against", "data", "metric", "protocol")
+_ONE = (
+    "step", "member", "seed", "samples", "truncation", "against", "data", "metric", "protocol",
+)  # fmt: skip
 _FORM: dict[str, type | tuple[type, ...]] = {
     "step": int, "seed": int, "samples": int, "against": str, "metric": str, "protocol": str,
     "values": dict, "intervals": dict,

@@ -166,11 +166,13 @@ def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Ten
     return draw_labelled(saved, file, num, seed, device).examples
 
 
-def draw_labelled(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Labelled:
-    """The same with their labels, for a conditional run."""
+def draw_labelled(
+    saved: Checkpoint, file: Path, num: int, seed: int, device: str, truncation: float = WHOLE
+) -> Labelled:
+    """The same with their labels, for a conditional run; ``truncation`` is as in `sample`."""
     place = assemble.find_device(device)
     maker, weights = open_maker(saved, file, place)
-    return maker.draw(weights, num, seed, place)
+    return maker.draw(weights, num, seed, place, truncation=truncation)
 
 
 def open_maker(

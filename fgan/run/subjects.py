@@ -18,6 +18,7 @@ from fgan.disk.rundir import RunDir
 from fgan.errors import ConfigError, DataError, RunError
 from fgan.run import inherit, resume, sample
 from fgan.run.config import TrainConfig
+from fgan.run.latents import WHOLE
 from fgan.run.members import Member
 
 Notify = Callable[[str], None]
@@ -87,6 +88,7 @@ def of_run(
     seed: int,
     device: str,
     *,
+    truncation: float = WHOLE,
     every: bool = False,
     notify: Notify | None = None,
 ) -> tuple[Origin, list[Subject]]:
@@ -95,6 +97,7 @@ def of_run(
     Args:
         run: a run directory or a checkpoint file.
         member: the number of a population's member; None for all of them.
+        truncation: as in `fgan.run.sample.sample`.
         every: whether to take all checkpoints of a run directory.
     Raises:
         FganError: for a run that cannot be used.
@@ -113,7 +116,7 @@ def of_run(
     found: list[Subject] = []
     for each in RunDir(run).all_saved() if every else [file]:
         try:
-            found += _of_checkpoint(each, member, seed, device)
+            found += _of_checkpoint(each, member, seed, device, truncation)
         except RunError as error:
             if not every:
                 raise
@@ -122,7 +125,9 @@ def of_run(
     return origin, found
 
 
-def _of_checkpoint(file: Path, member: int | None, seed: int, device: str) -> Iterator[Subject]:
+def _of_checkpoint(
+    file: Path, member: int | None, seed: int, device: str, truncation: float
+) -> Iterator[Subject]:
     """The GANs of a checkpoint: one, the members of a population, or the one asked for."""
     about = sealed.verify(file).about
     config, shape, known = sample.facts(about, file)
@@ -133,12 +138,17 @@ def _of_checkpoint(file: Path, member: int | None, seed: int, device: str) -> It
     if member is None and config.members:
         asked = range(len(config.members))
     facts = {"step": step, "checkpoint": file.name, "sha256": about["sha256"]}
+    cut = {} if truncation == WHOLE else {"truncation": truncation}
     for number in asked:
         who = {} if number is None else facts_of(config.members, number)
         inherit.member_of(Checkpoint({}, about), file, number)  # raises, if there is none
-        draw = partial(_draw, file, number, seed=seed, device=device)
+        draw = partial(_draw, file, number, seed=seed, device=device, truncation=truncation)
         yield Subject(
-            facts | who | {"seed": seed}, draw, shape, classes=known.names, home=home_of(file)
+            facts | who | {"seed": seed} | cut,
+            draw,
+            shape,
+            classes=known.names,
+            home=home_of(file),
         )
 
 
@@ -148,9 +158,11 @@ def facts_of(members: Sequence[Member], number: int) -> dict[str, Any]:
     return {"member": number} | ({"setting": swept} if swept else {})
 
 
-def _draw(file: Path, number: int | None, num: int, *, seed: int, device: str) -> Labelled:
+def _draw(
+    file: Path, number: int | None, num: int, *, seed: int, device: str, truncation: float
+) -> Labelled:
     saved = inherit.member_of(checkpoint.load(file), file, number)
-    return sample.draw_labelled(saved, file, num, seed, device)
+    return sample.draw_labelled(saved, file, num, seed, device, truncation)
 
 
 def home_of(file: Path) -> RunDir | None:

@@ -172,8 +172,9 @@ def _metrics(subject: Subject) -> list[str]:
 def _row(line: dict[str, Any], name: str, value: Any) -> str:
     ends = line["intervals"].get(name)
     interval = f"{ends[0]:.4g} to {ends[1]:.4g}" if ends else ""
+    cut = f", cut off at {line['truncation']:g}" if "truncation" in line else ""
     return (
-        f"| {line['metric']}.{name} | {_number(value)} | {interval} | {line['samples']:,} | "
+        f"| {line['metric']}.{name} | {_number(value)} | {interval} | {line['samples']:,}{cut} | "
         f"{line['against']} | {line['protocol']} |"
     )
 

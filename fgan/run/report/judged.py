@@ -42,7 +42,7 @@ def results(runs: Sequence[Recorded], curves: Sequence[Curve]) -> list[Result]:
     """The results of all runs, in the order in which they were first computed.
 
     Of several evaluations of one checkpoint, with other seeds or numbers of samples, the last
-    counts.
+    counts. Those of truncated latents are left out: they are about sampling, not training.
     """
     found: dict[tuple[str, str, str], Result] = {}
     tables = [_latest(runs[curve.run], curve) for curve in curves]
@@ -65,7 +65,7 @@ def _latest(run: Recorded, curve: Curve) -> Table:
     own = {member.number for member in curve.members}
     last: dict[tuple[Any, ...], dict[str, Any]] = {}
     for line in run.evaluations:
-        if line.get("member") in own or not own:
+        if "truncation" not in line and (line.get("member") in own or not own):
             last[line["step"], line["metric"], line["against"], line.get("member")] = line
     table: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
     for (step, metric, against, _), line in sorted(last.items(), key=lambda pair: pair[0][0]):
