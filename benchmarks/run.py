@@ -83,7 +83,7 @@ SMALL = ["--cases", "mnist-mlp-small"]
 FLUSHED = ["--denormals", "flushed"]
 STUDIES: dict[str, Study] = {
     "step_time": Study(
-        "A step", step_time, ["--repeats", "5", "--seconds", "0.15"],
+        "A step", step_time, ["--repeats", "7", "--seconds", "0.15"],
         ["--cases", "faces-mlp,mnist-mlp-small,mnist-mlp-batchnorm,mnist-mlp-dropout", *FLUSHED,
          "--programs", "imperative,compiled-donated,bfloat16,jax", "--trained-steps", "200"],
         minutes=25,

@@ -86,7 +86,7 @@ def test_the_readme_tells_of_the_default_run_what_its_evaluation_found():
     shares = metrics["digit_classes"]["shares"]
     low, high = (round(100 * share) for share in (min(shares), max(shares)))
     for said in (
-        f"of those above about {100 * (1 - metrics['digit_classes']['sure']):.0f} % (",
+        f"of those above about {100 * (1 - metrics['digit_classes']['sure']):.0f} %, and",
         f"{parzen['log_likelihood']:.0f} ± {parzen['standard_error']:.0f} nats (Goodfellow",
         f"precision {near['precision']:.2f}, recall {near['recall']:.2f}, "
         f"coverage {near['coverage']:.2f}",
