@@ -187,7 +187,8 @@ def _row(row: Found) -> str:
     """The name of a row of results, by what was varied."""
     if "axis" in row:
         return f"{row['axis']} {row['value']}"
-    return f"{row['members']} members" if "members" in row else str(row.get("arch", "row"))
+    members = f"{row['members']} members" if "members" in row else ""
+    return ", ".join(filter(None, (row.get("arch"), members))) or "row"
 
 
 def _doubts(study: str, old: Found, new: Found) -> Iterator[str]:

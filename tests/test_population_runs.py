@@ -7,6 +7,7 @@ order. What decides the numbers, batches and draws, is compared exactly.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,24 +82,29 @@ def test_a_member_is_the_run_of_its_seed_alone(go, name):
 @pytest.mark.parametrize("name", ["images", "dcgan"])
 def test_large_members_take_their_steps_in_turn(go, name, monkeypatch):
     """These are made to count as large. Convolutions see at which addresses members lie."""
-    monkeypatch.setattr(advance.Training, "_fills_the_cpu", lambda self, states: True)
+    monkeypatch.setattr(advance.Training, "_takes_turns", lambda self, states: True)
     monkeypatch.setattr(advance, "vmap", lambda step: None)  # which together would need
     together = go(**GAMES[name], seeds="3,7")
     assert_near(member(together.state, 1), go(**GAMES[name], seed=7).state, atol=1e-6)
 
 
-def test_who_takes_turns_follows_from_size_and_device():
-    def takes_turns(device="cpu", **options):
-        plan = make_plan(resolve(seeds="0,1", **options))
+def test_who_takes_turns_follows_from_size_and_device(monkeypatch):
+    def takes_turns(members, device="cpu", in_turn=None, **options):
+        plan = make_plan(resolve(seeds=range(members), **options))
         states = plan.training.init(plan.game, plan.key)
-        return plan.training._fills_the_cpu(pytree.map(lambda leaf: leaf.to(device), states))
+        training = replace(plan.training, in_turn=in_turn)
+        return training._takes_turns(pytree.map(lambda leaf: leaf.to(device), states))
 
-    wide = {"data": "mnist", "gen_hidden": (64,), "disc_hidden": (64,), "z_dim": 64}
-    assert not takes_turns()
-    # 784 x 64 weights twice, 64 x 64 once and 977 others: 105 425 of 131 072
-    assert not takes_turns(**wide)
-    assert takes_turns(**wide | {"gen_hidden": (128,)})  # 163 921
-    assert not takes_turns("meta", **wide | {"gen_hidden": (128,)})
+    assert not takes_turns(2)
+    assert takes_turns(2, in_turn=True)
+    assert takes_turns(2, **GAMES["dcgan"])
+    assert not takes_turns(2, "meta", **GAMES["dcgan"])
+    assert not takes_turns(2, in_turn=False, **GAMES["dcgan"])
+    plan = make_plan(resolve())
+    state = plan.training.init(plan.game, plan.key)
+    monkeypatch.setattr(advance, "_LARGE", 3 * pytree.size((state.gen.params, state.disc.params)))
+    assert takes_turns(3)
+    assert not takes_turns(2)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -197,7 +203,7 @@ def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
 @pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True], ids=["together", "in turn"])
 def test_a_compiled_population(go, large, monkeypatch):
-    monkeypatch.setattr(advance.Training, "_fills_the_cpu", lambda self, states: large)
+    monkeypatch.setattr(advance.Training, "_takes_turns", lambda self, states: large)
     whole = go(seeds="0-2", compile=True)
     part = go(Listener(7), seeds="0-2", compile=True)
     resumed = loop.resume(part.run.path)

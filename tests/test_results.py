@@ -28,7 +28,7 @@ def test_the_readme_has_the_times_of_the_committed_results():
     for name, batch, cells in rows:
         case = cases[name]
         assert int(batch) == case["config"]["batch_size"]
-        columns = ("imperative", "compiled-donated", "bfloat16", "jax")
+        columns = ("imperative", "compiled-donated", "bfloat16", "jax", "jax-guarded")
         for program, cell in zip(columns, cells.split("|"), strict=True):
             about = case["programs"].get(program)
             if about is None:

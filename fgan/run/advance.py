@@ -44,6 +44,7 @@ T_co = TypeVar("T_co", covariant=True)
 _CHUNK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _MANY_NUMBERS = 2**16  # random numbers of a step: the latents of 64 members with batches of 64
 _MOST_STEPS = 64  # in one chunk, if no option says how many
+_LARGE = 2**23  # parameters of all members, with Adam's moments 100 MB
 _MOST_NUMBERS = 2**28  # random numbers for the steps of one chunk, a gigabyte
 
 
@@ -64,8 +65,9 @@ class Training:
         compile: whether the step is compiled.
         at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
-        large: members of a population with so many parameters take their steps in turn on a CPU:
-            one of them keeps it busy. Their size decides, never a timing.
+        in_turn: whether the members of a population take their steps in turn
+            (`fgan.game.population.in_turn`). None: on a CPU, if they have convolutions or all their
+            networks together 2²³ parameters, so that they do not fit into its caches at once.
         over: the average over the processes that train one GAN together; None for one process.
         mirror: whether reals are flipped from left to right with probability 1/2.
     """
@@ -81,7 +83,7 @@ class Training:
     log_every: int
     values: Mapping[str, Schedule] = field(default_factory=dict)
     mirror: bool = False
-    large: int = 2**17
+    in_turn: bool | None = None
     over: Mean | None = None
 
     def init(self, game: Game, key: Key) -> TrainState:
@@ -103,8 +105,7 @@ class Training:
             ``steps(number) -> step`` with ``step(state, raw, draws) -> (state, metrics)``. ``raw``
             are the reals, or a `fgan.types.Batch` of them: uint8 [B, C, H, W], or float [B, D] for
             points (after [k, ...] for k > 1 discriminator steps; with M members [M, ...]).
-            A compiled step writes the new state into the old one. On a CPU large members of a
-            population take their steps in turn (`fgan.game.population.in_turn`).
+            A compiled step writes the new state into the old one.
         """
         low, dtype = self.low, self.dtype
 
@@ -119,7 +120,7 @@ class Training:
             def train_members(
                 states: TrainState, raw: Batch | Tensor, draws: Draws
             ) -> tuple[TrainState, Metrics]:
-                return (one if self._fills_the_cpu(states) else together)(states, raw, draws)
+                return (one if self._takes_turns(states) else together)(states, raw, draws)
 
             return train_members
 
@@ -137,10 +138,13 @@ class Training:
 
         return make_steps(game, over_stored, reduce=self.over)
 
-    def _fills_the_cpu(self, states: TrainState) -> bool:
-        networks = pytree.leaves((states.gen.params, states.disc.params))
-        own = sum(leaf[0].numel() for leaf in networks)
-        return states.step.device.type == "cpu" and own >= self.large
+    def _takes_turns(self, states: TrainState) -> bool:
+        if self.in_turn is not None:
+            return self.in_turn
+        networks = (states.gen.params, states.disc.params)
+        convolves = any(leaf.ndim > 4 for leaf in pytree.leaves(networks))
+        large = convolves or pytree.size(networks) >= _LARGE
+        return large and states.step.device.type == "cpu"
 
     @property
     def share(self) -> Share:
