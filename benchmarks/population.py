@@ -7,11 +7,7 @@ Small MLP GANs on the ring of eight Gaussians, float32, Adam. Three programs tra
     compiled, in turn    the compiled step of one, M times
 
 GANs on images, 16 mlp and 8 dcgan with the defaults of `fgan train` (dcgan with 16 features), are
-trained in another three ways:
-
-    fgan train           one step of all, as `fgan train --seeds` takes it
-    under vmap           one compiled step of all, whatever their size
-    compiled, in turn    the compiled step of one, for each
+trained together and, compiled, in turn.
 
 All draw their latents inside the timed region; the batch of reals is given. Times are
 interleaved, repeat by repeat; the tables have the medians, in microseconds and in milliseconds per
@@ -24,7 +20,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
 import study
 import torch
@@ -51,15 +46,10 @@ def make_config(**who: object) -> TrainConfig:
     )  # fmt: skip
 
 
-def functional(config: TrainConfig, real: torch.Tensor, **settings: bool) -> Program:
-    """Steps of one GAN, or of all members, as the trainer takes them.
-
-    Args:
-        settings: of `fgan.run.advance.Training`, in place of those of the configuration.
-    """
+def functional(config: TrainConfig, real: torch.Tensor) -> Program:
+    """Steps of one GAN, or of all members, as the trainer takes them."""
     game = assemble.make_game(config, tuple(real.shape[1:]))
-    training = replace(assemble.make_training(config), **settings)
-    key = assemble.make_key(config, real.device)
+    training, key = assemble.make_training(config), assemble.make_key(config, real.device)
     state = training.init(game, key)
     steps, draw = training.steps(game), DrawAhead(game, key, training)
     if config.members:
@@ -195,10 +185,8 @@ def measure_images(arch: str, device: torch.device, repeats: int, seconds: float
     first = make()
     side = first.image_size or 28
     real = torch.rand(first.batch_size, 1, side, side, device=device) * 2 - 1
-    all_of_them = make(seeds=range(members))
     programs = {
-        "fgan train": functional(all_of_them, real),
-        "under vmap": functional(all_of_them, real, in_turn=False),
+        "together": functional(make(seeds=range(members)), real),
         "compiled, in turn": compiled_in_turn(members, real, make),
     }
     period = first.penalty_every  # all rounds have as many steps with penalties

@@ -85,7 +85,8 @@ STUDIES: dict[str, Study] = {
     "step_time": Study(
         "A step", step_time, ["--repeats", "7", "--seconds", "0.15"],
         ["--cases", "faces-mlp,mnist-mlp-small,mnist-mlp-batchnorm,mnist-mlp-dropout", *FLUSHED,
-         "--programs", "imperative,compiled-donated,bfloat16,jax", "--trained-steps", "200"],
+         "--programs", "imperative,compiled-donated,bfloat16,jax", "--trained-steps", "200",
+         "--repeats", "5"],
         minutes=25,
     ),
     "networks": Study(

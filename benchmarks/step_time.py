@@ -92,7 +92,8 @@ def _beside_jax(cases: Found, names: list[str]) -> str:
     """How many times as long as ours each step in JAX takes, by pairs of the same rounds."""
     rows, columns = [], [name for name in names if name in JAX]
     for recipe, case in cases.items():
-        times = {name: about["milliseconds"]["each"] for name, about in case["programs"].items()}
+        spreads = {name: about["milliseconds"] for name, about in case["programs"].items()}
+        times = {name: spread["each"] for name, spread in spreads.items() if "each" in spread}
         over = {name: ratio(times[name], times[OURS]) for name in columns
                 if name in times and OURS in times}  # fmt: skip
         if over:

@@ -11,7 +11,6 @@ from support import (
     BATCH,
     assert_near,
     assert_same,
-    copy_tree,
     distance,
     full_options,
     real_batch,
@@ -22,7 +21,7 @@ from torch.func import vmap
 
 import fgan
 from fgan import losses, optim, orders, population, pytree, rng, terms
-from fgan.compile import compile_function, compile_step
+from fgan.compile import compile_function
 from fgan.compile.graph import count_graphs
 from fgan.game import Due
 from fgan.model import spectral_norm
@@ -88,48 +87,6 @@ def test_a_member_plays_as_alone(name):
         assert distance(expected.gen.params, member.gen.params) > 1e-2
     gens = pytree.unstack(final.gen.params)
     assert all(distance(a, b) > 1e-2 for j, a in enumerate(gens) for b in gens[:j])
-
-
-@pytest.mark.parametrize("name", GAMES)
-def test_in_turn_a_member_plays_as_alone(name):
-    game = small_game(**GAMES[name])
-    members = founders(game)
-    states, step = pytree.stack(members), population.in_turn(fgan.make_step(game))
-    begun, history = copy_tree(states), []
-    first = states
-    for t in range(STEPS):
-        draws = population.make_draws(game, states.key, t, BATCH, dtype=torch.float64)
-        real = torch.stack([reals(game, t, i) for i in range(MEMBERS)])
-        states, metrics = step(states, real, draws)
-        history.append(metrics)
-    assert_same(first, begun)  # a pure step leaves its state as it was
-    for i, member in enumerate(members):
-        expected, wanted = alone(game, member, i)
-        assert_near(pytree.index(states, i), expected, atol=1e-12)
-        for found, one in zip(history, wanted, strict=True):
-            assert_near(pytree.index(found, i), one, atol=1e-12, equal_nan=True)
-
-
-def test_in_turn_a_donated_step_writes_into_the_population(fresh_dynamo):
-    game = small_game()
-    states = population.stack(founders(game))
-    begun, place = copy_tree(states), [leaf.data_ptr() for leaf in pytree.leaves(states)]
-    before = count_graphs()
-    donated = compile_step(fgan.make_step(game), donate=True, backend="eager")
-    step = population.in_turn(donated)
-    for t in range(3):
-        draws = population.make_draws(game, states.key, t, BATCH, dtype=torch.float64)
-        real = torch.stack([reals(game, t, i) for i in range(MEMBERS)])
-        after, _ = step(states, real, draws)
-        assert after is states
-    assert [leaf.data_ptr() for leaf in pytree.leaves(states)] == place
-    assert count_graphs() == before + 1  # one for all members
-    eager, expected = population.in_turn(fgan.make_step(game)), begun
-    for t in range(3):
-        draws = population.make_draws(game, expected.key, t, BATCH, dtype=torch.float64)
-        real = torch.stack([reals(game, t, i) for i in range(MEMBERS)])
-        expected, _ = eager(expected, real, draws)
-    assert_near(states, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", GAMES)

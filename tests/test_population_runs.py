@@ -7,7 +7,6 @@ order. What decides the numbers, batches and draws, is compared exactly.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,34 +76,6 @@ def test_a_member_is_the_run_of_its_seed_alone(go, name):
         assert row["seed"] == 7
         found = {key: row[key] for key in expected}
         assert found == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", ["images", "dcgan"])
-def test_large_members_take_their_steps_in_turn(go, name, monkeypatch):
-    """These are made to count as large. Convolutions see at which addresses members lie."""
-    monkeypatch.setattr(advance.Training, "_takes_turns", lambda self, states: True)
-    monkeypatch.setattr(advance, "vmap", lambda step: None)  # which together would need
-    together = go(**GAMES[name], seeds="3,7")
-    assert_near(member(together.state, 1), go(**GAMES[name], seed=7).state, atol=1e-6)
-
-
-def test_who_takes_turns_follows_from_size_and_device(monkeypatch):
-    def takes_turns(members, device="cpu", in_turn=None, **options):
-        plan = make_plan(resolve(seeds=range(members), **options))
-        states = plan.training.init(plan.game, plan.key)
-        training = replace(plan.training, in_turn=in_turn)
-        return training._takes_turns(pytree.map(lambda leaf: leaf.to(device), states))
-
-    assert not takes_turns(2)
-    assert takes_turns(2, in_turn=True)
-    assert takes_turns(2, **GAMES["dcgan"])
-    assert not takes_turns(2, "meta", **GAMES["dcgan"])
-    assert not takes_turns(2, in_turn=False, **GAMES["dcgan"])
-    plan = make_plan(resolve())
-    state = plan.training.init(plan.game, plan.key)
-    monkeypatch.setattr(advance, "_LARGE", 3 * pytree.size((state.gen.params, state.disc.params)))
-    assert takes_turns(3)
-    assert not takes_turns(2)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -201,9 +172,7 @@ def test_stopped_and_resumed_is_never_interrupted(go, stop_at, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("large", [False, True], ids=["together", "in turn"])
-def test_a_compiled_population(go, large, monkeypatch):
-    monkeypatch.setattr(advance.Training, "_takes_turns", lambda self, states: large)
+def test_a_compiled_population(go):
     whole = go(seeds="0-2", compile=True)
     part = go(Listener(7), seeds="0-2", compile=True)
     resumed = loop.resume(part.run.path)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from fgan_benchmarks.harness.problem import Losses, Pieces, Problem, Program
 from torch import Tensor
 
 from fgan import pytree, rng
 from fgan.compile import compile_step
 from fgan.compile.replay import next_steps
-from fgan.game import Due, Game, Step, make_steps
+from fgan.game import Due, Step, make_steps
 from fgan.run import assemble
 from fgan.run.advance import DrawAhead, make_advance
 from fgan.types import Draws, Metrics, TrainState
@@ -138,39 +137,9 @@ def exact_losses(problem: Problem, draws: Sequence[Draws]) -> list[Losses]:
         return value.double() if value.is_floating_point() else value
 
     config = replace(problem.config, dtype="float64")
-    return _losses(
-        assemble.make_game(config, problem.shape),
-        pytree.map(wide, problem.init()),
-        wide(problem.real),
-        [pytree.map(wide, each) for each in draws],
-    )
-
-
-def nudged_losses(problem: Problem, draws: Sequence[Draws]) -> tuple[list[Losses], list[Losses]]:
-    """The losses from the first values, and from values whose weights are all one ulp higher.
-
-    How far the two part is how far rounding alone can take a program.
-
-    Args:
-        draws: the draws of the first steps, from `Problem.draws`.
-    """
-
-    def up(value: Tensor) -> Tensor:
-        return torch.nextafter(value, torch.full_like(value, torch.inf))
-
-    state = problem.init()
-    higher = state._replace(
-        gen=state.gen._replace(params=pytree.map(up, state.gen.params)),
-        disc=state.disc._replace(params=pytree.map(up, state.disc.params)),
-    )
-    plain, nudged = (_losses(problem.game, s, problem.real, draws) for s in (state, higher))
-    return plain, nudged
-
-
-def _losses(game: Game, state: TrainState, real: Tensor, draws: Sequence[Draws]) -> list[Losses]:
-    """The losses of the pure step, taken eagerly."""
-    steps, found = make_steps(game), []
+    steps = make_steps(assemble.make_game(config, problem.shape))
+    state, real, found = pytree.map(wide, problem.init()), wide(problem.real), []
     for number, each in enumerate(draws):
-        state, metrics = steps(number)(state, real, each)
+        state, metrics = steps(number)(state, real, pytree.map(wide, each))
         found.append((metrics.gen_loss.item(), metrics.disc_loss.item()))
     return found

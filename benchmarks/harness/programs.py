@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from fgan_benchmarks import harness
-from fgan_benchmarks.harness.functional import exact_losses, make_functional, nudged_losses
+from fgan_benchmarks.harness.functional import exact_losses, make_functional
 from fgan_benchmarks.harness.imperative import make_imperative
 from fgan_benchmarks.harness.jaxed import make_jax
 from fgan_benchmarks.harness.modules import make_modules
@@ -39,7 +39,7 @@ assert MAKERS.keys() == harness.PROGRAMS.keys()
 
 # Losses that differ by no more than this after some steps count as the same.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "tf32": 0.1, "bfloat16": 0.1}
-_AT_MOST = 0.01  # the largest float32 difference of programs that agree in float64
+_AT_MOST = 0.01  # the largest float32 difference, in two steps, of programs alike in float64
 
 
 def make_program(name: str, problem: Problem) -> Program:
@@ -92,12 +92,11 @@ def agreement(
 
     All programs have the same draws. Adam's first steps are the signs of the gradients, and
     rounding decides the sign of a gradient near zero, so that even float32 losses of the same
-    step move apart. Two distances show how far: the first program's from the step in float64, and
-    the step's from itself where it begins from weights that are one ulp higher. At no step may
-    another program be farther from the first than ten times the larger of the largest so far, or
-    `TOLERANCE` if that is more. A program that is farther, but by less than a hundredth, or not in
-    the first two steps, whose losses show a gradient and an update of both players, may only have a
-    library that rounds differently: it must agree with the step in float64.
+    step move apart. The distance of the first program from the step in float64 shows how far: at
+    no step may another program be farther from the first than ten times that distance, or
+    `TOLERANCE` if that is more. A program that is farther, but by less than a hundredth in the
+    first two steps, whose losses show a gradient and an update of both players, may only have a
+    library that rounds differently: it and the first program must agree with the step in float64.
 
     Returns:
         The agreement of each program, by name.
@@ -120,20 +119,14 @@ def agreement(
         allowed = TOLERANCE["bfloat16" if name == "bfloat16" else problem.config.dtype]
         same = all(a <= allowed for a in apart)
         if not same and name != "bfloat16" and problem.config.dtype == "float32":
-            rounding = rounding or _rounding(first, problem, draws)
-            same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, rounding, strict=True))
-            may = max(apart) <= _AT_MOST or max(apart[:2]) <= allowed
-            same = same or (may and _agrees(name, *wide()))
+            rounding = rounding or _distances(first, exact_losses(problem, draws))
+            so_far = itertools.accumulate(rounding, max)
+            same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, so_far, strict=True))
+            may = max(apart[:2]) <= _AT_MOST
+            alike = (name, next(iter(losses)))
+            same = same or (may and all(_agrees(each, *wide()) for each in alike))
         found[name] = Agreement(float(np.max(apart)), same)
     return found
-
-
-def _rounding(first: list[Losses], problem: Problem, draws: Sequence[Draws]) -> list[float]:
-    """How far rounding alone took the first program, or the step, at most, up to each step."""
-    exact = _distances(first, exact_losses(problem, draws))
-    plain, nudged = nudged_losses(problem, draws)
-    each = map(max, exact, _distances(nudged, plain))
-    return list(itertools.accumulate(each, max))
 
 
 def _agrees(name: str, wide: Problem, draws: list[Draws], exact: list[Losses]) -> bool:

@@ -18,7 +18,6 @@ Compiling comes last, since ``vmap`` goes into a graph and not around one.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -79,43 +78,6 @@ def make_step(
         return together(states, real, draws)
 
     return step
-
-
-def in_turn(step: Step) -> Step:
-    """The step of a population whose members take the step of one game, one after the other.
-
-    ``vmap`` computes the same layer of all members at once, which gains most where a member alone
-    leaves the processor idle. Members that fill it push each other out of its caches, and are
-    faster in turn. Each then takes the step that it would take alone; last bits may differ where a
-    library of products looks at the alignment of its operands.
-
-    Args:
-        step: of one game; it may be compiled, and may write the new state into the old one.
-    Returns:
-        ``step(states, real, draws) -> (states, metrics)``, of which every leaf, those of ``real``
-        too, has a first dimension M. It writes into the old states if the given step does.
-    """
-
-    # The members of the states that were last written into, which come again at the next step:
-    # a donated step checks the memory of states that it has not seen before.
-    leaves: list[weakref.ref[Tensor]] = []
-    members: list[TrainState] = []
-
-    def take(states: TrainState, real: Batch | Tensor, draws: Draws) -> tuple[TrainState, Metrics]:
-        nonlocal leaves, members
-        now = pytree.leaves(states)
-        if len(leaves) != len(now) or any(a() is not b for a, b in zip(leaves, now, strict=True)):
-            members = pytree.unstack(states)
-        given = [pytree.index((real, draws), i) for i in range(size(states))]
-        taken = [step(old, *each) for old, each in zip(members, given, strict=True)]
-        new, metrics = [state for state, _ in taken], pytree.stack([found for _, found in taken])
-        if all(after is before for after, before in zip(new, members, strict=True)):
-            leaves = [weakref.ref(leaf) for leaf in now]
-            return states, metrics
-        leaves, members = [], []
-        return stack(new), metrics
-
-    return take
 
 
 def make_draws(

@@ -44,7 +44,6 @@ T_co = TypeVar("T_co", covariant=True)
 _CHUNK_NUMBERS = 2**21  # random numbers drawn at once, some megabytes
 _MANY_NUMBERS = 2**16  # random numbers of a step: the latents of 64 members with batches of 64
 _MOST_STEPS = 64  # in one chunk, if no option says how many
-_LARGE = 2**23  # parameters of all members, with Adam's moments 100 MB
 _MOST_NUMBERS = 2**28  # random numbers for the steps of one chunk, a gigabyte
 
 
@@ -65,9 +64,6 @@ class Training:
         compile: whether the step is compiled.
         at_once: steps in one chunk; 0 means one, or on a GPU as many as fit.
         log_every: steps between lines of metrics.
-        in_turn: whether the members of a population take their steps in turn
-            (`fgan.game.population.in_turn`). None: on a CPU, if they have convolutions or all their
-            networks together 2²³ parameters, so that they do not fit into its caches at once.
         over: the average over the processes that train one GAN together; None for one process.
         mirror: whether reals are flipped from left to right with probability 1/2.
     """
@@ -83,7 +79,6 @@ class Training:
     log_every: int
     values: Mapping[str, Schedule] = field(default_factory=dict)
     mirror: bool = False
-    in_turn: bool | None = None
     over: Mean | None = None
 
     def init(self, game: Game, key: Key) -> TrainState:
@@ -112,20 +107,8 @@ class Training:
         def over_stored(step: Step, due: Due) -> Step:
             if self.factor is not None or self.values:
                 step = scheduled(step, self.factor or (), **self.values)
-            if not self.is_population:
-                return finished(step)
-            step = _guarded(step)
-            together, one = finished(vmap(step)), population.in_turn(finished(step))
-
-            def train_members(
-                states: TrainState, raw: Batch | Tensor, draws: Draws
-            ) -> tuple[TrainState, Metrics]:
-                return (one if self._takes_turns(states) else together)(states, raw, draws)
-
-            return train_members
-
-        def finished(step: Step) -> Step:
-            """The step over stored examples, compiled if that is asked for."""
+            if self.is_population:
+                step = vmap(_guarded(step))
 
             def train_step(
                 state: TrainState, raw: Batch | Tensor, draws: Draws
@@ -137,14 +120,6 @@ class Training:
             return compile_step(train_step, donate=True) if self.compile else train_step
 
         return make_steps(game, over_stored, reduce=self.over)
-
-    def _takes_turns(self, states: TrainState) -> bool:
-        if self.in_turn is not None:
-            return self.in_turn
-        networks = (states.gen.params, states.disc.params)
-        convolves = any(leaf.ndim > 4 for leaf in pytree.leaves(networks))
-        large = convolves or pytree.size(networks) >= _LARGE
-        return large and states.step.device.type == "cpu"
 
     @property
     def share(self) -> Share:
