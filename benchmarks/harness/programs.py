@@ -122,7 +122,7 @@ def agreement(
             rounding = rounding or _distances(first, exact_losses(problem, draws))
             so_far = itertools.accumulate(rounding, max)
             same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, so_far, strict=True))
-            may = max(apart[:2]) <= _AT_MOST
+            may = all(a <= _AT_MOST for a in apart[:2]) and np.isfinite(apart).all()
             alike = (name, next(iter(losses)))
             same = same or (may and all(_agrees(each, *wide()) for each in alike))
         found[name] = Agreement(float(np.max(apart)), same)
