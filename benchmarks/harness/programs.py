@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -122,7 +123,7 @@ def agreement(
             rounding = rounding or _distances(first, exact_losses(problem, draws))
             so_far = itertools.accumulate(rounding, max)
             same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, so_far, strict=True))
-            may = all(a <= _AT_MOST for a in apart[:2]) and np.isfinite(apart).all()
+            may = all(a <= _AT_MOST for a in apart[:2]) and all(map(math.isfinite, apart))
             alike = (name, next(iter(losses)))
             same = same or (may and all(_agrees(each, *wide()) for each in alike))
         found[name] = Agreement(float(np.max(apart)), same)
