@@ -123,6 +123,8 @@ def test_what_is_not_clear_is_refused(ring, tmp_path):
     against = {"against": str(tmp_path / "s.npy")}
     with pytest.raises(ConfigError, match="are for runs"):
         judge(tmp_path / "s.npy", **against, every=True)
+    with pytest.raises(ConfigError, match="--truncation and --all are for runs"):
+        judge(tmp_path / "s.npy", **against, truncation=1.0)
     with pytest.raises(ConfigError, match="-n 41 is more than the 40 samples"):
         judge(tmp_path / "s.npy", **against, num=41)
     with pytest.raises(ConfigError, match="for the data of --against"):

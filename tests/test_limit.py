@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from fgan.errors import ConfigError
 from fgan.game import make_steps
 from fgan.run import config as configs
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SMALL = {
     "image_size": 4, "z_dim": 5, "gen_hidden": (8, 6), "disc_hidden": (7, 6), "batch_size": 12,
     "batch_norm": "none", "compile": True, "device": "cpu",
@@ -205,6 +207,15 @@ def test_results_without_a_limit_are_shown_as_before(found, study):
     # Old and new beside each other.
     text = study("step_time").table({"cases": {"old": old, "new": found}})
     assert text.count("`new`") == 1 + 1 + 2
+    assert "| `new` after 3, eager |" in text
+
+
+def test_times_of_kept_denormals_are_shown_where_there_are_some(found, study):
+    whole = json.loads((RESULTS / "step_time-epyc-2-cores.json").read_text(encoding="utf-8"))
+    text = study("step_time").table(whole)
+    assert "| fresh, flushed | fresh, kept | trained, flushed | trained, kept |" in text
+    # Beside each other: the new one has no times of kept denormals.
+    text = study("step_time").table({"cases": whole["cases"] | {"new": found}})
     assert "| `new` after 3, eager |" in text
 
 

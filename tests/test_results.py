@@ -125,6 +125,37 @@ def test_the_pages_tell_of_the_networks_what_their_evaluations_found():
     ) in readme
 
 
+def _scores(metrics):
+    """The cells of a table: nats, Fréchet distance, neighbourhoods, and the share in doubt."""
+    near = metrics["neighbourhoods"]
+    return [
+        f"{metrics['parzen']['log_likelihood']:.0f}",
+        f"{metrics['frechet_digits']['distance']:.1f}",
+        *(f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage")),
+        f"{100 * (1 - metrics['digit_classes']['sure']):.1f}",
+    ]
+
+
+def test_the_page_on_speed_has_the_ratios_of_jax_of_the_committed_results(study):
+    steps = study("step_time")
+    page = (BENCHMARKS.parent / "docs" / "speed.md").read_text(encoding="utf-8")
+    text = " ".join(page.split())
+    for kind in ("step_time", "networks"):
+        (file,) = (BENCHMARKS / "results").glob(f"{kind}-*.json")
+        for name, case in json.loads(file.read_text())["cases"].items():
+            times = {p: about["milliseconds"]["each"] for p, about in case["programs"].items()}
+            if "jax" not in times:
+                continue
+            found = [steps.ratio(times[p], times[steps.OURS]) for p in ("jax", "jax-guarded")]
+            if kind == "step_time":
+                cells = [f"{r.median:.2f} ({r.low:.2f}–{r.high:.2f})" for r in found]
+                assert f"| `{name}` | {' | '.join(cells)} |" in page
+            else:
+                bare, guarded = found
+                assert f"{guarded.median:.2f} times as long with the same work" in text
+                assert f"({guarded.low:.2f}–{guarded.high:.2f}) and {bare.median:.2f} times" in text
+
+
 def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
     results, root = BENCHMARKS / "results", BENCHMARKS.parent
     found = json.loads((results / "arch-defaults.json").read_text())["latents of dcgan"]
@@ -141,15 +172,10 @@ def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
         strict=True,
     ):
         metrics = run["metrics"]
-        near, sure = metrics["neighbourhoods"], metrics["digit_classes"]["sure"]
-        doubts.append(f"{100 * (1 - sure):.1f}")
+        expected = _scores(metrics)
+        doubts.append(expected[-1])
         (cells,) = re.findall(rf"^\| {row}[^|]*\|(.+)\|$", scores, re.MULTILINE)
-        assert [cell.strip() for cell in cells.split("|")][-7:] == [
-            f"{metrics['parzen']['log_likelihood']:.0f}",
-            f"{metrics['frechet_digits']['distance']:.1f}",
-            *(f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage")),
-            doubts[-1],
-        ]
+        assert [cell.strip() for cell in cells.split("|")][-7:] == expected
     page, readme = (
         " ".join((root / name).read_text(encoding="utf-8").split())
         for name in ("docs/networks.md", "README.md")
@@ -168,15 +194,8 @@ def test_the_pages_tell_of_cut_off_latents_what_their_evaluations_found():
     tried["`losses.top_k` of 0.75"] = tried.pop("`losses.top_k of 0.75`")
     doubts = []
     for name, metrics in (cut | tried).items():
-        near = metrics["neighbourhoods"]
         doubts.append(100 * (1 - metrics["digit_classes"]["sure"]))
-        cells = [
-            f"{metrics['parzen']['log_likelihood']:.0f}",
-            f"{metrics['frechet_digits']['distance']:.1f}",
-            *(f"{near[key]:.2f}" for key in ("precision", "recall", "density", "coverage")),
-            f"{doubts[-1]:.1f}",
-        ]
-        assert f"| {name} | {' | '.join(cells)} |" in page
+        assert f"| {name} | {' | '.join(_scores(metrics))} |" in page
     readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
     assert f"with `--truncation 1.25` about {sum(doubts[:3]) / 3:.0f} %" in readme
 

@@ -104,7 +104,7 @@ def agreement(
     """
     draws = problem.draws(num_steps)
     losses = {name: program.losses(draws) for name, program in programs.items()}
-    first = next(iter(losses.values()))
+    first_name, first = next(iter(losses.items()))
     rounding: list[float] | None = None
 
     @functools.cache
@@ -113,6 +113,13 @@ def agreement(
         same = make_problem(replace(problem.config, dtype="float64"))
         draws = same.draws(num_steps)
         return same, draws, exact_losses(same, draws)
+
+    @functools.cache
+    def agrees(name: str) -> bool:
+        """Whether a program's losses agree with the step's when both compute in float64."""
+        same, draws, exact = wide()
+        mine = make_program(name, same).losses(draws)
+        return max(_distances(mine, exact)) <= TOLERANCE["float64"]
 
     found = {}
     for name, mine in losses.items():
@@ -124,16 +131,9 @@ def agreement(
             so_far = itertools.accumulate(rounding, max)
             same = all(a <= max(allowed, 10 * r) for a, r in zip(apart, so_far, strict=True))
             may = all(a <= _AT_MOST for a in apart[:2]) and all(map(math.isfinite, apart))
-            alike = (name, next(iter(losses)))
-            same = same or (may and all(_agrees(each, *wide()) for each in alike))
+            same = same or (may and agrees(name) and agrees(first_name))
         found[name] = Agreement(float(np.max(apart)), same)
     return found
-
-
-def _agrees(name: str, wide: Problem, draws: list[Draws], exact: list[Losses]) -> bool:
-    """Whether a program's losses agree with the step's when both compute in float64."""
-    mine = make_program(name, wide).losses(draws)
-    return max(_distances(mine, exact)) <= TOLERANCE["float64"]
 
 
 def _distances(found: list[Losses], expected: list[Losses]) -> list[float]:
