@@ -49,11 +49,17 @@ print(json.dumps({row["name"]: [row["value"], row["set_by"]] for row in environm
 
 def test_what_nobody_set_is_set():
     found = json.loads(child(SETTINGS))
-    assert found["GOMP_SPINCOUNT"] == [str(environment.SPIN_COUNT), "fgan"]
+    assert found["GOMP_SPINCOUNT"] == [str(environment.spin_count()), "fgan"]
     assert found["OMP_WAIT_POLICY"] == ["unset", "default"]
     assert found["denormals"] == ["flushed", "fgan"]
     if sys.platform == "linux":
         assert found["malloc"][1] == "fgan"
+
+
+@pytest.mark.parametrize(("vendor", "spins"), [("AuthenticAMD", 1_000), ("GenuineIntel", 3_000)])
+def test_threads_spin_as_long_as_measured_on_their_processor(monkeypatch, vendor, spins):
+    monkeypatch.setattr(machine, "instructions", lambda: f"{vendor} fpu avx512f")
+    assert environment.spin_count() == spins
 
 
 @pytest.mark.parametrize(

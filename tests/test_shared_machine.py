@@ -50,7 +50,7 @@ def test_only_the_compiled_step_is_tried_with_other_settings(study):
     assert found["compiled-donated"] == ("compiled-donated", 0, "")
     assert found["compiled-donated, 7 spins"] == ("compiled-donated", 0, "7")
     assert found["compiled-donated, one thread"] == ("compiled-donated", 1, "")
-    assert found["compiled-donated, spinning"][2] not in ("", str(environment.SPIN_COUNT))
+    assert found["compiled-donated, spinning"][2] not in ("", str(environment.spin_count()))
 
 
 @pytest.mark.slow

@@ -18,17 +18,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fgan.compile import toolchain
-from fgan.disk import files
+from fgan.disk import files, machine
 from fgan.errors import ConfigError
 
 # libgomp's default is 300,000. `benchmarks/shared_machine.py` measured the milliseconds of a
-# compiled step alone and beside one busy process. On two cores of an AMD EPYC, mnist-mlp-batchnorm
-# took 18.7 and 42 with 1,000 spins, 17.4 and 51 with 2,000, 17.9 and 53 with 3,000, 17.1 and 67
-# with 5,000, 22 and 85 with 10,000 (where 3,000 took 21 alone), 21 and 138 with 30,000, and 17.0
-# and 57 with 300,000. On an Intel processor, where a spin takes three times as long,
-# mnist-mlp-small took 1.12 alone with 1,000, 0.93 with 3,000, 0.91 with 5,000 and 0.81 with
-# 300,000; with 300,000 mnist-mlp-batchnorm took 108 to 1,000 beside the other process.
-SPIN_COUNT = 3_000
+# compiled step alone and beside one busy process. On two cores of an AMD EPYC, with 1,000 and 3,000
+# spins, mnist-mlp-small took 1.03 or 1.04 alone and 3.5 or 5.6 beside, mnist-mlp-dropout 3.1 alone
+# and 10 or 16, the default 5.5 and 15 or 21, and mnist-mlp-batchnorm 17.7 and 40 or 55; with 700
+# the default took 6.1 alone, and with 30,000 mnist-mlp-batchnorm took 138 beside. On an Intel
+# processor mnist-mlp-small took 1.12 alone with 1,000, 0.93 with 3,000, 0.91 with 5,000 and 0.81
+# with 300,000; with 300,000 mnist-mlp-batchnorm took 108 to 1,000 beside the other process.
+_SPINS_ON_AMD, _SPINS = 1_000, 3_000
 SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 FLUSH = "FGAN_FLUSH_DENORMAL"
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
@@ -50,11 +50,16 @@ class Setting(NamedTuple):
     set_by: str
 
 
+def spin_count() -> int:
+    """How many times the command has OpenMP's threads look for work before they sleep."""
+    return _SPINS_ON_AMD if machine.is_amd() else _SPINS
+
+
 def before_torch() -> None:
     """Set what libgomp reads when torch loads it; set nothing where torch is loaded already."""
     if "torch" in sys.modules or _named(SPIN, _POLICY):
         return
-    os.environ[SPIN] = _done[SPIN] = str(SPIN_COUNT)
+    os.environ[SPIN] = _done[SPIN] = str(spin_count())
 
 
 def before_threads() -> None:

@@ -43,6 +43,11 @@ def instructions() -> str:
     return f"{platform.system()} {platform.machine()} {platform.processor()}"
 
 
+def is_amd() -> bool:
+    """Whether AMD made the processor."""
+    return "AuthenticAMD" in instructions().split()
+
+
 def multiplies_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware: by AVX512-BF16 or AMX-BF16."""
     return bool({"avx512_bf16", "amx_bf16"} & set(instructions().split()))
