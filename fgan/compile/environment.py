@@ -22,13 +22,13 @@ from fgan.disk import files, machine
 from fgan.errors import ConfigError
 
 # libgomp's default is 300,000. `benchmarks/shared_machine.py` measured the milliseconds of a
-# compiled step alone and beside one busy process. On two cores of an AMD EPYC, with 1,000 and 3,000
-# spins, mnist-mlp-small took 1.03 or 1.04 alone and 3.5 or 5.6 beside, mnist-mlp-dropout 3.1 alone
-# and 10 or 16, the default 5.5 and 15 or 21, and mnist-mlp-batchnorm 17.7 and 40 or 55; with 700
-# the default took 6.1 alone, and with 30,000 mnist-mlp-batchnorm took 138 beside. On an Intel
-# processor mnist-mlp-small took 1.12 alone with 1,000, 0.93 with 3,000, 0.91 with 5,000 and 0.81
-# with 300,000; with 300,000 mnist-mlp-batchnorm took 108 to 1,000 beside the other process.
-_SPINS_ON_AMD, _SPINS = 1_000, 3_000
+# compiled step alone and beside one busy process. On two cores of an AMD EPYC, with 1,000, 1,500,
+# 2,000 and 3,000 spins, the default took 6.0, 5.55, 5.45 and 5.5 alone and 15, 17, 19 and 24
+# beside, mnist-mlp-small 0.96 to 1.0 alone and 3.7, 3.9, 4.2 and 5.3 beside. With 30,000
+# mnist-mlp-batchnorm took 138 beside, with 1,000 40. On an Intel processor mnist-mlp-small took
+# 1.12 alone with 1,000, 0.93 with 3,000, 0.91 with 5,000 and 0.81 with 300,000; with 300,000
+# mnist-mlp-batchnorm took 108 to 1,000 beside the other process.
+_SPINS_ON_AMD, _SPINS = 1_500, 3_000
 SPIN, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 FLUSH = "FGAN_FLUSH_DENORMAL"
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
