@@ -214,7 +214,7 @@ def test_times_of_kept_denormals_are_shown_where_there_are_some(found, study):
     whole = json.loads((RESULTS / "step_time-epyc-2-cores.json").read_text(encoding="utf-8"))
     text = study("step_time").table(whole)
     assert "| fresh, flushed | fresh, kept | trained, flushed | trained, kept |" in text
-    # Beside each other: the new one has no times of kept denormals.
+    # The table holds both cases, though the new case has no times of kept denormals.
     text = study("step_time").table({"cases": whole["cases"] | {"new": found}})
     assert "| `new` after 3, eager |" in text
 
