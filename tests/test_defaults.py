@@ -295,7 +295,7 @@ POINTS = {
 }  # fmt: skip
 # benchmarks/results/arch-defaults.md; the widths are for two cores.
 CONVOLUTIONS = {"dtype": "float32", "image_size": 32, "betas": (0.0, 0.99)}
-DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "features": 16}
+DCGAN = {**CONVOLUTIONS, "arch": "dcgan", "features": 16, "dtype": "auto"}
 RESNET = {
     **CONVOLUTIONS, **CONSTANT, "arch": "resnet", "z_dim": 128, "z_choice": 0, "features": 4,
     "ema": 0.9998, "epochs": 10.0, "condition_head": "projection",

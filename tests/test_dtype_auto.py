@@ -69,11 +69,14 @@ def test_a_step_that_waits_for_something_else_is_in_float32(device, compiles, mo
     [
         ({"data": "mnist"}, "bfloat16"),
         ({"data": "mnist", "conditional": True}, "bfloat16"),
-        ({"data": "mnist", "arch": "dcgan"}, "float32"),
+        ({"data": "mnist", "arch": "dcgan"}, "bfloat16"),
+        ({"data": "mnist", "arch": "dcgan", "seeds": (0, 1)}, "bfloat16"),
+        ({"data": "mnist", "arch": "resnet"}, "float32"),
+        ({"data": "mnist", "arch": "r3gan"}, "float32"),
         ({"data": "ring"}, "float32"),
     ],
 )
-def test_the_default_is_that_of_images_of_a_perceptron(options, dtype, monkeypatch):
+def test_the_default_is_that_of_images_of_a_perceptron_and_a_dcgan(options, dtype, monkeypatch):
     on(FAST, monkeypatch)
     assert dtypes.decide_dtype(config.resolve(**options, compile=True)).dtype == dtype
 

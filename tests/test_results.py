@@ -158,31 +158,26 @@ def test_the_page_on_speed_has_the_ratios_of_jax_of_the_committed_results(study)
 
 def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
     results, root = BENCHMARKS / "results", BENCHMARKS.parent
-    found = json.loads((results / "arch-defaults.json").read_text())["latents of dcgan"]
+    found = json.loads((results / "arch-defaults.json").read_text())
     scores = (results / "arch-defaults.md").read_text(encoding="utf-8").replace("**", "")
-    doubts = []
-    for run, row in zip(
-        found,
-        (
-            r"100 normal numbers \| linear",
-            r"64, and a choice of 10 \| linear",
-            "the same, seed 1",
-            "in bfloat16, seed 0",
-        ),
-        strict=True,
+    for run, latent in zip(
+        found["latents of dcgan"], ("100 normal numbers", "64, and a choice of 10"), strict=True
     ):
-        metrics = run["metrics"]
-        expected = _scores(metrics)
-        doubts.append(expected[-1])
-        (cells,) = re.findall(rf"^\| {row}[^|]*\|(.+)\|$", scores, re.MULTILINE)
-        assert [cell.strip() for cell in cells.split("|")][-7:] == expected
+        assert f"| {latent} | linear to 0.1 | {' | '.join(_scores(run['metrics']))} |" in scores
+    doubts = {}
+    for run in found["dtypes of dcgan"]:
+        cells = _scores(run["metrics"])
+        assert f"| {run['dtype']} | {run['seed']} | {' | '.join(cells)} |" in scores
+        doubts[run["dtype"], run["seed"]] = float(cells[-1])
     page, readme = (
         " ".join((root / name).read_text(encoding="utf-8").split())
         for name in ("docs/networks.md", "README.md")
     )
-    assert f"of {doubts[1]} % of `dcgan`'s samples" in page
-    assert f"with seed 1, of {doubts[2]} %" in page
-    assert "about {:.0f} and {:.0f} % of the samples".format(*map(float, doubts[1:3])) in readme
+    three = [doubts["bfloat16", seed] for seed in range(3)]
+    assert (
+        "of {} % of `dcgan`'s samples ({} and {} % with the seeds 1 and 2)".format(*three) in page
+    )
+    assert f"about {min(three):.0f} to {max(three):.0f} % of the samples of three seeds" in readme
 
 
 def test_the_pages_tell_of_cut_off_latents_what_their_evaluations_found():

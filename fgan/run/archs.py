@@ -126,6 +126,7 @@ ALL: dict[str, Arch] = {
             "betas": (0.0, 0.99),
             "ema": 0.9999,
             "epochs": 20.0,
+            "dtype": "auto",
         },
         plain={"z_dim": 100, "z_choice": 0},
         sizes=_SIZES,
