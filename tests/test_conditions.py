@@ -333,7 +333,8 @@ def test_interpolates_have_the_condition_of_the_reals():
     assert_near(seen["mixed"], mixed, atol=1e-6)
 
 
-def test_terms_of_the_generator_judge_and_generate_with_the_fakes_condition():
+@pytest.mark.parametrize("name", ["alternating", "simultaneous", "consensus"])
+def test_terms_of_the_generator_judge_and_generate_with_the_fakes_condition(name):
     seen = {}
 
     def look(view: terms.View) -> Tensor:
@@ -344,7 +345,7 @@ def test_terms_of_the_generator_judge_and_generate_with_the_fakes_condition():
         return seen["again"].square().sum(1)
 
     term = terms.Term(name="look", apply=look, player="gen")
-    game = small_game(terms=(term,), condition=conditions.uniform(K))
+    game = small_game(terms=(term,), condition=conditions.uniform(K), **OPTIONS[name])
     state, batch = fgan.init_state(game, rng.key(1)), batch_of(small_game())
     draws = fgan.make_draws(game, state.key, 0, B)
     fgan.make_step(game)(state, batch, draws)

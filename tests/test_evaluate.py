@@ -212,6 +212,7 @@ def test_a_table(fgan, ring, digits):
         (["--metrics", "parzen"], "--metrics parzen needs validation and test, which ring does"),
         (["-n", 0], "-n must be at least 1"),
         (["--seed", -1], "--seed must be from 0"),
+        (["--seed", 2**63], "--seed must be from 0"),
         (["--member", 0], "is of one GAN, without members"),
         (["--truncation", 0], "--truncation must be above 0"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -299,9 +300,15 @@ def test_an_mp4_shows_the_same(digits, tmp_path):
 
 def test_a_film_of_odd_pictures():
     av = pytest.importorskip("av")
-    del av
-    content = film.mp4([Image.new("L", (5, 7), 99), Image.new("L", (5, 7), 0)], 10)
+    content = film.mp4([Image.new("L", (5, 7), 200), Image.new("L", (5, 7), 0)], 10)
     assert content[4:8] == b"ftyp"
+    with av.open(io.BytesIO(content)) as shown:
+        assert shown.streams.video[0].average_rate == 10
+        grey, black = (frame.to_ndarray(format="gray") for frame in shown.decode(video=0))
+    assert grey.shape == black.shape == (8, 6)
+    # The picture is whole, and the lines that make its sides even are black beside it.
+    assert grey[:7, :5].min() > 150
+    assert max(grey[7].max(), grey[:, 5].max(), black.max()) < 60
 
 
 # Errors, one sentence each, and the command

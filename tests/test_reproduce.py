@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -16,6 +17,27 @@ from fgan.run.reproduce.rows import Row, over_trials
 
 SECONDS = ("bilinear", "dirac", "metric-selftests")
 OTHERS = [name for name in presets.ALL if name not in SECONDS]
+# What the papers print, and their standard errors: Goodfellow et al. 2014, table 1; Lin et al. 2018
+# (PacGAN), tables 1 to 3; Huang et al. 2024 (R3GAN), section 2.4; Zhang et al., Dive into Deep
+# Learning, section 16.4.
+PUBLISHED = {
+    "goodfellow2014": [(225, 2)],
+    "grid-r1r2": [("fewer than 25", None), (25, None), (25, None)],
+    "pacgan-ring": [
+        (6.3, 0.5), (98.2, None), (0.45, 0.09),
+        (7.9, 0.1), (95.6, None), (0.07, None),
+    ],
+    "pacgan-grid": [
+        (17.3, 0.8), (94.8, None), (0.70, 0.07),
+        (23.8, 0.7), (91.3, None), (0.13, None),
+        (24.8, 0.2), (93.6, None), (0.04, None),
+    ],
+    "stacked-mnist": [
+        (78.9, 6.5), (4.50, 0.13), (1000, None), (0.06, None), (1000, None), (0.078, None),
+        (693, None), (0.927, None), ("fails", None), ("fails", None),
+    ],
+    "unrolled-stacked": [(628, 141), (732, 45), (817, 38), (820, 25)],
+}  # fmt: skip
 
 
 def test_bilinear(tmp_path):
@@ -87,6 +109,11 @@ def test_a_small_one_runs_to_its_end(name, tmp_path):
         assert row["what"]
         assert row["published"] is not None
         assert len(row["values"]) in (0, 2)
+    if name in PUBLISHED:
+        told = [(row["published"], row["published_error"]) for row in kept["rows"]]
+        assert told == PUBLISHED[name]
+    sizes = [said for said in kept["deviations"] if "trials" not in said]
+    assert any(re.search(r"\d (steps|epochs|rounds)|\d .*of \d", said) for said in sizes), sizes
     assert f"2 trials, not {presets.ALL[name].seeds}" in kept["deviations"]
     assert kept["curves"]
     assert len(said) == 1 + sum(map(len, kept["curves"].values()))
