@@ -281,14 +281,19 @@ def mutate(root: Path, modules: list[str], given: Namespace) -> tuple[int, int]:
             if time.monotonic() - began > given.seconds:
                 print(f"{len(changes) - tried} changes were not tried: the time is over")
                 break
-            users = {name: of for name, of in learned.items() if module in of.calls} or learned
-            able = {
+            files = tests_of(Path(module), ast.parse(sources[module]), root)
+            users = {
                 name: of.seconds
-                for name, of in users.items()
-                if change.function in (0, *of.calls.get(module, ()))
+                for name, of in learned.items()
+                if module in of.calls or name.split("::")[0] in files
+            }
+            able = {
+                name: seconds
+                for name, seconds in users.items()
+                if change.function in (0, *learned[name].calls.get(module, ()))
             }
             # Imports and other processes call functions too, and no test is seen to do so.
-            some = quickest(able or {name: of.seconds for name, of in users.items()}, given.each)
+            some = quickest(able or users, given.each)
             noticed = some and tree.notices(module, change, some)
             tried, caught = tried + 1, caught + bool(noticed)
             if not noticed:

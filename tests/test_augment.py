@@ -351,6 +351,19 @@ def test_augmentation_is_one_graph_and_a_population():
     assert_near(states, pytree.stack(alone), atol=1e-5)  # batched products round
 
 
+def test_a_term_that_judges_sees_the_changes_of_the_moment():
+    """The probability of the state reaches the points that a term chooses: here all stay."""
+    found = []
+    for augment_ in (None, adaptive(probability=0.0), adaptive(probability=1.0)):
+        game = small_game(augment=augment_, terms=(terms.make_wgan_gp(10.0),))
+        state = fgan.init_state(game, rng.key(3))
+        draws = fgan.make_draws(game, state.key, 0, BATCH)
+        _, metrics = fgan.make_step(game)(state, real_batch(game, 0), draws)
+        found.append(metrics.terms["wgan_gp"])
+    assert_near(found[1], found[0], atol=1e-5)
+    assert (found[2] - found[0]).abs() > 1e-3
+
+
 def test_a_penalty_at_points_of_its_own_sees_changed_images():
     change = augment.make_diffaug(["cutout"])
     game, state, real, draws = prepared(augment=change, terms=(terms.make_wgan_gp(1.0),))

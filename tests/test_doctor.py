@@ -19,6 +19,8 @@ from fgan.run import doctor
 def test_what_is_said_of_this_machine():
     found = doctor.facts()
     assert json.loads(json.dumps(found)) == found
+    assert found["extras"]["docs"]["packages"].keys() == {"pdoc"}
+    assert found["extras"]["onnx"]["packages"].keys() == {"onnx", "onnxscript", "onnxruntime"}
     assert list(found) == [
         "versions", "system", "devices", "torch", "environment", "compiler", "caches", "extras",
         "compile",

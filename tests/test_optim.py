@@ -405,3 +405,19 @@ def test_a_constant_gradient_leaves_centred_rmsprop_finite():
         updates, state = rule.update(grads, state, params)
         params = optim.apply_updates(params, updates)
     assert params["w"].isfinite().all()
+
+
+def test_a_parameter_without_a_gradient_has_a_slope_of_zero_where_eps_is_zero():
+    """The quotient is defined as zero there; its derivative must not be that of 0 / 0."""
+
+    def moved(b1):
+        rule, params = optim.adam(0.1, betas=(b1, 0.9), eps=0.0), {"w": torch.zeros(2)}
+        grads = {"w": torch.tensor([0.0, 1.0])}
+        first, state = rule.update(grads, rule.init(params), params)
+        second, _ = rule.update({"w": torch.tensor([0.0, -2.0])}, state, params)
+        return first["w"][0] + second["w"][0], second["w"][1]
+
+    still, moving = torch.func.jacrev(moved)(torch.tensor(0.5))
+    assert still == 0
+    assert moving.isfinite()
+    assert moving != 0
