@@ -26,7 +26,7 @@ from torch import Tensor
 from fgan.types import Key
 
 _WORD = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_MULTIPLIERS = (0xD2511F53 - 2**32, 0xCD9E8D57 - 2**32)  # see `philox4x32`
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
@@ -79,12 +79,17 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
     zero = (counter[0] ^ counter[1] ^ counter[2] ^ counter[3] ^ k0 ^ k1) & 0
     c0, c1, c2, c3 = (word + zero for word in counter)  # new, of the broadcast shape
     for _ in range(_ROUNDS):
-        # The product of two words fills 64 bits; int64 wraps, and the masked shift recovers
-        # its upper half. The lower half is a word of the next round, and is masked there after
-        # it is combined. The operations are in place: temporaries cost more than arithmetic.
-        a, b = c0.mul_(_MULTIPLIERS[0]), c2.mul_(_MULTIPLIERS[1])
-        c0 = (b >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_WORD)
-        c2 = (a >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_WORD)
+        # The product of two words fills 64 bits, and would overflow int64. A compiler of C++ may
+        # take for granted that it never does, and g++ then leaves out masks that are needed. With
+        # 2^32 less, a multiplier is negative and the product fits: its lower half is the same, and
+        # the upper half lacks the word itself. The lower half is a word of the next round, and is
+        # masked there after it is combined. The operations are in place where they can be:
+        # temporaries cost more than arithmetic.
+        a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c2, c0 = (
+            c0.add_(a >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_WORD),
+            c2.add_(b >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_WORD),
+        )
         c1, c3 = b, a
         k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
     return c0, c1 & _WORD, c2, c3 & _WORD

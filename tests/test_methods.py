@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import pathlib
 import re
+import sys
+import types
 
 import pytest
 import torch
@@ -62,9 +64,10 @@ def code(page):
 @functools.cache
 def program(page):
     """The names that a page defines."""
-    names = {"__name__": page}
-    exec(compile(code(page), f"{page}.md", "exec"), names)  # noqa: S102
-    return names
+    module = types.ModuleType(f"page_{page.replace('-', '_')}")
+    sys.modules[module.__name__] = module  # Dynamo finds a function's globals by this name
+    exec(compile(code(page), f"{page}.md", "exec"), vars(module))  # noqa: S102
+    return vars(module)
 
 
 def double(tree):

@@ -58,7 +58,7 @@ GAMES = {
     "images": {"data": "mnist", "batch_size": 8, "steps": 6, "optimizer": "sgd", "lr": 0.1},
     "float64": {"dtype": "float64", "order": "simultaneous", "optimizer": "rmsprop"},
     "dcgan": {"data": "mnist", "arch": "dcgan", "features": 2, "batch_size": 4, "steps": 2,
-              "image_size": 32, "gen_hidden": None, "disc_hidden": None},
+              "image_size": 32, "gen_hidden": None, "disc_hidden": None, "dtype": "float32"},
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgan import rng
+from fgan.compile.graph import compile_function
 
 WORD = st.integers(0, 2**32 - 1)
 SEED = st.integers(0, 2**64 - 1)
@@ -251,3 +252,18 @@ def test_extreme_seeds():
     assert rng.key(2**32).tolist() == [0, 1]
     for seed in (0, 2**63, 2**64 - 1):
         torch.Generator().manual_seed(rng.as_seed(rng.key(seed)))
+
+
+def test_no_product_overflows():
+    """Signed overflow is undefined in C++: g++ -O3 left out masks that follow it."""
+    for multiplier in rng._MULTIPLIERS:
+        assert -(2**63) <= multiplier * 0xFFFFFFFF < 2**63
+        assert multiplier % 2**32 in (0xD2511F53, 0xCD9E8D57)  # the authors'
+
+
+def test_keys_of_keys_are_the_same_compiled():
+    def folded(keys):
+        return rng.fold_in(rng.fold_in(keys, 7, 2), 3)
+
+    keys = rng.split(rng.key(3), 1000)
+    assert torch.equal(compile_function(folded)(keys), folded(keys))
