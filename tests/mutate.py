@@ -257,6 +257,27 @@ def learn(tree: Tree, root: Path, modules: list[str], given: Namespace) -> dict[
     return learned
 
 
+def callers(
+    learned: dict[str, Learned], module: str, change: Change, files: list[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The seconds of the tests that call the function of a change, and of all of its module.
+
+    Args:
+        files: the test files that import the module, or use what it makes public.
+    """
+    users = {
+        name: of.seconds
+        for name, of in learned.items()
+        if module in of.calls or name.split("::")[0] in files
+    }
+    able = {
+        name: seconds
+        for name, seconds in users.items()
+        if change.function in (0, *learned[name].calls.get(module, ()))
+    }
+    return able, users
+
+
 def mutate(root: Path, modules: list[str], given: Namespace) -> tuple[int, int]:
     """Try changes of modules, paths under ``root``; how many were noticed, of how many."""
     sys.dont_write_bytecode = True
@@ -282,16 +303,7 @@ def mutate(root: Path, modules: list[str], given: Namespace) -> tuple[int, int]:
                 print(f"{len(changes) - tried} changes were not tried: the time is over")
                 break
             files = tests_of(Path(module), ast.parse(sources[module]), root)
-            users = {
-                name: of.seconds
-                for name, of in learned.items()
-                if module in of.calls or name.split("::")[0] in files
-            }
-            able = {
-                name: seconds
-                for name, seconds in users.items()
-                if change.function in (0, *learned[name].calls.get(module, ()))
-            }
+            able, users = callers(learned, module, change, files)
             # Imports and other processes call functions too, and no test is seen to do so.
             some = quickest(able or users, given.each)
             noticed = some and tree.notices(module, change, some)
