@@ -40,7 +40,7 @@ from mutations import Change, Changes, tests_of, with_defaults
 
 
 class Learned(NamedTuple):
-    """What one run of a test tells."""
+    """The time of a test and the functions that it calls, as one run of it shows them."""
 
     seconds: float
     calls: dict[str, list[int]]  # by file: the lines where the functions begin that it calls
@@ -143,7 +143,7 @@ class Child:
             os._exit(code)
 
     def result(self, end: float) -> int | None:
-        """What the work returned; None when it took until ``end``, a monotonic time, or died."""
+        """The work's result; None if the work lasts until ``end``, a monotonic time, or dies."""
         try:
             while time.monotonic() < end:
                 done, status = os.waitpid(self.pid, os.WNOHANG)
@@ -180,7 +180,7 @@ class Tree:
     def learn(
         self, modules: list[str], tests: list[str], seconds: float, processes: int
     ) -> tuple[dict[str, Learned], list[str]]:
-        """What each test calls of the modules; and the names of those that fail."""
+        """The functions of the modules that each test calls, and the names of failing tests."""
         end = time.monotonic() + seconds
         paths = {str(self.folder / module): module for module in modules}
 
@@ -237,8 +237,10 @@ def quickest(able: dict[str, float], seconds: float) -> dict[str, float]:
     return chosen
 
 
-def learn(tree: Tree, root: Path, modules: list[str], given: Namespace) -> dict[str, Learned]:
-    """What the tests call, from the file of --calls if that is there."""
+def calls_of_tests(
+    tree: Tree, root: Path, modules: list[str], given: Namespace
+) -> dict[str, Learned]:
+    """The functions that each test calls; the file of --calls has them, or one run finds them."""
     if given.calls and given.calls.exists():
         return {n: Learned(*of) for n, of in json.loads(given.calls.read_text()).items()}
     began = time.monotonic()
@@ -297,7 +299,7 @@ def mutate(root: Path, modules: list[str], given: Namespace) -> tuple[int, int]:
             every, min(given.sample or len(every), len(every))
         )
         print(f"{len(changes)} of {len(every)} changes in {len(modules)} modules", flush=True)
-        learned = learn(tree, root, modules, given)
+        learned = calls_of_tests(tree, root, modules, given)
         for module, change in changes:
             if time.monotonic() - began > given.seconds:
                 print(f"{len(changes) - tried} changes were not tried: the time is over")

@@ -306,7 +306,8 @@ def test_a_film_of_odd_pictures():
         assert shown.streams.video[0].average_rate == 10
         grey, black = (frame.to_ndarray(format="gray") for frame in shown.decode(video=0))
     assert grey.shape == black.shape == (8, 6)
-    # The picture is whole, and the lines that make its sides even are black beside it.
+    # The picture is whole, and the lines that make its sides even are black beside it; H.264
+    # blurs the edge between 200 and 0 by some tens of levels in so small a picture.
     assert grey[:7, :5].min() > 150
     assert max(grey[7].max(), grey[:, 5].max(), black.max()) < 60
 

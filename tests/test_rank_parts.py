@@ -1,4 +1,4 @@
-"""What ranks are made of, in one process: rules of operations, and a batch norm of two parts."""
+"""One process plays the ranks: their operations have rules, their batch norm has two parts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch.func import grad, vmap
 from fgan.game import collectives
 from fgan.model import batch_norm
 
+PLACE = partial(collectives.place, group="", num=1)
+OWN = partial(collectives.own, group="", num=1)
+
 
 @pytest.fixture
 def alone():
@@ -22,31 +25,29 @@ def alone():
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
+def test_the_operations_under_vmap_are_those_of_each_member(alone, dim):
+    x = torch.arange(24, dtype=torch.float64).reshape(2, 3, 4)
+    for operation in (collectives.total, PLACE):
+        each = torch.stack([operation(member) for member in x.unbind(dim)])
+        assert torch.equal(vmap(operation, in_dims=dim)(x), each)
+    rows = x.unsqueeze(0)  # the ranks are the first axis of a member
+    each = torch.stack([OWN(member) for member in rows.unbind(dim + 1)])
+    assert torch.equal(vmap(OWN, in_dims=dim + 1)(rows), each)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
-def test_the_operations_under_vmap_are_those_of_each_member(alone, dim, dtype):
+def test_the_sum_and_the_place_of_one_rank(alone, dtype):
     x = torch.arange(24).reshape(2, 3, 4).to(dtype)
-    members = x.unbind(dim)
-    place = partial(collectives.place, group="", num=1)
-    if dtype.is_floating_point:
-        for operation in (collectives.total, place):
-            each = torch.stack([operation(member) for member in members])
-            assert torch.equal(vmap(operation, in_dims=dim)(x), each)
-        rows = x.unsqueeze(0)  # the ranks are the first axis of a member
-        own = partial(collectives.own, group="", num=1)
-        each = torch.stack([own(member) for member in rows.unbind(dim + 1)])
-        assert torch.equal(vmap(own, in_dims=dim + 1)(rows), each)
     assert torch.equal(collectives.total(x), x)
-    assert torch.equal(place(x), x[None])
+    assert torch.equal(PLACE(x), x[None])
 
 
 def test_each_operation_has_its_transpose_as_its_gradient(alone):
     x = torch.arange(6, dtype=torch.float64).reshape(2, 3)
     weights = torch.linspace(1, 2, 6, dtype=torch.float64).reshape(2, 3)
-    place = partial(collectives.place, group="", num=1)
-    own = partial(collectives.own, group="", num=1)
     assert torch.equal(grad(lambda x: (collectives.total(x) * weights).sum())(x), weights)
-    assert torch.equal(grad(lambda x: (place(x) * weights).sum())(x), weights)
-    assert torch.equal(grad(lambda x: (own(x) * weights).sum())(x[None]), weights[None])
+    assert torch.equal(grad(lambda x: (PLACE(x) * weights).sum())(x), weights)
+    assert torch.equal(grad(lambda x: (OWN(x) * weights).sum())(x[None]), weights[None])
     # A gradient of a gradient passes through the operation and through its transpose.
     slope = grad(lambda x: (collectives.total(x) ** 3).sum())
     torch.testing.assert_close(grad(lambda x: (slope(x) * weights).sum())(x), 6 * x * weights)

@@ -17,8 +17,8 @@ from fgan.run.reproduce.rows import Row, over_trials
 
 SECONDS = ("bilinear", "dirac", "metric-selftests")
 OTHERS = [name for name in presets.ALL if name not in SECONDS]
-# What the papers print, and their standard errors: Goodfellow et al. 2014, table 1; Lin et al. 2018
-# (PacGAN), tables 1 to 3; Huang et al. 2024 (R3GAN), section 2.4; Zhang et al., Dive into Deep
+# The papers print these numbers and standard errors: Goodfellow et al. 2014, table 1; Lin et al.
+# 2018 (PacGAN), tables 1 to 3; Huang et al. 2024 (R3GAN), section 2.4; Zhang et al., Dive into Deep
 # Learning, section 16.4.
 PUBLISHED = {
     "goodfellow2014": [(225, 2)],

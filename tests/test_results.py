@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from scipy import stats
+
 from fgan.run.diagnose import Evidence, judge
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -125,14 +127,35 @@ def test_the_pages_tell_of_the_networks_what_their_evaluations_found():
     ) in readme
 
 
-def _scores(metrics):
-    """The cells of a table: nats, Fréchet distance, neighbourhoods, and the share in doubt."""
+def _measured(metrics):
+    """Nats, Fréchet distance, neighbourhoods, and the share in doubt in %."""
     near = metrics["neighbourhoods"]
     return [
-        f"{metrics['parzen']['log_likelihood']:.0f}",
-        f"{metrics['frechet_digits']['distance']:.1f}",
-        *(f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage")),
-        f"{100 * (1 - metrics['digit_classes']['sure']):.1f}",
+        metrics["parzen"]["log_likelihood"],
+        metrics["frechet_digits"]["distance"],
+        *(near[name] for name in ("precision", "recall", "density", "coverage")),
+        100 * (1 - metrics["digit_classes"]["sure"]),
+    ]
+
+
+def _scores(metrics):
+    """The cells of a table."""
+    digits = (0, 1, 2, 2, 2, 2, 1)
+    return [f"{x:.{n}f}" for x, n in zip(_measured(metrics), digits, strict=True)]
+
+
+def _differences(found):
+    """The cells of Welch's 95 % intervals of bfloat16's means less float32's."""
+    runs = found["dtypes of dcgan"]
+    parts = {
+        dtype: [_measured(run["metrics"]) for run in runs if run["dtype"] == dtype]
+        for dtype in ("float32", "bfloat16")
+    }
+    test = stats.ttest_ind(parts["bfloat16"], parts["float32"], equal_var=False)
+    ends = test.confidence_interval(0.95)
+    return [
+        f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "−")
+        for low, high, digits in zip(ends.low, ends.high, (1, 1, 3, 3, 2, 3, 1), strict=True)
     ]
 
 
@@ -169,10 +192,25 @@ def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
         cells = _scores(run["metrics"])
         assert f"| {run['dtype']} | {run['seed']} | {' | '.join(cells)} |" in scores
         doubts[run["dtype"], run["seed"]] = float(cells[-1])
+    assert f"| bfloat16 less float32 | 95 % | {' | '.join(_differences(found))} |" in scores
+    alone = found["a choice in the latent of r3gan"]["metrics"]
+    near = alone["neighbourhoods"]
+    assert (
+        f"Fréchet distance of digits {alone['frechet_digits']['distance']:.1f}, "
+        f"recall {near['recall']:.2f}, coverage {near['coverage']:.2f}"
+    ) in scores
+    (file,) = results.glob("networks-*.json")
+    programs = json.loads(file.read_text())["cases"]["dcgan"]["programs"]
+    narrow, wide = (
+        programs[name]["milliseconds"]["median"] for name in ("bfloat16", "compiled-donated")
+    )
+    assert f"takes {narrow / wide:.2f} times" in scores
+    assert f"({narrow:.1f} ms for {wide:.1f}, `networks`)" in scores
     page, readme = (
         " ".join((root / name).read_text(encoding="utf-8").split())
         for name in ("docs/networks.md", "README.md")
     )
+    assert f"took {found['runs']['dcgan']['seconds']} s on one core" in readme
     three = [doubts["bfloat16", seed] for seed in range(3)]
     assert (
         "of {} % of `dcgan`'s samples ({} and {} % with the seeds 1 and 2)".format(*three) in page
