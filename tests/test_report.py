@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from fgan.disk.rundir import RunDir
-from fgan.errors import DeviceError, RunError
+from fgan.errors import ConfigError, DeviceError, RunError
 from fgan.run import loop, report
 from fgan.run.config import resolve
 from fgan.run.diagnose import Verdict
@@ -195,6 +195,17 @@ def test_a_choice_changes_once_in_a_row(tmp_path):
         images = [row[:, 2 + 6 * j : 6 + 6 * j] for j in range(11)]
         assert all(torch.equal(image, images[0]) for image in images[:5])
         assert all(torch.equal(image, images[-1]) for image in images[5:])
+
+
+@pytest.mark.parametrize("options", [{"z_dim": 1}, {"z_dim": 4, "z_choice": 3}], ids=str)
+def test_between_latents_of_one_number_no_report_shows_samples(tmp_path, options):
+    """0.5 and -0.7 have no arc between them: on it they would pass -140."""
+    np.save(tmp_path / "images.npy", np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4))
+    options = {"gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 1} | options
+    config = resolve(data=str(tmp_path / "images.npy"), report=False, gif=False, **options)
+    run = loop.run(config, run_dir=tmp_path / "run").run.path
+    with pytest.raises(ConfigError, match="latents of one number"):
+        latents.interpolation(read(run, refuse))
 
 
 def test_frames_are_chosen_evenly_and_large_ones_shrink(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,12 +65,7 @@ def interpolate(
             f"{file} is of a run on points, and interpolations are shown as images.",
             "Use a run on images.",
         )
-    if math.prod(sizes) - maker.choice == 1:
-        beside = " beside the choice" if maker.choice else ""
-        raise ConfigError(
-            f"{file} has latents of one number{beside}, between which there is no arc.",
-            "Use a run with a larger --z-dim.",
-        )
+    latents.check_arcs(sizes, maker.choice, file)
     known = maker.classes
     held: Labels = ()
     if turns := sample.chosen(known, file, label):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -123,6 +124,21 @@ def check_truncation(psi: float) -> None:
         )
 
 
+def check_arcs(sizes: Sequence[int], choice: int, file: Path) -> None:
+    """Refuse latents of one number with a ConfigError: two of opposite signs are 180 degrees apart.
+
+    Args:
+        sizes, choice: the shape of a latent, and how many of its last numbers are scores.
+        file: the checkpoint that the message names.
+    """
+    if math.prod(sizes) - choice == 1:
+        beside = " beside the choice" if choice else ""
+        raise ConfigError(
+            f"{file} has latents of one number{beside}, between which there is no arc.",
+            "Use a run with a larger --z-dim.",
+        )
+
+
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     """Vectors on the arc between two, sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end.
 
@@ -150,7 +166,7 @@ def between(z: Tensor, num: int, *, loop: bool = False, choice: int = 0) -> Tens
     arc of theirs passes through choices of neither end.
 
     Args:
-        z: [N, *latent].
+        z: [N, *latent], which `check_arcs` accepts.
         num: T, the latents from one to the next with both.
         loop: whether to go on from the last to the first.
         choice: the number of scores at the end of each row.

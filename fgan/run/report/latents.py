@@ -26,7 +26,7 @@ def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
     population are of the first members. None for points, and where there is no checkpoint.
 
     Raises:
-        FganError: when the checkpoint cannot be used.
+        FganError: when the checkpoint cannot be used, and for latents of one number.
     """
     shape = run.about.get("data_shape")
     if run.checkpoint is None or not isinstance(shape, list) or len(shape) != 3:
@@ -47,6 +47,7 @@ def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
 def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     """uint8 [rows * _COLUMNS, C, H, W]; the ends of the first rows are samples of seed 0."""
     of, weights = sample.open_maker(saved, file, torch.device("cpu"))
+    latents.check_arcs(of.gen.shape.main, of.choice, file)
     key = rng.fold_in(rng.key(0), 0, rng.Stream.SAMPLES)
     num_classes = len(of.classes.names)
     num_rows = min(num_rows, num_classes) if num_classes else num_rows
