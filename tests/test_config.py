@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgan import augment, data, losses, nets, optim, orders, schedules, terms
+from fgan import augment, data, losses, nets, optim, orders, pytree, rng, schedules, terms
 from fgan.errors import ConfigError, DiskError
 from fgan.game import game
 from fgan.run import archs, assemble, config, names
@@ -92,6 +92,21 @@ def test_what_torch_cannot_do_in_bfloat16_is_refused(options, way_out):
 def test_every_architecture_that_is_offered_is_made(arch):
     resolved = config.resolve(arch=arch)
     assert assemble.make_game(resolved, (1, 32, 32)).gen.shape.output == (1, 32, 32)
+
+
+@pytest.mark.parametrize("arch", archs.ALL)
+def test_spectral_norm_is_refused_where_a_weight_begins_with_zeros(arch):
+    """No step of such a run was finite. (The discriminator's statistics are read off as well.)"""
+    disc = assemble.make_game(config.resolve(arch=arch), (1, 32, 32)).disc
+    params, buffers = disc.init(rng.key(0))
+    assert archs.ALL[arch].disc_normalises == bool(buffers)
+    assert archs.ALL[arch].zeros == any(p.ndim > 1 and not p.any() for p in params.values())
+    if archs.ALL[arch].zeros:
+        with pytest.raises(ConfigError, match=f"--arch {arch} begins with weights of zeros"):
+            config.resolve(arch=arch, spectral_norm=True)
+    else:
+        made = assemble.make_game(config.resolve(arch=arch, spectral_norm=True), (1, 32, 32))
+        assert pytree.all_finite(made.disc.init(rng.key(0)))
 
 
 @pytest.mark.parametrize(

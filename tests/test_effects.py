@@ -13,6 +13,7 @@ EFFECTS = {name: row.acts for name, row in OPTIONS.items() if row.acts}
 CONSTANT = {"lr_schedule": "constant"}
 DCGAN = {"arch": "dcgan"}
 PLAIN = {"loss": "hinge"}
+SHARED = {"share_fakes": True}
 # By option: a value, options beside which it does nothing, and options beside which it does.
 ROWS = {
     "data_root": ("sets", [{"data": "ring"}, {"data": "faces"}], [{}, {"data": "celeba"}]),
@@ -64,8 +65,14 @@ ROWS = {
     "init_member": (1, [{}, {"init_from": ""}], [{"init_from": "runs/1"}]),
     "stat_passes": (
         "own",
-        [{"data": "ring"}, {"batch_norm": "after_first", "gen_hidden": (8,)}],
-        [{}, DCGAN, {"data": "ring", "spectral_norm": True}],
+        [
+            {"data": "ring"}, {"batch_norm": "after_first", "gen_hidden": (8,)}, SHARED,
+            SHARED | {"arch": "resnet"},
+        ],
+        [
+            {}, DCGAN, {"data": "ring", "spectral_norm": True}, SHARED | DCGAN,
+            SHARED | {"disc_steps": 2}, SHARED | {"spectral_norm": True},
+        ],
     ),
     "sample_stats": (
         "batch",

@@ -75,6 +75,13 @@ def test_normalised_twice_is_refused():
         spectral_norm(once).init(rng.key(0))
 
 
+def test_a_weight_of_zeros_is_refused():
+    """It was divided by its norm of 0, and no step of the game was finite."""
+    disc = nets.r3gan_discriminator((3, 16, 16), features=2)
+    with pytest.raises(ValueError, match=r"the weight 1\.conv3\.weight begins with zeros"):
+        spectral_norm(disc).init(rng.key(0))
+
+
 @pytest.mark.parametrize("num_iterations", [1, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_equals_torch_over_several_steps(name, num_iterations):

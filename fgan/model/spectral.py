@@ -53,7 +53,8 @@ def spectral_norm(
         (`fgan.ema`) has its own u and v, which each update improves by one power step.
     Raises:
         ValueError: for ``num_iterations`` less than 1; and from ``init``, for a name in
-            ``output_dims`` that no weight has, or a model that is normalised already.
+            ``output_dims`` that no weight has, a weight that begins with zeros, which no spectral
+            norm divides, or a model that is normalised already.
     """
     if num_iterations < 1:
         raise ValueError(f"the power method takes at least one iteration, not {num_iterations}")
@@ -69,6 +70,12 @@ def spectral_norm(
             raise ValueError(f"no weight {', '.join(unknown)}; there are {', '.join(weights)}")
         if twice := sorted(buffers.keys() & {f"{name}.u" for name in weights}):
             raise ValueError(f"the model has {twice[0]} already: its weights are normalised")
+        # (A weight on the meta device has no values.)
+        zeros = [name for name, w in weights.items() if not w.is_meta and not bool(w.any())]
+        if zeros:
+            raise ValueError(
+                f"the weight {zeros[0]} begins with zeros, whose spectral norm of 0 divides nothing"
+            )
         buffers = dict(buffers)
         for i, (name, weight) in enumerate(weights.items()):
             m = matrix(name, weight)

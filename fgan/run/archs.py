@@ -42,6 +42,8 @@ class Arch:
         sizes: the sides of the images that it can make, in pixels; () for any shape.
         convolves: whether it has convolutions, which like another memory layout.
         normalises: options -> whether the generator has batch normalisation.
+        disc_normalises: whether the discriminator has it.
+        zeros: whether a weight of its discriminator begins with zeros, which have no spectral norm.
         heads: the condition heads that its discriminator may have; () for networks that take no
             labels.
         plain: the defaults on images that differ where the latent is one of normal numbers alone:
@@ -56,6 +58,8 @@ class Arch:
     sizes: tuple[int, ...] = ()
     convolves: bool = False
     normalises: Callable[[Values], bool] = lambda options: False
+    disc_normalises: bool = False
+    zeros: bool = False
     heads: tuple[str, ...] = ()
     plain: Mapping[str, Any] = field(default_factory=dict)
     before: Mapping[str, Any] = field(default_factory=dict)
@@ -132,6 +136,7 @@ ALL: dict[str, Arch] = {
         sizes=_SIZES,
         convolves=True,
         normalises=lambda options: True,
+        disc_normalises=True,
         heads=names.CONDITION_HEADS,
     ),
     "resnet": Arch(
@@ -177,6 +182,7 @@ ALL: dict[str, Arch] = {
         },
         sizes=_SIZES,
         convolves=True,
+        zeros=True,  # the last convolution of each block
         heads=names.CONDITION_HEADS,
         before={"growth": 0},
     ),
@@ -199,8 +205,22 @@ def as_begun(options: Values) -> dict[str, Any]:
     return {**(own.before if own else {}), **options}
 
 
+def _passes_for_others(options: Values) -> bool:
+    """Whether a network with running statistics has passes for the other player.
+
+    The discriminator judges in the generator's update. The generator makes fakes for the
+    discriminator's, unless its own fakes are taken for all of them.
+    """
+    if options["spectral_norm"] or ALL[options["arch"]].disc_normalises:
+        return True
+    once = options["share_fakes"] and options["disc_steps"] == 1
+    return normalises(options) and not once
+
+
 STATISTICS = Effect(
-    lambda o: normalises(o) or o["spectral_norm"], "networks with batch norm or --spectral-norm"
+    _passes_for_others,
+    "--spectral-norm, discriminators with batch norm, or generators with it that make fakes more "
+    "than once in a step (not with --share-fakes and --disc-steps 1)",
 )
 GEN_STATISTICS = Effect(normalises, "generators with batch norm")
 

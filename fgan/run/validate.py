@@ -100,6 +100,10 @@ def _arch_conflicts(checked: dict[str, Any]) -> list[str]:
         problems.append(f"--z-choice is 0, or at least 2 and below --z-dim {z_dim}")
     if arch.points is None and data in names.POINT_SETS:
         problems.append(f"--arch {name} makes images, and {data} is points")
+    if arch.zeros and checked["spectral_norm"]:
+        problems.append(
+            f"--arch {name} begins with weights of zeros, which --spectral-norm cannot divide"
+        )
     if checked["conditional"] and (head := checked["condition_head"]) not in arch.heads:
         asked = f"--condition-head {head}" if arch.heads else "--conditional"
         problems.append(f"--arch {name} has no {asked}")
