@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 import fgan
 from fgan import model, nets, optim, pytree, rng, terms
 from fgan.compile import compile_function, compile_step
-from fgan.model import from_module, spectral_norm
+from fgan.model import Model, Shape, from_module, spectral_norm
 
 
 def mlp():
@@ -80,6 +80,19 @@ def test_a_weight_of_zeros_is_refused():
     disc = nets.r3gan_discriminator((3, 16, 16), features=2)
     with pytest.raises(ValueError, match=r"the weight 1\.conv3\.weight begins with zeros"):
         spectral_norm(disc).init(rng.key(0))
+
+
+def test_values_are_made_under_vmap():
+    def init(key):
+        return {"w": rng.normal(key, (4, 3))}, {}
+
+    def apply(params, buffers, x, **_):
+        return x @ params["w"].mT, buffers
+
+    made = spectral_norm(Model(init=init, apply=apply, shape=Shape((3,), (4,))))
+    keys = rng.split(rng.key(0), 3)
+    together = vmap(made.init)(keys)
+    assert_near(together, pytree.stack([made.init(key) for key in keys]), atol=1e-6)
 
 
 @pytest.mark.parametrize("num_iterations", [1, 3])

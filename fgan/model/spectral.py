@@ -70,9 +70,7 @@ def spectral_norm(
             raise ValueError(f"no weight {', '.join(unknown)}; there are {', '.join(weights)}")
         if twice := sorted(buffers.keys() & {f"{name}.u" for name in weights}):
             raise ValueError(f"the model has {twice[0]} already: its weights are normalised")
-        # (A weight on the meta device has no values.)
-        zeros = [name for name, w in weights.items() if not w.is_meta and not bool(w.any())]
-        if zeros:
+        if zeros := [name for name, weight in weights.items() if _is_zero(weight)]:
             raise ValueError(
                 f"the weight {zeros[0]} begins with zeros, whose spectral norm of 0 divides nothing"
             )
@@ -126,6 +124,14 @@ def spectral_norm(
     return replace(
         model, init=init, apply=around(wrap, model), unaveraged=unaveraged, module=no_module
     )
+
+
+def _is_zero(weight: Tensor) -> bool:
+    """Whether all numbers are 0; False for a tensor without any that Python could read."""
+    try:
+        return not bool(weight.any())
+    except RuntimeError:  # on the meta device, or fake, or in vmap
+        return False
 
 
 def _power_method(m: Tensor, v: Tensor, num_iterations: int) -> tuple[Tensor, Tensor]:
