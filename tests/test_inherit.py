@@ -133,6 +133,25 @@ def test_the_options_of_the_other_networks_are_said(tmp_path, made):
     assert_taken(begun, saved(tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gen_activation": "tanh"}, "with --gen-activation leaky_relu."),
+        ({"slope": 0.1, "output": "tanh"}, "with --slope 0.2 --output linear."),
+        ({"disc_activation": "relu", "lr": 0.5}, "with --disc-activation leaky_relu."),
+        ({"lr": 0.5, "data": "grid"}, ""),
+    ],
+)
+def test_networks_that_only_their_options_tell_apart_are_said(tmp_path, made, options, said):
+    """Activations have no weights: those of one fit another, and make other samples."""
+    notes = Listener()
+    begun = settings(**{"steps": 1, "ema": 0.9, "init_from": str(made / "one")} | options)
+    loop.run(begun, notes, run_dir=tmp_path / "new")
+    found = [note for note in notes.notes if "networks of that run are others" in note]
+    assert len(found) == bool(said)
+    assert not said or said in found[0]
+
+
 def test_parts_left_over_are_refused_by_name(tmp_path, made):
     loop.run(settings(spectral_norm=True), run_dir=tmp_path / "normed")
     with pytest.raises(

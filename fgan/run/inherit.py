@@ -65,6 +65,8 @@ def read(config: TrainConfig, networks: Networks) -> Inherited:
             tensors[f"ema{rest}"] = saved.tensors[f"{averaged}{rest}"]
     notes = [f"Passed over: {error.problem}" for error in damaged]
     notes.append(f"Begins with the weights of {file}.")
+    if options:  # an activation, say, has no weights whose names and shapes would tell
+        notes.append(f"The networks of that run are others, with {options}.")
     if config.dtype != "float64" and any(t.dtype == torch.float64 for t in tensors.values()):
         notes.append("These are float64, and are rounded to float32.")
     return Inherited(file, tensors, tuple(notes))
@@ -96,7 +98,8 @@ def _named(networks: Networks) -> Iterator[tuple[str, Tensor]]:
 def _networks(there: TrainConfig, here: TrainConfig) -> str:
     """The options of one run's networks that another run has not, as they are typed."""
     own, other = vars(there), vars(here)
-    names = ("arch", *archs.ALL[there.arch].options)
+    act = [n for n, effect in archs.ALL[there.arch].options.items() if effect.there(own)]
+    names = ("arch", *act)
     return " ".join(f"{flag(n)} {shown(own[n])}" for n in names if own[n] != other[n])
 
 
