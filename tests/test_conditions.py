@@ -624,3 +624,21 @@ def test_microbatches_keep_each_condition_with_its_example(source, share_fakes):
     batch = Batch(batch.real.double(), batch.condition)
     whole, parts = (fgan.make_step(game, microbatches=n)(state, batch, draws) for n in (1, 3))
     assert_near(parts, whole, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "source", [conditions.of_reals, conditions.shuffled, conditions.uniform(K)]
+)
+@pytest.mark.parametrize("share_fakes", [False, True])
+def test_gradients_per_example_keep_each_condition_with_its_example(source, share_fakes):
+    """A fake whose condition is that of another real has it also where its loss is taken alone."""
+    gen = from_module(GenWithoutNorm, inputs={"z": (3,), "y": Labels(K)})
+    game = small_game(gen=gen, disc=disc_model(), condition=source, share_fakes=share_fakes)
+    state, batch = fgan.init_state(game, rng.key(1), dtype=torch.float64), batch_of(game)
+    draws = fgan.make_draws(game, state.key, 0, B, dtype=torch.float64)
+    batch = Batch(batch.real.double(), batch.condition)
+    whole = fgan.objectives(game, state, batch, draws)
+    point = {"gen": state.gen.params, "disc": state.disc.params}
+    for player, each in per_example.gradients(game, state, batch, draws).items():
+        mean = pytree.map(lambda g: g.mean(0), each)
+        assert_near(mean, orders.gradient(whole, player, point)[0], atol=1e-12)

@@ -224,7 +224,8 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
 
     They are those that `fgan.make_step` takes gradients of, every term included with its plain
     weight, with the buffers, the memories and the step of the state (in the step, the generator
-    meets a term of both players after it has remembered the discriminator's pass).
+    meets a term of both players after it has remembered the discriminator's pass, and an adaptive
+    augmentation after that pass may have changed its probability).
     `fgan.orders.gradient` takes one player's gradient, `fgan.orders.vector_field` both.
 
     Args:

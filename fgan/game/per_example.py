@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from fgan import pytree
+from fgan.game.conditions import Condition
 from fgan.game.game import Game, with_every_term
 from fgan.game.inputs import as_batch, check_inputs
 from fgan.game.judging import Conditions, conditions_of
@@ -87,6 +88,8 @@ def gradients(
 
 
 def _of_gen(game: Game, state: TrainState, batch: Batch, draws: Draws) -> Params:
+    game, draws = _chosen(game, batch, draws)
+
     def of_one(batch: Batch, draws: Draws) -> Params:
         point = {"gen": state.gen.params, "disc": state.disc.params}
         return gradient(objectives(game, state, batch, draws), "gen", point)[0]
@@ -94,6 +97,17 @@ def _of_gen(game: Game, state: TrainState, batch: Batch, draws: Draws) -> Params
     size = len(batch.real)
     found: Params = vmap(of_one)(_alone(batch, size), _alone(draws, size))
     return found
+
+
+def _chosen(game: Game, batch: Batch, draws: Draws) -> tuple[Game, Draws]:
+    """The game with the fakes' conditions in its draws, which may be those of other reals."""
+    if not game.has_condition:
+        return game, draws
+    gen = draws.gen
+    disc = with_latents(game, draws.disc[0], gen)
+    in_gen, in_disc = (conditions_of(game, batch.condition, each).fake for each in (gen, disc))
+    given = replace(game, condition=Condition(num_classes=game.condition.num_classes, of_one=True))
+    return given, Draws((disc._replace(condition=in_disc),), gen._replace(condition=in_gen))
 
 
 def _of_disc(game: Game, state: TrainState, batch: Batch, draws: Draws) -> Params:
