@@ -100,17 +100,20 @@ def of_arrays(
     num_classes = high + 1 if names is None else len(names)
     if high >= num_classes:
         raise _bad(path, f"holds the label {high} and the names of {num_classes} classes", _NAMES)
-    if num_classes > num_images or not (present := np.bincount(found, minlength=num_classes)).all():
-        missing = "some classes" if num_classes > num_images else f"class {present.argmin()}"
+    if num_classes > num_images:
+        raise _bad(path, f"holds labels up to {high}, and none of some classes", _ONE_EACH)
+    labels = found.astype(np.int64)  # NumPy 1.26 does not count uint64
+    if not (present := np.bincount(labels, minlength=num_classes)).all():
+        missing = f"class {present.argmin()}"
         raise _bad(path, f"holds labels up to {high}, and none of {missing}", _ONE_EACH)
     if names is None:
-        return torch.from_numpy(found.astype(np.int64)), tuple(map(str, range(num_classes)))
+        return torch.from_numpy(labels), tuple(map(str, range(num_classes)))
     if names.ndim != 1 or names.dtype.kind != "U":
         raise _bad(path, f"holds classes of the type {names.dtype}", _NAMES)
     classes = tuple(map(str, names))
     if len(set(classes)) < len(classes):
         raise _bad(path, "gives two classes one name", _NAMES)
-    return torch.from_numpy(found.astype(np.int64)), classes
+    return torch.from_numpy(labels), classes
 
 
 _ONE_EACH = (
