@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fgan.data import mnist
-from fgan.metrics.digits import Classifier
+from fgan.metrics.network import Network
 
 
 def moved(images: Tensor, numbers: torch.Generator, most: int = 2) -> Tensor:
@@ -28,10 +28,10 @@ def moved(images: Tensor, numbers: torch.Generator, most: int = 2) -> Tensor:
     return padded[:, :, most + down : most + down + 28, most + right : most + right + 28]
 
 
-def train(epochs: int, batch_size: int, seed: int) -> Classifier:
+def train(epochs: int, batch_size: int, seed: int) -> Network:
     torch.manual_seed(seed)
     numbers = torch.Generator().manual_seed(seed)
-    network = Classifier().to(memory_format=torch.channels_last)
+    network = Network(1, 10).to(memory_format=torch.channels_last)
     source = mnist.load_mnist()
     images, labels = source.examples, source.labels
     steps = epochs * (len(images) // batch_size)

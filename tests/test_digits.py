@@ -11,6 +11,7 @@ from torch.nn import functional
 from fgan import metrics
 from fgan.data import mnist
 from fgan.metrics import digits
+from fgan.metrics.network import NUM_FEATURES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_its_error_is_the_one_that_is_told(test_set):
 def test_bytes_floats_sizes_and_blocks_are_one(test_set, monkeypatch):
     images = test_set[0][:30]
     whole = digits.see(images)
-    assert whole.features.shape == (30, digits.NUM_FEATURES)
+    assert whole.features.shape == (30, NUM_FEATURES)
     torch.testing.assert_close(digits.see(images[:, 0].double() / 255), whole, atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(digits, "_BLOCK", 7)
     torch.testing.assert_close(digits.see(images), whole, atol=1e-4, rtol=1e-4)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_distances
+from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, nearest_rows, shares_of
 from fgan.metrics.intervals import Intervals, around, jackknife_counts
 
 
@@ -48,13 +48,13 @@ def nearest_class_shares(samples: Tensor, examples: Tensor, labels: Tensor) -> C
     check_dims(rows, known, "samples and examples")
     if labels.is_floating_point() or bool((labels < 0).any()):
         raise ValueError("labels are integers from 0")
-    nearest = torch.cat([d.argmin(dim=1) for d in squared_distances(rows, known)])  # [N]
     classes = labels.to(torch.int64)
+    nearest = nearest_rows(rows, known)  # [N]
     counts = torch.bincount(classes[nearest], minlength=int(classes.max()) + 1)  # [K]
     divergence = kl_to_uniform(counts)
     error = jackknife_counts(counts, kl_to_uniform)
     return ClassShares(
-        shares=counts / counts.sum(dtype=torch.float64),
+        shares=shares_of(counts),
         kl_to_uniform=divergence,
         intervals={"kl_to_uniform": around(divergence, error, low=0, high=math.log(len(counts)))},
     )

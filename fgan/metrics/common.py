@@ -167,12 +167,17 @@ def nearest_others(rows: Tensor, k: int) -> Nearest:
     return found
 
 
+def shares_of(counts: Tensor) -> Tensor:
+    """The share of each of some counts, float64."""
+    return counts.double() / counts.sum()
+
+
 def kl_to_uniform(counts: Tensor) -> float:
     """KL(counts / sum || uniform) in nats, from 0 (all equal) to log K (one holds all).
 
     Args:
         counts: [K], at least 0; NaN is returned when all are 0.
     """
-    shares = counts.to(torch.float64) / counts.sum()
+    shares = shares_of(counts)
     divergence = math.log(len(counts)) + torch.xlogy(shares, shares).sum()
     return float(divergence.clamp(min=0))  # rounding can leave a little less than 0

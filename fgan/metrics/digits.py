@@ -9,53 +9,31 @@ generator of digits covers.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from fgan.metrics.common import as_rows
+from fgan.metrics.common import as_rows, shares_of
 from fgan.metrics.intervals import Intervals, around, jackknife, jackknife_counts, of_share
 from fgan.metrics.moments import FrechetDistance, frechet_distance
+from fgan.metrics.network import Network, shown
 
 FILE = Path(__file__).with_name("digits.safetensors")
 TEST_ERROR = 0.0077
 """The share of MNIST's 10 000 test images that the shipped classifier gets wrong."""
-NUM_FEATURES = 64
 _SIDE = 28
 _BLOCK = 1000  # images at a time
 
 
-class Classifier(nn.Module):
-    """Three strided convolutions with batch normalisation, 64 features, ten logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        sizes = [1, 16, 32, 64]
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(sizes):
-            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.features = nn.Sequential(nn.Linear(64 * 4 * 4, NUM_FEATURES), nn.ReLU())
-        self.logits = nn.Linear(NUM_FEATURES, 10)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [N, 1, 28, 28] in [0, 1] -> logits [N, 10] and features [N, 64]."""
-        features = self.features(self.convolutions(images * 2 - 1))
-        return self.logits(features), features
-
-
 @functools.cache
-def classifier(device: torch.device | str = "cpu") -> Classifier:
-    """The shipped classifier, in evaluation."""
+def classifier(device: torch.device | str = "cpu") -> Network:
+    """The shipped classifier of images 28 by 28, in evaluation."""
     from safetensors.torch import load_file
 
-    made = Classifier()
+    made = Network(1, 10)
     made.load_state_dict(load_file(FILE))
     return made.eval().requires_grad_(False).to(device)
 
@@ -83,12 +61,8 @@ def see(images: Tensor) -> Seen:
             f"the classifier of digits sees grey images [N, 1, H, W], not {list(images.shape)}"
         )
     as_rows(images, "the images")
-    network, found = classifier(images.device), []
-    for block in torch.split(images.detach(), _BLOCK):
-        shown = block / 255 if block.dtype == torch.uint8 else block.to(torch.float32)
-        if shown.shape[2:] != (_SIDE, _SIDE):
-            shown = functional.interpolate(shown, (_SIDE, _SIDE), mode="bilinear", antialias=True)
-        found.append(network(shown))
+    network = classifier(images.device)
+    found = [network(shown(block, _SIDE)) for block in torch.split(images.detach(), _BLOCK)]
     return Seen(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -134,19 +108,19 @@ def digit_classes(samples: Tensor, digits: Tensor) -> DigitClasses:
     logits, known = see(samples).logits.to(torch.float64), see(digits).logits
     log_p = logits.log_softmax(1)
     counts = torch.bincount(logits.argmax(1), minlength=10)
-    real = _shares(torch.bincount(known.argmax(1), minlength=10))
+    real = shares_of(torch.bincount(known.argmax(1), minlength=10))
     if not (real > 0).all():
         raise ValueError("among the real digits a class is missing")
 
     def divergence(counts: Tensor) -> float:
-        shares = _shares(counts)
+        shares = shares_of(counts)
         return float((torch.xlogy(shares, shares) - torch.xlogy(shares, real)).sum().clamp(min=0))
 
     kl, score = divergence(counts), float(_inception_score(log_p))
     sure = float((log_p.max(1).values >= math.log(0.9)).double().mean())
     error = jackknife(_scores_without(log_p))
     return DigitClasses(
-        shares=_shares(counts),
+        shares=shares_of(counts),
         kl=kl,
         sure=sure,
         score=score,
@@ -172,8 +146,3 @@ def _scores_without(log_p: Tensor) -> Tensor:
     own = (p * log_p).sum(1)  # [N]
     mean = (p.sum(0) - p).clamp(min=0) / (n - 1)  # [N, K]
     return ((own.sum() - own) / (n - 1) - torch.xlogy(mean, mean).sum(1)).exp()
-
-
-def _shares(counts: Tensor) -> Tensor:
-    """The share of each class, float64."""
-    return counts / counts.sum(dtype=torch.float64)

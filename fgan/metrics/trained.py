@@ -23,31 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fgan import rng
-from fgan.metrics.common import as_rows
+from fgan.metrics.common import as_rows, shares_of
 from fgan.metrics.intervals import Intervals, around, error_of_mean, jackknife_counts, of_share
 from fgan.metrics.moments import frechet_distance
+from fgan.metrics.network import Network, shown
 
-NUM_FEATURES = 64
 _SIDE = 32  # images of other sizes are resized
 _EPOCHS, _BATCH, _RATE, _SEEN = 5, 100, 2e-3, 1000
-
-
-class _Network(nn.Module):
-    """Three strided convolutions with batch normalisation, 64 features, and logits."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise((channels, 16, 32, 64)):
-            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.features = nn.Sequential(nn.Linear(64 * 4 * 4, NUM_FEATURES), nn.ReLU())
-        self.logits = nn.Linear(NUM_FEATURES, num_classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(self.convolutions(images))
-        return self.logits(features), features
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
-        network: images as `see` prepares them -> logits [N, K] and features [N, 64].
+        network: images [N, C, 32, 32] in [0, 1] -> logits [N, K] and features [N, 64].
         channels: those of the images that it sees.
         accuracy: the share of examples that it was not trained on whose class it finds.
         shares: float64 [K], the share of each class among the examples.
@@ -78,7 +60,7 @@ class Classifier:
             )
         as_rows(images, "the images")
         with torch.no_grad():
-            seen = [self.network(_shown(block)) for block in torch.split(images, _SEEN)]
+            seen = [self.network(shown(block, _SIDE)) for block in torch.split(images, _SEEN)]
         logits, features = (torch.cat(parts) for parts in zip(*seen, strict=True))
         return logits, features
 
@@ -106,22 +88,22 @@ def train_classifier(examples: Tensor, labels: Tensor, *, seed: int = 0) -> Clas
     falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * _RATE, total_steps=steps)
     with torch.enable_grad():
         for batch in itertools.islice(_batches(used, key), steps):
-            logits, _ = network(_shown(examples[batch]))
+            logits, _ = network(shown(examples[batch], _SIDE))
             loss = functional.cross_entropy(logits, labels[batch].to(device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             falling.step()
     network.eval().requires_grad_(False)
-    made = Classifier(network, examples.shape[1], math.nan, counts / counts.sum().double())
+    made = Classifier(network, examples.shape[1], math.nan, shares_of(counts))
     right = made.see(examples[held])[0].argmax(1) == labels[held].to(device)
     return replace(made, accuracy=float(right.double().mean()))
 
 
-def _made(channels: int, num_classes: int, key: Tensor) -> _Network:
+def _made(channels: int, num_classes: int, key: Tensor) -> Network:
     """A network whose first weights come from the key, and not from torch's generator."""
     with torch.device("meta"):
-        network = _Network(channels, num_classes)
+        network = Network(channels, num_classes)
     network.to_empty(device=key.device)
     for i, (name, value) in enumerate(network.state_dict().items()):
         if value.ndim > 1:  # He et al. 2015, arXiv:1502.01852
@@ -143,14 +125,6 @@ def _batches(used: Tensor, key: Tensor) -> Iterator[Tensor]:
         order = used[rng.permutation(rng.fold_in(key, epoch), len(used))]
         whole = [batch for batch in torch.split(order, _BATCH) if len(batch) > 1]
         yield from (batch for batch in whole if len(batch) == len(whole[0]))
-
-
-def _shown(images: Tensor) -> Tensor:
-    """Images as the network sees them: float32 [N, C, 32, 32] in [-1, 1]."""
-    shown = images / 255 if images.dtype == torch.uint8 else images.to(torch.float32)
-    if shown.shape[2:] != (_SIDE, _SIDE):
-        shown = functional.interpolate(shown, (_SIDE, _SIDE), mode="bilinear", antialias=True)
-    return shown * 2 - 1
 
 
 class ClassifierDistance(NamedTuple):
@@ -217,19 +191,18 @@ def classifier_classes(samples: Tensor, classifier: Classifier) -> ClassifierCla
     counts = torch.bincount(log_p.argmax(1), minlength=log_p.shape[1])
 
     def entropy(counts: Tensor) -> float:
-        shares = counts / counts.sum().double()
+        shares = shares_of(counts)
         return float(-torch.xlogy(shares, shares).sum())
 
     def divergence(counts: Tensor) -> float:
-        shares = counts / counts.sum().double()
-        return -entropy(counts) - float(torch.xlogy(shares, classifier.shares).sum())
+        return -entropy(counts) - float(torch.xlogy(shares_of(counts), classifier.shares).sum())
 
     sure = float((log_p.max(1).values >= math.log(0.9)).double().mean())
     kl, spread = max(0.0, divergence(counts)), entropy(counts)
     return ClassifierClasses(
         kl=kl,
         entropy=spread,
-        shares=counts / counts.sum().double(),
+        shares=shares_of(counts),
         sure=sure,
         accuracy=classifier.accuracy,
         intervals={
