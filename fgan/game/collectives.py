@@ -119,32 +119,32 @@ def _(x: Tensor, group: str, num: int) -> Tensor:
     return x.new_empty(x.shape[1:])
 
 
-class _Total(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
+    """A linear function of its first argument, whose gradient needs the other arguments alone."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.rest = inputs[1:]
+
+
+class _Total(_Linear):
     @staticmethod
     def forward(x: Tensor, group: str) -> Tensor:
         return _total(x, group)  # type: ignore[no-any-return]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.group = inputs[1]
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return total(grad, ctx.group), None
+        return total(grad, *ctx.rest), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, group: str) -> tuple[Tensor, int]:
         return total(x, group), in_dims[0]
 
 
-class _Place(torch.autograd.Function):
+class _Place(_Linear):
     @staticmethod
     def forward(x: Tensor, group: str, num: int) -> Tensor:
         return _place(x, group, num)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.rest = inputs[1:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
@@ -157,14 +157,10 @@ class _Place(torch.autograd.Function):
         return place(x, group, num), in_dims[0] + 1
 
 
-class _Own(torch.autograd.Function):
+class _Own(_Linear):
     @staticmethod
     def forward(x: Tensor, group: str, num: int) -> Tensor:
         return _own(x, group, num)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.rest = inputs[1:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

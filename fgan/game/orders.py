@@ -162,15 +162,13 @@ def make_extragradient() -> Method:
         _check_round(objectives, v, players)
         ahead = update(players, v)
         there = vector_field(objectives)(params_of(ahead))
-        remembering = {name: _at(ahead[name], players[name]) for name in players}
-        return update(remembering, there)
+        back = {  # the optimizers' states are those after the step ahead
+            name: PlayerState(old.params, old.buffers, ahead[name].opt_state)
+            for name, old in players.items()
+        }
+        return update(back, there)
 
     return Method("extragradient", play)
-
-
-def _at(player: PlayerState, origin: PlayerState) -> PlayerState:
-    """The player with its optimizer's state, but back at the parameters of ``origin``."""
-    return PlayerState(origin.params, origin.buffers, player.opt_state)
 
 
 def make_consensus(gamma: Scalar = 1.0) -> Method:

@@ -31,6 +31,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -47,7 +48,7 @@ from fgan.game.microbatches import is_mean
 from fgan.losses import GanLoss
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
-from fgan.model.base import NO_NOISE, over_ranks_of
+from fgan.model.base import Apply, over_ranks_of, wrapped
 from fgan.optim import Optimizer
 from fgan.terms import Term, View, Whole
 from fgan.types import Buffers, Noise, OptState, Params, Tree
@@ -171,7 +172,7 @@ def model_over_ranks(model: Model, over: Mean, name: str = "the model") -> Model
     if not model.batch_stats or over.share.num == 1:
         return model
     if over.batch_stats == "local":
-        return replace(model, apply=_with_mean_buffers(model, over))
+        return replace(model, apply=wrapped(model.apply, functools.partial(_mean_buffers, over)))
     known = over_ranks_of(model.apply)
     if known is None:
         raise ValueError(
@@ -181,22 +182,14 @@ def model_over_ranks(model: Model, over: Mean, name: str = "the model") -> Model
     return replace(model, apply=known(over.gather))
 
 
-def _with_mean_buffers(model: Model, over: Mean) -> Callable[..., tuple[Tree, Buffers]]:
-    def apply(
-        params: Params,
-        buffers: Buffers,
-        x: Tree,
-        *,
-        noise: Noise = NO_NOISE,
-        train: bool = True,
-    ) -> tuple[Tree, Buffers]:
-        out, new = model.apply(params, buffers, x, noise=noise, train=train)
-        if train:
-            floats = {n: b.detach() for n, b in new.items() if b.is_floating_point()}
-            new = {**new, **over(floats)}
-        return out, new
-
-    return apply
+def _mean_buffers(
+    over: Mean, inner: Apply, params: Params, buffers: Buffers, x: Tree, noise: Noise, train: bool
+) -> tuple[Tree, Buffers]:
+    out, new = inner(params, buffers, x, noise=noise, train=train)
+    if train:
+        floats = {n: b.detach() for n, b in new.items() if b.is_floating_point()}
+        new = {**new, **over(floats)}
+    return out, new
 
 
 def _loss(game: Game, over: Mean) -> GanLoss:

@@ -62,11 +62,31 @@ def with_over_ranks(apply: Apply, over_ranks: Callable[[Gather], Apply] | None) 
     return apply
 
 
-def around(wrap: Callable[[Apply], Apply], model: Model) -> Apply:
-    """``wrap(model.apply)``, which is known over ranks where ``model.apply`` is."""
+Pass: TypeAlias = Callable[[Apply, Params, Buffers, Tree, Noise, bool], tuple[Tree, Buffers]]
+"""(inner, params, buffers, x, noise, train) -> (out, buffers), a pass around that of ``inner``."""
+
+
+def wrapped(inner: Apply, around: Pass) -> Apply:
+    """The ``apply`` whose pass is ``around`` that of another."""
+
+    def apply(
+        params: Params,
+        buffers: Buffers,
+        x: Tree,
+        *,
+        noise: Noise = NO_NOISE,
+        train: bool = True,
+    ) -> tuple[Tree, Buffers]:
+        return around(inner, params, buffers, x, noise, train)
+
+    return apply
+
+
+def around(model: Model, each: Pass) -> Apply:
+    """`wrapped` of ``model.apply``, which is known over ranks where ``model.apply`` is."""
     inner = over_ranks_of(model.apply)
-    over_ranks = None if inner is None else lambda gather: wrap(inner(gather))
-    return with_over_ranks(wrap(model.apply), over_ranks)
+    over_ranks = None if inner is None else lambda gather: wrapped(inner(gather), each)
+    return with_over_ranks(wrapped(model.apply, each), over_ranks)
 
 
 @dataclass(frozen=True)
@@ -112,23 +132,15 @@ def autocast(model: Model, dtype: torch.dtype) -> Model:
     the dtype of the first input of floats, so that losses are computed in it.
     """
 
-    def wrap(inner: Apply) -> Apply:
-        def apply(
-            params: Params,
-            buffers: Buffers,
-            x: Tree,
-            *,
-            noise: Noise = NO_NOISE,
-            train: bool = True,
-        ) -> tuple[Tree, Buffers]:
-            first = next(leaf for leaf in pytree.leaves(x) if leaf.is_floating_point())
-            with torch.autocast(first.device.type, dtype=dtype):
-                out, buffers = inner(params, buffers, x, noise=noise, train=train)
-            return pytree.map(lambda y: y.to(first.dtype), out), buffers
+    def cast(
+        inner: Apply, params: Params, buffers: Buffers, x: Tree, noise: Noise, train: bool
+    ) -> tuple[Tree, Buffers]:
+        first = next(leaf for leaf in pytree.leaves(x) if leaf.is_floating_point())
+        with torch.autocast(first.device.type, dtype=dtype):
+            out, buffers = inner(params, buffers, x, noise=noise, train=train)
+        return pytree.map(lambda y: y.to(first.dtype), out), buffers
 
-        return apply
-
-    return replace(model, apply=around(wrap, model))
+    return replace(model, apply=around(model, cast))
 
 
 def channels_last(model: Model) -> Model:
@@ -148,17 +160,9 @@ def channels_last(model: Model) -> Model:
             {name: lay_out(b) for name, b in buffers.items()},  # frozen parameters are buffers
         )
 
-    def wrap(inner: Apply) -> Apply:
-        def apply(
-            params: Params,
-            buffers: Buffers,
-            x: Tree,
-            *,
-            noise: Noise = NO_NOISE,
-            train: bool = True,
-        ) -> tuple[Tree, Buffers]:
-            return inner(params, buffers, pytree.map(lay_out, x), noise=noise, train=train)
+    def of_laid_out(
+        inner: Apply, params: Params, buffers: Buffers, x: Tree, noise: Noise, train: bool
+    ) -> tuple[Tree, Buffers]:
+        return inner(params, buffers, pytree.map(lay_out, x), noise=noise, train=train)
 
-        return apply
-
-    return replace(model, init=init, apply=around(wrap, model))
+    return replace(model, init=init, apply=around(model, of_laid_out))

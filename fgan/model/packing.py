@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fgan.model.base import NO_NOISE, Apply, Model, around, no_module, with_over_ranks
+from fgan.model.base import Apply, Model, around, no_module, with_over_ranks, wrapped
 from fgan.model.shapes import Shape
 from fgan.types import Buffers, Noise, Params, Tree
 
@@ -56,30 +56,19 @@ def packed(model: Model, num_packed: int) -> Model:
         raise ValueError(f"the model returns one logit for each pack, not {model.shape.output}")
     single = (joined[0] // m, *joined[1:])
 
-    def wrap(inner: Apply) -> Apply:
-        def apply(
-            params: Params,
-            buffers: Buffers,
-            x: Tree,
-            *,
-            noise: Noise = NO_NOISE,
-            train: bool = True,
-        ) -> tuple[Tree, Buffers]:
-            examples: Tensor = x
-            if len(examples) % m:
-                raise ValueError(
-                    f"a batch holds packs of {m} examples, not {len(examples)} examples"
-                )
-            packs = examples.reshape(len(examples) // m, *joined)  # [B / m, m C, ...]
-            # A pack has the noise of its first example.
-            own = {name: u[::m] for name, u in noise.items()}
-            logits, buffers = inner(params, buffers, packs, noise=own, train=train)
-            return logits[:, None].expand(-1, m).reshape(-1), buffers
+    def in_packs(
+        inner: Apply, params: Params, buffers: Buffers, examples: Tensor, noise: Noise, train: bool
+    ) -> tuple[Tree, Buffers]:
+        if len(examples) % m:
+            raise ValueError(f"a batch holds packs of {m} examples, not {len(examples)} examples")
+        packs = examples.reshape(len(examples) // m, *joined)  # [B / m, m C, ...]
+        # A pack has the noise of its first example.
+        own = {name: u[::m] for name, u in noise.items()}
+        logits, buffers = inner(params, buffers, packs, noise=own, train=train)
+        return logits[:, None].expand(-1, m).reshape(-1), buffers
 
-        return apply
-
-    apply = around(wrap, model)
+    apply = around(model, in_packs)
     if not model.batch_stats:  # packs are whole on every rank, whose rows are checked above
-        apply = with_over_ranks(apply, lambda gather: wrap(model.apply))
+        apply = with_over_ranks(apply, lambda gather: wrapped(model.apply, in_packs))
     shape = Shape(single, ())
     return replace(model, apply=apply, shape=shape, batch_stats=True, module=no_module)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fgan import pytree, rng
-from fgan.model.base import NO_NOISE, Apply, Model, around, no_module
+from fgan.model.base import Apply, Model, around, no_module
 from fgan.types import Buffers, Key, Noise, Params, Tree
 
 _FIRST_ITERATIONS = 15
@@ -82,35 +82,27 @@ def spectral_norm(
             buffers[f"{name}.u"], buffers[f"{name}.v"] = _power_method(m, v, _FIRST_ITERATIONS)
         return params, buffers
 
-    def wrap(inner: Apply) -> Apply:
-        def apply(
-            params: Params,
-            buffers: Buffers,
-            x: Tree,
-            *,
-            noise: Noise = NO_NOISE,
-            train: bool = True,
-        ) -> tuple[Tree, Buffers]:
-            vectors: Buffers = {}
-            values = dict(params)
-            # sigma is computed in the weights' own dtype even under autocast: it costs little next
-            # to the network, and u and v must keep their dtype.
-            with torch.autocast(pytree.leaves(x)[0].device.type, enabled=False):
-                for name, weight in params.items():
-                    if weight.ndim < 2:
-                        continue
-                    u, v = buffers[f"{name}.u"], buffers[f"{name}.v"]
-                    m = matrix(name, weight)
-                    if train:
-                        u, v = _power_method(m.detach(), v, num_iterations)
-                    vectors |= {f"{name}.u": u, f"{name}.v": v}
-                    values[name] = weight / torch.dot(u, torch.mv(m, v))
-            own = {name: b for name, b in buffers.items() if name not in vectors}
-            out, own = inner(values, own, x, noise=noise, train=train)
-            new = own | vectors
-            return out, {name: new[name] for name in buffers}  # in their old order
-
-        return apply
+    def normalised(
+        inner: Apply, params: Params, buffers: Buffers, x: Tree, noise: Noise, train: bool
+    ) -> tuple[Tree, Buffers]:
+        vectors: Buffers = {}
+        values = dict(params)
+        # sigma is computed in the weights' own dtype even under autocast: it costs little next
+        # to the network, and u and v must keep their dtype.
+        with torch.autocast(pytree.leaves(x)[0].device.type, enabled=False):
+            for name, weight in params.items():
+                if weight.ndim < 2:
+                    continue
+                u, v = buffers[f"{name}.u"], buffers[f"{name}.v"]
+                m = matrix(name, weight)
+                if train:
+                    u, v = _power_method(m.detach(), v, num_iterations)
+                vectors |= {f"{name}.u": u, f"{name}.v": v}
+                values[name] = weight / torch.dot(u, torch.mv(m, v))
+        own = {name: b for name, b in buffers.items() if name not in vectors}
+        out, own = inner(values, own, x, noise=noise, train=train)
+        new = own | vectors
+        return out, {name: new[name] for name in buffers}  # in their old order
 
     def unaveraged(params: Params, last: Buffers, present: Buffers) -> Buffers:
         """Give averaged weights singular vectors of their own, which follow them."""
@@ -122,7 +114,7 @@ def spectral_norm(
         return vectors
 
     return replace(
-        model, init=init, apply=around(wrap, model), unaveraged=unaveraged, module=no_module
+        model, init=init, apply=around(model, normalised), unaveraged=unaveraged, module=no_module
     )
 
 

@@ -127,9 +127,8 @@ def dcgan_discriminator(
     widths = [features * 2**i for i in range(stages)]  # 64, 128, 256, 512 for S = 64
     seen = channels + (num_classes if head == "concat" else 0)
 
-    def make_head(outputs: int) -> list[nn.Module]:
-        flat = nn.Flatten(0 if outputs == 1 else 1)
-        return [nn.Conv2d(widths[-1], outputs, 4, 1, 0, bias=False), flat]
+    def make_head(outputs: int) -> nn.Module:
+        return nn.Conv2d(widths[-1], outputs, 4, 1, 0, bias=False)
 
     def build() -> nn.Module:
         layers: list[nn.Module] = []

@@ -250,7 +250,7 @@ def generator(
 
 def discriminator(
     features: Sequence[nn.Module],
-    make_head: Callable[[int], Sequence[nn.Module]],
+    make_head: Callable[[int], nn.Module],
     num_classes: int,
     head: Head,
     width: int,
@@ -259,10 +259,10 @@ def discriminator(
 
     Args:
         features: the layers up to the features.
-        make_head: n -> the layers from the features to [B, n], or to [B] for n = 1.
+        make_head: n -> a layer from the features to n numbers of each example.
         width: the number of the features, or of their channels.
     """
-    logit = make_head(1)
+    logit = make_head(1), nn.Flatten(0)
     if not num_classes:
         return nn.Sequential(*features, *logit)
     if head == "concat":
@@ -270,7 +270,8 @@ def discriminator(
         return Beside(nn.Sequential(*features, *logit), num_classes, flat=flat)
     phi = nn.Sequential(*features)
     if head == "acgan":
-        return Classifier(phi, nn.Sequential(*logit), nn.Sequential(*make_head(num_classes)))
+        classes = nn.Sequential(make_head(num_classes), nn.Flatten(1))
+        return Classifier(phi, nn.Sequential(*logit), classes)
     return Projection(phi, nn.Sequential(*logit), num_classes, width)
 
 

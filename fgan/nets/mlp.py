@@ -165,8 +165,8 @@ def mlp_discriminator(
     widths = _widths(math.prod(image_shape), hidden, 1)
     widths[0] += num_classes if head == "concat" else 0
 
-    def make_head(outputs: int) -> list[nn.Module]:
-        return [nn.Linear(widths[-2], outputs), nn.Flatten(0 if outputs == 1 else 1)]
+    def make_head(outputs: int) -> nn.Module:
+        return nn.Linear(widths[-2], outputs)
 
     def build() -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten(1)]

@@ -150,9 +150,8 @@ def r3gan_discriminator(
     widths = _widths(features, growth, image_shape[1])[::-1]
     width, seen = widths[-1], channels + (num_classes if head == "concat" else 0)
 
-    def make_head(outputs: int) -> list[nn.Module]:
-        flat = nn.Flatten(0 if outputs == 1 else 1)
-        return [_normal(nn.Linear(width, outputs, bias=False)), flat]
+    def make_head(outputs: int) -> nn.Module:
+        return _normal(nn.Linear(width, outputs, bias=False))
 
     def build() -> nn.Module:
         layers: list[nn.Module] = [_conv(seen, widths[0], 1)]

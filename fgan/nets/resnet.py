@@ -175,9 +175,8 @@ def resnet_discriminator(
     _check_attention(attention, sides, widths)
     seen = channels + (num_classes if head == "concat" else 0)
 
-    def make_head(outputs: int) -> list[nn.Module]:
-        flat = nn.Flatten(0 if outputs == 1 else 1)
-        return [_glorot(nn.Linear(widths[-1], outputs)), flat]
+    def make_head(outputs: int) -> nn.Module:
+        return _glorot(nn.Linear(widths[-1], outputs))
 
     def build() -> nn.Module:
         layers: list[nn.Module] = []
