@@ -65,37 +65,28 @@ _MODULES = {
             "nets", "optim", "pytree", "rng", "schedules", "terms", "types",
         )
     },
-    "conditions": "game.conditions",
-    "orders": "game.orders",
-    "per_example": "game.per_example",
-    "players": "game.players",
-    "population": "game.population",
-    "ranks": "game.ranks",
-    "spectrum": "game.spectrum",
+    **{
+        name: f"game.{name}"
+        for name in (
+            "conditions", "orders", "per_example", "players", "population", "ranks", "spectrum",
+        )
+    },
 }  # fmt: skip
 _NAMES = {
-    "Batch": "types",
-    "Draws": "types",
-    "Game": "game",
-    "Metrics": "types",
-    "Model": "model",
-    "PlayerState": "types",
-    "PlayersState": "types",
-    "Run": "run.own",
-    "TrainState": "types",
-    "compile_step": "compile",
-    "descend": "game",
-    "from_module": "model",
-    "init_player": "game",
-    "init_state": "game",
-    "make_draws": "game",
-    "make_step": "game",
-    "make_steps": "game",
-    "objectives": "game.objectives",
-    "replayed": "compile",
-    "scan": "game",
-    "scheduled": "game",
-}
+    name: module
+    for module, names in {
+        "compile": ("compile_step", "replayed"),
+        "game": (
+            "Game", "descend", "init_player", "init_state", "make_draws", "make_step", "make_steps",
+            "scan", "scheduled",
+        ),
+        "game.objectives": ("objectives",),
+        "model": ("Model", "from_module"),
+        "run.own": ("Run",),
+        "types": ("Batch", "Draws", "Metrics", "PlayerState", "PlayersState", "TrainState"),
+    }.items()
+    for name in names
+}  # fmt: skip
 
 __all__ = sorted([*_MODULES, *_NAMES, "__version__"])
 

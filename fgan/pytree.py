@@ -130,12 +130,8 @@ def paths(tree: Tree) -> list[str]:
     >>> paths({"a": torch.zeros(1), "b": (torch.zeros(1), torch.zeros(2))})
     ['a', 'b/0', 'b/1']
     """
-    return ["/".join(_segment(k) for k in path) for path, _ in _with_paths(tree)]
-
-
-def _with_paths(tree: Tree) -> list[tuple[tuple[Any, ...], Any]]:
     pairs, _ = _torch_tree.tree_flatten_with_path(tree)
-    return pairs
+    return ["/".join(_segment(key) for key in path) for path, _ in pairs]
 
 
 def _segment(key: Any) -> str:

@@ -62,12 +62,7 @@ def check(
 
 
 def check_or_schedule(
-    name: str,
-    value: object,
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    closed: bool = False,
+    name: str, value: object, low: float, high: float = math.inf, *, closed: bool = False
 ) -> None:
     """Refuse a value as `check` does, unless it is a schedule, whose values are not checked."""
     if not callable(value):

@@ -24,7 +24,7 @@ class ShareRepeated(CustomGraphPass):
     def __call__(self, graph: Graph) -> None:
         first: dict[Hashable, Node] = {}
         for node in list(graph.nodes):
-            if node.op != "call_function" or not _can_be_shared(node.target):
+            if node.target is not operator.getitem and not nodes.is_pure(node.target):
                 continue
             try:
                 key = (node.target, _frozen(node.args), _frozen(node.kwargs))
@@ -38,10 +38,6 @@ class ShareRepeated(CustomGraphPass):
     def uuid(self) -> Any:
         """Part of the key under which Inductor caches compiled graphs."""
         return get_hash_for_files((__file__, nodes.__file__))
-
-
-def _can_be_shared(target: Any) -> bool:
-    return target is operator.getitem or nodes.is_pure(target)
 
 
 def _frozen(value: Any) -> Hashable:

@@ -125,8 +125,8 @@ def denormals() -> str:
     return "flushed" if not kept else "kept" if kept == len(numbers) else "mixed"
 
 
-def settings() -> list[Setting]:
-    """All settings, as they are in this process."""
+def facts() -> list[dict[str, Any]]:
+    """All settings, as they are in this process: a `Setting` each, as a dictionary."""
     found = [_variable(name) for name in (SPIN, _POLICY)]
     if "malloc" in _done:
         found.append(Setting("malloc", _done["malloc"], "fgan"))
@@ -136,12 +136,7 @@ def settings() -> list[Setting]:
         found.append(Setting("malloc", text or "unset", "user" if named else "default"))
     by = "fgan" if FLUSH in _done else "user" if os.environ.get(FLUSH) else "default"
     found.append(Setting("denormals", denormals(), by))
-    return found
-
-
-def facts() -> list[dict[str, Any]]:
-    """The same as `settings`, as JSON-serialisable dictionaries."""
-    return [setting._asdict() for setting in settings()]
+    return [setting._asdict() for setting in found]
 
 
 def _variable(name: str) -> Setting:

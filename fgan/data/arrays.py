@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fgan.data.contrast import narrow_rows, warning
 from fgan.data.find import NAMED
-from fgan.data.labels import Labelled, Labels, of_arrays
+from fgan.data.labels import Labelled, Labels, bad, of_arrays
 from fgan.data.place import split
 from fgan.data.resize import fit
 from fgan.data.source import Source
@@ -72,7 +72,7 @@ def load_array(
         DataError: for a file that is damaged or holds anything else.
     """
     if (name or label_name) and path.suffix.lower() != ".npz":
-        raise _bad(path, f"has no arrays with names, as {name or label_name!r} is", "Leave it out.")
+        raise bad(path, f"has no arrays with names, as {name or label_name!r} is", "Leave it out.")
     chosen, images = name, Tensor()
     if _IDX.search(path.name):
         images = read_idx(path)
@@ -103,7 +103,7 @@ def load_samples(path: Path) -> Labelled:
     if array.ndim == 2 and array.dtype.kind == "f":
         points = torch.from_numpy(array.astype(np.float32))
         if not len(points) or not torch.isfinite(points).all():
-            raise _bad(path, "holds no points, or NaN or infinity", "Give one with points.")
+            raise bad(path, "holds no points, or NaN or infinity", "Give one with points.")
         return Labelled(points)
     images = _as_images(path, array)
     if path.suffix.lower() != ".npz":
@@ -114,7 +114,7 @@ def load_samples(path: Path) -> Labelled:
         labels, names = arrays["labels"], tuple(map(str, arrays["classes"]))
     good = labels.shape == (len(images),) and labels.dtype.kind in "iu" and len(names) > 0
     if not good or labels.min() < 0 or labels.max() >= len(names):
-        raise _bad(
+        raise bad(
             path,
             "holds labels that do not belong to its images and classes",
             "Give one whole number below the number of classes for each image, or no labels.",
@@ -143,17 +143,18 @@ def _idx_content(path: Path, ndim: int, num: int | None) -> Tensor:
     what = "images" if ndim == 3 else "labels"
     start = 4 + 4 * ndim
     try:
-        with _opened(path) as stream:
+        packed = path.suffix.lower() == ".gz"
+        with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
             header = stream.read(start)
             if ndim == 3 and header[:4] == b"\0\0\x08\x01":
-                raise _bad(path, "holds labels, no images", "Give the file of the images.")
+                raise bad(path, "holds labels, no images", "Give the file of the images.")
             if len(header) < start or header[:4] != bytes((0, 0, 8, ndim)):
                 kind = "grey images" if ndim == 3 else "labels"
                 magic = 2048 + ndim
-                raise _bad(path, f"is no IDX file of {kind}", f"Its magic number must be {magic}.")
+                raise bad(path, f"is no IDX file of {kind}", f"Its magic number must be {magic}.")
             sides = [int.from_bytes(header[i : i + 4], "big") for i in range(4, start, 4)]
             if num is not None and sides[0] != num:
-                raise _bad(path, f"holds {sides[0]} {what}, not {num}", "Download it again.")
+                raise bad(path, f"holds {sides[0]} {what}, not {num}", "Download it again.")
             size = math.prod(sides)
             # A damaged header must not reserve memory, so the buffer grows with the bytes read.
             content = bytearray()
@@ -163,14 +164,8 @@ def _idx_content(path: Path, ndim: int, num: int | None) -> Tensor:
         raise _unreadable(path, error) from error
     if len(content) != size or size == 0:
         held = f"{len(content)}" if len(content) <= size else f"more than {size}"
-        raise _bad(path, f"holds {held} bytes of {' x '.join(map(str, sides))}", "Get it again.")
+        raise bad(path, f"holds {held} bytes of {' x '.join(map(str, sides))}", "Get it again.")
     return torch.frombuffer(content, dtype=torch.uint8).view(sides)
-
-
-def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")
-    return open(path, "rb")
 
 
 def _read_numpy(path: Path, name: str = "") -> tuple[str, NDArray[Any]]:
@@ -184,7 +179,7 @@ def _read_numpy(path: Path, name: str = "") -> tuple[str, NDArray[Any]]:
     except DataError:
         raise
     except MemoryError as error:
-        raise _bad(path, "does not fit in memory", "Make it smaller.") from error
+        raise bad(path, "does not fit in memory", "Make it smaller.") from error
     except Exception as error:  # damaged archives make readers raise many types
         raise _unreadable(path, error) from error
 
@@ -194,7 +189,7 @@ def _choose(path: Path, names: Sequence[str], name: str) -> str:
     if name:
         if name not in names:
             fix = f"It holds {', '.join(names)}." if names else "It holds none."
-            raise _bad(path, f"has no array {name!r}", fix)
+            raise bad(path, f"has no array {name!r}", fix)
         return name
     others = [each for each in names if each not in _BESIDE] or list(names)
     known = [each for each in ("images", "arr_0") if each in others]
@@ -202,7 +197,7 @@ def _choose(path: Path, names: Sequence[str], name: str) -> str:
     if len(chosen) != 1:
         what = f"holds the arrays {', '.join(others)}" if others else "holds no array"
         fix = f"Say which one to train on: {path}:{others[0]}" if others else "Give another file"
-        raise _bad(path, what, f"{fix}.")
+        raise bad(path, what, f"{fix}.")
     return chosen[0]
 
 
@@ -230,7 +225,7 @@ def _read_labels(
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if label_name and label_name not in arrays:
-                raise _bad(path, f"has no array {label_name!r}", f"It holds {', '.join(arrays)}.")
+                raise bad(path, f"has no array {label_name!r}", f"It holds {', '.join(arrays)}.")
             chosen = label_name or _labels_of(name, list(arrays))
             if not chosen:
                 return (), ()
@@ -250,11 +245,11 @@ def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
     elif len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     elif len(shape) != 4 or shape[1] not in (1, 3):
-        raise _bad(path, f"has the shape {list(shape)}", f"It must be {_KINDS}.")
+        raise bad(path, f"has the shape {list(shape)}", f"It must be {_KINDS}.")
     if 0 in shape:
-        raise _bad(path, f"is empty: it has the shape {list(shape)}", "Give one with images.")
+        raise bad(path, f"is empty: it has the shape {list(shape)}", "Give one with images.")
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise _bad(path, f"holds {array.dtype}", f"It must be {_KINDS}.")
+        raise bad(path, f"holds {array.dtype}", f"It must be {_KINDS}.")
     out = np.empty(array.shape, dtype=np.uint8)
     step = max(1, _PIECE // math.prod(shape[1:]))
     parts = [slice(i, i + step) for i in range(0, len(array), step)]
@@ -266,11 +261,11 @@ def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
     high = max(float(array[part].max()) for part in parts)
     finite = all(bool(np.isfinite(array[part]).all()) for part in parts)
     if not finite:
-        raise _bad(path, "holds NaN or infinity", "Remove these images from it.")
+        raise bad(path, "holds NaN or infinity", "Remove these images from it.")
     bottom, top = (-1.0, 1.0) if low < -_SLACK else (0.0, 1.0 if high <= 1.0 + _SLACK else 255.0)
     slack = _SLACK * (top - bottom)
     if low < bottom - slack or high > top + slack:
-        raise _bad(
+        raise bad(
             path,
             f"holds numbers from {low:g} to {high:g}",
             "Floats must lie in [-1, 1], [0, 1] or [0, 255].",
@@ -281,13 +276,9 @@ def _as_images(path: Path, array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(out)
 
 
-def _bad(path: Path, what: str, fix: str) -> DataError:
-    return DataError(f"{path} {what}.", fix)
-
-
 def _unreadable(path: Path, error: Exception) -> DataError:
     why = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     if "pickle" in why or "Python objects" in why or "Object arrays" in why:
         what = "is no file of NumPy's, or holds Python objects"
-        return _bad(path, what, "Save a plain array of uint8 or floating-point numbers.")
-    return _bad(path, f"cannot be read: {why}", "It may be damaged or cut short: get it again.")
+        return bad(path, what, "Save a plain array of uint8 or floating-point numbers.")
+    return bad(path, f"cannot be read: {why}", "It may be damaged or cut short: get it again.")

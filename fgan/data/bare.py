@@ -52,15 +52,12 @@ def _png(content: bytes) -> bytes:
     while at + 12 <= len(content):
         end = at + 12 + int.from_bytes(content[at : at + 4], "big")
         chunk = content[at:end]  # length, name, body, checksum
-        turns = chunk[4:].startswith(_TURNS) and _checksum(chunk) == chunk[-4:]
+        checksum = zlib.crc32(chunk[4:-4]).to_bytes(4, "big")
+        turns = chunk[4:].startswith(_TURNS) and checksum == chunk[-4:]
         if turns or chunk[4:5].isupper() or chunk[4:8] == _TRANSPARENCY:
             parts.append(chunk)
         at = end
     return b"".join(parts)
-
-
-def _checksum(chunk: bytes) -> bytes:
-    return zlib.crc32(chunk[4:-4]).to_bytes(4, "big")
 
 
 def _webp(content: bytes) -> bytes:

@@ -128,10 +128,6 @@ def manifest(files: Sequence[Found], read_by: str = "") -> str:
     return digest.hexdigest()
 
 
-def _is_bookkeeping(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _BOOKKEEPING
-
-
 def _walk(
     folder: Path, closed: list[tuple[str, str]]
 ) -> Iterator[tuple[str, os.stat_result | None]]:
@@ -150,7 +146,8 @@ def _walk(
                 continue
             entered.add((here.st_dev, here.st_ino))
             with os.scandir(folder / below) as entries:
-                names = sorted(e.name for e in entries if not _is_bookkeeping(e.name))
+                seen = (e.name for e in entries if not e.name.startswith("."))
+                names = sorted(name for name in seen if name.lower() not in _BOOKKEEPING)
         except OSError as error:
             if below:
                 closed.append((below, f"cannot be listed: {error.strerror or error}"))

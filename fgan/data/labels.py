@@ -89,30 +89,30 @@ def of_arrays(
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != 1:
-        raise _bad(path, f"holds labels of the shape {list(found.shape)}", _ONE_EACH)
+        raise bad(path, f"holds labels of the shape {list(found.shape)}", _ONE_EACH)
     if found.dtype.kind not in "iu":
-        raise _bad(path, f"holds labels of the type {found.dtype}", _ONE_EACH)
+        raise bad(path, f"holds labels of the type {found.dtype}", _ONE_EACH)
     if len(found) != num_images:
-        raise _bad(path, f"holds {len(found)} labels for {num_images} images", _ONE_EACH)
+        raise bad(path, f"holds {len(found)} labels for {num_images} images", _ONE_EACH)
     low, high = int(found.min()), int(found.max())
     if low < 0:
-        raise _bad(path, f"holds the label {low}", _ONE_EACH)
+        raise bad(path, f"holds the label {low}", _ONE_EACH)
     num_classes = high + 1 if names is None else len(names)
     if high >= num_classes:
-        raise _bad(path, f"holds the label {high} and the names of {num_classes} classes", _NAMES)
+        raise bad(path, f"holds the label {high} and the names of {num_classes} classes", _NAMES)
     if num_classes > num_images:
-        raise _bad(path, f"holds labels up to {high}, and none of some classes", _ONE_EACH)
+        raise bad(path, f"holds labels up to {high}, and none of some classes", _ONE_EACH)
     labels = found.astype(np.int64)  # NumPy 1.26 does not count uint64
     if not (present := np.bincount(labels, minlength=num_classes)).all():
         missing = f"class {present.argmin()}"
-        raise _bad(path, f"holds labels up to {high}, and none of {missing}", _ONE_EACH)
+        raise bad(path, f"holds labels up to {high}, and none of {missing}", _ONE_EACH)
     if names is None:
         return torch.from_numpy(labels), tuple(map(str, range(num_classes)))
     if names.ndim != 1 or names.dtype.kind != "U":
-        raise _bad(path, f"holds classes of the type {names.dtype}", _NAMES)
+        raise bad(path, f"holds classes of the type {names.dtype}", _NAMES)
     classes = tuple(map(str, names))
     if len(set(classes)) < len(classes):
-        raise _bad(path, "gives two classes one name", _NAMES)
+        raise bad(path, "gives two classes one name", _NAMES)
     return torch.from_numpy(labels), classes
 
 
@@ -123,5 +123,6 @@ _ONE_EACH = (
 _NAMES = "Give a name to each class as text, or leave out 'classes'."
 
 
-def _bad(path: Path, what: str, fix: str) -> DataError:
+def bad(path: Path, what: str, fix: str) -> DataError:
+    """The error for a file that ``what`` is said of."""
     return DataError(f"{path} {what}.", fix)

@@ -129,11 +129,6 @@ def _vision() -> Any:
     return datasets
 
 
-def _verify(content: bytes, path: Path, md5: str) -> None:
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise ValueError(f"the checksum of {path.name} differs from the published one")
-
-
 def _idx(kind: str, num_images: int) -> Callable[[Path, bool], Labelled]:
     """A reader that prefers packed files, because their checksums are published."""
 
@@ -142,7 +137,9 @@ def _idx(kind: str, num_images: int) -> Callable[[Path, bool], Labelled]:
         packed = plain.with_name(f"{file}.gz")
         if not packed.is_file():
             return plain if plain.is_file() else None
-        _verify(packed.read_bytes(), packed, dict(getattr(_vision(), kind).resources)[packed.name])
+        md5 = hashlib.md5(packed.read_bytes(), usedforsecurity=False).hexdigest()
+        if md5 != dict(getattr(_vision(), kind).resources)[packed.name]:
+            raise ValueError(f"the checksum of {packed.name} differs from the published one")
         return packed
 
     def read(root: Path, labels: bool) -> Labelled:

@@ -7,7 +7,6 @@ looked at, and a data set is a table.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -227,7 +226,9 @@ def _read_table(path: Path, labels: bool, name: str, label_name: str) -> _Table:
     def examples() -> Iterator[_Example]:
         for row, example in enumerate(table):
             image = example[column]
-            content = image["bytes"] if image["bytes"] is not None else _content_of(image["path"])
+            content = image["bytes"]
+            if content is None:
+                content = Path(image["path"]).expanduser().read_bytes()
             yield _Example(f"row {row}", content, example[key] if key else None)
 
     return _Table(examples(), classes)
@@ -254,11 +255,6 @@ def _only(path: Path, images: Sequence[str], columns: Sequence[str]) -> str:
     what = f"several columns of images: {', '.join(images)}" if images else "no column of images"
     fix = f"Name one: {path}:{images[0]}." if images else f"Its columns are {', '.join(columns)}."
     raise DataError(f"{path} has {what}.", fix)
-
-
-def _content_of(path: str) -> bytes:
-    with open(os.path.expanduser(path), "rb") as file:
-        return file.read()
 
 
 def _missing(library: str, path: Path, error: ImportError) -> DeviceError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from fgan.data import labels as labelling
 from fgan.data.labels import Labels
 from fgan.game.draws import WHOLE, Share
 from fgan.types import Key
+
+if TYPE_CHECKING:
+    from fgan.data.stream import StreamedSource
 
 
 @dataclass(frozen=True)
@@ -100,25 +103,10 @@ def flip(images: Tensor, which: Tensor) -> Tensor:
     return torch.where(chosen, images.flip(-1), images)
 
 
-class Examples(Protocol):
-    """The common interface of sources in memory and streamed ones."""
-
-    @property
-    def labels(self) -> Labels: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Iterable[int]) -> Tensor:
-        """The examples with these numbers: [len(indices), ...]."""
-
-
 _FINGERPRINT = 256  # examples that are hashed
 
 
-def fingerprint(source: Examples) -> dict[str, int | str]:
+def fingerprint(source: Source | StreamedSource) -> dict[str, int | str]:
     """The number of examples and a hash of some, which tell one data set from another.
 
     The hash covers 256 examples, evenly spread, so that a large set costs no more than a small

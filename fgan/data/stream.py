@@ -124,7 +124,7 @@ class Feed:
     def __init__(self, source: Source, batches: Batches, device: torch.device) -> None:
         self._stored, self._batches, self._device = source, batches, device
         size = math.prod(batches.shape) * source.examples[:1].nbytes
-        self._chunks = Chunks(self._collect, size, _CHUNK_BYTES)
+        self._chunks = Chunks(lambda steps: pytree.unstack(self.chunk(steps)), size, _CHUNK_BYTES)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step: uint8 [B, C, H, W] or float32 [B, D]; [k, B, ...] for k > 1.
@@ -136,9 +136,6 @@ class Feed:
             DataError: when a streamed file can no longer be read; the feed is then closed.
         """
         return self._chunks(step)
-
-    def _collect(self, steps: range) -> Sequence[Batch]:
-        return pytree.unstack(self.chunk(steps))
 
     def chunk(self, steps: range) -> Batch:
         """The batches of several steps, which are the first dimension; it raises as for one."""

@@ -73,18 +73,6 @@ class History:
             key=step_of,
         )
 
-    def latest(self) -> Path:
-        """The newest checkpoint, intact or not.
-
-        Raises:
-            RunError: when there is none.
-        """
-        if not (saved := self.saved()):
-            raise RunError(
-                f"{self.path} holds no checkpoint.", "Train for at least one step first."
-            )
-        return saved[-1]
-
     def newest(self) -> Newest:
         """The newest checkpoint that matches its checksum.
 
@@ -100,7 +88,9 @@ class History:
             else:
                 return Newest(path, damaged)
         if not damaged:
-            self.latest()  # raises
+            raise RunError(
+                f"{self.path} holds no checkpoint.", "Train for at least one step first."
+            )
         raise RunError(
             f"{self.path} holds no checkpoint that can be used: {damaged[0].problem}",
             "Train again, into another run directory.",

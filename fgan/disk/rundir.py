@@ -27,7 +27,7 @@ from fgan.disk.history import History, Newest, cannot_be_written
 from fgan.errors import DiskError, RunError
 
 SKIPPED = "skipped.txt"
-_NUMBER = re.compile(r"([0-9]+)-")
+_NUMBER = re.compile(r"[0-9]+-")
 _GRID = re.compile(r"step-(\d+)\.png")
 
 
@@ -122,14 +122,11 @@ def create(
 def numbered(parent: Path) -> list[Path]:
     """The paths with the name of a numbered run directory, the lowest number first."""
     named = (path for path in parent.glob("*-*") if _NUMBER.match(path.name))
-    return sorted(named, key=lambda path: (number_of(path), path.name))
+    return sorted(named, key=lambda path: (_number_of(path), path.name))
 
 
-def number_of(run: Path) -> int:
-    """The number in the name of a numbered run directory."""
-    if not (match := _NUMBER.match(run.name)):
-        raise ValueError(f"{run.name} is not the name of a numbered run directory")
-    return int(match[1])
+def _number_of(run: Path) -> int:
+    return int(run.name.partition("-")[0])
 
 
 def find_checkpoint(path: Path) -> Newest:
@@ -145,10 +142,16 @@ def find_checkpoint(path: Path) -> Newest:
     raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
 
 
+def home_of(file: Path) -> RunDir | None:
+    """The run directory of a checkpoint; None for a file that lies elsewhere."""
+    run = RunDir(file.absolute().parent.parent)
+    return run if file.absolute().parent == run.checkpoints and run.config.exists() else None
+
+
 def _next(parent: Path, name: str) -> Path:
     """Make the next numbered directory; two processes never get the same one."""
     parent.mkdir(parents=True, exist_ok=True)
-    number = max((number_of(path) for path in numbered(parent)), default=0) + 1
+    number = max((_number_of(path) for path in numbered(parent)), default=0) + 1
     while True:
         path = parent / f"{number:04d}-{name}"
         try:
@@ -157,11 +160,6 @@ def _next(parent: Path, name: str) -> Path:
             number += 1
         else:
             return path
-
-
-def write_config(run: RunDir, text: str) -> None:
-    """Write ``config.toml``."""
-    run.write(run.config, text)
 
 
 def write_skipped(run: RunDir, skipped: Sequence[tuple[str, str]]) -> None:

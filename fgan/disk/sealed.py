@@ -103,7 +103,7 @@ def verify(path: Path) -> Header:
     with _open(path) as stream:
         header = _header(stream, path)
         _check_length(header, stream, path)
-        _check_digits(header, _pieces(stream), path)
+        _check_digits(header, iter(lambda: stream.read(_PIECE_BYTES), b""), path)
     return header
 
 
@@ -187,11 +187,6 @@ def _digits_at(header: bytes) -> tuple[int, int]:
     if len(found) != 1:
         raise ValueError("the header has no one place for the checksum")
     return found[0].span(1)
-
-
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    while piece := stream.read(_PIECE_BYTES):
-        yield piece
 
 
 def _check_length(header: Header, stream: BinaryIO, path: Path) -> None:

@@ -261,7 +261,9 @@ def total(
         each, carry = _applied(term, view, noise, moment)
         mean = each.mean()
         # Weight and mean are both 0-d, so a weight of a wider dtype would widen the loss.
-        weight = _weight(term, moment)
+        weight = term.weight
+        if callable(weight):
+            weight = weight(_at(term, moment).step)
         weight = weight.to(mean.dtype) if isinstance(weight, Tensor) else weight
         result = result + weight * term.every * mean
         means[term.name] = mean.detach()
@@ -301,10 +303,6 @@ def _applied(
     if isinstance(returned, Tensor) and not returned.ndim:
         return returned, carry
     return scalars.per_example(f"the term {term.name!r}", returned, len(view.fake)), carry
-
-
-def _weight(term: Term, moment: Moment | tuple[()]) -> Scalar:
-    return term.weight(_at(term, moment).step) if callable(term.weight) else term.weight
 
 
 def _at(term: Term, moment: Moment | tuple[()]) -> Moment:

@@ -31,7 +31,7 @@ from torch.func import grad
 from fgan import pytree, scalars, schedules
 from fgan.scalars import Scalar
 from fgan.schedules import Schedule
-from fgan.terms.base import Critic, Shape, Term
+from fgan.terms.base import Critic, Need, Shape, Term
 from fgan.types import Params
 
 
@@ -167,25 +167,22 @@ def for_each_number(data: Shape) -> Shape:
 
 def make_r1(gamma: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
     """Make the term ``gamma / 2 * mean(r1)``; gamma may be a schedule of the step."""
-    scalars.check_or_schedule("gamma", gamma, 0)
-    return Term(
-        name="r1",
-        apply=lambda view: _squared_norm(view.real_slope),
-        weight=schedules.scaled(gamma, 0.5),
-        needs=("real_slope",),
-        every=every,
-        sees_condition=False,
-    )
+    return _of_slope("r1", "real_slope", gamma, every)
 
 
 def make_r2(gamma: Scalar | Schedule = 10.0, *, every: int = 1) -> Term:
     """Make the term ``gamma / 2 * mean(r2)``; gamma may be a schedule of the step."""
+    return _of_slope("r2", "fake_slope", gamma, every)
+
+
+def _of_slope(name: str, slope: Need, gamma: Scalar | Schedule, every: int) -> Term:
+    """The term ``gamma / 2`` times the mean squared norm of a slope in the view."""
     scalars.check_or_schedule("gamma", gamma, 0)
     return Term(
-        name="r2",
-        apply=lambda view: _squared_norm(view.fake_slope),
+        name=name,
+        apply=lambda view: _squared_norm(getattr(view, slope)),
         weight=schedules.scaled(gamma, 0.5),
-        needs=("fake_slope",),
+        needs=(slope,),
         every=every,
         sees_condition=False,
     )
