@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,8 @@ from fgan.run.config import TrainConfig
 from fgan.run.options import GAME, NETS, OPTIONS
 
 from .options import config_option, recipe_option, with_options
+from .streams import say
+from .train import prepare_torch
 
 try:
     from fgan_benchmarks.harness import (
@@ -119,8 +120,6 @@ def bench(
             "Set it to false there.",
         )
 
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan_benchmarks.harness import plot as plotting
     from fgan_benchmarks.harness.compare import compare as measure
@@ -138,7 +137,7 @@ def bench(
         seconds=seconds,
         trained_steps=trained_steps,
         quick=quick,
-        notify=lambda text: print(text, file=sys.stderr, flush=True),
+        notify=say,
     )
     if plot is not None:
         plotting.draw(found, plot)

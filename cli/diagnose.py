@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fgan.run import summary
+
 from .options import AsJson, Device, Member
+from .streams import say
+from .train import prepare_torch
 
 if TYPE_CHECKING:
     from fgan.run.diagnose import Evidence, Verdict
@@ -40,13 +43,8 @@ def diagnose(
 
     The exit code is 0 whether or not something is found.
     """
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import diagnose as diagnosing
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
 
     evidence = diagnosing.examine(run, member, held_out=held_out, device=device, notify=say)
     verdicts = diagnosing.judge(evidence)
@@ -98,9 +96,7 @@ def _rows(part: Any) -> list[tuple[str, str]]:
 def _shown(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], list):
         return " ".join(f"{x:.3g}{y:+.3g}i" for x, y, _ in value)
-    if isinstance(value, list):
-        return " ".join(map(_shown, value))
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+    return summary.said(value)
 
 
 def _wrapped(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import typer
 
 from .options import AsJson
+from .train import prepare_torch
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -17,7 +18,6 @@ def doctor(as_json: AsJson = False) -> None:
     from fgan.run import doctor as examining
 
     from .inspect import show
-    from .train import prepare_torch
 
     prepare_torch()
     facts = examining.facts()

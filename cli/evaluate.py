@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,8 +13,10 @@ import typer
 from fgan import metrics
 from fgan.errors import ConfigError
 from fgan.run import summary
+from fgan.run.summary import said
 
-from .options import AsJson, Device, Seed, Truncation
+from .options import WHOLE, AsJson, Device, Seed, Truncation
+from .train import prepare_torch
 
 
 def evaluate(
@@ -65,7 +66,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    truncation: Truncation = None,
+    truncation: Truncation = WHOLE,
     every: Annotated[
         bool, typer.Option("--all", help="Evaluate every checkpoint that the run has kept.")
     ] = False,
@@ -111,8 +112,6 @@ def evaluate(
     if channels == 2:
         raise ConfigError("--channels 2 is neither grey nor coloured.", "Use 1 or 3.")
 
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import evaluate as evaluating
 
@@ -127,7 +126,7 @@ def evaluate(
             against=against,
             size=(image_size, channels),
             member=member,
-            truncation=math.inf if truncation is None else truncation,
+            truncation=truncation,
             every=every,
             again=again,
             device=device,
@@ -167,13 +166,13 @@ def _numbers(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for metric, name, lines in _by_number(found, lists=False):
         for line in lines:
             ends = line["intervals"].get(name)
-            between = f"{_shown(ends[0])} to {_shown(ends[1])}" if ends else ""
+            between = f"{said(ends[0])} to {said(ends[1])}" if ends else ""
             which = [f"{line[key]:,}" for key in keys]
             yield (
                 metric,
                 name,
                 *which,
-                _shown(line["values"][name]),
+                said(line["values"][name]),
                 between,
                 f"{line['samples']:,}",
             )
@@ -187,7 +186,7 @@ def _lists(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for metric, name, lines in _by_number(found, lists=True):
         for line in lines:
             which = [f"{line[key]:,}" for key in _keys(found)]
-            yield metric, name, *which, " ".join(map(_shown, line["values"][name]))
+            yield metric, name, *which, said(line["values"][name])
 
 
 def _by_number(
@@ -206,11 +205,11 @@ def _means(lines: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[str,
     settings: dict[str, list[Any]] = {}
     for line in lines:
         swept = line.get("setting", {}).items()
-        said = " ".join(f"{key}={value:g}" for key, value in swept) or "all"
-        settings.setdefault(said, []).append(line["values"][name])
-    for said, values in settings.items():
+        setting = " ".join(f"{key}={value:g}" for key, value in swept) or "all"
+        settings.setdefault(setting, []).append(line["values"][name])
+    for setting, values in settings.items():
         if (spread := summary.spread(values)) is not None:
-            yield said, f"{_shown(spread.mean)} ± {_shown(spread.error)}"
+            yield setting, f"{said(spread.mean)} ± {said(spread.error)}"
 
 
 def _footer(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -222,7 +221,3 @@ def _footer(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from lines(((name, text.partition(": ")[2]) for name, text in protocols.items()), "  ")
     if kept := dict.fromkeys(line["metric"] for line in found if line.get("kept")):
         yield f"from evaluations.jsonl, not computed again (--again does): {', '.join(kept)}"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

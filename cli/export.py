@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import Member
+from .streams import say
+from .train import prepare_torch
 
 
 def export(
@@ -38,15 +39,10 @@ def export(
     Each file is read again and compared with the run on fixed latents: the command prints the
     largest difference, keeps nothing where that is above 1e-4, and prints the path of the folder.
     """
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import export as exporting
 
     from .tables import lines
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
     written = exporting.export(run, names, out, member=member, notify=say)

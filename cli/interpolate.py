@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Device, Member, Truncation, parse_seeds
+from .options import WHOLE, Device, Member, Truncation, parse_seeds
+from .streams import say
+from .train import prepare_torch
 
 
 def interpolate(
@@ -34,7 +34,7 @@ def interpolate(
     loop: Annotated[
         bool, typer.Option("--loop", help="Go on from the last seed to the first.")
     ] = False,
-    truncation: Truncation = None,
+    truncation: Truncation = WHOLE,
     member: Member = None,
     label: Annotated[
         str | None,
@@ -65,17 +65,11 @@ def interpolate(
     """
     chosen = parse_seeds(seeds)
 
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import interpolate as interpolating
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    psi = math.inf if truncation is None else truncation
     interpolating.interpolate(
-        run, chosen, num=frames, loop=loop, truncation=psi, member=member, label=label,
+        run, chosen, num=frames, loop=loop, truncation=truncation, member=member, label=label,
         device=device, out=out, notify=say,
     )  # fmt: skip
     print(out)

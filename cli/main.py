@@ -49,20 +49,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with:  fgan train mnist --arch mlp --compile",
 )
-app.command()(train)
-app.command()(sample)
-app.command()(interpolate)
-app.command()(project)
-app.command()(export)
-app.command()(evaluate)
-app.command()(diagnose)
-app.command()(report)
-app.command()(recipes)
-app.command()(reproduce)
-app.command()(networks)
-app.command()(inspect)
-app.command()(doctor)
-app.command()(bench)
+for command in (
+    train, sample, interpolate, project, export, evaluate, diagnose, report, recipes, reproduce,
+    networks, inspect, doctor, bench,
+):  # fmt: skip
+    app.command()(command)
 
 
 def _version(value: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from fgan.run import config as configs
 
 from .options import AsJson
+from .train import prepare_torch
 
 
 def networks(
@@ -28,7 +29,6 @@ def networks(
     from fgan.run import cost
 
     from .tables import lines
-    from .train import prepare_torch
 
     prepare_torch()
     found = cost.costs(image_size, channels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
@@ -21,6 +22,7 @@ from fgan.run.row import Option
 _DEFAULTS = configs.resolve()
 
 MOST_SEEDS = 2**20  # of samples
+WHOLE = math.inf  # `fgan.run.latents.WHOLE`, without torch
 
 # Options of the commands that use a run.
 Seed = Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")]
@@ -31,7 +33,7 @@ Member = Annotated[
     ),
 ]
 Truncation = Annotated[
-    float | None,
+    float,
     typer.Option(
         "--truncation",
         help="Draw latents from the normal distribution cut off at plus and minus this number "

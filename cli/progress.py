@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import shlex
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -101,12 +100,7 @@ class Terminal(Observer):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def _say(self, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Device, Member
+from .train import prepare_torch
 
 _CLASSES = 5  # the nearest, which are printed
 
@@ -62,8 +63,6 @@ def project(
     The distance is the root of the mean squared difference of pixels, from 0 (black) to 1 (white).
     The command prints it, and the paths of the files that it wrote.
     """
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import project as projecting
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fgan.run import recipes as known
-from fgan.run.config import TrainConfig
 
 
 def recipes() -> None:
@@ -14,21 +13,12 @@ def recipes() -> None:
     """
     from .tables import lines
 
-    rows = [
-        (name, recipe.about, *_facts(known.resolve(name, data="mnist")), _seconds(recipe))
-        for name, recipe in known.ALL.items()
-    ]
+    rows = []
+    for name, recipe in known.ALL.items():
+        config = known.resolve(name, data="mnist")
+        betas = ",".join(f"{b:g}" for b in config.betas)
+        optimizer = f"{config.optimizer} {config.lr:g} ({betas})"
+        batch, length = f"batch {config.batch_size}", f"{config.epochs:g} epochs"
+        seconds = f"{recipe.epoch_seconds:g} s/epoch" if recipe.epoch_seconds else ""
+        rows.append((name, recipe.about, optimizer, batch, length, seconds))
     print("\n".join(lines(rows)))
-
-
-def _facts(config: TrainConfig) -> tuple[str, str, str]:
-    betas = ",".join(f"{b:g}" for b in config.betas)
-    return (
-        f"{config.optimizer} {config.lr:g} ({betas})",
-        f"batch {config.batch_size}",
-        f"{config.epochs:g} epochs",
-    )
-
-
-def _seconds(recipe: known.Recipe) -> str:
-    return f"{recipe.epoch_seconds:g} s/epoch" if recipe.epoch_seconds else ""

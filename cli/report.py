@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fgan.errors import DiskError
+
+from .streams import say
+from .train import prepare_torch
 
 
 def report(
@@ -44,13 +46,8 @@ def report(
     if out is not None and not out.parent.is_dir():
         raise DiskError(f"There is no folder {out.parent}.", "Make it, or give another --out.")
 
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import report as reporting
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
 
     file = reporting.write(runs, out, say, judge=judge)
     print(file)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fgan.errors import ConfigError
 from fgan.run import reproduce as presets
+from fgan.run.reproduce.rows import as_cells
 
 from .options import AsJson, Device
+from .streams import say
+from .train import prepare_torch
 
 
 def reproduce(
@@ -69,13 +71,7 @@ def reproduce(
         return
     presets.check(name, seeds)
 
-    from .train import prepare_torch
-
     prepare_torch()
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     file = Path("reproduce") / f"{name}.json" if out is None else out
     found = presets.reproduce(
         name,
@@ -90,7 +86,8 @@ def reproduce(
         print(json.dumps(found, indent=2))
         return
     head = ("", "published", "obtained", "tolerance", "")
-    print("\n".join(lines([head, *map(_cells, found["rows"])])))
+    rows = [(*as_cells(row), "inside" if row["inside"] else "OUTSIDE") for row in found["rows"]]
+    print("\n".join(lines([head, *rows])))
     inside = sum(row["inside"] for row in found["rows"])
     trials = f"{found['seeds']} seeds, " if found["seeds"] else ""
     print(
@@ -113,9 +110,3 @@ def _list(as_json: bool) -> None:
         (name, p.about, str(p.seeds or "-"), p.quick, p.full) for name, p in presets.ALL.items()
     ]
     print("\n".join(lines([head, *rows])))
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    from fgan.run.reproduce.rows import as_cells
-
-    return (*as_cells(row), "inside" if row["inside"] else "OUTSIDE")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,9 @@ import typer
 
 from fgan.errors import ConfigError
 
-from .options import Device, Member, Truncation, parse_seeds
+from .options import WHOLE, Device, Member, Truncation, parse_seeds
+from .streams import say
+from .train import prepare_torch
 
 _NUM, _SEED = 64, 0
 
@@ -49,7 +49,7 @@ def sample(
             show_default=False,
         ),
     ] = None,
-    truncation: Truncation = None,
+    truncation: Truncation = WHOLE,
     member: Member = None,
     label: Annotated[
         str | None,
@@ -86,23 +86,17 @@ def sample(
         )
     chosen = parse_seeds(seeds) if seeds is not None else ()
 
-    from .train import prepare_torch
-
     prepare_torch()
     from fgan.run import sample as sampling
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    psi = math.inf if truncation is None else truncation
     if chosen:
         sampling.sample_seeds(
-            run, chosen, truncation=psi, member=member, label=label, device=device, out=out,
+            run, chosen, truncation=truncation, member=member, label=label, device=device, out=out,
             notify=say,
         )  # fmt: skip
     else:
         sampling.sample(
-            run, _NUM if num is None else num, _SEED if seed is None else seed, truncation=psi,
-            member=member, label=label, device=device, out=out, notify=say,
+            run, _NUM if num is None else num, _SEED if seed is None else seed,
+            truncation=truncation, member=member, label=label, device=device, out=out, notify=say,
         )  # fmt: skip
     print(out)

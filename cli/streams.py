@@ -41,6 +41,11 @@ class _Stderr:
         return getattr(sys.stderr, name)
 
 
+def say(text: str) -> None:
+    """Print a sentence on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def stderr_console() -> Console:
     """A console on standard error."""
     from rich.console import Console

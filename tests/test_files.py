@@ -162,6 +162,6 @@ def test_old_checkpoints_are_forgotten_newest_kept(tmp_path):
         run.checkpoint_path(step).write_bytes(b"")
         run.forget_old()
     assert [p.name for p in run.saved()] == ["step-0000010.safetensors", "step-0000020.safetensors"]
-    assert run.latest() == run.checkpoint_path(20)
+    assert run.saved()[-1] == run.checkpoint_path(20)
     with pytest.raises(RunError, match="no checkpoint"):
-        rundir.create(tmp_path / "empty", "x").latest()
+        rundir.create(tmp_path / "empty", "x").newest()

@@ -28,7 +28,7 @@ def state_at(step):
 @pytest.fixture
 def run(tmp_path):
     run = rundir.create(tmp_path / "r", "x")
-    rundir.write_config(run, 'data = "x"\nlr = 0.1\n')
+    run.write(run.config, 'data = "x"\nlr = 0.1\n')
     for step in (5, 10):
         run.append_metrics({"step": step, "gen_loss": 0.5})
         checkpoint.save(run.checkpoint_path(step), state_at(step), ABOUT)
@@ -141,7 +141,7 @@ def test_a_run_before_its_first_checkpoint(tmp_path):
     run = rundir.create(tmp_path / "r", "x")
     with pytest.raises(RunError, match="not a run directory"):
         inspect.facts(run.path)
-    rundir.write_config(run, "")
+    run.write(run.config, "")
     found = facts(run.path)
     assert found["checkpoint"] is None
     assert found["run"]["checkpoints"] == []

@@ -65,8 +65,8 @@ def drawn(seeds):
 
 def of_latents(run, z, label):
     saved, file = sampling.open_run(run, None, None)
-    maker, weights = sampling.open_maker(saved, file, torch.device("cpu"))
-    return maker.each(weights, z, torch.full((len(z),), label))
+    maker = sampling.open_maker(saved, file, torch.device("cpu"))
+    return maker.each(z, torch.full((len(z),), label))
 
 
 # Seeds

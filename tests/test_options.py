@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tomli_w
 import typer
 from fgan_cli.main import app
 from fgan_cli.options import _parsed, document
@@ -119,7 +120,7 @@ def test_an_option_reaches_the_configuration_and_its_file(tmp_path, name):
     made = config.resolve(base={"data": "ring", **beside, name: given})
     assert getattr(made, name) == value != getattr(begun(name).config, name)
     file = tmp_path / "config.toml"
-    file.write_text(config.to_toml(made), encoding="utf-8")
+    file.write_text(tomli_w.dumps(config.as_dict(made)), encoding="utf-8")
     assert config.resolve(file=file) == made
 
 

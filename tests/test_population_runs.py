@@ -312,7 +312,7 @@ def test_inspect_says_who_is_in_it(go):
 
 def test_a_population_is_saved_like_any_other_state(go):
     result = go(seeds="0-2")
-    saved = checkpoint.load(result.run.latest())
+    saved = checkpoint.load(result.run.saved()[-1])
     one = checkpoint.member(saved, 1)
     names = set(pytree.paths(result.state))
     assert set(one.tensors) == names

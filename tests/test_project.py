@@ -178,8 +178,8 @@ def test_a_run_in_bfloat16_is_searched_in_float32(norm, tmp_path):
     assert found.distance < 2 / 255
     assert (found.image.int() - sample.int()).abs().max() <= 6
     saved, file = sampling.open_run(run, None, None)
-    maker, weights = sampling.open_maker(saved, file, torch.device("cpu"))
-    assert torch.equal(maker.each(weights, found.z[None])[0], found.image)
+    maker = sampling.open_maker(saved, file, torch.device("cpu"))
+    assert torch.equal(maker.each(found.z[None])[0], found.image)
 
 
 @pytest.mark.parametrize("arch", CONVOLVING)
@@ -238,8 +238,8 @@ def test_the_command(fgan, classes, tmp_path):
         z = torch.from_numpy(found["z"])[None]
         image, label = found["image"], torch.from_numpy(found["label"])[None]
     saved, file = sampling.open_run(classes, None, None)
-    maker, weights = sampling.open_maker(saved, file, torch.device("cpu"))
-    assert np.array_equal(maker.each(weights, z, label)[0].permute(1, 2, 0), image)
+    maker = sampling.open_maker(saved, file, torch.device("cpu"))
+    assert np.array_equal(maker.each(z, label)[0].permute(1, 2, 0), image)
     shown = np.array(Image.open("found.png"))
     assert np.array_equal(shown[2 * 16 + 8 :: 16, 2 * 16 + 8 :: 16][:16, :16], sample[0])
     code, out, err = fgan(*args, "-o", "found.png")

@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from support import Listener, assert_same
 
@@ -161,12 +162,12 @@ def test_auto_begins_a_run_again_that_never_saved(tmp_path):
     killed = rundir.create(folder, "")
     killed.acquire().release()
     assert resume.never_saved(config, folder)  # killed before it wrote anything
-    rundir.write_config(killed, configs.to_toml(config))
+    killed.write(killed.config, tomli_w.dumps(configs.as_dict(config)))
     killed.append_metrics({"step": 7})
     assert resume.never_saved(config, folder)
     assert not resume.never_saved(settings(steps=9, lr=0.5), folder)
     later = rundir.create(tmp_path / "later", "")  # of a version with another option
-    rundir.write_config(later, configs.to_toml(config) + "an_option = 1\n")
+    later.write(later.config, tomli_w.dumps(configs.as_dict(config)) + "an_option = 1\n")
     later.append_metrics({"step": 7})
     assert not resume.never_saved(config, later.path)
     with pytest.raises(DiskError, match="not empty"):
@@ -275,7 +276,7 @@ def test_what_was_found_out_may_be_left_to_be_found_out_again(tmp_path):
 def test_begun_again_and_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
     settled = settings(steps=3)
     out = loop.rundir.create(tmp_path / "run", "x")
-    loop.rundir.write_config(out, configs.to_toml(settled))
+    out.write(out.config, tomli_w.dumps(configs.as_dict(settled)))
     (out.path / "notes.txt").write_text("mine")
 
     def interrupted(*args, **kwargs):

@@ -161,7 +161,7 @@ def test_a_stop_saves_and_ends_after_the_step(tmp_path):
 
     result = loop.run(tiny(), StopAtFour(), run_dir=tmp_path / "r")
     assert (result.steps, result.stopped) == (4, True)
-    assert result.run.latest().name == "step-0000004.safetensors"
+    assert result.run.saved()[-1].name == "step-0000004.safetensors"
     assert not result.run.metrics.exists()  # the resumed run writes that line
 
 
@@ -187,7 +187,7 @@ def test_samples_depend_on_seed_and_index_alone(tmp_path):
     assert many.shape == (300, 1, 28, 28)
     assert many.dtype == torch.uint8
     assert torch.equal(sample.sample(run.path, 7, seed=5), many[:7])
-    assert torch.equal(sample.sample(run.latest(), 7, seed=5), many[:7])
+    assert torch.equal(sample.sample(run.saved()[-1], 7, seed=5), many[:7])
     assert not torch.equal(sample.sample(run.path, 7, seed=6), many[:7])
 
 

@@ -263,13 +263,10 @@ class DrawAhead:
         most = _CHUNK_NUMBERS
         if self._compiled and self.most_steps > 1:  # a chunk has `most_steps` then, see `chunk`
             most = min(most, size * self.most_steps)
-        self._chunks = Chunks(self._several, size, most)
+        self._chunks = Chunks(lambda steps: pytree.unstack(self.chunk(steps)), size, most)
 
     def __call__(self, step: int) -> Draws:
         return self._chunks(step)
-
-    def _several(self, steps: range) -> list[Draws]:
-        return pytree.unstack(self.chunk(steps))
 
     def chunk(self, steps: range) -> Draws:
         """The draws of several steps, which are the first dimension of every leaf."""

@@ -20,7 +20,7 @@ from fgan.data.place import path_of
 from fgan.errors import ConfigError, DataError, DeviceError
 from fgan.game import Game, conditions
 from fgan.game.conditions import Condition
-from fgan.game.orders import Method, make_competitive
+from fgan.game.orders import make_competitive
 from fgan.losses import GanLoss
 from fgan.model import Model, autocast, channels_last, shapes, spectral_norm
 from fgan.optim import Optimizer
@@ -176,7 +176,8 @@ def make_game(
         gen_opt=_make_optimizer(config, config.lr),
         disc_opt=_make_optimizer(config, config.rate_of_disc),
         loss=_make_loss(config),
-        order=_make_order(config),
+        # The strength of competitive play is the learning rate that it corrects for.
+        order=make_competitive(config.lr) if config.order == "competitive" else config.order,
         terms=_make_terms(config),
         condition=_make_condition(config, class_counts),
         augment=_make_augment(config, data_shape),
@@ -234,11 +235,6 @@ def _make_condition(config: TrainConfig, class_counts: Sequence[int]) -> Conditi
     if not class_counts or config.loss == "relativistic":
         return conditions.of_reals
     return conditions.categorical(class_counts)
-
-
-def _make_order(config: TrainConfig) -> str | Method:
-    # The strength of competitive play is the learning rate that it corrects for.
-    return make_competitive(config.lr) if config.order == "competitive" else config.order
 
 
 def _make_terms(config: TrainConfig) -> tuple[Term, ...]:

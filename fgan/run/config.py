@@ -15,8 +15,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from fgan.errors import ConfigError, DiskError
 from fgan.run import archs, names
 from fgan.run.members import Member, all_members, seeds_text
@@ -192,11 +190,6 @@ def read_toml(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not a TOML file: {error}.", "Correct it there.") from error
     except OSError as error:
         raise DiskError(f"{file} cannot be read: {error.strerror}.", "Check the path.") from error
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The configuration as TOML, which ``resolve(file=...)`` reads as the same configuration."""
-    return tomli_w.dumps(as_dict(config))
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class During:
         plan = self._plan
         maker = sample.Maker(
             gen=plan.game.gen,
+            weights=weights,
+            device=plan.device,
             dtype=plan.training.dtype,
             stats=plan.options.sample_stats,
             low=plan.training.low,
@@ -87,7 +89,7 @@ class During:
             classes=plan.classes,
         )
         with torch.no_grad():
-            return maker.draw(weights, num, _SEED, plan.device)
+            return maker.draw(num, _SEED)
 
     def _read_best(self) -> float | None:
         """The value of the best state that the run directory has, of the same metric."""

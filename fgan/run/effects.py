@@ -40,14 +40,6 @@ def _folder(options: Values) -> bool:
     return data == "celeba" or not (named or os.path.isfile(path) or packed_by(path))
 
 
-def _has_names(options: Values) -> bool:
-    return has_names(options["data"])
-
-
-def _may_be_oblong(options: Values) -> bool:
-    return _folder(options) or options["data"] not in names.DATA_SETS
-
-
 def _shared(*hyperparameters: str) -> Callable[[Values], bool]:
     """Whether no sweep gives each member its own value of these hyperparameters."""
     return lambda options: not set(hyperparameters) & dict(options.get("sweep", ())).keys()
@@ -63,13 +55,16 @@ LABELLED = Effect(
     lambda o: o["data"] not in names.UNLABELLED_SETS, "data with labels", unless_off=True
 )
 NAMED_ARRAYS = Effect(
-    _has_names,
+    lambda o: has_names(o["data"]),
     "an .npz file, tars of WebDataset or data sets of Hugging Face",
     unless_off=True,
 )
 CONDITIONAL = Effect(lambda o: bool(o["conditional"]), "--conditional")
 OBLONG = Effect(
-    lambda o: isinstance(o["image_size"], str) or (_may_be_oblong(o) and bool(o["image_size"])),
+    lambda o: (
+        isinstance(o["image_size"], str)
+        or (bool(o["image_size"]) and (_folder(o) or o["data"] not in names.DATA_SETS))
+    ),
     "images of other proportions than --image-size, which must be given",
 )
 LR = Effect(_shared("lr"), "a run that does not --sweep lr")

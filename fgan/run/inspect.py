@@ -17,7 +17,7 @@ from typing import Any
 
 from fgan.disk import lock, sealed
 from fgan.disk.history import step_of
-from fgan.disk.rundir import RunDir
+from fgan.disk.rundir import RunDir, home_of
 from fgan.errors import RunError
 from fgan.run import members
 
@@ -53,12 +53,10 @@ def facts(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise RunError(f"There is no run {path}.", "Give a run directory, such as one under runs/.")
-    run: dict[str, Any] | None
     if not path.is_dir():
-        around = RunDir(path.absolute().parent.parent)
-        inside = path.absolute().parent == around.checkpoints and around.config.exists()
-        run = _run(around) if inside else None
-        return {"path": str(path), "checkpoint": _checkpoint(path), "run": run}
+        home = home_of(path)
+        around = _run(home) if home is not None else None
+        return {"path": str(path), "checkpoint": _checkpoint(path), "run": around}
     if not RunDir(path).config.exists() and not RunDir(path).saved():
         raise RunError(f"{path} is not a run directory.", "Give one, such as those under runs/.")
     run = _run(RunDir(path))

@@ -57,7 +57,7 @@ def interpolate(
     latents.check_truncation(truncation)
     saved, file = sample.open_run(run, member, notify)
     place = assemble.find_device(device)
-    maker, weights = sample.open_maker(saved, file, place)
+    maker = sample.open_maker(saved, file, place)
     sample.check_alone(maker, file)
     sizes = maker.gen.shape.main
     if not maker.is_images:
@@ -80,7 +80,7 @@ def interpolate(
     labels: Labels = ()
     if isinstance(held, Tensor):
         labels = held.repeat_interleave(num).repeat(len(path))
-    made = maker.each(weights, flat, labels)
+    made = maker.each(flat, labels)
     made = made.reshape(len(path), num_classes, num, *made.shape[1:])
     if out is not None:
         _write(made, loop, out)

@@ -182,7 +182,7 @@ class _Loop:
             for note in point.notes:
                 observer.noted(note)
         if together.leads:
-            rundir.write_config(out, plan.toml)
+            out.write(out.config, plan.toml)
             if plan.source.skipped:
                 rundir.write_skipped(out, plan.source.skipped)
         observer.started(plan, out)

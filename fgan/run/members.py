@@ -54,11 +54,6 @@ def all_members(seeds: tuple[int, ...], sweep: Sweep) -> tuple[Member, ...]:
     )
 
 
-def count(seeds: tuple[int, ...], sweep: Sweep) -> int:
-    """The number of members."""
-    return math.prod([len(seeds), *(len(values) for _, values in sweep)])
-
-
 def check_seeds(value: Any, most: int = MAX_MEMBERS) -> tuple[int, ...]:
     """Seeds from ``"0,3,5-7"`` or a list of numbers.
 
@@ -177,6 +172,7 @@ def conflicts(seeds: tuple[int, ...], sweep: Sweep, optimizer: str, order: str) 
         problems.append(f"--sweep {name}: {optimizer} has only {', '.join(known)}")
     if order == "competitive" and "lr" in dict(sweep):
         problems.append("--order competitive is made for one --lr, not a --sweep of it")
-    if (number := count(seeds or (0,), sweep)) > MAX_MEMBERS:
+    number = len(seeds or (0,)) * math.prod(len(values) for _, values in sweep)
+    if number > MAX_MEMBERS:
         problems.append(f"--seeds and --sweep make {number} members, {MAX_MEMBERS} at most")
     return problems

@@ -9,7 +9,6 @@ imports torch.
 # ruff: noqa: RUF009  (a call in each row is what makes it a row)
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
@@ -23,8 +22,7 @@ COMPUTED, ROUNDING, FREE, PLACE, MEMBER, BEGUN = Role
 PANELS = DATA, NETS, GAME, RUN, OUT = "Data", "Networks", "Game", "Run", "Output"
 
 
-def _list(values: Iterable[str]) -> str:
-    return ", ".join(values)
+_list = ", ".join
 
 
 @dataclass(frozen=True, kw_only=True)

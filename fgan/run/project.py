@@ -27,7 +27,7 @@ from fgan.disk import files
 from fgan.errors import ConfigError, DataError
 from fgan.run import assemble, images, latents, output, sample
 from fgan.run.sample import Maker
-from fgan.types import OptState, Params, Weights
+from fgan.types import OptState, Params
 
 Notify = Callable[[str], None]
 Error = Callable[[Tensor, Labels], Tensor]
@@ -97,7 +97,7 @@ def project(
     saved, file = sample.open_run(run, member, notify)
     config = sample.facts(saved.about, file)[0]
     place = assemble.find_device(device)
-    maker, weights = sample.open_maker(saved, file, place)
+    maker = sample.open_maker(saved, file, place)
     sample.check_alone(maker, file)
     if not maker.is_images:
         raise ConfigError(f"{file} is of a run on points, which no image is near.", "Use another.")
@@ -120,8 +120,8 @@ def project(
 
     searched = maker
     if config.dtype == "bfloat16":  # under vmap, batch norm needs its inputs in one dtype
-        searched, weights = sample.open_maker(saved, file, place, "float32")
-    error = make_error(searched, weights, target.to(place))
+        searched = sample.open_maker(saved, file, place, "float32")
+    error = make_error(searched, target.to(place))
     z, apart = search(error, z, labels, num_steps, tell)
     best = int(apart.nan_to_num(torch.inf).argmin())
     own = labels[best : best + 1] if isinstance(labels, Tensor) else ()
@@ -129,7 +129,7 @@ def project(
     by_class = {known[i]: d for i, d in zip(tried, nearest, strict=True)} if known else {}
     found = Found(
         z[best].cpu(),
-        maker.each(weights, z[best : best + 1], own)[0],
+        maker.each(z[best : best + 1], own)[0],
         target,
         float(apart[best]),
         int(own[0]) if isinstance(own, Tensor) else None,
@@ -173,13 +173,13 @@ def read(
     return torch.from_numpy(pixels.copy())
 
 
-def make_error(maker: Maker, weights: Weights, target: Tensor) -> Error:
+def make_error(maker: Maker, target: Tensor) -> Error:
     """The function that is minimised, the mean of (G(z) - x)^2 over pixels.
 
     Args:
         target: x, uint8 [C, H, W].
     """
-    gen, low = maker.gen, maker.low
+    gen, weights, low = maker.gen, maker.weights, maker.low
     x = target.to(maker.dtype) / 255
 
     def error(z: Tensor, label: Labels) -> Tensor:

@@ -65,12 +65,11 @@ def sample(
     latents.check_truncation(truncation)
     _check_out(out)
     saved, file = open_run(run, member, notify)
-    place = assemble.find_device(device)
-    maker, weights = open_maker(saved, file, place)
+    maker = open_maker(saved, file, assemble.find_device(device))
     turns = chosen(maker.classes, file, label)
     if label is None and out is not None and out.suffix.lower() == ".png":
         turns = range(len(maker.classes.names))
-    made = maker.draw(weights, num, seed, place, turns, truncation)
+    made = maker.draw(num, seed, turns, truncation)
     if out is not None:
         output.write(made, out, rows=len(turns))
     return made.examples
@@ -107,7 +106,7 @@ def sample_seeds(
     _check_out(out)
     saved, file = open_run(run, member, notify)
     place = assemble.find_device(device)
-    maker, weights = open_maker(saved, file, place)
+    maker = open_maker(saved, file, place)
     check_alone(maker, file)
     turns = chosen(maker.classes, file, label)
     each = max(1, len(turns))
@@ -119,7 +118,7 @@ def sample_seeds(
     elif maker.classes.names:
         labels = latents.labels_of_seeds(seeds, maker.classes.counts, place)
     own = labels.cpu() if isinstance(labels, Tensor) else ()
-    made = Labelled(maker.each(weights, z, labels), own, maker.classes.names)
+    made = Labelled(maker.each(z, labels), own, maker.classes.names)
     if out is not None:
         numbers = [seed for seed in seeds for _ in range(each)]
         output.write(made, out, rows=len(turns), seeds=numbers)
@@ -161,24 +160,16 @@ def open_run(
     return inherit.member_of(checkpoint.load(file), file, member), file
 
 
-def draw(saved: Checkpoint, file: Path, num: int, seed: int, device: str) -> Tensor:
-    """The samples of `sample`, from a checkpoint of one GAN that was read from ``file``."""
-    return draw_labelled(saved, file, num, seed, device).examples
-
-
 def draw_labelled(
     saved: Checkpoint, file: Path, num: int, seed: int, device: str, truncation: float = WHOLE
 ) -> Labelled:
-    """The same with their labels, for a conditional run; ``truncation`` is as in `sample`."""
-    place = assemble.find_device(device)
-    maker, weights = open_maker(saved, file, place)
-    return maker.draw(weights, num, seed, place, truncation=truncation)
+    """The samples of `sample` and their labels, from a checkpoint of one GAN in ``file``."""
+    maker = open_maker(saved, file, assemble.find_device(device))
+    return maker.draw(num, seed, truncation=truncation)
 
 
-def open_maker(
-    saved: Checkpoint, file: Path, device: torch.device, dtype_name: str = ""
-) -> tuple[Maker, Weights]:
-    """The maker of a checkpoint of one GAN that was read from ``file``, and its weights.
+def open_maker(saved: Checkpoint, file: Path, device: torch.device, dtype_name: str = "") -> Maker:
+    """The maker of a checkpoint of one GAN that was read from ``file``.
 
     Args:
         dtype_name: the dtype of matrix products, where it is not that of the run.
@@ -189,9 +180,10 @@ def open_maker(
     game = assemble.make_game(config, data_shape, known.counts)
     dtype = assemble.state_dtype(config)
     like = init_state(game, rng.key(0), device=device, dtype=dtype)
-    weights = checkpoint.restore(saved, like, file).sampler
-    maker = Maker(
+    return Maker(
         gen=game.gen,
+        weights=checkpoint.restore(saved, like, file).sampler,
+        device=device,
         dtype=dtype,
         stats=config.sample_stats,
         low=assemble.image_low(config),
@@ -199,14 +191,15 @@ def open_maker(
         classes=known,
         choice=config.z_choice,
     )
-    return maker, weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
-    """A generator, and how its samples become images or points."""
+    """A generator with its weights, and how its samples become images or points."""
 
     gen: Model
+    weights: Weights
+    device: torch.device  # of the weights
     dtype: torch.dtype
     stats: str  # the statistics that normalise, "running" or "batch"
     low: float  # the value of black
@@ -215,52 +208,40 @@ class Maker:
     choice: int = 0  # how many numbers end a latent that are scores; whole draws need not know
 
     def draw(
-        self,
-        weights: Weights,
-        num: int,
-        seed: int,
-        device: torch.device,
-        turns: Sequence[int] = (),
-        truncation: float = WHOLE,
+        self, num: int, seed: int, turns: Sequence[int] = (), truncation: float = WHOLE
     ) -> Labelled:
         """Samples of `sample`, and their labels.
 
         Args:
             turns: the classes that take turns; () draws the labels as often as the data have them.
         """
-        batches = list(self._batches(weights, num, seed, device, turns, truncation))
+        batches = list(self._batches(num, seed, turns, truncation))
         samples, labels = (torch.cat(part) for part in zip(*batches, strict=True))
         names = self.classes.names
         return Labelled(samples, labels if names else (), names)
 
     def _batches(
-        self,
-        weights: Weights,
-        num: int,
-        seed: int,
-        device: torch.device,
-        turns: Sequence[int],
-        truncation: float,
+        self, num: int, seed: int, turns: Sequence[int], truncation: float
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Samples and their labels, which are without elements for a run without a condition."""
         for first in range(0, num, _BATCH):
-            key = rng.fold_in(rng.key(seed, device), first // _BATCH, rng.Stream.SAMPLES)
+            key = rng.fold_in(rng.key(seed, self.device), first // _BATCH, rng.Stream.SAMPLES)
             z_key = rng.fold_in(key, 0, rng.SampleStream.LATENTS)
             z = rng.normal(z_key, (_BATCH, *self.gen.shape.main), self.dtype)
             z = latents.truncated(z, truncation, self.choice)
             labels: Labels = ()
             if turns:
                 place = torch.arange(first, first + _BATCH) % len(turns)
-                labels = torch.tensor(turns)[place].to(device)
+                labels = torch.tensor(turns)[place].to(self.device)
             elif self.classes.names:
                 label_key = rng.fold_in(key, 0, rng.SampleStream.LABELS)
                 labels = conditions.categorical(self.classes.counts).draw(label_key, (_BATCH,))
             # Every batch is whole, because the number of rows decides how products round.
-            made = self(weights, z, key, labels)[: num - first]
+            made = self(z, key, labels)[: num - first]
             own = torch.empty(0) if isinstance(labels, tuple) else labels[: num - first].cpu()
             yield made, own
 
-    def each(self, weights: Weights, z: Tensor, labels: Labels = ()) -> Tensor:
+    def each(self, z: Tensor, labels: Labels = ()) -> Tensor:
         """The samples of latents [B, *latent], each made alone, for `check_alone`'s generators.
 
         The number of rows decides how products round. Made alone, a sample of a latent is the same
@@ -270,16 +251,16 @@ class Maker:
         made = []
         for i in range(len(z)):
             own = labels[i : i + 1] if isinstance(labels, Tensor) else ()
-            made.append(self(weights, z[i : i + 1], nothing, own))
+            made.append(self(z[i : i + 1], nothing, own))
         return torch.cat(made)
 
-    def __call__(self, weights: Weights, z: Tensor, key: Key, labels: Labels = ()) -> Tensor:
+    def __call__(self, z: Tensor, key: Key, labels: Labels = ()) -> Tensor:
         """The samples of latents [B, *latent], whose noise, if they have some, is of this key.
 
         Returns:
             uint8 [B, C, H, W] for images, float32 [B, D] for points; on the CPU.
         """
-        fake = assemble.sample(self.gen, weights, z, key, self.stats, labels)
+        fake = assemble.sample(self.gen, self.weights, z, key, self.stats, labels)
         return images.to_uint8(fake, self.low) if self.is_images else fake.float().cpu()
 
 

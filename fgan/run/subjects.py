@@ -148,7 +148,7 @@ def _of_checkpoint(
             draw,
             shape,
             classes=known.names,
-            home=home_of(file),
+            home=rundir.home_of(file),
         )
 
 
@@ -163,12 +163,6 @@ def _draw(
 ) -> Labelled:
     saved = inherit.member_of(checkpoint.load(file), file, number)
     return sample.draw_labelled(saved, file, num, seed, device, truncation)
-
-
-def home_of(file: Path) -> RunDir | None:
-    """The run directory of a checkpoint; None for a file that lies elsewhere."""
-    run = RunDir(file.absolute().parent.parent)
-    return run if file.absolute().parent == run.checkpoints and run.config.exists() else None
 
 
 def check_size(shape: tuple[int, ...], there: tuple[int, ...], against: str) -> None:

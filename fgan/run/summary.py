@@ -66,6 +66,17 @@ def spread(numbers: Sequence[float | None]) -> Spread | None:
     return Spread(statistics.fmean(there), error, min(there), max(there), len(there))
 
 
+def said(value: Any, absent: str = "-") -> str:
+    """A number with four digits, or several; ``absent`` stands for None.
+
+    >>> said([0.123456, 2, None])
+    '0.1235 2 -'
+    """
+    if isinstance(value, list):
+        return " ".join(said(each, absent) for each in value)
+    return f"{value:.4g}" if isinstance(value, float) else absent if value is None else str(value)
+
+
 def settings(members: Sequence[Member], rows: Sequence[Mapping[str, Any]]) -> list[Setting]:
     """The rows of one step, grouped by their swept values; one setting without a sweep.
 

@@ -134,6 +134,6 @@ def _shown(value: Any) -> str:
 
 
 def sentence(problems: list[str]) -> str:
-    """Join problems into one sentence."""
+    """Join problems, or the parts of a finding, into one sentence."""
     text = "; ".join(problems)
     return f"{text[0].upper()}{text[1:]}." if text[0] not in '-"' else f"{text}."

@@ -207,7 +207,7 @@ def _classes(subject: Subject) -> list[Tensor]:
         return [see(x).logits.argmax(1) for x in points]
     # Other examples are judged like samples, and so have the same errors.
     labels = subject.known.labels[: subject.num]
-    return [_nearest_labels(x, subject.examples, labels) for x in points]
+    return [labels[nearest_rows(*as_pair(x, subject.examples))] for x in points]
 
 
 def _modes_of(points: Tensor, modes: Tensor, std: float) -> Tensor:
@@ -220,11 +220,6 @@ def _channel_digits(stacked: Tensor) -> Tensor:
     """The digit in each channel of images [N, 3, H, W], plus ten times the channel: [3N]."""
     digits = see(stacked.flatten(0, 1)[:, None]).logits.argmax(1).view(-1, 3)
     return (digits + torch.tensor([0, 10, 20], device=digits.device)).flatten()
-
-
-def _nearest_labels(points: Tensor, examples: Tensor, labels: Tensor) -> Tensor:
-    rows, known = as_pair(points, examples)
-    return labels[nearest_rows(rows, known)]
 
 
 def _copies(subject: Subject) -> Copies:

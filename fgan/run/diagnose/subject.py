@@ -19,7 +19,7 @@ from fgan.disk.checkpoint import PENDING, Checkpoint
 from fgan.disk.rundir import RunDir
 from fgan.errors import DataError
 from fgan.game import Game, init_state, make_draws
-from fgan.run import archs, assemble, classes, log, resume, sample
+from fgan.run import archs, assemble, log, sample
 from fgan.run.known import Known
 from fgan.types import Batch, Draws, TrainState, Tree, Weights
 
@@ -56,7 +56,7 @@ class Subject:
         self._named = held_out
         self._device_name = device
         self.device = assemble.find_device(device)
-        self.config = resume.config_of(saved.about, self.file)
+        self.config, self._shape, self._classes = sample.facts(saved.about, self.file)
         self.known = Known(self.config, saved.about, run, notify)
         self.step = int(saved.about["step"])
 
@@ -64,14 +64,6 @@ class Subject:
     def game(self) -> Game:
         """The game of the run."""
         return assemble.make_game(self.config, self._shape, self._classes.counts)
-
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        return sample.facts(self.saved.about, self.file)[1]
-
-    @property
-    def _classes(self) -> classes.Classes:
-        return sample.facts(self.saved.about, self.file)[2]
 
     @cached_property
     def state(self) -> TrainState:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from fgan.run.diagnose.values import HALF, Evidence, Verdict, sentence
+from fgan.run.diagnose.values import HALF, Evidence, Verdict
+from fgan.run.validate import sentence
 
 
 def not_finite(e: Evidence) -> Verdict | None:

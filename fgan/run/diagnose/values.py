@@ -236,12 +236,6 @@ class Verdict(NamedTuple):
     advice: str
 
 
-def sentence(parts: list[str]) -> str:
-    """The parts of a finding as one sentence."""
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
 def plain(value: Any) -> Any:
     """Named tuples as dictionaries, for JSON; numbers that are not finite become None.
 

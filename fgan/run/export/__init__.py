@@ -98,14 +98,14 @@ def _open(run: Path, member: int | None, notify: Callable[[str], None] | None) -
             f"The run multiplies in {config.dtype}; the export, and the generator that it is "
             "compared with, do so in float32."
         )
-    maker, weights = sample.open_maker(saved, file, torch.device("cpu"), dtype)
+    maker = sample.open_maker(saved, file, torch.device("cpu"), dtype)
     sample.check_alone(maker, file)
     try:
-        module = to_module(maker.gen, pytree.to(weights, dtype=torch.float32))
+        module = to_module(maker.gen, pytree.to(maker.weights, dtype=torch.float32))
     except ValueError as error:
         raise RunError(f"{file} cannot be exported: {error}.", "Use `fgan sample`.") from error
     program = Program(module, maker.low, is_images=maker.is_images).eval()
-    return Subject(file, saved.about, member, config, maker, weights, program)
+    return Subject(file, saved.about, member, config, maker, program)
 
 
 def _fresh(subject: Subject) -> Program:
@@ -129,7 +129,7 @@ def _difference(subject: Subject, run: Run) -> float:
     z, *labels = _inputs(subject, _SIZES[0])
     condition = labels[0] if labels else ()
     stats, nothing = "running", rng.key(0)
-    made = assemble.sample(maker.gen, subject.weights, z.to(maker.dtype), nothing, stats, condition)
+    made = assemble.sample(maker.gen, maker.weights, z.to(maker.dtype), nothing, stats, condition)
     expected = subject.program.scaled(made).double()
     apart = []
     for size in _SIZES:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import fgan
+from fgan.disk.rundir import home_of
 from fgan.run import config as configs
 from fgan.run import kept
 from fgan.run.export.programs import loading
@@ -17,7 +18,7 @@ from fgan.run.options import OPTIONS
 from fgan.run.report.choices import is_changed
 from fgan.run.report.curves import defaults
 from fgan.run.report.curves import text as shown
-from fgan.run.subjects import home_of
+from fgan.run.summary import said
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "unknown: fill in"
@@ -106,7 +107,7 @@ def _programs(subject: Subject, written: Sequence[Written]) -> list[str]:
     lines = ["## Loading", ""]
     for each in written:
         needs = {
-            "torch": f"needs torch {_release(torch.__version__)} or later",
+            "torch": f"needs torch {'.'.join(torch.__version__.split('.')[:2])} or later",
             "onnx": "needs onnxruntime",
             "safetensors": f"needs fgan {fgan.__version__}, for its networks",
         }[each.format]
@@ -174,20 +175,9 @@ def _row(line: dict[str, Any], name: str, value: Any) -> str:
     interval = f"{ends[0]:.4g} to {ends[1]:.4g}" if ends else ""
     cut = f", cut off at {line['truncation']:g}" if "truncation" in line else ""
     return (
-        f"| {line['metric']}.{name} | {_number(value)} | {interval} | {line['samples']:,}{cut} | "
+        f"| {line['metric']}.{name} | {said(value, 'not finite')} | {interval} | "
+        f"{line['samples']:,}{cut} | "
         f"{line['against']} | {line['protocol']} |"
-    )
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_number, value))
-    return (
-        f"{value:.4g}"
-        if isinstance(value, float)
-        else "not finite"
-        if value is None
-        else str(value)
     )
 
 
@@ -203,8 +193,3 @@ def _versions(subject: Subject) -> list[str]:
 
 def _table(*head: str) -> list[str]:
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-
-
-def _release(version: str) -> str:
-    """The first two numbers of a version."""
-    return ".".join(version.split(".")[:2])

@@ -10,7 +10,6 @@ from fgan.run import assemble
 from fgan.run.config import TrainConfig
 from fgan.run.export.formats import Program
 from fgan.run.sample import Maker
-from fgan.types import Weights
 
 
 class Subject(NamedTuple):
@@ -19,7 +18,7 @@ class Subject(NamedTuple):
     Attributes:
         file, about: the checkpoint, and its facts.
         member: its number in a population; None for a run of one GAN.
-        maker, weights: the generator that it is compared with.
+        maker: the generator that it is compared with.
         program: the module to be exported, with the same values in float32.
     """
 
@@ -28,7 +27,6 @@ class Subject(NamedTuple):
     member: int | None
     config: TrainConfig
     maker: Maker
-    weights: Weights
     program: Program
 
     @property

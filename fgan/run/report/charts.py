@@ -84,7 +84,9 @@ def of(curves: Sequence[Curve], losses: Sequence[Any]) -> list[Chart]:
     wanted = [name for name in there if name not in _NOT_SHOWN | swept]
     if not any(x for curve in curves for x in curve.columns.get("refused", [])):
         wanted = [name for name in wanted if name != "refused"]
-    game = GAME if all(loss in _PROBABILITIES for loss in losses) else _without_levels(GAME)
+    game: Sequence[Chart] = GAME
+    if not all(loss in _PROBABILITIES for loss in losses):
+        game = [chart._replace(level=None) for chart in GAME]
     known = {name for chart in (*GAME, SPEED) for name in chart.columns}
     terms = [_term(name) for name in wanted if name.startswith(summary.TERM)]
     others = [
@@ -98,10 +100,6 @@ def of(curves: Sequence[Curve], losses: Sequence[Any]) -> list[Chart]:
         else:
             found += [_alone(chart, *column) for column in columns.items()]
     return found
-
-
-def _without_levels(charts: Sequence[Chart]) -> list[Chart]:
-    return [chart._replace(level=None) for chart in charts]
 
 
 def _alone(chart: Chart, column: str, said: str) -> Chart:

@@ -69,6 +69,7 @@ def provenance(run: Recorded) -> dict[str, str]:
     about, settings = run.about, run.settings
     data = about.get("data")
     examples = data.get("examples") if isinstance(data, dict) else None
+    products = [about.get("products"), settings.get("dtype")]
     facts = {
         "fgan": about.get("fgan"),
         "PyTorch": about.get("torch"),
@@ -76,7 +77,7 @@ def provenance(run: Recorded) -> dict[str, str]:
         "safetensors": about.get("safetensors"),
         "device": settings.get("device"),
         "CPU threads": settings.get("threads"),
-        "matrix products": _products(about, settings),
+        "matrix products": ", ".join(str(part) for part in products if part) or None,
         "denormal numbers": about.get("denormals"),
         "examples": f"{examples:,}" if type(examples) is int else None,
         "rollbacks": about.get("rollbacks") or None,
@@ -87,8 +88,3 @@ def provenance(run: Recorded) -> dict[str, str]:
     if settings:
         facts["again"] = f"fgan train --config {shlex.quote(str(run.run.config))}"
     return {name: str(value) for name, value in facts.items() if value is not None}
-
-
-def _products(about: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    parts = [about.get("products"), settings.get("dtype")]
-    return ", ".join(str(part) for part in parts if part) or None

@@ -46,7 +46,7 @@ def interpolation(run: Recorded, num_rows: int = _ROWS) -> Image.Image | None:
 @torch.no_grad()
 def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     """uint8 [rows * _COLUMNS, C, H, W]; the ends of the first rows are samples of seed 0."""
-    of, weights = sample.open_maker(saved, file, torch.device("cpu"))
+    of = sample.open_maker(saved, file, torch.device("cpu"))
     latents.check_arcs(of.gen.shape.main, of.choice, file)
     key = rng.fold_in(rng.key(0), 0, rng.Stream.SAMPLES)
     num_classes = len(of.classes.names)
@@ -59,4 +59,4 @@ def _rows(saved: Checkpoint, file: Path, num_rows: int) -> Tensor:
     labels: Labels = ()
     if num_classes:
         labels = torch.arange(num_rows).repeat_interleave(_COLUMNS)
-    return of(weights, path.flatten(0, 1), key, labels)
+    return of(path.flatten(0, 1), key, labels)

@@ -20,6 +20,7 @@ from fgan.run.report import charts, choices, curves, judged, latents, pictures
 from fgan.run.report.curves import Curve
 from fgan.run.report.judged import Point, Result
 from fgan.run.report.recorded import Notify, Recorded
+from fgan.run.summary import said
 
 _HERE = Path(__file__).parent / "page"
 _DIAGNOSED = 4  # GANs that verdicts are given on, which takes seconds for each
@@ -70,7 +71,11 @@ def page(runs: Sequence[Recorded], plotly: str, notify: Notify, *, judge: bool) 
         "frame_steps": steps,
         "charts": shown,
         "has_bands": any(curve.low for curve in own),
-        "abscissae": [pair for pair in _ABSCISSAE.items() if _everywhere(pair[0], own)],
+        "abscissae": [
+            (name, said)
+            for name, said in _ABSCISSAE.items()
+            if all(name in curve.columns for curve in own if curve.columns)
+        ],
         "results": _table(results),
         "judged_curves": [_said(result) for result in over_steps],
         "interpolations": _interpolations(runs, own, notify),
@@ -173,10 +178,6 @@ def _last(numbers: Sequence[float | None]) -> str:
     if not there:
         return "–"
     return f"{there[-1]:,.0f}" if abs(there[-1]) >= 100 else f"{there[-1]:.3g}"
-
-
-def _everywhere(name: str, own: Sequence[Curve]) -> bool:
-    return all(name in curve.columns for curve in own if curve.columns)
 
 
 def _notes(runs: Sequence[Recorded]) -> list[str]:
@@ -312,10 +313,4 @@ def _cell(point: Point | None) -> dict[str, Any]:
         top = max(value) or 1
         shares = [round(100 * max(0.0, x) / top, 1) for x in value]
         titles = [f"{i}: {x:.3g}" for i, x in enumerate(value)]
-    return {"value": _number(value), "interval": interval, "shares": shares, "titles": titles}
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_number, value))
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+    return {"value": said(value, "–"), "interval": interval, "shares": shares, "titles": titles}

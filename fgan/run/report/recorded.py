@@ -68,7 +68,8 @@ def read(path: Path, notify: Notify) -> Recorded:
             "Give the directory of a run that has made a step.",
         )
     checkpoint, about = _newest(run, notify)
-    settings = _settings(run, notify) or _of_facts(about)
+    config = about.get("config")
+    settings = _settings(run, notify) or (config if isinstance(config, dict) else {})
     real = run.samples / "real.png"
     return Recorded(
         run,
@@ -104,11 +105,6 @@ def _settings(run: RunDir, notify: Notify) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         notify(f"{run.config} cannot be read: {error}.")
         return {}
-
-
-def _of_facts(about: Mapping[str, Any]) -> dict[str, Any]:
-    config = about.get("config")
-    return config if isinstance(config, dict) else {}
 
 
 def _members(settings: Mapping[str, Any]) -> tuple[Member, ...]:

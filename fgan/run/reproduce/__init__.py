@@ -29,6 +29,7 @@ import fgan
 from fgan.disk import files, machine
 from fgan.errors import ConfigError
 from fgan.run.reproduce.rows import Bound, Reproduced, Row, Size, Trial, as_facts
+from fgan.run.summary import said
 
 if TYPE_CHECKING:
     import torch
@@ -216,8 +217,8 @@ def reproduce(
     def note(label: str, facts: dict[str, Any]) -> None:
         found["curves"].setdefault(label, []).append(facts)
         keep()
-        said = ", ".join(f"{key} {_shown(value)}" for key, value in facts.items())
-        notify(f"{name}, {label}: {said} ({found['seconds']:.0f} s)")
+        told = ", ".join(f"{key} {said(value, 'None')}" for key, value in facts.items())
+        notify(f"{name}, {label}: {told} ({found['seconds']:.0f} s)")
 
     notify(f"{name}: {preset.about}; {preset.quick} with --quick, {preset.full} in full")
     page, _, function = preset.function.partition(":")
@@ -246,9 +247,3 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "cores": machine.num_cpus(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_shown, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
