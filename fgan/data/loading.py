@@ -64,7 +64,9 @@ def load(
             are.
         channels: 1 (grey) or 3 (colour); 0 leaves images as they are.
         resize: "crop" scales the largest centre part of the wanted proportions, "stretch" the whole
-            image; both are bilinear with antialiasing.
+            image; both are bilinear with antialiasing. Of an array the part consists of whole
+            pixels, of a file it may begin within one, so that the same image may be shifted by half
+            a pixel.
         skip_bad: whether to skip files that cannot be used and folders that cannot be listed;
             they are ``skipped`` in the result.
         stream: "always" leaves a folder's images on the disk, "never" does not, "auto" does

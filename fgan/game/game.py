@@ -79,7 +79,9 @@ class Game:
             losses and in all terms (`fgan.augment`), after the instance noise; None for none.
             Slopes are over the images before the change, as in StyleGAN2-ADA.
         clip_disc: the discriminator's parameters are clamped to [-clip_disc, clip_disc]
-            after each of its updates; 0 turns clipping off.
+            after each of its updates; 0 turns clipping off. Weights that its optimizer keeps
+            beside them (`fgan.optim.lookahead`, `fgan.optim.averaged`) are not clamped, and
+            follow parameters as they were before.
         condition: where the fakes' condition comes from, one of `fgan.conditions`: by default
             fake i has the condition of real i.
 
