@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import tomli_w
 import torch
 from torch import Tensor, nn
 
 import fgan
 from fgan import nets, optim, pytree, rng
 from fgan.model import from_module
+from fgan.run import config as configs
 from fgan.run import loop
 
 BATCH = 6
@@ -42,6 +44,11 @@ class Listener(loop.Observer):
 
     def stop_requested(self) -> bool:
         return self.steps[-1] == self.stop_at
+
+
+def as_toml(config: configs.TrainConfig) -> str:
+    """The configuration as a run writes it into its directory."""
+    return tomli_w.dumps(configs.as_dict(config))
 
 
 def copy_tree(tree: Any) -> Any:

@@ -8,9 +8,9 @@ import math
 from typing import get_args
 
 import pytest
-import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
+from support import as_toml
 
 from fgan import augment, data, losses, nets, optim, orders, pytree, rng, schedules, terms
 from fgan.errors import ConfigError, DiskError
@@ -48,24 +48,20 @@ LENGTHS = st.one_of(
 def test_config_to_file_to_config(tmp_path_factory, values, length):
     resolved = config.resolve(base=values | length)  # some do nothing beside others
     file = tmp_path_factory.mktemp("config") / "config.toml"
-    file.write_text(tomli_w.dumps(config.as_dict(resolved)), encoding="utf-8")
+    file.write_text(as_toml(resolved), encoding="utf-8")
     assert config.resolve(file=file) == resolved
 
 
 def test_the_discriminators_rate_follows_where_it_is_not_given(tmp_path):
     file = tmp_path / "config.toml"
-    file.write_text(tomli_w.dumps(config.as_dict(config.resolve(lr=0.5))), encoding="utf-8")
+    file.write_text(as_toml(config.resolve(lr=0.5)), encoding="utf-8")
     assert config.resolve(file=file).rate_of_disc == 0.5
     assert config.resolve(file=file, lr=0.25).rate_of_disc == 0.25
     assert config.resolve(file=file, sweep=["lr=0.25,0.5"]).disc_lr == 0  # each member's own
-    file.write_text(
-        tomli_w.dumps(config.as_dict(config.resolve(lr=0.5, disc_lr=0.125))), encoding="utf-8"
-    )
+    file.write_text(as_toml(config.resolve(lr=0.5, disc_lr=0.125)), encoding="utf-8")
     assert config.resolve(file=file, lr=0.25).disc_lr == 0.125
     # Also where both happen to be equal.
-    file.write_text(
-        tomli_w.dumps(config.as_dict(config.resolve(lr=0.5, disc_lr=0.5))), encoding="utf-8"
-    )
+    file.write_text(as_toml(config.resolve(lr=0.5, disc_lr=0.5)), encoding="utf-8")
     assert config.resolve(file=file, lr=0.25).rate_of_disc == 0.5
 
 

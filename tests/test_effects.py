@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tomli_w
+from support import as_toml
 
 from fgan.errors import ConfigError
 from fgan.run import config, names, recipes
@@ -116,7 +116,7 @@ def test_a_file_of_an_array_is_no_folder(tmp_path):
 def test_what_a_run_or_a_recipe_settled_is_good_for_any_other_run(tmp_path, name):
     file = tmp_path / "config.toml"
     for first in ({"data": "mnist"}, {"data": "faces"}, {"data": "ring", "arch": "mlp"}):
-        file.write_text(tomli_w.dumps(config.as_dict(recipes.resolve(name, first))))
+        file.write_text(as_toml(recipes.resolve(name, first)))
         for other in ({}, {"data": "mnist"}, {"arch": "dcgan", "data": "mnist"}, {"r1": 0.0}):
             assert config.resolve(other, file)
             assert config.resolve(other, base=config.read_toml(file))

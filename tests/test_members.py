@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import tomli_w
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import as_toml
 
 from fgan import optim
 from fgan.errors import ConfigError
@@ -130,7 +130,7 @@ def test_what_each_optimizer_can_sweep():
 def test_a_population_to_file_and_back(tmp_path, options):
     resolved = config.resolve(data="ring", **options)
     file = tmp_path / "config.toml"
-    file.write_text(tomli_w.dumps(config.as_dict(resolved)))
+    file.write_text(as_toml(resolved))
     assert config.resolve(file=file) == resolved
     assert config.resolve(base=config.as_dict(resolved)) == resolved
     assert len(resolved.members) > 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tomli_w
 import typer
 from fgan_cli.main import app
 from fgan_cli.options import _parsed, document
+from support import as_toml
 
 from fgan.errors import ConfigError
 from fgan.run import config, resume
@@ -120,7 +120,7 @@ def test_an_option_reaches_the_configuration_and_its_file(tmp_path, name):
     made = config.resolve(base={"data": "ring", **beside, name: given})
     assert getattr(made, name) == value != getattr(begun(name).config, name)
     file = tmp_path / "config.toml"
-    file.write_text(tomli_w.dumps(config.as_dict(made)), encoding="utf-8")
+    file.write_text(as_toml(made), encoding="utf-8")
     assert config.resolve(file=file) == made
 
 

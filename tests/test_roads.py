@@ -114,16 +114,16 @@ def check_roads(options, free, stop_at, folders):
         whole = go(config)
     except DivergedError:
         return
-    # What the numbers do not depend on, and a stop in the middle.
+    # The numbers depend neither on these options nor on a stop in the middle.
     other = configs.resolve(accepted(options, free))
     part = go(other, stop_at)
     end = loop.resume(part.run.path) if part.stopped else part  # a chunk may have ended it
     assert_same(end.state, whole.state)
-    # The file that the run wrote.
+    # The run's own file makes the same run.
     again = go(configs.resolve(file=whole.run.config))
     assert_same(again.state, whole.state)
     assert again.run.config.read_bytes() == whole.run.config.read_bytes()
-    # Samples, of which others follow.
+    # The first samples are the same, however many follow.
     drawn = sample.sample(whole.run.path, 5, seed=3)
     assert torch.equal(sample.sample(whole.run.path, 2, seed=3), drawn[:2])
     check_member(options, go)

@@ -241,11 +241,13 @@ def _broken_library(error: Exception) -> Path | None:
     A C++ compiler that is killed, with all processes of a job or by a power cut, leaves a part of
     what it wrote, which Inductor would take for a library at each later start.
     """
+    named = re.search(r"ImportError: (/.+?\.so): ", str(error))
+    if named is None:
+        return None
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    named = re.search(r"ImportError: (/.+?\.so): ", str(error))
-    library = Path(named[1]) if named else None
-    return library if library and library.is_relative_to(cache_dir()) else None
+    library = Path(named[1])
+    return library if library.is_relative_to(cache_dir()) else None
 
 
 def _is_unused_question(node: Node) -> bool:

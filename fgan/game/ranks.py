@@ -31,9 +31,9 @@ References:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -48,7 +48,7 @@ from fgan.game.microbatches import is_mean
 from fgan.losses import GanLoss
 from fgan.losses.base import UNSEEN
 from fgan.model import Model
-from fgan.model.base import Apply, over_ranks_of, wrapped
+from fgan.model.base import Apply, as_apply, over_ranks_of
 from fgan.optim import Optimizer
 from fgan.terms import Term, View, Whole
 from fgan.types import Buffers, Noise, OptState, Params, Tree
@@ -172,7 +172,7 @@ def model_over_ranks(model: Model, over: Mean, name: str = "the model") -> Model
     if not model.batch_stats or over.share.num == 1:
         return model
     if over.batch_stats == "local":
-        return replace(model, apply=wrapped(model.apply, functools.partial(_mean_buffers, over)))
+        return replace(model, apply=as_apply(partial(_mean_buffers, over, model.apply)))
     known = over_ranks_of(model.apply)
     if known is None:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import torch
@@ -62,12 +63,8 @@ def with_over_ranks(apply: Apply, over_ranks: Callable[[Gather], Apply] | None) 
     return apply
 
 
-Pass: TypeAlias = Callable[[Apply, Params, Buffers, Tree, Noise, bool], tuple[Tree, Buffers]]
-"""(inner, params, buffers, x, noise, train) -> (out, buffers), a pass around that of ``inner``."""
-
-
-def wrapped(inner: Apply, around: Pass) -> Apply:
-    """The ``apply`` whose pass is ``around`` that of another."""
+def as_apply(run: Callable[[Params, Buffers, Tree, Noise, bool], tuple[Tree, Buffers]]) -> Apply:
+    """The ``apply`` of a model that runs (params, buffers, x, noise, train) -> (out, buffers)."""
 
     def apply(
         params: Params,
@@ -77,16 +74,20 @@ def wrapped(inner: Apply, around: Pass) -> Apply:
         noise: Noise = NO_NOISE,
         train: bool = True,
     ) -> tuple[Tree, Buffers]:
-        return around(inner, params, buffers, x, noise, train)
+        return run(params, buffers, x, noise, train)
 
     return apply
 
 
+Pass: TypeAlias = Callable[[Apply, Params, Buffers, Tree, Noise, bool], tuple[Tree, Buffers]]
+"""(inner, params, buffers, x, noise, train) -> (out, buffers), a pass around that of ``inner``."""
+
+
 def around(model: Model, each: Pass) -> Apply:
-    """`wrapped` of ``model.apply``, which is known over ranks where ``model.apply`` is."""
+    """The ``apply`` that is ``each`` around ``model.apply``, and known over ranks where that is."""
     inner = over_ranks_of(model.apply)
-    over_ranks = None if inner is None else lambda gather: wrapped(inner(gather), each)
-    return with_over_ranks(wrapped(model.apply, each), over_ranks)
+    over_ranks = None if inner is None else lambda gather: as_apply(partial(each, inner(gather)))
+    return with_over_ranks(as_apply(partial(each, model.apply)), over_ranks)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from fgan import rng
 from fgan.model import batch_norm, generators, shapes
-from fgan.model.base import NO_NOISE, Apply, Gather, Model, with_over_ranks
+from fgan.model.base import Apply, Gather, Model, as_apply, with_over_ranks
 from fgan.model.dropout import Dropout
 from fgan.model.shapes import Shape
 from fgan.model.skeleton import copied, make_skeleton, refuse_by_structure
@@ -137,17 +137,11 @@ def from_module(
         return out, {name: values[name] for name in buffers} if train else buffers
 
     def applying(training: nn.Module) -> Apply:
-        def apply(
-            params: Params,
-            buffers: Buffers,
-            x: Tree,
-            *,
-            noise: Noise = NO_NOISE,
-            train: bool = True,
-        ) -> tuple[Tree, Buffers]:
-            return run(training if train else evaluating, params, buffers, x, noise)
-
-        return apply
+        return as_apply(
+            lambda params, buffers, x, noise, train: run(
+                training if train else evaluating, params, buffers, x, noise
+            )
+        )
 
     def over_ranks(gather: Gather) -> Apply:
         return applying(batch_norm.over_ranks(training, gather))

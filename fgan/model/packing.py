@@ -10,10 +10,11 @@ References:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
-from fgan.model.base import Apply, Model, around, no_module, with_over_ranks, wrapped
+from fgan.model.base import Apply, Model, around, as_apply, no_module, with_over_ranks
 from fgan.model.shapes import Shape
 from fgan.types import Buffers, Noise, Params, Tree
 
@@ -69,6 +70,6 @@ def packed(model: Model, num_packed: int) -> Model:
 
     apply = around(model, in_packs)
     if not model.batch_stats:  # packs are whole on every rank, whose rows are checked above
-        apply = with_over_ranks(apply, lambda gather: wrapped(model.apply, in_packs))
+        apply = with_over_ranks(apply, lambda gather: as_apply(partial(in_packs, model.apply)))
     shape = Shape(single, ())
     return replace(model, apply=apply, shape=shape, batch_stats=True, module=no_module)

@@ -72,8 +72,8 @@ def page(runs: Sequence[Recorded], plotly: str, notify: Notify, *, judge: bool) 
         "charts": shown,
         "has_bands": any(curve.low for curve in own),
         "abscissae": [
-            (name, said)
-            for name, said in _ABSCISSAE.items()
+            (name, label)
+            for name, label in _ABSCISSAE.items()
             if all(name in curve.columns for curve in own if curve.columns)
         ],
         "results": _table(results),
