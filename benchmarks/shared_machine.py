@@ -7,9 +7,12 @@ at the end of every parallel region the others wait for it.
 
     imperative          nn.Module, backward(), torch.optim.Adam
     compiled-donated    the pure step as one graph, written into the old state's memory
+    ... watched         the same, where threads spin for shorter while another process is seen to
+                        take their cores, as in the trainer
     ... spinning        the same, where threads wait as long as libgomp has them wait by default
     ... one thread      the same with --threads 1
     jax                 the same in JAX and Optax, where installed
+    jax-guarded         and with the norms and the refusal that our step has
 
 `--spins` tries other values of GOMP_SPINCOUNT with the compiled step. Run it with nothing else on
 the machine:
@@ -27,6 +30,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import study
 from fgan_benchmarks.harness import timing
@@ -41,7 +45,8 @@ from fgan.run import recipes
 
 _LIBGOMPS_OWN = "300000"  # where neither it nor OMP_WAIT_POLICY is set
 _BUSY = "while True: pass"
-_SETTLING_SECONDS = 0.2  # in which the kernel gets to know of the other process
+_SETTLING_SECONDS = 0.2
+_WATCHED_SECONDS = 4.0  # in which threads have begun to spin for shorter, or ended it
 
 
 class Busy:
@@ -64,18 +69,29 @@ class Busy:
         self._process.wait()
 
 
-def variants(config: configs.TrainConfig, spins: list[str]) -> dict[str, tuple[str, int, str]]:
-    """By name: the program, its threads (0: the configuration's), and its GOMP_SPINCOUNT."""
+class Variant(NamedTuple):
+    """A program, and how its process is set up."""
+
+    program: str
+    threads: int = 0  # 0: the configuration's
+    spins: str = ""  # GOMP_SPINCOUNT; "": as the command sets it
+    watched: bool = False
+
+
+def variants(config: configs.TrainConfig, spins: list[str]) -> dict[str, Variant]:
+    """The variants by name."""
     step = "compiled-donated"
     found = {
-        "imperative": ("imperative", 0, ""),
-        step: (step, 0, ""),
-        f"{step}, spinning": (step, 0, _LIBGOMPS_OWN),
-        f"{step}, one thread": (step, 1, ""),
-        **{f"{step}, {spin} spins": (step, 0, spin) for spin in spins},
+        "imperative": Variant("imperative"),
+        step: Variant(step),
+        f"{step}, watched": Variant(step, watched=True),
+        f"{step}, spinning": Variant(step, spins=_LIBGOMPS_OWN),
+        f"{step}, one thread": Variant(step, threads=1),
+        **{f"{step}, {spin} spins": Variant(step, spins=spin) for spin in spins},
     }
     if config.arch == "mlp" and not missing("jax", make_problem(config)):
-        found["jax"] = ("jax", 0, "")
+        found["jax"] = Variant("jax")
+        found["jax-guarded"] = Variant("jax-guarded")
     return found
 
 
@@ -95,7 +111,7 @@ def measure(
 
 def measure_one(
     config: configs.TrainConfig,
-    wanted: dict[str, tuple[str, int, str]],
+    wanted: dict[str, Variant],
     repeats: int,
     seconds: float,
 ) -> Found:
@@ -105,20 +121,29 @@ def measure_one(
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(contextlib.closing(Busy()))
         processes = {}
-        for name, (program, threads, spin) in wanted.items():
+        for name, (program, threads, spin, watched) in wanted.items():
             study.say(f"  {name}")
             own = replace(config, threads=threads or config.threads)
             variables = {environment.SPIN: spin} if spin else {}
-            process = ProgramProcess(program, own, warm, variables)
+            process = ProgramProcess(program, own, warm, variables, watched=watched)
             processes[name] = stack.enter_context(contextlib.closing(process))
             process.ready()
         for _ in range(repeats):
             for name, process in processes.items():
+                watched = wanted[name].watched
+                _settle(process, watched)
                 times[name]["alone"].append(_block(process, seconds))
                 with busy():
-                    time.sleep(_SETTLING_SECONDS)
+                    _settle(process, watched)
                     times[name]["beside"].append(_block(process, seconds))
     return {name: _summed_up(each) for name, each in times.items()}
+
+
+def _settle(process: ProgramProcess, watched: bool) -> None:
+    """Let the kernel, and a process that is watched, get to know of the other or of its absence."""
+    time.sleep(_SETTLING_SECONDS)
+    if watched:
+        _block(process, _WATCHED_SECONDS)
 
 
 def _block(process: ProgramProcess, seconds: float) -> float:

@@ -65,6 +65,8 @@ class ProgramProcess:
         warm: the number of first steps, which compile; the constructor does not wait for them.
         variables: environment variables beside those of this process; the others are set as the
             command sets them (`fgan.compile.environment`).
+        watched: look after each step whether other processes take its cores, as the trainer does,
+            and have threads spin for shorter then (`fgan.run.disturbed`).
     Raises:
         FganError: from every method, when the process fails.
     """
@@ -75,6 +77,8 @@ class ProgramProcess:
         config: TrainConfig,
         warm: int = 3,
         variables: Mapping[str, str] | None = None,
+        *,
+        watched: bool = False,
     ) -> None:
         self._program = program
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
@@ -87,7 +91,7 @@ class ProgramProcess:
             env={**os.environ, **(variables or {})},
         )
         self._unread = 0
-        self._tell({"program": program, "config": configs.as_dict(config)})
+        self._tell({"program": program, "config": configs.as_dict(config), "watched": watched})
         self._tell(warm)
 
     def ready(self) -> None:
@@ -182,6 +186,7 @@ def _begin(asked: Any) -> Callable[[Any], Any]:
 
     problem = make_problem(configs.resolve(base=asked["config"]))
     program = programs.make_program(asked["program"], problem)
+    run = _watched(program.run) if asked["watched"] else program.run
 
     def respond(question: Any) -> Any:
         if question == "held":
@@ -189,7 +194,7 @@ def _begin(asked: Any) -> Callable[[Any], Any]:
         if question == "environment":
             return environment.facts()
         if isinstance(question, int):
-            return timed(program.run, question)
+            return timed(run, question)
         if "losses" in question:
             return program.losses(problem.draws(question["losses"]))
         if "fresh" in question:
@@ -199,6 +204,22 @@ def _begin(asked: Any) -> Callable[[Any], Any]:
         return True
 
     return respond
+
+
+def _watched(run: Callable[[int], None]) -> Callable[[int], None]:
+    """The steps of a program, with a look after each."""
+    import torch
+
+    from fgan.run import disturbed
+
+    watch = disturbed.watch(torch.get_num_threads())
+
+    def look_too(count: int) -> None:
+        for _ in range(count):
+            run(1)
+            watch.look()
+
+    return look_too
 
 
 def fresh(program: Program, count: int) -> Took:

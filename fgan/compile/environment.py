@@ -36,7 +36,7 @@ _KNOWN = "TORCHINDUCTOR_VEC_ISA_OK"
 _MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from glibc's malloc.h
 _MOST_KEPT_BYTES = 2**31 - 1  # the largest value that mallopt takes, an int
-_GRAIN = 2**15  # ATen uses one more thread for each so many numbers
+GRAIN = 2**15  # ATen uses one more thread for each so many numbers
 _DENORMAL = 71_362  # the bits of 1e-40 in float32
 
 _done: dict[str, str] = {}  # the settings that this module made in this process, by name
@@ -53,6 +53,11 @@ class Setting(NamedTuple):
 def spin_count() -> int:
     """How many times the command has OpenMP's threads look for work before they sleep."""
     return _SPINS_ON_AMD if machine.is_amd() else _SPINS
+
+
+def spins_as_measured() -> bool:
+    """Whether OpenMP's threads spin as often as the command has them, and nobody said otherwise."""
+    return os.environ.get(SPIN) == str(spin_count()) and not _named(_POLICY)
 
 
 def before_torch() -> None:
@@ -119,7 +124,7 @@ def denormals() -> str:
 
     # The numbers are made from bits: if this thread flushes, a float 1e-40 would be zero before
     # other threads see it.
-    bits = torch.full((_GRAIN * torch.get_num_threads(),), _DENORMAL, dtype=torch.int32)
+    bits = torch.full((GRAIN * torch.get_num_threads(),), _DENORMAL, dtype=torch.int32)
     numbers = bits.view(torch.float32)
     kept = int(torch.count_nonzero((numbers * 1.0).view(torch.int32)))
     return "flushed" if not kept else "kept" if kept == len(numbers) else "mixed"

@@ -162,7 +162,7 @@ class _Loop:
         self.saved_at = time.monotonic()
         # Processes that decode a stream use the same cores: interruptions are expected then.
         alone = plan.device.type == "cpu" and not plan.source.decodes
-        self.watch = disturbed.Watch(torch.get_num_threads() if alone else 1)
+        self.watch = disturbed.watch(torch.get_num_threads() if alone else 1)
         try:
             self.state = self.own.training.init(plan.game, self.own.key)
         except torch.OutOfMemoryError as error:
@@ -229,7 +229,8 @@ class _Loop:
             key = self.own.key
             key = rng.fold_in(key, self.rollbacks, again) if self.rollbacks else key
             draw = DrawAhead(plan.game, key, self.own.training)
-            with make_feed(plan.source, self.own.batches(key), plan.device, self.done) as feed:
+            batches = make_feed(plan.source, self.own.batches(key), plan.device, self.done)
+            with batches as feed, self.watch:
                 self._compile_first(feed, draw)
                 while self.done < plan.steps and not stopped:
                     due, most = self._next_due(), draw.most_steps
@@ -248,7 +249,7 @@ class _Loop:
                     self.log.add(history)
                     self.done = numbers.stop
                     self.observer.advanced(self.done)
-                    if note := self.watch.look():
+                    if note := self.watch.look(len(numbers)):
                         self.observer.noted(note)
                     asked = self.observer.stop_requested(), self._save_due()
                     stopped, save = map(bool, self.together.most(*asked))
