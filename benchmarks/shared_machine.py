@@ -45,7 +45,7 @@ from fgan.run import recipes
 
 _LIBGOMPS_OWN = "300000"  # where neither it nor OMP_WAIT_POLICY is set
 _BUSY = "while True: pass"
-_SETTLING_SECONDS = 0.2
+_SETTLING_SECONDS = 0.2  # in which the kernel gets to know of the other process
 _WATCHED_SECONDS = 4.0  # in which threads have begun to spin for shorter, or ended it
 
 
@@ -130,20 +130,14 @@ def measure_one(
             process.ready()
         for _ in range(repeats):
             for name, process in processes.items():
-                watched = wanted[name].watched
-                _settle(process, watched)
+                settling = _WATCHED_SECONDS if wanted[name].watched else 0.0
+                _block(process, settling)
                 times[name]["alone"].append(_block(process, seconds))
                 with busy():
-                    _settle(process, watched)
+                    time.sleep(_SETTLING_SECONDS)
+                    _block(process, settling)
                     times[name]["beside"].append(_block(process, seconds))
     return {name: _summed_up(each) for name, each in times.items()}
-
-
-def _settle(process: ProgramProcess, watched: bool) -> None:
-    """Let the kernel, and a process that is watched, get to know of the other or of its absence."""
-    time.sleep(_SETTLING_SECONDS)
-    if watched:
-        _block(process, _WATCHED_SECONDS)
 
 
 def _block(process: ProgramProcess, seconds: float) -> float:
@@ -154,7 +148,7 @@ def _block(process: ProgramProcess, seconds: float) -> float:
         process.run(once)
         steps += once
         once = max(1, round(0.1 * seconds * steps / (time.perf_counter() - begun)))
-    return 1e3 * took / steps
+    return 1e3 * took / max(steps, 1)
 
 
 def _summed_up(each: Found) -> Found:
