@@ -32,15 +32,15 @@ class Simulated:
         self.now, self.used = 0, Usage(0, 0.0)
         self.watch = Watch(threads, shorter, lambda: self.now, lambda: self.used)
 
-    def second(self, interruptions, cpu_seconds, waits=0, steps=1):
-        """What the watch says after another second."""
-        self.now += 1
+    def second(self, interruptions, cpu_seconds, waits=0, steps=1, *, seconds=1):
+        """What the watch says after another second, or several that are alike."""
+        self.now += seconds
         self.used = Usage(
-            self.used.interruptions + interruptions,
-            self.used.cpu_seconds + cpu_seconds,
-            self.used.waits + waits,
+            self.used.interruptions + seconds * interruptions,
+            self.used.cpu_seconds + seconds * cpu_seconds,
+            self.used.waits + seconds * waits,
         )
-        said = self.watch.look(steps)
+        said = self.watch.look(seconds * steps)
         assert self.watch.look(0) is None  # of the next period nothing has passed
         return said
 
@@ -99,22 +99,27 @@ class Shorter:
         self.closed += 1
 
 
-def periods(seconds):
-    """Whether threads spin for shorter after each second, by a watch in which these follow."""
+def periods(each_second, seconds=1):
+    """Whether threads spin for shorter after each second, by a watch in which these follow.
+
+    Args:
+        seconds: the watch is asked after so many, which are alike.
+    """
     shorter = Shorter()
     process = Simulated(2, shorter)
     found = []
     with process.watch:
-        for each in seconds:
-            process.second(*each)
+        for each in each_second:
+            process.second(*each, seconds=seconds)
             found.append(shorter.opened - shorter.closed)
     assert shorter.closed == shorter.opened  # the end of a run is the end of it
     return found
 
 
-def test_threads_spin_for_shorter_while_another_process_is_there():
-    seconds = [UNDISTURBED, DISTURBED, DISTURBED, *[STILL_BESIDE] * 5, ALONE_AGAIN, UNDISTURBED]
-    assert periods(seconds) == [0, 0, *[1] * 6, 0, 0]
+@pytest.mark.parametrize("seconds", [1, 3], ids=["short steps", "steps of seconds"])
+def test_threads_spin_for_shorter_while_another_process_is_there(seconds):
+    found = [UNDISTURBED, DISTURBED, DISTURBED, *[STILL_BESIDE] * 5, ALONE_AGAIN, UNDISTURBED]
+    assert periods(found, seconds) == [0, 0, *[1] * 6, 0, 0]
 
 
 def test_one_disturbed_period_changes_nothing():
@@ -128,11 +133,12 @@ def test_it_is_found_out_anew_whether_the_other_is_still_there():
     assert periods([*with_others, UNDISTURBED]) == [0, *[1] * most, 0, 0]
 
 
-def test_threads_spin_as_before_where_steps_are_slower_for_it():
+@pytest.mark.parametrize("seconds", [1, 3], ids=["short steps", "steps of seconds"])
+def test_threads_spin_as_before_where_steps_are_slower_for_it(seconds):
     few = disturbed._BEFORE_ENDING - 1
     spells = [*[SLOWER] * few, STILL_BESIDE] * 3
     begun = [DISTURBED, DISTURBED, *spells]
-    assert periods([*begun, *[SLOWER] * (few + 1), *[DISTURBED] * 9]) == [
+    assert periods([*begun, *[SLOWER] * (few + 1), *[DISTURBED] * 9], seconds) == [
         0, *[1] * (len(begun) + few - 1), *[0] * 10,
     ]  # fmt: skip
 
