@@ -3,10 +3,10 @@
     python benchmarks/run.py
 
 measures a few cases of every study, and is meant to end within 20 minutes. Alone on two cores of an
-AMD EPYC (Zen 4) and with nothing compiled before, all took 19.9: step_time 4.8, networks 4.7, with
-dcgan, which took three of them and is left out since, compile_time 1.8, the others less each. With
-``--whole`` it measures all cases, and denormals kept, as the committed tables have them, and takes
-several times as long.
+AMD EPYC (Zen 4) and with nothing compiled before, all studies took 19.9: step_time took 4.8 of
+them, networks 4.7, compile_time 1.8, and each of the others less. Three of those of networks were
+for dcgan, which is left out since. With ``--whole`` it measures all cases, and denormals kept, as
+the committed tables have them, and takes several times as long.
 
 Each study runs in a process of its own. What it finds goes to
 ``benchmarks/results/<study>-<machine>.json``, with the hardware, the versions and the threads,

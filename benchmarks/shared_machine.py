@@ -130,12 +130,14 @@ def measure_one(
             process.ready()
         for _ in range(repeats):
             for name, process in processes.items():
-                settling = _WATCHED_SECONDS if wanted[name].watched else 0.0
-                _block(process, settling)
+                watched = wanted[name].watched
+                if watched:
+                    _block(process, _WATCHED_SECONDS)
                 times[name]["alone"].append(_block(process, seconds))
                 with busy():
                     time.sleep(_SETTLING_SECONDS)
-                    _block(process, settling)
+                    if watched:
+                        _block(process, _WATCHED_SECONDS)
                     times[name]["beside"].append(_block(process, seconds))
     return {name: _summed_up(each) for name, each in times.items()}
 
@@ -148,7 +150,7 @@ def _block(process: ProgramProcess, seconds: float) -> float:
         process.run(once)
         steps += once
         once = max(1, round(0.1 * seconds * steps / (time.perf_counter() - begun)))
-    return 1e3 * took / max(steps, 1)
+    return 1e3 * took / steps
 
 
 def _summed_up(each: Found) -> Found:

@@ -33,7 +33,7 @@ class Simulated:
         self.watch = Watch(threads, shorter, lambda: self.now, lambda: self.used)
 
     def second(self, interruptions, cpu_seconds, waits=0, steps=1, *, seconds=1):
-        """What the watch says after another second, or several that are alike."""
+        """The watch looks after another second, or several that are alike; returns what it says."""
         self.now += seconds
         self.used = Usage(
             self.used.interruptions + seconds * interruptions,
@@ -173,7 +173,7 @@ print(disturbed.watch({threads})._shorter is not None)
 
 
 WAITS = """
-import os, resource
+import os, resource, time
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import torch
 from fgan.run.disturbed import ShorterSpins
@@ -195,6 +195,9 @@ before, threads = waits(), tasks()
 shorter = ShorterSpins()
 during, more = waits(), tasks()
 shorter.close()
+until = time.monotonic() + 30
+while tasks() > threads and time.monotonic() < until:  # Python forgets a thread before it has ended
+    time.sleep(0.01)
 after = waits()
 name = "libgomp" if "libgomp" in open("/proc/self/maps").read() else "another"
 print(name, before, during, after, more - threads, tasks() - threads)

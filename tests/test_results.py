@@ -179,6 +179,38 @@ def test_the_page_on_speed_has_the_ratios_of_jax_of_the_committed_results(study)
                 assert f"({guarded.low:.2f}–{guarded.high:.2f}) and {bare.median:.2f} times" in text
 
 
+def test_the_readme_has_the_range_of_jax_and_of_the_steps_of_the_committed_results(study):
+    steps = study("step_time")
+    (file,) = (BENCHMARKS / "results").glob("step_time-*.json")
+    cases = json.loads(file.read_text())["cases"].values()
+    ratios = {"jax": [], "jax-guarded": []}
+    for case in cases:
+        times = {p: about["milliseconds"]["each"] for p, about in case["programs"].items()}
+        for program, found in ratios.items():
+            if program in times:
+                found.append(steps.ratio(times[program], times[steps.OURS]).median)
+    readme = " ".join((BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").split())
+    low, high = min(ratios["jax-guarded"]), max(ratios["jax-guarded"])
+    assert f"takes {low:.1f} to {high:.1f} times as long ([by pairs]" in readme
+    *level, longest = sorted(ratios["jax"])
+    assert f"as long as ours or, in `faces-mlp`, {longest:.1f} times as long." in readme
+    assert [round(each, 1) for each in level] == [1.0] * len(level)
+    trained = [case["trained_steps"] for case in cases]
+    assert f"for a while ({min(trained)} to {max(trained)} steps)" in readme
+
+
+def test_the_page_on_speed_tells_what_is_kept_beside_a_busy_process():
+    (file,) = (BENCHMARKS / "results").glob("shared_machine-*.json")
+    page = " ".join((BENCHMARKS.parent / "docs/speed.md").read_text(encoding="utf-8").split())
+    for name, about in json.loads(file.read_text())["cases"].items():
+        plain, watched = (
+            f"{100 * about[program]['kept']['median']:.0f} %"
+            for program in ("compiled-donated", "compiled-donated, watched")
+        )
+        told = rf"`{name}` (then keeps )?{watched} (of its speed )?instead of {plain}"
+        assert re.search(told, page), (name, watched, plain)
+
+
 def test_the_pages_tell_of_the_latents_of_dcgan_what_their_evaluations_found():
     results, root = BENCHMARKS / "results", BENCHMARKS.parent
     found = json.loads((results / "arch-defaults.json").read_text())

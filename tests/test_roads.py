@@ -118,7 +118,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def larger_images(tmp_path_factory):
-    """Of the fewest pixels that convolutional networks have."""
+    """A file of images with as few pixels as convolutional networks can have."""
     return write_images(tmp_path_factory.mktemp("data"), 16)
 
 

@@ -47,11 +47,11 @@ def test_a_busy_process_is_busy_while_it_is_let(study):
 def test_only_the_compiled_step_is_tried_with_other_settings(study):
     config = recipes.resolve("mnist-mlp-small", {"data": "mnist", "device": "cpu"})
     found = study.variants(config, ["7"])
-    assert found["compiled-donated"] == ("compiled-donated", 0, "", False)
-    assert found["compiled-donated, 7 spins"] == ("compiled-donated", 0, "7", False)
-    assert found["compiled-donated, one thread"] == ("compiled-donated", 1, "", False)
-    assert found["compiled-donated, watched"].watched
-    assert found["compiled-donated, spinning"][2] not in ("", str(environment.spin_count()))
+    assert found["compiled-donated"] == study.Variant("compiled-donated")
+    assert found["compiled-donated, 7 spins"] == study.Variant("compiled-donated", spins="7")
+    assert found["compiled-donated, one thread"] == study.Variant("compiled-donated", threads=1)
+    assert found["compiled-donated, watched"] == study.Variant("compiled-donated", watched=True)
+    assert found["compiled-donated, spinning"].spins not in ("", str(environment.spin_count()))
 
 
 @pytest.mark.slow

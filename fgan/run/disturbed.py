@@ -1,4 +1,4 @@
-"""What a run does when other processes take the cores that its threads need.
+"""A run takes care of its threads while other processes take the cores that they need.
 
 At the end of every parallel region each thread waits for the others, so one thread that has lost
 its core to another process delays all. Those that wait spin for a while before they sleep, on the
@@ -32,7 +32,7 @@ SHARE = 0.8  # CPU seconds per second and thread
 _AGAINST_THEIR_WILL = 0.15
 _BEFORE_SHORTER = 2  # disturbed periods in a row
 _BEFORE_SAYING = 5  # a shorter disturbance is over before anybody reads the warning
-_MUCH_SLOWER = 0.8
+_MUCH_SLOWER = 0.8  # times the pace before
 _BEFORE_ENDING = 3  # such periods in a row; in one the run may have done something else for a while
 _SHORTER_FOR = 30  # periods, before it is found out anew whether the other is still there
 
