@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -13,7 +15,7 @@ from torch.fx import GraphModule
 from torch.nn.functional import leaky_relu
 
 from fgan import pytree
-from fgan.compile import products, toolchain
+from fgan.compile import mm, products, toolchain
 from fgan.compile.graph import trace
 from fgan.disk import machine
 
@@ -27,7 +29,7 @@ needs_kernel = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def operator():
-    assert products.load()
+    assert mm.load()
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):
@@ -230,12 +232,12 @@ def test_without_the_operator_products_stay_atens(monkeypatch, tmp_path, fault, 
     if "CXX" in fault:
         monkeypatch.setenv("CXX", fault["CXX"])
     else:
-        source = tmp_path / "products.cpp"
-        text = products.SOURCE.read_text().replace("brgemm", fault.get("kernel", "brgemm"))
+        source = tmp_path / "mm.cpp"
+        text = mm.SOURCE.read_text().replace("brgemm", fault.get("kernel", "brgemm"))
         source.write_text(fault.get("source", text))
-        monkeypatch.setattr(products, "SOURCE", source)
+        monkeypatch.setattr(mm, "SOURCE", source)
     with pytest.warns(UserWarning, match=f"stay ATen's.*{says}"):
-        assert not products.load()
+        assert not mm.load()
 
 
 def test_the_processor_decides(monkeypatch):
@@ -243,3 +245,36 @@ def test_the_processor_decides(monkeypatch):
                         ("GenuineIntel fpu avx512f", False)):  # fmt: skip
         monkeypatch.setattr(machine, "instructions", lambda flags=flags: flags)
         assert toolchain.has_slow_mkl() == slow
+
+
+ASKED = """
+import sys, threading
+from fgan.compile import mm
+
+assert "torch._inductor" not in sys.modules
+from fgan.compile import graph
+from fgan.disk import machine
+
+machine.instructions = lambda: "AuthenticAMD fpu avx512f"
+graph.inductor_options(on_gpu=True)
+others = [threading.Thread(target=mm.is_used) for _ in range(int(sys.argv[1]))]
+for other in others:
+    other.start()
+print(mm.is_used() if others else "unasked")
+"""
+
+
+@needs_kernel
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_operator_is_compiled_once_and_for_the_cpu_alone(tmp_path, threads):
+    called = tmp_path / "called"
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {called}\nexec g++ "$@"\n')
+    compiler.chmod(0o755)
+    environment = {**os.environ, "CXX": str(compiler), "FGAN_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, str(threads)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == ("True\n" if threads else "unasked\n"), done.stderr
+    assert called.read_text().count("mm.cpp") == bool(threads)

@@ -123,7 +123,7 @@ def facts(program: str, config: TrainConfig, begun: float | None = None) -> dict
     problem = make_problem(config)
     if inductor:
         counts.count_inductor_bytes()
-        prepare()  # `fgan train --compile` does the same
+        prepare(on_gpu=problem.device.type == "cuda")  # `fgan train --compile` does the same
     made = programs.make_program(program, problem)
     if made.pieces:
         generated = _first_steps(made.pieces, problem)

@@ -8,6 +8,7 @@ import gc
 import importlib
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +18,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from fgan import pytree
-from fgan.compile import passes, toolchain
+from fgan.compile import mm, passes, toolchain
 from fgan.disk import files
-from fgan.errors import DeviceError, FganError
+from fgan.errors import DeviceError
 from fgan.model import generators
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -311,17 +312,22 @@ def inductor_options(
     # its slices is still being read, which gives wrong gradients. It costs no time.
     return (
         {name: value for name, value in fast.items() if name in known}
-        | passes.options()
+        | passes.options(on_gpu=on_gpu)
         | {"inplace_buffers": False}
     )
 
 
-def prepare() -> None:
-    """Import the compiler and what it needs, which would add seconds to the first call."""
-    with contextlib.suppress(ImportError, FganError):  # the first call meets these again
+def prepare(*, on_gpu: bool = False) -> None:
+    """Import the compiler and what it needs, which would add seconds to the first call.
+
+    On a CPU our operator for products is compiled meanwhile, by another process.
+    """
+    if not on_gpu:
+        threading.Thread(target=mm.is_used, daemon=True).start()
+    with contextlib.suppress(ImportError):  # the first call meets it again
         importlib.import_module("torch._inductor.compile_fx")
         importlib.import_module("torch.fx.experimental.proxy_tensor")
-        inductor_options()
+        passes.options(on_gpu=True)  # imports them, and does not wait for the operator
 
 
 def warm_up() -> None:

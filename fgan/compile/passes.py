@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import Graph
 
 
-def options() -> dict[str, Any]:
+def options(*, on_gpu: bool) -> dict[str, Any]:
     """Inductor's options for our passes.
 
     There are none where its interface has changed: compiled steps are right without, and slower.
@@ -16,10 +16,11 @@ def options() -> dict[str, Any]:
     try:
         from torch._inductor.custom_graph_pass import CustomGraphPass
 
+        from fgan.compile import mm
         from fgan.compile.cse import ShareRepeated
         from fgan.compile.narrow import Narrow
         from fgan.compile.once import ComputeOnce
-        from fgan.compile.products import Products, are_ours
+        from fgan.compile.products import Products
     except ImportError as error:
         warnings.warn(f"Compiled steps are slower than they could be: {error}", stacklevel=2)
         return {}
@@ -40,5 +41,5 @@ def options() -> dict[str, Any]:
 
     return {
         "post_grad_custom_pre_pass": InTurn(ShareRepeated(), Narrow()),
-        "post_grad_custom_post_pass": InTurn(Products(are_ours()), ComputeOnce()),
+        "post_grad_custom_post_pass": InTurn(Products(not on_gpu and mm.is_used()), ComputeOnce()),
     }

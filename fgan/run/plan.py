@@ -156,7 +156,8 @@ def make_plan(
     config = dtypes.decide_dtype(config)
     device = together.device(assemble.check_device(config))
     assemble.set_up(config, device)
-    head_start = threading.Thread(target=prepare, daemon=True)
+    on_gpu = device.type == "cuda"
+    head_start = threading.Thread(target=prepare, kwargs={"on_gpu": on_gpu}, daemon=True)
     if config.compile:
         check_compiler(device.type)
         environment.before_compiling(hears.noted)
@@ -169,7 +170,7 @@ def make_plan(
     source = together.first_on_node(load, "data") or load()
     if config.compile:  # two threads that import at once can see half a module
         head_start.join()
-        if device.type == "cpu":
+        if not on_gpu:
             threading.Thread(target=warm_up, daemon=True).start()
     known = classes.of_source(source, config.data) if config.conditional else Classes()
     game = assemble.make_game(config, source.shape, known.counts)
