@@ -143,7 +143,7 @@ class Child:
             os._exit(code)
 
     def result(self, end: float) -> int | None:
-        """The work's result; None if the work lasts until ``end``, a monotonic time, or dies."""
+        """The work's result; None if it lasts until ``end``, a monotonic time."""
         try:
             while time.monotonic() < end:
                 done, status = os.waitpid(self.pid, os.WNOHANG)
@@ -200,7 +200,10 @@ class Tree:
         ]
         try:
             for i, child in enumerate(children):
-                if child.result(end) not in (0, 1):
+                code = child.result(end)
+                if code is None:
+                    raise SystemExit(f"The tests as they are take over {seconds:.0f} seconds.")
+                if code not in (0, 1):
                     said = logs[i].read_text()[-2000:]
                     raise SystemExit(f"The tests do not run as they are:\n{said}")
                 known, bad = json.loads((self.folder / f"calls{i}.json").read_text())

@@ -323,6 +323,20 @@ def test_held_out_examples_are_compared_with_those_of_training(labelled):
     assert "have no labels" in found.unseen[-1]
     with pytest.raises(DataError, match=r"--held-out .*wide.npz has examples \[1, 5, 5\]"):
         examine(labelled, held_out=str(labelled.parent / "wide.npz"))
+    with pytest.raises(DataError, match=r"--held-out: there is nothing at nowhere\.npz"):
+        examine(labelled, held_out="nowhere.npz")
+
+
+def test_held_out_examples_are_not_read_as_the_data_of_the_run_are_named(tmp_path):
+    """The run's own --labels name an array that the file of held-out examples need not have."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "train.npz", images=pixels[:40], kinds=np.arange(40) % 2)
+    np.save(tmp_path / "held.npy", pixels[40:])
+    options = {"data": str(tmp_path / "train.npz"), "labels": "kinds", "conditional": True}
+    tiny = {"gen_hidden": (4,), "disc_hidden": (4,), "batch_size": 8, "steps": 1, "image_size": 4}
+    run = loop.run(config.resolve(base=tiny | options), run_dir=tmp_path / "run").run.path
+    held = Subject(run, held_out=str(tmp_path / "held.npy"), device="cpu").held_out
+    assert torch.equal(held, torch.from_numpy(pixels[40:, None]))
 
 
 def test_labels_that_show_are_right_and_shuffled_ones_wrong(labelled, tmp_path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fgan import data, metrics
 from fgan.data import toy
@@ -62,13 +64,22 @@ def test_other_suites_files_and_folders(tmp_path):
     tensors = [torch.from_numpy(each).permute(0, 3, 1, 2) for each in (images, real)]
     assert found["values"]["distance"] == metrics.frechet_distance(*tensors).distance
     assert found["samples"] == 40
-    from PIL import Image
-
     (tmp_path / "s").mkdir()
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "s" / f"{i:03}.png")
     of_folder = judge(tmp_path / "s", against=str(tmp_path / "real.npy"))
     assert of_folder["values"] == found["values"]
+
+
+def test_a_folder_called_like_a_data_set_is_a_folder(tmp_path, monkeypatch):
+    """What is left of ``./mnist`` as a path is the name of 60 000 digits."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for i, each in enumerate(pictures(0, num=20)):
+        Image.fromarray(each).save(folder / f"{i:02}.png")
+    np.save(tmp_path / "other.npy", pictures(1))
+    monkeypatch.chdir(tmp_path)
+    assert judge(Path("./mnist"), against="other.npy")["samples"] == 20
 
 
 def test_a_run_beside_other_data(ring):

@@ -74,6 +74,9 @@ def test_paths_in_a_file_start_from_its_folder(project, monkeypatch):
     file.write_text('data = "celeba"\ndata_root = "../sets"\n')
     resolved = config.resolve(file=file)
     assert (resolved.data, resolved.data_root) == ("celeba", str(project / "elsewhere/../sets"))
+    file.write_text('data = "mnist"\ndata_root = "mnist"\n')  # a folder called like a data set
+    resolved = config.resolve(file=file)
+    assert (resolved.data, resolved.data_root) == ("mnist", str(project / "elsewhere/mnist"))
     # The command line's start from the folder one is in; names are no paths.
     monkeypatch.chdir(project)
     assert config.resolve(file=file, data_root="sets").data_root == str(project / "sets")

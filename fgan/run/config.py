@@ -172,7 +172,8 @@ def _placed(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     placed = dict(values)
     for name in (name for name, row in OPTIONS.items() if row.path):
         path = placed.get(name)
-        if isinstance(path, str) and path and path not in names.DATA_SETS and "\0" not in path:
+        is_name = name == "data" and path in names.DATA_SETS
+        if isinstance(path, str) and path and not is_name and "\0" not in path:
             placed[name] = str((folder / os.path.expanduser(path)).absolute())
     return placed
 

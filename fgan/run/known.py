@@ -190,8 +190,10 @@ def known_of(
     size: tuple[int, int],
     notify: assemble.Notify | None,
     of: tuple[str, ...] = (),
+    *,
+    option: str = "--against",
 ) -> Known:
-    """The data that ``--against`` names.
+    """The data that an option names.
 
     Args:
         against: what ``fgan train`` takes as DATA, or ``mnist:test``, ``ring:test``, ``grid:test``
@@ -199,6 +201,7 @@ def known_of(
         like: the configuration of a run whose data are treated like these; None without a run.
         size: the side in pixels and the channels to give the images; 0 for either leaves it.
         notify, of: as in `Known`.
+        option: the option, for messages.
     Raises:
         DataError: for held-out examples of other data.
     """
@@ -214,7 +217,7 @@ def known_of(
     place, _ = split_place(data_name)
     if data_name not in names.DATA_SETS and not Path(place).expanduser().exists():
         raise DataError(
-            f"--against: there is nothing at {against}, and no data set has that name.",
+            f"{option}: there is nothing at {against}, and no data set has that name.",
             f"Give a folder or a file, or one of {', '.join(names.DATA_SETS)}.",
         )
     config = configs.resolve(base={"data": data_name})

@@ -78,8 +78,8 @@ def project(
     """Find the sample of a run that is nearest to an image.
 
     Args:
-        picture: a file with an image. One of another size or with other channels is changed as
-            images of the run's data are, which ``notify`` is told.
+        picture: a file with an image. One with other channels is changed as images of the run's
+            data are, and so is one of another size, which ``notify`` is told.
         num_steps: steps of gradient descent, at least 1.
         num_starts: searches, in each class; the best one counts. None takes 8, or as many as there
             are choices, but at most 64.

@@ -71,7 +71,8 @@ def of_samples(path: Path, notify: Notify | None) -> Subject:
     if not path.is_dir():
         found = load_samples(path)
     else:
-        source = data.load(str(path), stream="never", notify=notify)
+        # A path without its ./ could be the name of a data set.
+        source = data.load(str(path.absolute()), stream="never", notify=notify)
         found = Labelled(source.take(range(len(source))), source.labels, source.classes)
     shape = tuple(found.examples.shape[1:])
 

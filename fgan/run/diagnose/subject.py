@@ -20,7 +20,7 @@ from fgan.disk.rundir import RunDir
 from fgan.errors import DataError
 from fgan.game import Game, init_state, make_draws
 from fgan.run import archs, assemble, log, sample
-from fgan.run.known import Known
+from fgan.run.known import Known, known_of
 from fgan.types import Batch, Draws, TrainState, Tree, Weights
 
 NUM = 2500  # samples, and examples that they are compared with
@@ -139,8 +139,8 @@ class Subject:
         """Examples that were not trained on, as they are stored; None where there are none."""
         config = self.config
         if self._named:
-            found = replace(config, data=self._named, conditional=False, batch_size=1)
-            held = assemble.load_source(found, self._notify).first(2 * NUM)
+            named = known_of(self._named, config, (0, 0), self._notify, option="--held-out")
+            held = named.examples[: 2 * NUM]
             if held.shape[1:] != self.known.examples.shape[1:]:
                 raise DataError(
                     f"--held-out {self._named} has examples {list(held.shape[1:])}, the run "
