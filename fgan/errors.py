@@ -7,6 +7,9 @@ Python raise a plain ``ValueError`` or ``TypeError``.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class FganError(Exception):
     """The base class of all errors that name a remedy.
@@ -73,6 +76,16 @@ class Elsewhere(FganError):  # noqa: N818  (nothing is wrong with this process)
     def __init__(self, exit_code: int) -> None:
         super().__init__("Another process has ended the run.", "See what it said.")
         self.exit_code = exit_code
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A question after the known name that an unknown one was meant to be; "" where none is near.
+
+    >>> near("mnsit", ["mnist", "ring"])
+    ' (did you mean mnist?)'
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class Interrupted(BaseException):

@@ -60,7 +60,7 @@ def test_data_that_are_not_there_are_named_by_where_they_were_looked_for(
     assert said["data"] == str(project / "moved/images.npy")
     code, _, err = fgan("train", "mnsit")
     assert code == 3
-    assert "Did you mean mnist?" in err
+    assert "did you mean mnist?" in err
 
 
 def test_paths_in_a_file_start_from_its_folder(project, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ from fgan.data.source import Source
 from fgan.data.stacked import stacked_mnist
 from fgan.data.stream import StreamedSource
 from fgan.data.toy import grid_points, ring_points
-from fgan.errors import DataError
+from fgan.errors import DataError, near
 
 NAMES = (
     "mnist", "stacked-mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba",
@@ -138,7 +137,11 @@ def load(
             "Give a folder of images, or a file that ends in .npy, .npz, .tar, .parquet, "
             "-idx3-ubyte or -idx3-ubyte.gz.",
         )
-    raise _nothing(what)
+    raise DataError(
+        f"There is nothing at {what}, and no data set has that name"
+        f"{near(path.name.lower(), NAMES)}.",
+        f"Give the path where the data are now as DATA, or one of {', '.join(NAMES)}.",
+    )
 
 
 def _fitted(
@@ -147,12 +150,3 @@ def _fitted(
     from fgan.data.resize import fit
 
     return replace(source, examples=fit(source.examples, image_size, channels, resize))
-
-
-def _nothing(what: str) -> DataError:
-    near = difflib.get_close_matches(what.lower(), NAMES, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    return DataError(
-        f"'{what}' is neither the name of a data set nor a folder or file.",
-        f"{hint}The names are {', '.join(NAMES)}.",
-    )

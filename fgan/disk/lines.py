@@ -11,8 +11,9 @@ This module never imports torch.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,32 @@ def _row(line: bytes) -> Row | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def plain(value: Any, name: str = "value") -> Any:
+    """A value as JSON has it: a named tuple as an object, a number that is not finite as None.
+
+    Args:
+        name: what errors call the value.
+    Raises:
+        TypeError: for what JSON does not have.
+
+    >>> plain({"ends": (1, float("nan"))})
+    {'ends': [1, None]}
+    """
+    if hasattr(value, "tolist"):  # a tensor or an array, which may be a single number
+        value = value.tolist()
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(part, f"{name}[{i}]") for i, part in enumerate(value)]
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is of type {type(value).__name__}, which JSON does not have")
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{name} has the key {key!r}, which is not a text")
+    return {key: plain(part, f"{name}[{key!r}]") for key, part in value.items()}

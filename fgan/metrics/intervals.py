@@ -30,6 +30,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from fgan.metrics.common import kl_to_uniform
+
 Interval: TypeAlias = tuple[float, float]
 Intervals: TypeAlias = dict[str, Interval]
 """For some of a result's numbers the ends of an interval, by name."""
@@ -93,6 +95,23 @@ def jackknife_counts(counts: Tensor, statistic: Callable[[Tensor], float]) -> fl
     without = torch.tensor(values, dtype=torch.float64, device=counts.device)
     mean = (weights * without).sum() / n
     return math.sqrt((n - 1) / n * float((weights * (without - mean).square()).sum()))
+
+
+def of_counts(counts: Tensor, captured: str, divergence: str) -> tuple[int, float, Intervals]:
+    """How many of K classes n points are in, the KL of their shares to equal ones, and intervals.
+
+    Args:
+        counts: int64 [K], how many points are in each class.
+        captured, divergence: the names of the two numbers' intervals. One point has no spread, and
+            then there are none.
+    """
+    there, kl = int((counts > 0).sum()), kl_to_uniform(counts)
+    lost = jackknife_counts(counts, lambda left: float((left > 0).sum()))
+    if math.isnan(lost):
+        return there, kl, {}
+    error = jackknife_counts(counts, kl_to_uniform)
+    ends = around(kl, error, low=0, high=math.log(len(counts)))
+    return there, kl, {captured: around(there, lost, low=0, high=len(counts)), divergence: ends}
 
 
 def error_of_median(values: Tensor, error_of_rank: float) -> float:

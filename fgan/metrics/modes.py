@@ -7,14 +7,13 @@ References:
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fgan.metrics.common import as_rows, check_dims, kl_to_uniform, squared_distances
-from fgan.metrics.intervals import Intervals, around, jackknife_counts, of_share
+from fgan.metrics.common import as_rows, check_dims, squared_distances
+from fgan.metrics.intervals import Intervals, of_counts, of_share
 
 
 class ModeCoverage(NamedTuple):
@@ -63,12 +62,7 @@ def mode_coverage(
     good = torch.cat([n.values for n in nearest]) <= (num_stds * std) ** 2  # [N]
     which = torch.cat([n.indices for n in nearest])[good]
     counts = torch.bincount(which, minlength=len(centres))  # [K]
-    num, quality, divergence = len(centres), float(good.double().mean()), kl_to_uniform(counts)
-    captured = int((counts > 0).sum())
-    lost = jackknife_counts(counts, lambda left: float((left > 0).sum()))
-    intervals = {"high_quality": of_share(quality, len(rows))}
-    if not math.isnan(lost):  # of one good sample or none there is no spread
-        intervals["captured"] = around(captured, lost, low=0, high=num)
-        error = jackknife_counts(counts, kl_to_uniform)
-        intervals["reverse_kl"] = around(divergence, error, low=0, high=math.log(num))
-    return ModeCoverage(num, captured, quality, divergence, intervals)
+    quality = float(good.double().mean())
+    captured, divergence, intervals = of_counts(counts, "captured", "reverse_kl")
+    intervals["high_quality"] = of_share(quality, len(rows))
+    return ModeCoverage(len(centres), captured, quality, divergence, intervals)

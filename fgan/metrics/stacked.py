@@ -7,7 +7,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from fgan.metrics.common import kl_to_uniform
 from fgan.metrics.digits import see
-from fgan.metrics.intervals import Intervals, around, jackknife_counts
+from fgan.metrics.intervals import Intervals, of_counts
 
 NUM_TRIPLES = 1000
 
@@ -47,14 +46,7 @@ def stacked_modes(samples: Tensor, stacked: Tensor) -> StackedModes:
     Raises:
         ValueError: for images of other forms or with numbers that are not finite.
     """
-    counts = count_triples(samples)
-    captured, divergence = int((counts > 0).sum()), kl_to_uniform(counts)
-    lost = jackknife_counts(counts, lambda left: float((left > 0).sum()))
-    intervals: Intervals = {}
-    if not math.isnan(lost):  # one sample has no spread
-        intervals["triples"] = around(captured, lost, low=0, high=NUM_TRIPLES)
-        error = jackknife_counts(counts, kl_to_uniform)
-        intervals["triples_kl"] = around(divergence, error, low=0, high=math.log(NUM_TRIPLES))
+    captured, divergence, intervals = of_counts(count_triples(samples), "triples", "triples_kl")
     real = kl_to_uniform(count_triples(stacked[: len(samples)]))
     return StackedModes(captured, divergence, real, intervals)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fgan.run import names
 from fgan.run.effects import Effect, Values
 
 ALWAYS = Effect(lambda options: True, "")
@@ -39,13 +38,11 @@ class Arch:
             condition under which it has an effect beside this architecture.
         images: its defaults on images, where they differ from the table of options.
         points: the same on 2-D points; None for an architecture that makes only images.
-        sizes: the sides of the images that it can make, in pixels; () for any shape.
-        convolves: whether it has convolutions, which like another memory layout.
+        sizes: the sides of the images that its convolutions can make, in pixels; () for networks
+            without convolutions, which make any shape.
         normalises: options -> whether the generator has batch normalisation.
         disc_normalises: whether the discriminator has it.
         zeros: whether a weight of its discriminator begins with zeros, which have no spectral norm.
-        heads: the condition heads that its discriminator may have; () for networks that take no
-            labels.
         plain: the defaults on images that differ where the latent is one of normal numbers alone:
             beside labels, which tell kinds of images apart, and where its length is given.
         before: the values of options that came after the first runs with the architecture. A run
@@ -56,13 +53,16 @@ class Arch:
     images: Mapping[str, Any] = field(default_factory=dict)
     points: Mapping[str, Any] | None = None
     sizes: tuple[int, ...] = ()
-    convolves: bool = False
     normalises: Callable[[Values], bool] = lambda options: False
     disc_normalises: bool = False
     zeros: bool = False
-    heads: tuple[str, ...] = ()
     plain: Mapping[str, Any] = field(default_factory=dict)
     before: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether it has convolutions, which like another memory layout."""
+        return bool(self.sizes)
 
 
 _SIZES = (16, 32, 64, 128, 256)  # `fgan.nets.SIZES`, without torch
@@ -114,7 +114,6 @@ ALL: dict[str, Arch] = {
             "epochs": 25.0,
         },
         normalises=_mlp_normalises,
-        heads=names.CONDITION_HEADS,
     ),
     "dcgan": Arch(
         options={**_LATENT, "features": ALWAYS, "slope": ALWAYS},
@@ -134,10 +133,8 @@ ALL: dict[str, Arch] = {
         },
         plain={"z_dim": 100, "z_choice": 0},
         sizes=_SIZES,
-        convolves=True,
         normalises=lambda options: True,
         disc_normalises=True,
-        heads=names.CONDITION_HEADS,
     ),
     "resnet": Arch(
         options={**_LATENT, "features": ALWAYS, "attention": ALWAYS},
@@ -155,9 +152,7 @@ ALL: dict[str, Arch] = {
             "epochs": 10.0,
         },
         sizes=_SIZES,
-        convolves=True,
         normalises=lambda options: True,
-        heads=names.CONDITION_HEADS,
     ),
     "r3gan": Arch(
         options={
@@ -181,9 +176,7 @@ ALL: dict[str, Arch] = {
             "epochs": 5.0,
         },
         sizes=_SIZES,
-        convolves=True,
         zeros=True,  # the last convolution of each block
-        heads=names.CONDITION_HEADS,
         before={"growth": 0},
     ),
 }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,8 +13,7 @@ from torch import Tensor
 from fgan import augment, data, losses, nets, optim, pytree, rng, schedules, terms
 from fgan.augment import Augment
 from fgan.data import Source, StreamedSource
-from fgan.data.place import path_of
-from fgan.errors import ConfigError, DataError, DeviceError
+from fgan.errors import ConfigError, DeviceError
 from fgan.game import Game, conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import make_competitive
@@ -115,8 +111,6 @@ def load_source(
         DataError: for missing or damaged files, or images that do not fit together.
         ConfigError: when a batch is larger than the data.
     """
-    if config.data not in names.DATA_SETS and not os.path.exists(path_of(config.data)):
-        raise _nothing_at(config.data)
     source = data.load(
         config.data,
         root=config.data_root or None,
@@ -138,16 +132,6 @@ def load_source(
             f"Use at most {len(source)}.",
         )
     return source
-
-
-def _nothing_at(path: str) -> DataError:
-    near = difflib.get_close_matches(Path(path).name.lower(), names.DATA_SETS, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    return DataError(
-        f"There is nothing at {path}, and no data set has that name.",
-        f"{hint}Give the path where the data are now as DATA, which goes before what --config "
-        f"says, or one of {', '.join(names.DATA_SETS)}.",
-    )
 
 
 def state_dtype(config: TrainConfig) -> torch.dtype:

@@ -7,7 +7,6 @@ open. This module never imports torch, so that usage errors are quick.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fgan.errors import ConfigError, DiskError
+from fgan.errors import ConfigError, DiskError, near
 from fgan.run import archs, names
 from fgan.run.members import Member, all_members, seeds_text
 from fgan.run.options import ALTERNATIVES, OPTIONS, TERM_OPTIONS, Options, Running
@@ -213,8 +212,6 @@ def _refuse_unknown(given: dict[str, Any], from_file: dict[str, Any], file: obje
     problems = []
     for found, where in ((from_file, f" in {file}"), (given, "")):
         for name in sorted(found.keys() - OPTIONS.keys()):
-            close = difflib.get_close_matches(name, OPTIONS, n=1)
-            hint = f' (did you mean "{close[0]}"?)' if close else ""
-            problems.append(f'unknown key "{name}"{where}{hint}')
+            problems.append(f'unknown key "{name}"{where}{near(name, OPTIONS)}')
     if problems:
         raise ConfigError(sentence(problems), "Remove or rename; `fgan train --help` lists them.")

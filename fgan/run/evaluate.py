@@ -6,7 +6,6 @@ has kept of earlier evaluations is read and not computed again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 import fgan
 from fgan import metrics
 from fgan.data.labels import Labelled
+from fgan.disk import lines
 from fgan.errors import ConfigError, DiskError
 from fgan.metrics.common import hearing
 from fgan.run import kept, latents, sample, subjects
@@ -219,19 +219,10 @@ def judge(
         if notify is not None:
             notify(f"{name} is left out: {error}.")
         return None
-    values = {key: _plain(value) for key, value in result._asdict().items()}
-    intervals = {
-        key: list(ends)
-        for key, ends in values.pop("intervals", {}).items()
-        if all(map(math.isfinite, ends))
-    }
+    values = lines.plain(result, name)
+    ends = values.pop("intervals", {})
+    intervals = {key: both for key, both in ends.items() if None not in both}
     return line | {"values": values, "intervals": intervals, "fgan": fgan.__version__}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return [_plain(each) for each in value.tolist()]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _keep(subject: Subject, line: Line, notify: Notify | None) -> None:

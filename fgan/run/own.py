@@ -7,7 +7,6 @@ process.
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import warnings
@@ -20,7 +19,7 @@ from torch import Tensor
 
 import fgan
 from fgan import pytree
-from fgan.disk import history, lock, tensors
+from fgan.disk import history, lines, lock, tensors
 from fgan.disk.history import History
 from fgan.disk.rundir import RunDir
 from fgan.errors import RunError
@@ -172,7 +171,7 @@ class Run:
         self._check_begun()
         if not isinstance(row, Mapping):
             raise TypeError(f"row has values by name, and is not a {type(row).__name__}")
-        plain = _plain(row, "row")
+        plain = lines.plain(row, "row")
         step = plain.get("step")
         if type(step) is not int or step < 0:
             raise ValueError(f"row['step'] is {step!r}, not the number of steps done")
@@ -287,21 +286,3 @@ def _newest(
 def _form(leaf: Tensor) -> Tensor:
     """A tensor of this form and without numbers."""
     return leaf.detach().to("meta").requires_grad_(leaf.requires_grad)
-
-
-def _plain(value: Any, name: str) -> Any:
-    """A value as JSON has it."""
-    if hasattr(value, "tolist"):  # a tensor or an array, which may be a single number
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(part, f"{name}[{i}]") for i, part in enumerate(value)]
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is of type {type(value).__name__}, which JSON does not have")
-    for key in value:
-        if not isinstance(key, str):
-            raise TypeError(f"{name} has the key {key!r}, which is not a text")
-    return {key: _plain(part, f"{name}[{key!r}]") for key, part in value.items()}

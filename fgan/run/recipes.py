@@ -12,13 +12,12 @@ Nothing here imports torch, so that listing recipes is quick.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgan.errors import ConfigError
+from fgan.errors import ConfigError, near
 from fgan.run import config as configs
 from fgan.run.config import TrainConfig
 from fgan.run.options import OPTIONS, TERM_OPTIONS
@@ -70,9 +69,9 @@ def resolve(
     32
     """
     if name not in ALL:
-        close = difflib.get_close_matches(name, ALL, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ConfigError(f"--recipe {name} is not known{hint}.", f"Use one of {', '.join(ALL)}.")
+        raise ConfigError(
+            f"--recipe {name} is not known{near(name, ALL)}.", f"Use one of {', '.join(ALL)}."
+        )
     return configs.resolve(values, file, ALL[name].settings(), **options)
 
 

@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from fgan.disk.lines import plain
 from fgan.disk.rundir import RunDir
 from fgan.run.config import resolve
 from fgan.run.diagnose import samples, training
 from fgan.run.diagnose.evidence import gather
 from fgan.run.diagnose.subject import Subject
-from fgan.run.diagnose.values import Evidence, Log, Verdict, plain
+from fgan.run.diagnose.values import Evidence, Log, Verdict
 from fgan.run.inherit import check_member
 
 __all__ = [

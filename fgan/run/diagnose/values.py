@@ -8,8 +8,7 @@ samples.
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 Nothing = tuple[()]
 NAN = float("nan")
@@ -234,18 +233,3 @@ class Verdict(NamedTuple):
     numbers: dict[str, float]
     reason: str
     advice: str
-
-
-def plain(value: Any) -> Any:
-    """Named tuples as dictionaries, for JSON; numbers that are not finite become None.
-
-    >>> plain(Reach("tanh", NAN))
-    {'output': 'tanh', 'share': None}
-    """
-    if hasattr(value, "_asdict"):
-        return {name: plain(part) for name, part in value._asdict().items()}
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    if isinstance(value, tuple):
-        return [plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

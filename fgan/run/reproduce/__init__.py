@@ -16,7 +16,6 @@ Names are loaded when they are first used, so that the table needs no torch.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import platform
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fgan
 from fgan.disk import files, machine
-from fgan.errors import ConfigError
+from fgan.errors import ConfigError, near
 from fgan.run.reproduce.rows import Bound, Reproduced, Row, Size, Trial, as_facts
 from fgan.run.summary import said
 
@@ -150,9 +149,9 @@ def check(name: str, seeds: int | None) -> None:
         ConfigError: for either, and for fewer than one seed.
     """
     if name not in ALL:
-        close = difflib.get_close_matches(name, ALL, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ConfigError(f"No preset is called {name}{hint}.", f"Use one of {', '.join(ALL)}.")
+        raise ConfigError(
+            f"No preset is called {name}{near(name, ALL)}.", f"Use one of {', '.join(ALL)}."
+        )
     if seeds is not None and not ALL[name].seeds:
         raise ConfigError(f"--seeds: nothing is random in {name}.", "Leave --seeds out.")
     if seeds is not None and seeds < 1:

@@ -11,7 +11,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from fgan import data, losses, metrics, nets, optim, pytree, schedules
 from fgan.data import Source, resize
@@ -100,14 +99,10 @@ def adversarial_nets(images: Tensor, gen_width: int = 1200, disc_width: int = 24
         disc=_discriminator(disc_width),
         gen_opt=opt,
         disc_opt=opt,
-        loss=losses.GanLoss(disc=_half_of_both, gen=losses.non_saturating.gen),
+        loss=losses.scaled(losses.non_saturating, disc=0.5),
         order="simultaneous",
         share_fakes=True,
     )
-
-
-def _half_of_both(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    return (softplus(-real_logits) + softplus(fake_logits)) / 2
 
 
 class Uniform(nn.Module):

@@ -62,9 +62,9 @@ def _play_bilinear(num_steps: int, **options: Any) -> tuple[float, float]:
     """(x, y) after some steps of gradient descent on (x y, -x y)."""
 
     def product(nets: dict[str, Weights]) -> Tensor:
-        return nets["x"].params["w"] * nets["y"].params["w"]
+        return nets["x"].params["theta"] * nets["y"].params["theta"]
 
-    one = model.from_module(_One, (1,))
+    one = model.from_module(Point, (1,))
     optimizers = {"x": optim.sgd(RATE), "y": optim.sgd(RATE)}
     step = players.make_step(
         {"x": product, "y": lambda nets: -product(nets)}, optimizers, **options
@@ -73,7 +73,7 @@ def _play_bilinear(num_steps: int, **options: Any) -> tuple[float, float]:
     state = players.init({"x": one, "y": one}, optimizers, rng.key(0), dtype=torch.float64)
     for _ in range(num_steps):
         state, _ = step(state)
-    return state.players["x"].params["w"].item(), state.players["y"].params["w"].item()
+    return state.players["x"].params["theta"].item(), state.players["y"].params["theta"].item()
 
 
 def _same(what: str, published: float, obtained: float) -> Row:
@@ -139,19 +139,8 @@ def dirac(trial: Trial) -> Reproduced:
     return Reproduced(rows, [] if num_steps == STEPS else [shorter])
 
 
-class _One(nn.Module):
-    """A player that is one number, which begins at 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w * x
-
-
 class Point(nn.Module):
-    """A generator of one point: G(z) = theta, whatever z."""
+    """One number, which begins at 1: as a generator, a point G(z) = theta, whatever z."""
 
     def __init__(self) -> None:
         super().__init__()
