@@ -47,10 +47,7 @@ _MEASURE, _OUT = "Measuring", "Output"
 
 @with_options(*_FIELDS)
 def bench(
-    data: Annotated[
-        str,
-        typer.Argument(help=SHAPES_HELP, show_default=False),
-    ] = "",
+    data: Annotated[str, typer.Argument(help=SHAPES_HELP, show_default=False)] = "",
     *,
     given: dict[str, Any],
     recipe: Annotated[str | None, recipe_option(_MEASURE)] = None,
@@ -92,11 +89,7 @@ def bench(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            help="Draw every round into a .png, .svg or .pdf.",
-            rich_help_panel=_OUT,
-            show_default=False,
-        ),
+        typer.Option(help="Draw every round into a .png, .svg or .pdf.", rich_help_panel=_OUT),
     ] = None,
 ) -> None:
     """Measure one step of the same GAN in several programs, interleaved.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fgan.run import summary
 
-from .options import AsJson, Device, Member
+from .options import AsJson, Device, Member, Run
 from .streams import say
 from .train import prepare_torch
 
@@ -22,15 +21,11 @@ _WIDTH = 96
 
 
 def diagnose(
-    run: Annotated[
-        Path,
-        typer.Argument(help="Look at this run directory or checkpoint file.", show_default=False),
-    ],
+    run: Run,
     member: Member = None,
     held_out: Annotated[
         str,
         typer.Option(
-            "--held-out",
             help="Compare with these examples, which the run has not seen: a path, or the name of "
             "a data set. \\[default: MNIST's test images; new draws of ring and grid]",
             show_default=False,

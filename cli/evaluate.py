@@ -26,13 +26,11 @@ def evaluate(
             metavar="RUN|SAMPLES",
             help="Evaluate this run directory or checkpoint file; or the samples in a .npz, .npy "
             "or IDX file or a folder of images.",
-            show_default=False,
         ),
     ],
     against: Annotated[
         str,
         typer.Option(
-            "--against",
             help="Compare with these data, given as to `fgan train`, or with mnist:test, "
             "stacked-mnist:test, ring:test or grid:test, which no run is trained on. "
             "\\[default: the data of the run]",
@@ -45,7 +43,6 @@ def evaluate(
             "--metrics",
             help=f"Compute these of {', '.join(metrics.ALL)}, as in parzen,classes, or the metrics "
             "that have these numbers, as in coverage. \\[default: all that fit the data]",
-            show_default=False,
         ),
     ] = None,
     num: Annotated[
@@ -54,25 +51,19 @@ def evaluate(
             "-n",
             "--num",
             help="Draw this many samples for each metric. \\[default: as many as its papers do]",
-            show_default=False,
         ),
     ] = None,
     seed: Seed = 0,
     member: Annotated[
         int | None,
-        typer.Option(
-            "--member",
-            help="Evaluate this member of a population, counted from 0. \\[default: all]",
-            show_default=False,
-        ),
+        typer.Option(help="Evaluate this member of a population, counted from 0. \\[default: all]"),
     ] = None,
     truncation: Truncation = WHOLE,
     every: Annotated[
         bool, typer.Option("--all", help="Evaluate every checkpoint that the run has kept.")
     ] = False,
     again: Annotated[
-        bool,
-        typer.Option("--again", help="Compute also what the run directory has from before."),
+        bool, typer.Option("--again", help="Compute also what the run directory has from before.")
     ] = False,
     image_size: Annotated[
         int,

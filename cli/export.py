@@ -7,18 +7,13 @@ from typing import Annotated
 
 import typer
 
-from .options import Member
+from .options import Member, Run
 from .streams import say
 from .train import prepare_torch
 
 
 def export(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Export from this run directory or checkpoint file.", show_default=False
-        ),
-    ],
+    run: Run,
     formats: Annotated[
         str,
         typer.Option(

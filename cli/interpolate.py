@@ -7,28 +7,21 @@ from typing import Annotated
 
 import typer
 
-from .options import WHOLE, Device, Member, Truncation, parse_seeds
+from .options import WHOLE, Device, Member, Run, Truncation, parse_seeds
 from .streams import say
 from .train import prepare_torch
 
 
 def interpolate(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Sample from this run directory or checkpoint file.", show_default=False
-        ),
-    ],
+    run: Run,
     seeds: Annotated[
-        str, typer.Option("--seeds", help="Go from the latent of each of these seeds to the next.")
+        str, typer.Option(help="Go from the latent of each of these seeds to the next.")
     ] = "0-4",
     frames: Annotated[
         int | None,
         typer.Option(
-            "--frames",
             help="Make this many images from one seed to the next, with both. "
             "\\[default: 61 in a film, 11 in a grid]",
-            show_default=False,
         ),
     ] = None,
     loop: Annotated[
@@ -39,11 +32,9 @@ def interpolate(
     label: Annotated[
         str | None,
         typer.Option(
-            "--label",
             help="Hold this class of a conditional run fixed, by number or by name; several, as in "
             "0-9 or cat,dog, are shown beside each other. \\[default: the class that the first "
             "seed draws]",
-            show_default=False,
         ),
     ] = None,
     out: Annotated[

@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -24,18 +25,15 @@ _DEFAULTS = configs.resolve()
 MOST_SEEDS = 2**20  # of samples
 WHOLE = math.inf  # `fgan.run.latents.WHOLE`, without torch
 
-# Options of the commands that use a run.
-Seed = Annotated[int, typer.Option("--seed", help="Draw the latents from this seed.")]
+# Arguments of the commands that use a run.
+Run = Annotated[Path, typer.Argument(help="Use this run directory or checkpoint file.")]
+Seed = Annotated[int, typer.Option(help="Draw the latents from this seed.")]
 Member = Annotated[
-    int | None,
-    typer.Option(
-        "--member", help="Take this member of a population, counted from 0.", show_default=False
-    ),
+    int | None, typer.Option(help="Take this member of a population, counted from 0.")
 ]
 Truncation = Annotated[
     float,
     typer.Option(
-        "--truncation",
         help="Draw latents from the normal distribution cut off at plus and minus this number "
         "(psi): samples become more typical and less varied as it becomes smaller. A choice in "
         "the latent stays. "
@@ -44,10 +42,7 @@ Truncation = Annotated[
     ),
 ]
 Device = Annotated[
-    str,
-    typer.Option(
-        "--device", help="Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one."
-    ),
+    str, typer.Option(help="Compute on cpu, cuda or cuda:N; auto takes a GPU if there is one.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -69,7 +64,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def recipe_option(panel: str) -> Any:
     """The declaration of ``--recipe``."""
     text = "Use the settings of a run that `fgan recipes` lists; other options override them."
-    return typer.Option(help=text, rich_help_panel=panel, show_default=False)
+    return typer.Option(help=text, rich_help_panel=panel)
 
 
 def config_option(panel: str) -> Any:
@@ -78,7 +73,7 @@ def config_option(panel: str) -> Any:
         "Read options from this TOML file; the command line overrides them. Its paths start from "
         "its folder."
     )
-    return typer.Option(help=text, rich_help_panel=panel, show_default=False)
+    return typer.Option(help=text, rich_help_panel=panel)
 
 
 def with_options(*fields: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -123,7 +118,6 @@ def _annotation(name: str) -> Any:
         # The backslash keeps rich from reading a tag.
         help=f"{row.help} \\[default: {default(row)}]",
         rich_help_panel=row.panel,
-        show_default=False,
     )
     kind = row.kind if row.kind in (bool, int, float) else str
     if row.kind == Sweep:

@@ -7,45 +7,32 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Member
+from .options import Device, Member, Run
 from .train import prepare_torch
 
 _CLASSES = 5  # the nearest, which are printed
 
 
 def project(
-    run: Annotated[
-        Path,
-        typer.Argument(help="Search in this run directory or checkpoint file.", show_default=False),
-    ],
-    image: Annotated[
-        Path, typer.Argument(help="Look for the image in this file.", show_default=False)
-    ],
+    run: Run,
+    image: Annotated[Path, typer.Argument(help="Look for the image in this file.")],
     label: Annotated[
         str | None,
         typer.Option(
-            "--label",
             help="Try these classes of a conditional run, by number or by name. "
             "\\[default: all of them]",
-            show_default=False,
         ),
     ] = None,
-    steps: Annotated[
-        int, typer.Option("--steps", help="Make this many steps of gradient descent.")
-    ] = 400,
+    steps: Annotated[int, typer.Option(help="Make this many steps of gradient descent.")] = 400,
     starts: Annotated[
         int | None,
         typer.Option(
-            "--starts",
             help="Search from this many latents, in each class; the best one counts. Where "
             "the latent has a choice they take turns in it, and each keeps its own. "
             "\\[default: 8, or one for each choice, up to 64]",
-            show_default=False,
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Draw the latents to begin with from this seed.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Draw the latents to begin with from this seed.")] = 0,
     member: Member = None,
     out: Annotated[
         Path,

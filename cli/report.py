@@ -14,9 +14,7 @@ from .train import prepare_torch
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Show these run directories.", show_default=False)
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Show these run directories.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -24,7 +22,6 @@ def report(
             "--out",
             help="Write this file. \\[default: report.html, in the run directory if there is one "
             "run]",
-            show_default=False,
         ),
     ] = None,
     judge: Annotated[

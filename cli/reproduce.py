@@ -19,10 +19,7 @@ from .train import prepare_torch
 
 def reproduce(
     name: Annotated[
-        str | None,
-        typer.Argument(
-            help="Run this preset; without a name the command lists all.", show_default=False
-        ),
+        str | None, typer.Argument(help="Run this preset; without a name the command lists all.")
     ] = None,
     quick: Annotated[
         bool,
@@ -32,7 +29,6 @@ def reproduce(
         int | None,
         typer.Option(
             help="Run this many trials, with the seeds 0, 1, ... \\[default: the paper's number]",
-            show_default=False,
         ),
     ] = None,
     device: Device = "auto",
@@ -47,7 +43,6 @@ def reproduce(
         typer.Option(
             help="Write the result to this JSON file, also while it is being found. "
             "\\[default: reproduce/NAME.json]",
-            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,

@@ -9,7 +9,7 @@ import typer
 
 from fgan.errors import ConfigError
 
-from .options import WHOLE, Device, Member, Truncation, parse_seeds
+from .options import WHOLE, Device, Member, Run, Truncation, parse_seeds
 from .streams import say
 from .train import prepare_torch
 
@@ -17,36 +17,18 @@ _NUM, _SEED = 64, 0
 
 
 def sample(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Sample from this run directory or checkpoint file.", show_default=False
-        ),
-    ],
+    run: Run,
     num: Annotated[
-        int | None,
-        typer.Option(
-            "-n",
-            "--num",
-            help=f"Draw this many samples. \\[default: {_NUM}]",
-            show_default=False,
-        ),
+        int | None, typer.Option("-n", "--num", help=f"Draw this many samples. \\[default: {_NUM}]")
     ] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            help=f"Draw the latents from this seed. \\[default: {_SEED}]",
-            show_default=False,
-        ),
+        int | None, typer.Option(help=f"Draw the latents from this seed. \\[default: {_SEED}]")
     ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(
-            "--seeds",
             help="In place of -n and --seed, draw one sample from each of these seeds, as in 0-63 "
             "or 3,5: it is the same whichever others are asked for.",
-            show_default=False,
         ),
     ] = None,
     truncation: Truncation = WHOLE,
@@ -54,12 +36,10 @@ def sample(
     label: Annotated[
         str | None,
         typer.Option(
-            "--label",
             help="Draw these classes of a conditional run, by number or by name, as in 3 or 0-9 or "
             "cat,dog. Without it a grid has a row for each class, and other files have the classes "
             "as often as the data. With --seeds every seed is drawn in each of them, or else in a "
             "class of its own.",
-            show_default=False,
         ),
     ] = None,
     out: Annotated[

@@ -26,10 +26,7 @@ _REPEATED_SECONDS = 10.0  # torchrun passes a signal on to every process
 
 @with_options(*(name for name in OPTIONS if name != "data"))
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(help=OPTIONS["data"].help, show_default=False),
-    ] = "",
+    data: Annotated[str, typer.Argument(help=OPTIONS["data"].help, show_default=False)] = "",
     *,
     given: dict[str, Any],
     recipe: Annotated[str | None, recipe_option(RUN)] = None,
@@ -39,7 +36,6 @@ def train(
             help="Resume the run in this directory; auto takes the newest run of these options, "
             "or begins one.",
             rich_help_panel=RUN,
-            show_default=False,
         ),
     ] = None,
     override: Annotated[
@@ -52,7 +48,6 @@ def train(
         typer.Option(
             help="Write the run into this directory. \\[default: runs/NNNN-DATA-ARCH]",
             rich_help_panel=OUT,
-            show_default=False,
         ),
     ] = None,
     locked: Annotated[

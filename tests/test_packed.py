@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import pickle  # noqa: TID251  what a tar must not be able to run
+import sys
 import tarfile
 
 import numpy as np
@@ -225,15 +225,8 @@ def test_a_data_set_is_trained_on(tmp_path):
 def test_a_missing_library_is_named(tmp_path, monkeypatch, file, library):
     with tarfile.open(tmp_path / file, "w"):
         pass
-    usual = builtins.__import__
-
-    def without(name, *rest):
-        if name == library:
-            raise ImportError(f"No module named {name!r}")
-        return usual(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DeviceError, match=f"read by the package {library}") as error:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(DeviceError, match=f"Reading .*{file} needs {library}") as error:
         data.load(str(tmp_path / file))
     assert f"pip install 'fgan[{library}]'" in error.value.fix
 

@@ -136,6 +136,14 @@ def decode_content(content: bytes, spec: Spec) -> NDArray[np.uint8]:
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
+def tried(function: Callable[..., T], *args: object) -> T | str:
+    """The result of one of these functions, or what is wrong with the image."""
+    try:
+        return function(*args)
+    except BadImage as error:
+        return str(error)
+
+
 def _header(image: Image.Image) -> Header:
     grey = image.mode in _GREY or image.mode.startswith("I;16")
     width, height = image.size

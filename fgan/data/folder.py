@@ -21,17 +21,17 @@ import torch
 from fgan.data import cache
 from fgan.data.cache import Verdict
 from fgan.data.contrast import is_narrow, warning
-from fgan.data.decode import MADE_BY, BadImage, Header, Spec, decode, inspect, quiet
+from fgan.data.decode import MADE_BY, Header, Spec, decode, inspect, quiet, tried
 from fgan.data.find import NAMED, Found, find_images, manifest, passed_over, some
 from fgan.data.labels import of_class_folders
 from fgan.data.pixels import Pixels, Writer, file_of, no_room, writing
 from fgan.data.source import Source
 from fgan.data.stream import StreamedSource
+from fgan.disk.files import Notify
 from fgan.disk.machine import available_bytes, num_cpus
 from fgan.errors import DataError, DiskError
 
 Progress = Callable[[int, int], None]
-Notify = Callable[[str], None]
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -184,10 +184,8 @@ class _Reader:
         spec = _spec(verdict, self._asked)
 
         def one(path: str) -> str:
-            try:
-                return _misfit(decode(os.path.join(self._folder, path), spec).shape, verdict)
-            except BadImage as error:
-                return str(error)
+            image = tried(decode, os.path.join(self._folder, path), spec)
+            return image if isinstance(image, str) else _misfit(image.shape, verdict)
 
         return _in_threads(one, [path for path, _ in verdict.bad]) == [
             why for _, why in verdict.bad
@@ -196,7 +194,7 @@ class _Reader:
     def _headers(self) -> Verdict:
         """The verdict after reading all headers: the images' shape, and the files without one."""
         asked = self._asked
-        seen = _in_threads(_header, self._paths)
+        seen = _in_threads(lambda path: tried(inspect, path), self._paths)
         paths = [file.path for file in self._files]
         good = [(p, h) for p, h in zip(paths, seen, strict=True) if isinstance(h, Header)]
         bad = tuple((p, h) for p, h in zip(paths, seen, strict=True) if isinstance(h, str))
@@ -216,10 +214,9 @@ class _Reader:
         rows, narrow = out.numpy(), [False] * len(good)
 
         def one(place: int) -> str:
-            try:
-                image = decode(self._paths[good[place]], spec)
-            except BadImage as error:
-                return str(error)
+            image = tried(decode, self._paths[good[place]], spec)
+            if isinstance(image, str):
+                return image
             if misfit := _misfit(image.shape, verdict):
                 return misfit
             narrow[place] = is_narrow(image)
@@ -246,13 +243,6 @@ class _Reader:
 
 def _misfit(shape: tuple[int, ...], verdict: Verdict) -> str:
     return "" if shape == verdict.shape else f"decodes to {shape[2]} x {shape[1]} pixels"
-
-
-def _header(path: str) -> Header | str:
-    try:
-        return inspect(path)
-    except BadImage as error:
-        return str(error)
 
 
 def _in_threads(

@@ -23,10 +23,9 @@ import torch
 from fgan.data.arrays import read_idx, read_idx_labels
 from fgan.data.labels import Labelled
 from fgan.data.source import Source
-from fgan.disk.files import cache_folder
-from fgan.errors import DataError, DeviceError
-
-Notify = Callable[[str], None]
+from fgan.disk.files import Notify, cache_folder
+from fgan.disk.machine import need
+from fgan.errors import DataError
 
 _TIMEOUT = 30.0  # a download fails after so many seconds without a byte
 
@@ -68,7 +67,7 @@ def load_named(
     """
     what, folder = _SETS[name], data_folder(root)
     if name == "svhn":
-        _check_scipy()
+        need("torchvision's reader of svhn", "svhn", "scipy.io")
     if not any((folder / f"{what.files}{packed}").exists() for packed in ("", ".gz")):
         _download(what, folder, notify)
     if what.read is None:
@@ -204,16 +203,6 @@ def _svhn(root: Path, labels: bool) -> Labelled:
     if not labels:
         return Labelled(images)
     return Labelled(images, torch.from_numpy(found.labels).long(), tuple("0123456789"))
-
-
-def _check_scipy() -> None:
-    try:
-        import scipy.io  # noqa: F401
-    except ImportError as error:
-        raise DeviceError(
-            f"torchvision reads svhn by SciPy, which cannot be imported: {error}.",
-            "Install it with pip install 'fgan[svhn]'.",
-        ) from error
 
 
 def _make(kind: str) -> Callable[[Path], object]:

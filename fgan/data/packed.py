@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from fgan.data.decode import BadImage, Spec, decode_content, quiet
+from fgan.data.decode import Spec, decode_content, quiet, tried
 from fgan.data.find import SUFFIXES
 from fgan.data.labels import Labels, of_arrays
 from fgan.data.place import packed_by
 from fgan.data.source import Source
 from fgan.disk.files import cache_folder
-from fgan.disk.machine import num_cpus
+from fgan.disk.machine import need, num_cpus
 from fgan.errors import DataError, DeviceError
 
 _TOGETHER = 512  # images that are decoded between two looks at the file
@@ -94,7 +93,8 @@ def _decode(path: Path, examples: Iterator[_Example], spec: Spec) -> tuple[torch
     pixels, labels, shape = bytearray(), [], None
     with quiet(), ThreadPoolExecutor(num_cpus()) as pool:
         while some := list(islice(examples, _TOGETHER)):
-            for example, image in zip(some, pool.map(lambda e: _image(e, spec), some), strict=True):
+            images = pool.map(lambda e: tried(decode_content, e.image, spec), some)
+            for example, image in zip(some, images, strict=True):
                 if isinstance(image, str):
                     raise DataError(
                         f"{example.name} in {path} {image}.", "Mend it, or leave it out."
@@ -107,13 +107,6 @@ def _decode(path: Path, examples: Iterator[_Example], spec: Spec) -> tuple[torch
     if shape is None:
         raise DataError(f"There are no images in {path}.", "Give data with images.")
     return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, *shape), labels
-
-
-def _image(example: _Example, spec: Spec) -> NDArray[np.uint8] | str:
-    try:
-        return decode_content(example.image, spec)
-    except BadImage as error:
-        return str(error)
 
 
 def _of_several(path: Path, name: str, shape: Sequence[int], first: Sequence[int]) -> DataError:
@@ -150,10 +143,9 @@ def _as_labels(
 
 
 def _read_tars(path: Path, labels: bool, name: str, label_name: str) -> _Table:
-    try:
-        import webdataset
-    except ImportError as error:
-        raise _missing("webdataset", path, error) from error
+    need(f"Reading {path}", "webdataset", "webdataset")
+    import webdataset
+
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     # Whole paths, because WebDataset takes other texts as addresses and commands.
     shards = [str(file.absolute()) for file in files]
@@ -188,10 +180,9 @@ def _as_label(content: bytes) -> int | str:
 
 
 def _read_table(path: Path, labels: bool, name: str, label_name: str) -> _Table:
-    try:
-        import datasets
-    except ImportError as error:
-        raise _missing("datasets", path, error) from error
+    need(f"Reading {path}", "datasets", "datasets")
+    import datasets
+
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()  # the command has one of its own
     try:
@@ -255,10 +246,3 @@ def _only(path: Path, images: Sequence[str], columns: Sequence[str]) -> str:
     what = f"several columns of images: {', '.join(images)}" if images else "no column of images"
     fix = f"Name one: {path}:{images[0]}." if images else f"Its columns are {', '.join(columns)}."
     raise DataError(f"{path} has {what}.", fix)
-
-
-def _missing(library: str, path: Path, error: ImportError) -> DeviceError:
-    return DeviceError(
-        f"{path} is read by the package {library}, which cannot be imported: {error}.",
-        f"Install it with pip install 'fgan[{library}]'.",
-    )

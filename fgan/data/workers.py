@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fgan.data.decode import BadImage, Spec, decode, quiet
+from fgan.data.decode import Spec, decode, quiet, tried
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from fgan.data import workers; workers.serve()"
 AHEAD = 2  # batches that a worker holds
@@ -55,10 +55,9 @@ class Files(NamedTuple):
         with quiet():
             for row, number in enumerate(numbers):
                 path = os.path.join(self.folder, self.paths[number])
-                try:
-                    image = decode(path, self.spec)
-                except BadImage as error:
-                    return path, str(error)
+                image = tried(decode, path, self.spec)
+                if isinstance(image, str):
+                    return path, image
                 if image.shape != self.shape:
                     return path, f"is now of {image.shape[2]} x {image.shape[1]} pixels"
                 out[row] = image

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+from fgan.errors import DeviceError
 
 _UNKNOWN = 4 * 2**30  # bytes, if the system does not tell
 
@@ -98,6 +101,22 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def need(what: str, extra: str, *packages: str) -> None:
+    """Import the packages of an extra that something needs.
+
+    Raises:
+        DeviceError: for the first of them that cannot be imported.
+    """
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise DeviceError(
+                f"{what} needs {package}, which cannot be imported: {error}.",
+                f"Install it with pip install 'fgan[{extra}]'.",
+            ) from error
 
 
 def output(command: list[str]) -> str:

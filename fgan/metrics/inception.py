@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgan.errors import ConfigError, DeviceError
+from fgan.disk.machine import need
+from fgan.errors import ConfigError
 from fgan.metrics.common import as_rows
 from fgan.metrics.moments import FrechetDistance, frechet_distance
 
@@ -61,13 +62,9 @@ def inception_features(images: Tensor, inception: Path) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def _network(weights: Path, device: torch.device) -> Any:
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
-        raise DeviceError(
-            f"--metrics fid needs torch-fidelity, which cannot be imported: {error}.",
-            "Install it with pip install 'fgan[metrics]'.",
-        ) from error
+    need("--metrics fid", "metrics", "torch_fidelity")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     if not weights.is_file():
         raise ConfigError(
             f"--metrics fid: there is no file {weights} with the weights of Inception-2015.",
