@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -344,8 +345,8 @@ def test_refused_runs_and_files(run, ring, tmp_path, monkeypatch):
     line = trained(tmp_path / "line", z_dim=1)
     with pytest.raises(ConfigError, match="latents of one number"):
         interpolate(line, (0, 1))
-    monkeypatch.setattr(film.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match=r"\.mp4 are made by PyAV, which is not installed"):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DeviceError, match=r"film in \.mp4 .* needs av, which cannot be imported"):
         interpolate(run, (0, 1), out=tmp_path / "x.mp4")
     assert not list(tmp_path.glob("*x*"))
 

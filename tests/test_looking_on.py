@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from PIL import Image
@@ -82,8 +83,8 @@ def test_a_stopped_run_leaves_no_film(tmp_path):
 
 
 def test_tensorboard_is_asked_for_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(board.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match="tensorboard"):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(DeviceError, match="--tensorboard needs tensorboard"):
         trained(tmp_path, tensorboard=True)
     assert not (tmp_path / "run").exists()
 

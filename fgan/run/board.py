@@ -6,7 +6,6 @@ folder for each member, and one for the means over members.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,12 @@ import numpy as np
 from PIL import Image
 
 from fgan.disk.rundir import RunDir
-from fgan.errors import DeviceError
 from fgan.run import summary
 from fgan.run.members import Member
 
 FOLDER = "tensorboard"
 _MOST_MEMBERS = 32  # with a folder each; of more, TensorBoard shows the means alone
 _NO_SCALARS = {"step", "member", "members", "seed"}
-
-
-def check_installed() -> None:
-    """Raise a `fgan.errors.DeviceError` if the package tensorboard is missing."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise DeviceError(
-            "--tensorboard needs the package tensorboard, which is not installed.",
-            "Install it: pip install 'fgan[tensorboard]'.",
-        )
 
 
 class Board:

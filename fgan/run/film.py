@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from fgan.disk import files
+from fgan.disk.machine import need
 from fgan.disk.rundir import RunDir
-from fgan.errors import DeviceError
 
 NAME = "progress.gif"
 MOST_FRAMES = 60
@@ -77,11 +76,7 @@ def gif(frames: Sequence[Image.Image], milliseconds: Sequence[int]) -> bytes:
 
 def check_mp4() -> None:
     """Refuse to make an .mp4 where PyAV is missing, with a DeviceError."""
-    if importlib.util.find_spec("av") is None:
-        raise DeviceError(
-            "Films in .mp4 are made by PyAV, which is not installed.",
-            "Install it with pip install 'fgan[film]', or write a .gif.",
-        )
+    need("A film in .mp4 (a .gif needs nothing)", "film", "av")
 
 
 def mp4(frames: Sequence[Image.Image], fps: int) -> bytes:

@@ -23,10 +23,11 @@ from fgan.compile.graph import prepare, warm_up
 from fgan.compile.toolchain import check_compiler
 from fgan.data import Batches, Source, StreamedSource, fingerprint
 from fgan.disk import files, rundir
+from fgan.disk.machine import need
 from fgan.disk.rundir import RunDir
 from fgan.errors import DeviceError, DivergedError
 from fgan.game import Game
-from fgan.run import assemble, board, classes, conditions, dtypes, inherit
+from fgan.run import assemble, classes, conditions, dtypes, inherit
 from fgan.run import config as configs
 from fgan.run.advance import Training
 from fgan.run.checks import in_steps
@@ -151,7 +152,7 @@ def make_plan(
     """
     hears = observer or Observer()
     if config.tensorboard:
-        board.check_installed()
+        need("--tensorboard", "tensorboard", "tensorboard")
     files.cache_folder(hears.noted)
     config = dtypes.decide_dtype(config)
     device = together.device(assemble.check_device(config))

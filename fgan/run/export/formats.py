@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fgan.disk import files
-from fgan.errors import DeviceError
+from fgan.disk.machine import need
 
 
 class Program(nn.Module):
@@ -83,14 +82,7 @@ def _read_torch(path: Path, fresh: Program) -> Run:
 
 
 def _check_onnx() -> None:
-    missing = [
-        name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)
-    ]
-    if missing:
-        raise DeviceError(
-            f"--format onnx needs {' and '.join(missing)}, which cannot be imported.",
-            "Install them with pip install 'fgan[onnx]', or use --format torch.",
-        )
+    need("--format onnx", "onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 def _write_onnx(

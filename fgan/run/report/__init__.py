@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fgan.disk import files
-from fgan.errors import DeviceError
+from fgan.disk.machine import need
 from fgan.run.report.recorded import Notify, read
 
 __all__ = ["NAME", "is_available", "make", "write"]
@@ -44,11 +44,7 @@ def make(runs: Sequence[Path], notify: Notify = print, *, judge: bool = False) -
     """
     if not runs:
         raise ValueError("runs must name one run directory or more")
-    if not is_available():
-        raise DeviceError(
-            "A report is made by jinja2 and plotly, which are not installed.",
-            "Install them: pip install 'fgan[report]'.",
-        )
+    need("A report", "report", *_PACKAGES)
     from plotly.offline import get_plotlyjs
 
     from fgan.run.report.page import page
