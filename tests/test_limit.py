@@ -124,7 +124,7 @@ def test_the_flops_of_the_limit_are_those_that_inductor_is_given(monkeypatch):
             raise Counted
 
     options = passes.options() | {"post_grad_custom_pre_pass": Counting(*pass_._passes)}
-    monkeypatch.setattr(passes, "options", lambda: options)
+    monkeypatch.setattr(passes, "options", lambda on_gpu: options)
     monkeypatch.setattr(graph, "inductor_options", graph.inductor_options.__wrapped__)
     # Undone by monkeypatch, this setting would be gone, and nothing be compiled any more.
     with torch.compiler.config.patch(force_disable_caches=True):

@@ -100,7 +100,7 @@ def prepared(flat: Callable[..., list[Tensor]], values: list[Tensor]) -> Graph:
     with torch.no_grad():
         graph: Graph = again(*values, *captured).graph
     graph.eliminate_dead_code()
-    if change := passes.options(on_gpu=False).get("post_grad_custom_pre_pass"):
+    if change := passes.options().get("post_grad_custom_pre_pass"):
         change(graph)
         graph.eliminate_dead_code()
     return graph

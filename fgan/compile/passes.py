@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import Graph
 
 
-def options(*, on_gpu: bool) -> dict[str, Any]:
+def options(*, on_gpu: bool = False) -> dict[str, Any]:
     """Inductor's options for our passes.
 
     There are none where its interface has changed: compiled steps are right without, and slower.
