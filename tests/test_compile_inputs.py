@@ -195,3 +195,20 @@ def test_a_library_that_was_written_in_part_is_made_again(tmp_path):
             os.truncate(file, 0)
         assert answer(*begin(_compiled, str(tmp_path))) == wanted
     assert any(file.stat().st_size for file in libraries)
+
+
+def test_a_donated_state_is_checked_again_when_a_tensor_in_it_is_another():
+    """The dictionary is the same object, and the tensor that was checked is gone."""
+    step = compile_step(
+        lambda state: {name: x + 1 for name, x in state.items()}, donate=True, backend="eager"
+    )
+    state = step({"a": torch.zeros(3), "b": torch.zeros(3)})
+    state["b"] = state["a"]
+    with pytest.raises(ValueError, match="a and b are in the same memory"):
+        step(state)
+
+
+def test_a_donated_step_that_returns_more_than_tensors_is_refused():
+    step = compile_step(lambda state: (state + 1, 2.0), donate=True, backend="eager")
+    with pytest.raises(TypeError, match=r"the result of a donated step.* is a float"):
+        step(torch.zeros(3))

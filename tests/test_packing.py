@@ -151,6 +151,7 @@ def test_a_packed_game_is_the_loop_over_packs():
     ("model", "m", "said"),
     [
         (lambda: nets.mlp_discriminator((4,), hidden=(3,)), 0, "num_packed is at least 1"),
+        (lambda: nets.mlp_discriminator((4,), hidden=(3,)), 1.5, "at least 1 and whole, not 1.5"),
         (lambda: nets.mlp_discriminator((4,), hidden=(3,)), 3, "no 3 examples joined"),
         (lambda: nets.mlp_generator(4, (2,), hidden=(3,)), 2, "one logit for each pack"),
         (

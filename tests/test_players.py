@@ -551,6 +551,8 @@ def test_players_that_are_not_the_same_everywhere():
         players.make_step(BILINEAR, rules | {"phi": rules["psi"]})
     with pytest.raises(ValueError, match="optimizers has no 'gen_ba', which has a model"):
         players.init(NETWORKS, {"gen_ab": RULES["gen_ab"]}, rng.key(0))
+    with pytest.raises(TypeError, match=r"g is a model, not Linear: fgan\.from_module makes one"):
+        players.init({"g": torch.nn.Linear(1, 1)}, {"g": RULES["gen_ab"]}, rng.key(0))
     with pytest.raises(ValueError, match="at least one player"):
         players.make_step({}, {})
     with pytest.raises(TypeError, match=r'turns is a list of turns, also of one: \["psi"\]'):

@@ -133,6 +133,30 @@ def test_a_step_names_what_is_no_tensor():
             step(*given)
 
 
+def test_a_step_names_dtypes_that_do_not_fit():
+    game, state, real, draws = prepare()
+    step = fgan.make_step(game)
+    double = fgan.make_draws(game, rng.key(0), 0, len(real), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"give dtype=torch\.float32 to fgan\.make_draws"):
+        step(state, real, double)
+    with pytest.raises(
+        ValueError, match=r"real data is torch\.float64 .*: real\.to\(torch\.float32"
+    ):
+        step(state, real.double(), draws)
+
+
+@pytest.mark.parametrize("part", ["noise_shape", "init"])
+def test_a_term_names_what_should_be_a_function(part):
+    with pytest.raises(TypeError, match=f"{part} of a term is a function, not a tuple"):
+        fgan.terms.Term(name="t", apply=lambda view: view.fake_out, **{part: (3,)})
+
+
+def test_a_game_names_what_is_no_term():
+    game, *_ = prepare()
+    with pytest.raises(TypeError, match=r"terms has Terms, like .*, not <function"):
+        replace(game, terms=(lambda view: view.fake_out,))
+
+
 def test_a_model_names_what_it_was_not_given():
     model = dropout_gen()
     params, buffers = model.init(rng.key(0))

@@ -13,7 +13,10 @@ from torch.nn.functional import cross_entropy
 
 import fgan
 from fgan import conditions, from_module, losses, optim, pytree, rng, schedules, terms
-from fgan.model import Labels
+from fgan.compile import compile_step
+from fgan.game import Game, init_state, make_draws, make_step
+from fgan.model import Labels, Model
+from fgan.model.shapes import Shape
 
 F64 = torch.float64
 ROUNDING = 1e-12  # sums of some hundred float64 numbers of size one, each rounded by 1e-16
@@ -242,3 +245,26 @@ def test_infogan_is_the_bound_of_both_players(with_deviation):
         moved = getattr(without, player).params
         expected = pytree.map(lambda p, g: p - 0.1 * g, moved, grads)
         assert_near(getattr(new, player).params, expected, atol=ROUNDING)
+
+
+def test_a_donated_step_does_not_write_into_what_init_keeps():
+    """A state has tensors of its own, also where `init` returns the same ones again and again."""
+    zero, weights = torch.zeros(()), {"x": torch.ones(2)}
+    count = terms.Term(
+        name="count", apply=lambda view, k: (0 * view.fake_out, k + 1), init=lambda: zero
+    )
+    own = Model(
+        init=lambda key: (weights, {}),
+        apply=lambda params, buffers, x, **how: (params["x"].expand(len(x), 2), buffers),
+        shape=Shape((1,), (2,)),
+    )
+    disc = from_module(lambda: nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), (2,))
+    sgd = optim.sgd(0.1)
+    game = Game(gen=own, disc=disc, gen_opt=sgd, disc_opt=sgd, terms=(count,))
+    step = compile_step(make_step(game), donate=True, backend="eager")
+    state, _ = step(
+        init_state(game, rng.key(0)), torch.zeros(4, 2), make_draws(game, rng.key(0), 0, 4)
+    )
+    assert state.carry["count"] == 1
+    assert zero == 0
+    assert torch.equal(weights["x"], torch.ones(2))

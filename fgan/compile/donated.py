@@ -50,6 +50,7 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
         """The step's result with ``()`` in the places of the new values."""
         result, old = step(*args), tuple(args[i] for i in places)
         fresh, others = _new_values(result, old, places)
+        pytree.check_tensors(others, "the result of a donated step")
         memory = [leaf.untyped_storage() for leaf in pytree.leaves(old)]
 
         def apart(new: Tensor) -> Tensor:
@@ -71,12 +72,9 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
 
     compiled = compile_function(in_place, backend=backend)
 
-    # The arguments that were checked, by their ids. The weak references do not keep them alive, but
-    # show whether others have come to have their ids.
+    # The arguments that were checked, by their ids. They are forgotten as soon as one of their
+    # tensors is gone: a tree with others may have the same id.
     seen: dict[tuple[int, ...], list[weakref.ref[Tensor]]] = {}
-
-    def is_gone(ids: tuple[int, ...]) -> bool:
-        return any(leaf() is None for leaf in seen[ids])
 
     @functools.wraps(step)
     def donated(*args: Any, **named: Any) -> Any:
@@ -86,11 +84,11 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
             raise TypeError(f"donate has argument {max(places)}, and the step got {len(args)}")
         old = [args[i] for i in places]
         ids = tuple(map(id, old))
-        if ids not in seen or is_gone(ids):
+        if ids not in seen:
             _check_writable(args, places)
-            for gone in [each for each in seen if is_gone(each)]:
-                del seen[gone]
-            seen[ids] = [weakref.ref(leaf) for tree in old for leaf in pytree.leaves(tree)[:1]]
+            seen[ids] = [
+                weakref.ref(leaf, lambda _: seen.pop(ids, None)) for leaf in pytree.leaves(old)
+            ]
         others = compiled(*args)
         return _filled(others, old) if others else old[0]
 

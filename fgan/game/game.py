@@ -159,6 +159,9 @@ class Game:
         if isinstance(self.terms, Term):
             raise TypeError("terms is a tuple of terms, also of one: (term,)")
         object.__setattr__(self, "terms", tuple(self.terms))
+        for term in self.terms:
+            if not isinstance(term, Term):
+                raise TypeError(f"terms has Terms, like fgan.terms.make_r1(1.0), not {term!r}")
 
     def _check_conditions(self) -> None:
         """Refuse networks with different conditions, and a source that does not fit them."""
@@ -358,4 +361,5 @@ def _first_carry(game: Game, device: torch.device, dtype: torch.dtype | None) ->
     carry = {name: init() for name, init in inits.items() if init is not None}
     for name, tree in carry.items():
         pytree.check_tensors(tree, f"init of the term {name!r}")
-    return pytree.to(carry, device, dtype)
+    # A donated step writes into its state, and not into what init may keep for itself.
+    return pytree.map(torch.clone, pytree.to(carry, device, dtype))

@@ -5,6 +5,7 @@ They look only at shapes and dtypes, so that a compiled step is checked once, wh
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fgan import pytree
@@ -24,8 +25,8 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
 
     Raises:
         TypeError: for anything but a state, a tensor and draws, or a leaf that is no tensor.
-        ValueError: for reals of another shape or of integers, draws of another game, or a
-            state without the average that the game keeps.
+        ValueError: for reals of another shape or of integers, reals or draws of another dtype than
+            the state's, draws of another game, or a state without the average that the game keeps.
     """
     if not isinstance(state, TrainState):
         raise TypeError(f"state is made by fgan.init_state, and not a {type(state).__name__}")
@@ -52,6 +53,7 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
         )
     if not real.is_floating_point():
         raise ValueError(f"real data is {real.dtype}; a step takes floats, as fakes are")
+    _check_dtypes(state, real, draws.gen.z)
     _check_condition(game, batch, expected[: 1 if steps == 1 else 2])
     for extra in draws.disc:
         _check_disc_draws(game, extra, size)
@@ -82,6 +84,19 @@ def check_inputs(game: Game, state: TrainState, batch: Batch, draws: Draws) -> N
             f"the term {name!r} with a memory is in the {place} only: begin with fgan.init_state "
             "of this game"
         )
+
+
+def _check_dtypes(state: TrainState, real: Tensor, z: Tensor) -> None:
+    found = {leaf.dtype for leaf in pytree.leaves(state.gen.params) if leaf.is_floating_point()}
+    if len(found) != 1:
+        return
+    (own,) = found
+    if z.is_floating_point() and z.dtype != own:
+        raise ValueError(
+            f"draws are {z.dtype} and the state is {own}: give dtype={own} to fgan.make_draws"
+        )
+    if torch.promote_types(real.dtype, own) != own:
+        raise ValueError(f"real data is {real.dtype} and the state is {own}: real.to({own})")
 
 
 def _check_condition(game: Game, batch: Batch, lead: tuple[int, ...]) -> None:

@@ -228,6 +228,10 @@ def objectives(game: Game, state: TrainState, batch: Batch | Tensor, draws: Draw
     augmentation after that pass may have changed its probability).
     `fgan.orders.gradient` takes one player's gradient, `fgan.orders.vector_field` both.
 
+    A loss is all that they return. A step made of them leaves running statistics and the memories
+    of terms (LeCam's, path length's, an adaptive augmentation's) as they are, and clips no weights:
+    where a game has those, use `fgan.make_step`, or write the game with `fgan.players`.
+
     Args:
         state, batch, draws: as for the step. Where the discriminator has several steps, its loss is
             that of the last.

@@ -66,16 +66,23 @@ def init_player(
         dtype: dtype of all floating values; float32 by default.
         name: the name of the player in messages.
     Raises:
-        TypeError: for a model or an optimizer whose values are not all tensors, or no key.
+        TypeError: for what is no model or no optimizer, for one whose values are not all tensors,
+            and for no key.
         ValueError: for several keys.
     """
     check_key(key)
+    if not isinstance(model, Model):
+        what = "fgan.from_module makes one of an nn.Module"
+        raise TypeError(f"{name} is a model, not {type(model).__name__}: {what}")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"{name} has an optimizer, like fgan.optim.adam(2e-4)")
     values = model.init(key)
     pytree.check_tensors(values, f"{name}.init")
     params, buffers = pytree.to(values, key.device if device is None else device, dtype)
     opt_state = optimizer.init(params)
     pytree.check_tensors(opt_state, f"{name}_opt.init")
-    return PlayerState(params, buffers, opt_state)
+    # A donated step writes into its state, and not into what either init may keep for itself.
+    return pytree.map(torch.clone, PlayerState(params, buffers, opt_state))
 
 
 def descend(

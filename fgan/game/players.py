@@ -1,9 +1,11 @@
 r"""Any number of players: a step made of a dictionary of objectives, without a `fgan.Game`.
 
     def of_disc(nets, real, z):
-        fake, _ = gen.apply(*nets["gen"], z)
+        fake, buffers = gen.apply(*nets["gen"], z)
         ...
-        return loss  # [], which "disc" minimises over its own parameters
+        # "disc" minimises loss, [], over its own parameters. Networks without buffers, such as
+        # running statistics, need no Outcome: return loss.
+        return players.Outcome(loss, {"gen": buffers})
 
     optimizers = {"gen": optim.adam(1e-3), "disc": optim.adam(1e-3)}
     step = players.make_step({"gen": of_gen, "disc": of_disc}, optimizers, turns=["disc", "gen"])

@@ -14,6 +14,7 @@ from functools import partial
 
 from torch import Tensor
 
+from fgan import scalars
 from fgan.model.base import Apply, Model, around, as_apply, no_module, with_over_ranks
 from fgan.model.shapes import Shape
 from fgan.types import Buffers, Noise, Params, Tree
@@ -25,7 +26,8 @@ def packed(model: Model, num_packed: int) -> Model:
     Each m examples of a batch that follow one another, all real or all fake, are one pack. Their
     first dimensions are joined: the features of points, the channels of images. All m get the logit
     of their pack, so that the mean of any loss over examples is its mean over packs, and nothing
-    else of a game changes; a batch of B examples has B / m packs.
+    else of a game changes; a batch of B examples has B / m packs. A loss that chooses among
+    examples, as `fgan.losses.top_k` does, may choose a part of a pack.
 
     The slope of the logits over one example is m times that of its pack's logit, since m logits
     depend on it. R1 and R2 with ``gamma / m`` are those of packs with gamma.
@@ -45,9 +47,8 @@ def packed(model: Model, num_packed: int) -> Model:
     >>> packed(nets.mlp_discriminator((4,), hidden=(8,)), 2).shape
     Shape(input=(2,), output=())
     """
+    scalars.check_count("num_packed", num_packed)
     m = num_packed
-    if m < 1:
-        raise ValueError(f"num_packed is at least 1, not {m}")
     if model.shape.has_condition:
         raise ValueError("packed takes a model without a condition: a pack has no single one")
     joined = model.shape.main

@@ -192,6 +192,9 @@ class Term:
     def __post_init__(self) -> None:
         if not callable(self.apply):
             raise TypeError(f"apply is a function of a view, not {self.apply!r}")
+        for name in ("noise_shape", "init"):
+            if (given := getattr(self, name)) is not None and not callable(given):
+                raise TypeError(f"{name} of a term is a function, not a {type(given).__name__}")
         scalars.check_count("every", self.every)
         scalars.check_or_schedule("a term's weight", self.weight, 0)
         if self.player not in NEEDS:
