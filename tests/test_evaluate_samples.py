@@ -200,6 +200,7 @@ def test_every_checkpoint_and_a_bar_of_the_work(tmp_path, fgan):
     expected = metrics.mode_coverage(samples, toy.ring_modes(), toy.RING_STD)
     assert found[2]["values"]["high_quality"] == expected.high_quality
     names, done, totals = zip(*heard, strict=True)
+    assert done[0] == 0
     assert set(totals) == {12}  # one pass and three, three times
     assert list(done) == sorted(done)
     assert done[-1] == 12

@@ -15,7 +15,7 @@ from fgan import nets, optim, pytree
 from fgan.data.labels import Labelled
 from fgan.disk import checkpoint, files, rundir
 from fgan.errors import DiskError, RunError
-from fgan.run import images
+from fgan.run import images, output
 
 
 def small_state(seed=0, ema=0.9):
@@ -132,6 +132,14 @@ def test_a_scatter_shows_points_where_they_are():
     drawn = np.asarray(images.scatter(torch.tensor([[0.6, 0.6], [float("nan"), 0.0]]), 1.0, size=8))
     (row,), (column,) = np.nonzero(drawn != 255)
     assert (row, column) == (1, 6)  # right, and up
+
+
+def test_a_picture_of_samples_reaches_a_tenth_beyond_the_farthest_number(tmp_path):
+    points = torch.tensor([[50.0, 0.0], [float("nan"), 80.0], [float("inf"), 0.0]])
+    for some, places in ((points, [(256, 488)]), (points[1:], [])):  # of 512, 256 (1 + 1 / 1.1)
+        output.write(Labelled(some), tmp_path / f"{len(some)}.png")
+        drawn = np.asarray(Image.open(tmp_path / f"{len(some)}.png"))
+        assert list(zip(*np.nonzero(drawn != 255), strict=True)) == places
 
 
 def test_run_directories_are_numbered_and_never_shared(tmp_path):

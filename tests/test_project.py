@@ -98,7 +98,12 @@ def test_the_search_finds_the_smallest_value(monkeypatch):
 
 def test_a_sample_is_found_again(run, tmp_path):
     (sample,) = sampling.sample_seeds(run, (3,))
-    found = project.project(run, picture(sample, tmp_path / "x.png"), num_steps=150)
+    told = []
+    found = project.project(
+        run, picture(sample, tmp_path / "x.png"), num_steps=150, num_starts=8,
+        progress=lambda *given: told.append(given),
+    )  # fmt: skip
+    assert told[-1] == ("searching", 8 * 150, 8 * 150)
     # Pixels of the file are rounded to 1 / 255, an error of 0.29 / 255.
     assert found.distance < 0.5 / 255
     assert (found.image.int() - sample.int()).abs().max() <= 2

@@ -53,6 +53,13 @@ def maxout(x, params, name, pieces):
     return maps.view(len(x), -1, pieces).max(2).values
 
 
+def test_the_rate_of_adversarial_nets_falls_to_its_end():
+    """0.1 / 1.000004^n, and 1e-6 at last, as the paper's configuration has it."""
+    for step, rate in ((0, 0.1), (100_000, 0.1 / 1.000004**100_000), (10**7, 1e-6)):
+        found = 0.1 * digits.falling(torch.tensor(step)).item()
+        assert found == pytest.approx(rate, rel=1e-5)  # float32, and a power of a power
+
+
 def test_adversarial_nets():
     """Three steps: one forward pass for both players under one mask, and momentum that rises."""
     size, steps = 4, 3

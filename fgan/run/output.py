@@ -67,7 +67,7 @@ def write(made: Labelled, out: Path, *, rows: int = 0, seeds: Sequence[int] = ()
         if 1 < rows < len(samples):
             columns = -(-len(samples) // rows)
             samples = _in_rows(samples, rows, columns)
-        extent = 1.1 * float(samples.abs().max()) if samples.ndim == 2 else 0.0
+        extent = _extent(samples) if samples.ndim == 2 else 0.0
         images.save_png(images.picture(samples, extent=extent, columns=columns), out)
     elif samples.ndim == 2:
         raise ConfigError(
@@ -75,6 +75,12 @@ def write(made: Labelled, out: Path, *, rows: int = 0, seeds: Sequence[int] = ()
         )
     else:
         _write_folder(made, out, seeds or range(len(samples)))
+
+
+def _extent(points: Tensor) -> float:
+    """How far a picture of points reaches: a tenth beyond the farthest that is a number."""
+    there = points[points.isfinite().all(1)]
+    return 1.1 * float(there.abs().max()) if len(there) else 1.0
 
 
 def _in_rows(samples: Tensor, rows: int, columns: int) -> Tensor:
