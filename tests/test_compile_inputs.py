@@ -212,3 +212,17 @@ def test_a_donated_step_that_returns_more_than_tensors_is_refused():
     step = compile_step(lambda state: (state + 1, 2.0), donate=True, backend="eager")
     with pytest.raises(TypeError, match=r"the result of a donated step.* is a float"):
         step(torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x * float(x.sum()),
+        lambda x: torch.nn.functional.one_hot(x.long()) * x,
+    ],
+    ids=["branch", "float", "one_hot"],
+)
+def test_a_function_that_asks_for_a_number_is_refused(function):
+    with pytest.raises(ValueError, match=r"use torch\.where in place of if, .*nets\.one_hot"):
+        compile_function(function, backend="eager")(torch.ones(3))

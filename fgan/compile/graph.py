@@ -44,7 +44,9 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
     millisecond less, because the only conditions checked are those below.
 
     A tensor that the function captures is an input of the graph, which therefore sees what is
-    written into it later. Python numbers are constants of the graph.
+    written into it later. Python numbers are constants of the graph, and so is what the function
+    reads from lists and other objects; what it does to those, such as keeping a fake in a list, it
+    does once, with a tensor without values.
 
     Args:
         backend: the backend of ``torch.compile``.
@@ -54,8 +56,8 @@ def compile_function(function: F, *, backend: str = "inductor") -> F:
     Raises:
         DeviceError: on the first call, when Inductor's compiler fails.
         TypeError: for a leaf or a result that is not a tensor.
-        ValueError: for random numbers that the graph would freeze, and for a captured tensor on
-            another device.
+        ValueError: for random numbers that the graph would freeze, for a captured tensor on another
+            device, and for a function that asks for the number in a tensor.
     """
     # For each structure of the arguments (there is hardly ever a second one): the function that
     # reads their leaves, and the graphs for leaves of different forms.
@@ -131,6 +133,12 @@ def trace(
         try:
             graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
         except RuntimeError as error:
+            if type(error).__name__ == "GuardOnDataDependentSymNode":
+                raise ValueError(
+                    "a compiled function goes on without knowing the number in a tensor, and this "
+                    "one asks for it: use torch.where in place of if, tensors in place of float(x) "
+                    "and x.item(), and fgan.nets.one_hot in place of torch's"
+                ) from error
             # Tensors without values count as on the meta device in vmap over jvp.
             if not re.search(r"devices?\b.*\bmeta\b|\bmeta\b.*\bdevice", str(error), re.IGNORECASE):
                 raise
