@@ -236,8 +236,8 @@ def test_refusals(made, tmp_path, monkeypatch):
     refused("--format torch,torch names a format twice", forms=("torch", "torch"))
     refused("--member is missing", run="population")
     refused("there is no --member 2", run="population", member=2)
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    refused("--format onnx needs onnxscript, which cannot", DeviceError, forms=("onnx",))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    refused("--format onnx needs onnx, which cannot", DeviceError, forms=("onnx",))
     (tmp_path / "here").mkdir()
     with pytest.raises(DiskError, match="exists and is not replaced"):
         exporting.export(made("mlp"), ("torch",), tmp_path / "here")

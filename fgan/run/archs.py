@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fgan.run import names
 from fgan.run.effects import Effect, Values
 
 ALWAYS = Effect(lambda options: True, "")
@@ -43,6 +44,8 @@ class Arch:
         normalises: options -> whether the generator has batch normalisation.
         disc_normalises: whether the discriminator has it.
         zeros: whether a weight of its discriminator begins with zeros, which have no spectral norm.
+        heads: the condition heads that its discriminator may have; () for networks that take no
+            labels.
         plain: the defaults on images that differ where the latent is one of normal numbers alone:
             beside labels, which tell kinds of images apart, and where its length is given.
         before: the values of options that came after the first runs with the architecture. A run
@@ -56,6 +59,7 @@ class Arch:
     normalises: Callable[[Values], bool] = lambda options: False
     disc_normalises: bool = False
     zeros: bool = False
+    heads: tuple[str, ...] = names.CONDITION_HEADS
     plain: Mapping[str, Any] = field(default_factory=dict)
     before: Mapping[str, Any] = field(default_factory=dict)
 

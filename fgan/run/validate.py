@@ -104,6 +104,9 @@ def _arch_conflicts(checked: dict[str, Any]) -> list[str]:
         problems.append(
             f"--arch {name} begins with weights of zeros, which --spectral-norm cannot divide"
         )
+    if checked["conditional"] and (head := checked["condition_head"]) not in arch.heads:
+        asked = f"--condition-head {head}" if arch.heads else "--conditional"
+        problems.append(f"--arch {name} has no {asked}")
     return problems
 
 
