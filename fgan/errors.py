@@ -79,7 +79,7 @@ class Elsewhere(FganError):  # noqa: N818  (nothing is wrong with this process)
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A question after the known name that an unknown one was meant to be; "" where none is near.
+    """The question whether an unknown name was meant to be the nearest known one; "" without one.
 
     >>> near("mnsit", ["mnist", "ring"])
     ' (did you mean mnist?)'
