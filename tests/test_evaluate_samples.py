@@ -72,7 +72,7 @@ def test_other_suites_files_and_folders(tmp_path):
 
 
 def test_a_folder_called_like_a_data_set_is_a_folder(tmp_path, monkeypatch):
-    """What is left of ``./mnist`` as a path is the name of 60 000 digits."""
+    """A path loses the ``./`` of ``./mnist``, and the rest names 60 000 digits."""
     folder = tmp_path / "mnist"
     folder.mkdir()
     for i, each in enumerate(pictures(0, num=20)):

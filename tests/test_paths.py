@@ -74,9 +74,11 @@ def test_paths_in_a_file_start_from_its_folder(project, monkeypatch):
     file.write_text('data = "celeba"\ndata_root = "../sets"\n')
     resolved = config.resolve(file=file)
     assert (resolved.data, resolved.data_root) == ("celeba", str(project / "elsewhere/../sets"))
-    file.write_text('data = "mnist"\ndata_root = "mnist"\n')  # a folder called like a data set
+    # Folders may be called like data sets.
+    file.write_text('data = "mnist"\ndata_root = "mnist"\ninit_from = "ring"\n')
     resolved = config.resolve(file=file)
     assert (resolved.data, resolved.data_root) == ("mnist", str(project / "elsewhere/mnist"))
+    assert resolved.init_from == str(project / "elsewhere/ring")
     # The command line's start from the folder one is in; names are no paths.
     monkeypatch.chdir(project)
     assert config.resolve(file=file, data_root="sets").data_root == str(project / "sets")

@@ -266,5 +266,6 @@ def test_a_donated_step_does_not_write_into_what_init_keeps():
         init_state(game, rng.key(0)), torch.zeros(4, 2), make_draws(game, rng.key(0), 0, 4)
     )
     assert state.carry["count"] == 1
+    assert not torch.equal(state.gen.params["x"], weights["x"])
     assert zero == 0
     assert torch.equal(weights["x"], torch.ones(2))

@@ -36,7 +36,8 @@ def compile_step(step: F, *, donate: bool | Sequence[int] = (), backend: str = "
         shapes and dtypes never do.
     Raises:
         DeviceError: on the first call, when there is no working compiler.
-        TypeError: for positions that are no numbers; on a call, for fewer arguments than donated.
+        TypeError: for positions that are no numbers; on a call, for fewer arguments than donated,
+            and for a result that has anything but tensors.
         ValueError: for a position below 0 or given twice; on a call, for donated leaves that share
             memory with each other or with another argument, and for new values of another form
             than the old.

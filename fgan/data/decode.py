@@ -137,7 +137,7 @@ def decode_content(content: bytes, spec: Spec) -> NDArray[np.uint8]:
 
 
 def tried(function: Callable[..., T], *args: object) -> T | str:
-    """The result of one of these functions, or what is wrong with the image."""
+    """The result of a function of this module, or what is wrong with the image."""
     try:
         return function(*args)
     except BadImage as error:

@@ -15,7 +15,7 @@ from fgan.game import conditions
 from fgan.game.conditions import Condition
 from fgan.game.orders import ALL as METHODS
 from fgan.game.orders import Method, check_method
-from fgan.game.player import check_key, init_player
+from fgan.game.player import check_key, check_parts, init_player
 from fgan.losses import GanLoss, non_saturating
 from fgan.model import Labels, Model
 from fgan.model.shapes import is_sizes
@@ -146,12 +146,7 @@ class Game:
     def _check_parts(self) -> None:
         """Refuse a wrong part where it is given, rather than where it is used."""
         for name in ("gen", "disc"):
-            if not isinstance(model := getattr(self, name), Model):
-                what = "fgan.from_module makes one of an nn.Module"
-                raise TypeError(f"{name} is a model, not {type(model).__name__}: {what}")
-            optimizer = getattr(self, f"{name}_opt")
-            if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-                raise TypeError(f"{name}_opt is an optimizer, like fgan.optim.adam(2e-4)")
+            check_parts(name, getattr(self, name), getattr(self, f"{name}_opt"))
         if not isinstance(self.loss, GanLoss):
             raise TypeError("the loss is a GanLoss, like fgan.losses.hinge")
         if not isinstance(self.augment, Augment | None):

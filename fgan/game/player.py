@@ -49,6 +49,21 @@ def check_players(
         raise ValueError(f"{what} has {unknown[0]!r}, which has not {having}")
 
 
+def check_parts(name: str, model: object, optimizer: object) -> None:
+    """Refuse what is no model or no optimizer.
+
+    Args:
+        name: the name of the player, with which the message begins.
+    Raises:
+        TypeError: for either.
+    """
+    if not isinstance(model, Model):
+        what = "fgan.from_module makes one of an nn.Module"
+        raise TypeError(f"{name} is a model, not {type(model).__name__}: {what}")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"{name}_opt is an optimizer, like fgan.optim.adam(2e-4)")
+
+
 def init_player(
     model: Model,
     optimizer: Optimizer,
@@ -71,11 +86,7 @@ def init_player(
         ValueError: for several keys.
     """
     check_key(key)
-    if not isinstance(model, Model):
-        what = "fgan.from_module makes one of an nn.Module"
-        raise TypeError(f"{name} is a model, not {type(model).__name__}: {what}")
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"{name} has an optimizer, like fgan.optim.adam(2e-4)")
+    check_parts(name, model, optimizer)
     values = model.init(key)
     pytree.check_tensors(values, f"{name}.init")
     params, buffers = pytree.to(values, key.device if device is None else device, dtype)
